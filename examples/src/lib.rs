@@ -1,0 +1,1 @@
+//! The parts of the example programs, so that tests can reach them.

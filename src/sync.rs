@@ -1,0 +1,33 @@
+//! The one file that knows which locks, atomics and threads are in use: `parking_lot` and `std`
+//! normally, `loom`'s doubles under `--cfg loom`, so that what the models check is what ships.
+
+#[cfg(not(loom))]
+mod real {
+    pub(crate) use core::sync::atomic::{AtomicUsize, Ordering};
+    pub(crate) use parking_lot::{Mutex, MutexGuard};
+}
+
+#[cfg(loom)]
+mod modelled {
+    pub(crate) use loom::sync::MutexGuard;
+    pub(crate) use loom::sync::atomic::{AtomicUsize, Ordering};
+
+    /// `loom`'s mutex with `parking_lot`'s signatures: a lock is never poisoned.
+    #[derive(Debug)]
+    pub(crate) struct Mutex<T>(loom::sync::Mutex<T>);
+
+    impl<T> Mutex<T> {
+        pub(crate) fn new(value: T) -> Self {
+            Self(loom::sync::Mutex::new(value))
+        }
+
+        pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
+            self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        }
+    }
+}
+
+#[cfg(loom)]
+pub(crate) use modelled::*;
+#[cfg(not(loom))]
+pub(crate) use real::*;
