@@ -20,12 +20,14 @@ thread_local! {
     static FUSE: Cell<Option<u8>> = const { Cell::new(None) };
 }
 
+struct UserPanic;
+
 fn burn() {
     match FUSE.get() {
         Some(0) => {
             FUSE.set(None);
             // Unlike `panic!`, this prints nothing.
-            panic::resume_unwind(Box::new("user code"));
+            panic::resume_unwind(Box::new(UserPanic));
         }
         Some(left) => FUSE.set(Some(left - 1)),
         None => {}
@@ -486,9 +488,11 @@ proptest! {
             let answered =
                 panic::catch_unwind(AssertUnwindSafe(|| subject.apply(operation, value)));
             FUSE.set(None);
-            // User code that panicked has stopped the operation before it did anything.
-            if let Ok(answered) = answered {
-                prop_assert_eq!(answered, model.apply(operation, value));
+            match answered {
+                Ok(answered) => prop_assert_eq!(answered, model.apply(operation, value)),
+                // It has stopped the operation before that did anything.
+                Err(panicked) if panicked.is::<UserPanic>() => {}
+                Err(panicked) => panic::resume_unwind(panicked),
             }
             subject.check(&model);
         }
