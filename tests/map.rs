@@ -48,7 +48,8 @@ fn an_evicted_item_can_be_delivered_again() {
 #[test]
 fn an_id_leaves_by_every_way_that_its_item_leaves_by() {
     let start = Instant::now();
-    let ways: [(&str, fn(&mut Indexed, Instant)); 6] = [
+    type Leave = fn(&mut Indexed, Instant);
+    let ways: [(&str, Leave); 6] = [
         ("displaced", |map, _| {
             assert_eq!(map.push("a", 0), Pushed::Stored);
             assert_eq!(map.push("a", 0), Pushed::Displaced { value: 10, id: Some(1) });

@@ -112,18 +112,21 @@ enum Operation {
     Fuse(u8),
 }
 
+/// Items by the numbers of their values and ids.
+type Numbers = Vec<(u32, Option<u8>)>;
+
 /// What an operation answered, in numbers.
 #[derive(Debug, PartialEq)]
 enum Answer {
     Stored,
     Displaced(u32, Option<u8>),
-    Evicted(u8, Vec<(u32, Option<u8>)>),
+    Evicted(u8, Numbers),
     Rejected(RejectReason, u8, u32, Option<u8>),
     Cancelled(Option<(u8, u32)>),
-    Items(Vec<(u32, Option<u8>)>),
+    Items(Numbers),
     Values(Option<Vec<u32>>),
     Expired(Vec<(u8, u32, Option<u8>)>),
-    Cleared(Vec<(u8, Vec<(u32, Option<u8>)>)>),
+    Cleared(Vec<(u8, Numbers)>),
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -267,7 +270,7 @@ impl Model {
     }
 }
 
-fn numbers(items: &[Item]) -> Vec<(u32, Option<u8>)> {
+fn numbers(items: &[Item]) -> Numbers {
     items.iter().map(|item| (item.value, item.id)).collect()
 }
 
@@ -413,7 +416,7 @@ impl Subject {
     }
 }
 
-fn collect(items: sluicegate::map::Items<Token, Name>) -> Vec<(u32, Option<u8>)> {
+fn collect(items: sluicegate::map::Items<Token, Name>) -> Numbers {
     let len = items.len();
     let items: Vec<_> =
         items.with_ids().map(|(token, id)| (token.number, id.map(|id| id.number))).collect();
