@@ -9,6 +9,6 @@ mod wake_list;
 pub use error::ConfigError;
 pub use map::{BoundedArrayMap, FullKey, FullMap, Pushed, RejectReason, SharedBoundedArrayMap};
 pub use semaphore::{
-    Acquire, AcquireError, AcquireOwned, OwnedSemaphorePermit, Semaphore, SemaphorePermit,
-    TryAcquireError,
+    Acquire, AcquireError, AcquireOwned, AcquireTimeoutError, OwnedSemaphorePermit, PollSemaphore,
+    Semaphore, SemaphorePermit, SemaphoreStats, TryAcquireError, WaitTimes,
 };
