@@ -30,17 +30,21 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod error;
+mod executor;
 pub mod map;
 mod semaphore;
+mod settled;
 mod sync;
 mod wake_list;
 
 pub use error::ConfigError;
+pub use executor::{BatchEnd, BatchExecutor, BatchExecutorBuilder, BatchSummary, KeyedExecutor};
 pub use map::{BoundedArrayMap, FullKey, FullMap, Pushed, RejectReason, SharedBoundedArrayMap};
 pub use semaphore::{
     Acquire, AcquireError, AcquireOwned, AcquireTimeoutError, OwnedSemaphorePermit, PollSemaphore,
     Semaphore, SemaphorePermit, SemaphoreStats, TryAcquireError, WaitTimes,
 };
+pub use settled::{NotAllFulfilled, Panic, Partition, Settled, SettledCounts, SettledError};
 
 /// The examples of the README, as tests.
 #[cfg(all(doctest, feature = "tokio"))]
