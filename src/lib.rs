@@ -11,7 +11,7 @@
 //! | --- | --- | --- |
 //! | [`Semaphore`] | at most so many at once | `while active >= max { sleep }` |
 //! | [`BoundedArrayMap`], [`SharedBoundedArrayMap`] | items that wait under a key for something that has not arrived | a map of arrays that grows |
-//! | `Batcher` (feature `tokio`) | many small writes as few large ones, within a window of time | a loop around a channel and a timer |
+//! | [`Batcher`] (feature `tokio`) | many small writes as few large ones, within a window of time | a loop around a channel and a timer |
 //! | [`BatchExecutor`] | many fallible things, a bounded number at once, every outcome kept | unbounded `join_all`, streams that stall |
 //!
 //! # Features
@@ -29,17 +29,23 @@
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+#[cfg(any(feature = "tokio", loom))]
+pub mod batcher;
 mod error;
 mod executor;
 pub mod map;
+mod retry;
 mod semaphore;
 mod settled;
 mod sync;
 mod wake_list;
 
+#[cfg(any(feature = "tokio", loom))]
+pub use batcher::{Batch, Batcher};
 pub use error::ConfigError;
 pub use executor::{BatchEnd, BatchExecutor, BatchExecutorBuilder, BatchSummary, KeyedExecutor};
 pub use map::{BoundedArrayMap, FullKey, FullMap, Pushed, RejectReason, SharedBoundedArrayMap};
+pub use retry::{Delays, Retry};
 pub use semaphore::{
     Acquire, AcquireError, AcquireOwned, AcquireTimeoutError, OwnedSemaphorePermit, PollSemaphore,
     Semaphore, SemaphorePermit, SemaphoreStats, TryAcquireError, WaitTimes,
