@@ -250,7 +250,8 @@ impl State {
     pub(super) fn add(&self, permits: usize) {
         let mut word = self.word.load(Ordering::Relaxed);
         loop {
-            if permits > MAX_PERMITS - (word >> SHIFT) {
+            // Saturating: a release that overflows is in the word until it is undone.
+            if permits > MAX_PERMITS.saturating_sub(word >> SHIFT) {
                 overflow(permits);
             }
             match self.word.compare_exchange_weak(
