@@ -45,7 +45,8 @@ const OVERFLOW: usize = !(usize::MAX >> 1);
 
 pub(super) struct State {
     word: AtomicUsize,
-    /// Available + held − owed: all there would be if every permit came back.
+    /// Available + held − owed: all there would be if every permit came back. Changes only under
+    /// the lock, together with what it is the sum of.
     limit: AtomicUsize,
     /// The number of the last ticket that was granted its permits; changes only under the lock.
     served: AtomicU64,
@@ -66,7 +67,8 @@ struct Served {
 
 /// What became of somebody who asked to wait.
 pub(super) enum Joined {
-    Taken,
+    /// With the waker, which is not needed.
+    Taken(Waker),
     Queued(Ticket),
 }
 
@@ -115,7 +117,7 @@ impl State {
     }
 
     pub(super) fn limit(&self) -> usize {
-        self.limit.load(Ordering::Acquire)
+        self.limit.load(Ordering::Relaxed)
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -186,7 +188,7 @@ impl State {
             let next = if enough { word - ((need as usize) << SHIFT) } else { word | SLOW };
             match self.word.compare_exchange_weak(word, next, Ordering::Acquire, Ordering::Relaxed)
             {
-                Ok(_) if enough => return Ok(Joined::Taken),
+                Ok(_) if enough => return Ok(Joined::Taken(waker)),
                 Ok(_) => break,
                 Err(actual) => word = actual,
             }
@@ -273,6 +275,7 @@ impl State {
     ///
     /// If there would be more than `MAX_PERMITS`; none is added then.
     pub(super) fn add(&self, permits: usize) {
+        let mut guard = self.line.lock();
         let mut word = self.word.load(Ordering::Relaxed);
         loop {
             // Saturating: a release that overflows is in the word until it is undone.
@@ -289,14 +292,15 @@ impl State {
                 Err(actual) => word = actual,
             }
         }
-        self.limit.fetch_add(permits, Ordering::Release);
-        if word & SLOW != 0 {
-            self.serve();
-        }
+        self.limit.fetch_add(permits, Ordering::Relaxed);
+        let served = guard.as_deref_mut().map(|line| self.grant_one(line));
+        drop(guard);
+        self.wake(served.unwrap_or_default());
     }
 
     /// Takes up to `permits` free ones out of circulation, and says how many.
     pub(super) fn forget_free(&self, permits: usize) -> usize {
+        let _guard = self.line.lock();
         let mut word = self.word.load(Ordering::Relaxed);
         loop {
             let free = if word & SLOW == 0 { word >> SHIFT } else { 0 };
@@ -311,7 +315,7 @@ impl State {
                 Ordering::Relaxed,
             ) {
                 Ok(_) => {
-                    self.limit.fetch_sub(taken, Ordering::Release);
+                    self.limit.fetch_sub(taken, Ordering::Relaxed);
                     return taken;
                 }
                 Err(actual) => word = actual,
@@ -323,27 +327,11 @@ impl State {
     ///
     /// The limit cannot fall below zero: what goes beyond it was owed, and is owed no longer.
     pub(super) fn forget_held(&self, permits: usize) {
-        let mut limit = self.limit.load(Ordering::Relaxed);
-        loop {
-            let excess = permits.saturating_sub(limit);
-            match self.limit.compare_exchange_weak(
-                limit,
-                limit - (permits - excess),
-                Ordering::AcqRel,
-                Ordering::Relaxed,
-            ) {
-                Ok(_) if excess == 0 => return,
-                Ok(_) => return self.forgive(excess),
-                Err(actual) => limit = actual,
-            }
-        }
-    }
-
-    #[cold]
-    fn forgive(&self, permits: usize) {
         let mut guard = self.line.lock();
-        let line = guard.get_or_insert_default();
-        line.debt = line.debt.saturating_sub(permits);
+        let limit = self.limit.load(Ordering::Relaxed);
+        self.limit.store(limit.saturating_sub(permits), Ordering::Relaxed);
+        let Some(line) = guard.as_deref_mut() else { return };
+        line.debt = line.debt.saturating_sub(permits.saturating_sub(limit));
         let served = self.grant_one(line);
         drop(guard);
         self.wake(served);
@@ -353,7 +341,7 @@ impl State {
     pub(super) fn set_limit(&self, permits: usize) {
         let mut guard = self.line.lock();
         let line = guard.get_or_insert_default();
-        let limit = self.limit.load(Ordering::Acquire);
+        let limit = self.limit.load(Ordering::Relaxed);
         if permits < limit {
             let excess = limit - permits;
             let mut word = self.word.load(Ordering::Relaxed);
@@ -368,7 +356,7 @@ impl State {
                 ) {
                     Ok(_) => {
                         line.debt += excess - taken;
-                        self.limit.fetch_sub(excess, Ordering::Release);
+                        self.limit.fetch_sub(excess, Ordering::Relaxed);
                         return;
                     }
                     Err(actual) => word = actual,
@@ -379,7 +367,7 @@ impl State {
         let forgiven = lacking.min(line.debt);
         line.debt -= forgiven;
         self.word.fetch_add((lacking - forgiven) << SHIFT, Ordering::Release);
-        self.limit.fetch_add(lacking, Ordering::Release);
+        self.limit.fetch_add(lacking, Ordering::Relaxed);
         let served = self.grant_one(line);
         drop(guard);
         self.wake(served);
