@@ -133,7 +133,7 @@ fn close_against_release() {
 
 /// 6. Close against another close: everybody is told, and once.
 ///
-/// Fails if `close` stops after a batch, and if it takes the waker of one who was told already.
+/// Fails if `close` wakes whom it has yet to take out of the line.
 #[test]
 fn close_against_close() {
     exhaustive(|| {

@@ -132,8 +132,7 @@ fn clearing_the_flag_against_release_and_acquire() {
 
 /// 9. Two releases at once, which only together are enough.
 ///
-/// Fails if a release is a load and a store, and if `grant` goes by what the release saw rather
-/// than by the word.
+/// Fails if a release is a load and a store.
 #[test]
 fn two_releases_serve_one() {
     exhaustive(|| {
