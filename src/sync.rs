@@ -5,11 +5,13 @@
 mod real {
     pub(crate) use core::sync::atomic::{AtomicUsize, Ordering};
     pub(crate) use parking_lot::Mutex;
+    pub(crate) use std::thread;
 }
 
 #[cfg(loom)]
 mod modelled {
     pub(crate) use loom::sync::atomic::{AtomicUsize, Ordering};
+    pub(crate) use loom::thread;
 
     /// `loom`'s mutex with `parking_lot`'s signatures: a lock is never poisoned.
     #[derive(Debug)]
@@ -22,6 +24,10 @@ mod modelled {
 
         pub(crate) fn lock(&self) -> loom::sync::MutexGuard<'_, T> {
             self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        }
+
+        pub(crate) fn into_inner(self) -> T {
+            self.0.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner())
         }
     }
 }
