@@ -11,23 +11,24 @@
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 
+use cooked_waker::{IntoWaker, WakeRef};
 use loom::model::Builder;
 use loom::thread::{self, JoinHandle};
 use sluicegate::{AcquireError, AcquireOwned, OwnedSemaphorePermit, Semaphore};
 
-pub type Acquired = Result<OwnedSemaphorePermit, AcquireError>;
+pub(crate) type Acquired = Result<OwnedSemaphorePermit, AcquireError>;
 
 /// Every interleaving, whatever the environment says.
-pub fn exhaustive(model: impl Fn() + Send + Sync + 'static) {
+pub(crate) fn exhaustive(model: impl Fn() + Send + Sync + 'static) {
     explore(None, model);
 }
 
 /// Every interleaving with at most `preemptions` switches away from a thread that could go on.
-pub fn bounded(preemptions: usize, model: impl Fn() + Send + Sync + 'static) {
+pub(crate) fn bounded(preemptions: usize, model: impl Fn() + Send + Sync + 'static) {
     explore(Some(preemptions), model);
 }
 
@@ -40,24 +41,26 @@ fn explore(preemption_bound: Option<usize>, model: impl Fn() + Send + Sync + 'st
 }
 
 /// A semaphore whose permits are all held, in one permit each of these numbers.
-pub fn held<const N: usize>(permits: [u32; N]) -> (Arc<Semaphore>, [OwnedSemaphorePermit; N]) {
+pub(crate) fn held<const N: usize>(
+    permits: [u32; N],
+) -> (Arc<Semaphore>, [OwnedSemaphorePermit; N]) {
     let all = permits.iter().map(|&permits| permits as usize).sum();
     let semaphore = Arc::new(Semaphore::new(all));
     let held = permits.map(|permits| take(&semaphore, permits));
     (semaphore, held)
 }
 
-pub fn take(semaphore: &Arc<Semaphore>, permits: u32) -> OwnedSemaphorePermit {
+pub(crate) fn take(semaphore: &Arc<Semaphore>, permits: u32) -> OwnedSemaphorePermit {
     semaphore.clone().try_acquire_many_owned(permits).expect("free when the model begins")
 }
 
 /// Drops it in a thread of its own.
-pub fn drop_elsewhere<T: Send + 'static>(value: T) -> JoinHandle<()> {
+pub(crate) fn drop_elsewhere<T: Send + 'static>(value: T) -> JoinHandle<()> {
     thread::spawn(move || drop(value))
 }
 
 /// Does it to the semaphore in a thread of its own.
-pub fn elsewhere<T: 'static>(
+pub(crate) fn elsewhere<T: 'static>(
     semaphore: &Arc<Semaphore>,
     act: impl FnOnce(Arc<Semaphore>) -> T + 'static,
 ) -> JoinHandle<T> {
@@ -67,7 +70,7 @@ pub fn elsewhere<T: 'static>(
 
 /// Nobody waits, nothing is granted or owed, and all `permits` are there to be taken.
 #[track_caller]
-pub fn assert_at_rest(semaphore: &Semaphore, permits: usize) {
+pub(crate) fn assert_at_rest(semaphore: &Semaphore, permits: usize) {
     assert_eq!(semaphore.waiters(), 0, "waiters");
     assert_eq!(semaphore.granted_unclaimed(), 0, "granted, unclaimed");
     assert_eq!(semaphore.limit(), permits, "limit");
@@ -78,12 +81,12 @@ pub fn assert_at_rest(semaphore: &Semaphore, permits: usize) {
 struct OnPurpose;
 
 /// Panics without a message on standard error, which a model would print thousands of times.
-pub fn panic_quietly() -> ! {
+pub(crate) fn panic_quietly() -> ! {
     resume_unwind(Box::new(OnPurpose))
 }
 
 /// Whether it panicked on purpose; any other panic goes on.
-pub fn panics_on_purpose(act: impl FnOnce()) -> bool {
+pub(crate) fn panics_on_purpose(act: impl FnOnce()) -> bool {
     match catch_unwind(AssertUnwindSafe(act)) {
         Ok(()) => false,
         Err(payload) if payload.is::<OnPurpose>() => true,
@@ -91,18 +94,18 @@ pub fn panics_on_purpose(act: impl FnOnce()) -> bool {
     }
 }
 
-/// A waker that counts, and does one thing more when it is woken.
-pub struct Counter {
+/// A task that counts its wake-ups, and does one thing more at each.
+pub(crate) struct Counter {
     wakes: AtomicUsize,
     then: Box<dyn Fn() + Send + Sync>,
 }
 
 impl Counter {
-    pub fn new(then: impl Fn() + Send + Sync + 'static) -> Arc<Self> {
+    pub(crate) fn new(then: impl Fn() + Send + Sync + 'static) -> Arc<Self> {
         Arc::new(Self { wakes: AtomicUsize::new(0), then: Box::new(then) })
     }
 
-    pub fn wakes(&self) -> usize {
+    pub(crate) fn wakes(&self) -> usize {
         self.wakes.load(Ordering::Relaxed)
     }
 }
@@ -114,61 +117,138 @@ impl Wake for Counter {
     }
 }
 
+/// What the owner of a waker can have it do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Call {
+    Clone,
+    Wake,
+    Drop,
+}
+
+/// A waker that does one thing, once: the first time it is cloned, woken or dropped, whichever it
+/// waits for, from when it is [armed](Self::arm) on.
+pub(crate) struct Trap(Arc<Trigger>);
+
+struct Trigger {
+    on: Call,
+    act: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+    armed: AtomicBool,
+    wakes: AtomicUsize,
+}
+
+impl Trap {
+    pub(crate) fn new(on: Call, act: impl FnOnce() + Send + 'static) -> Self {
+        Self(Arc::new(Trigger {
+            on,
+            act: Mutex::new(Some(Box::new(act))),
+            armed: AtomicBool::new(false),
+            wakes: AtomicUsize::new(0),
+        }))
+    }
+
+    pub(crate) fn waker(&self) -> Waker {
+        Box::new(TrapWaker(self.0.clone())).into_waker()
+    }
+
+    pub(crate) fn arm(&self) {
+        self.0.armed.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn wakes(&self) -> usize {
+        self.0.wakes.load(Ordering::Relaxed)
+    }
+}
+
+struct TrapWaker(Arc<Trigger>);
+
+impl TrapWaker {
+    fn called(&self, call: Call) {
+        if call == self.0.on && self.0.armed.load(Ordering::Relaxed) {
+            let act = self.0.act.lock().unwrap().take();
+            if let Some(act) = act {
+                act();
+            }
+        }
+    }
+}
+
+impl Clone for TrapWaker {
+    fn clone(&self) -> Self {
+        self.called(Call::Clone);
+        Self(self.0.clone())
+    }
+}
+
+impl WakeRef for TrapWaker {
+    fn wake_by_ref(&self) {
+        self.0.wakes.fetch_add(1, Ordering::Relaxed);
+        self.called(Call::Wake);
+    }
+}
+
+impl cooked_waker::Wake for TrapWaker {}
+
+impl Drop for TrapWaker {
+    fn drop(&mut self) {
+        self.called(Call::Drop);
+    }
+}
+
 /// A future, and the task that polls it.
-pub struct Waiter {
+pub(crate) struct Waiter {
     future: Pin<Box<AcquireOwned>>,
     task: Arc<Counter>,
 }
 
 impl Waiter {
     /// Not polled yet, not in line.
-    pub fn new(semaphore: &Arc<Semaphore>, permits: u32) -> Self {
+    pub(crate) fn new(semaphore: &Arc<Semaphore>, permits: u32) -> Self {
         Self::of_task(semaphore, permits, Counter::new(|| ()))
     }
 
-    pub fn of_task(semaphore: &Arc<Semaphore>, permits: u32, task: Arc<Counter>) -> Self {
+    pub(crate) fn of_task(semaphore: &Arc<Semaphore>, permits: u32, task: Arc<Counter>) -> Self {
         let future = Box::pin(semaphore.clone().acquire_many_owned(permits));
         Self { future, task }
     }
 
     /// Polled once, and in line.
-    pub fn in_line(semaphore: &Arc<Semaphore>, permits: u32) -> Self {
+    pub(crate) fn in_line(semaphore: &Arc<Semaphore>, permits: u32) -> Self {
         Self::new(semaphore, permits).must_wait()
     }
 
     /// Not polled yet, but in line.
-    pub fn enqueued(semaphore: &Arc<Semaphore>, permits: u32) -> Self {
+    pub(crate) fn enqueued(semaphore: &Arc<Semaphore>, permits: u32) -> Self {
         let future = Box::pin(semaphore.clone().enqueue_owned(permits));
         Self { future, task: Counter::new(|| ()) }
     }
 
     #[track_caller]
-    pub fn must_wait(mut self) -> Self {
+    pub(crate) fn must_wait(mut self) -> Self {
         assert!(self.poll().is_pending(), "must wait");
         self
     }
 
-    pub fn poll(&mut self) -> Poll<Acquired> {
+    pub(crate) fn poll(&mut self) -> Poll<Acquired> {
         let waker = Waker::from(self.task.clone());
         self.poll_with(&waker)
     }
 
-    pub fn poll_with(&mut self, waker: &Waker) -> Poll<Acquired> {
+    pub(crate) fn poll_with(&mut self, waker: &Waker) -> Poll<Acquired> {
         self.future.as_mut().poll(&mut Context::from_waker(waker))
     }
 
     /// From now on it is polled by another task.
-    pub fn move_to(&mut self, task: Arc<Counter>) {
+    pub(crate) fn move_to(&mut self, task: Arc<Counter>) {
         self.task = task;
     }
 
-    pub fn wakes(&self) -> usize {
+    pub(crate) fn wakes(&self) -> usize {
         self.task.wakes()
     }
 
     /// What became of it; it was `polled` while the others ran, and they are done.
     #[track_caller]
-    pub fn outcome(mut self, polled: Poll<Acquired>) -> Acquired {
+    pub(crate) fn outcome(mut self, polled: Poll<Acquired>) -> Acquired {
         match polled {
             Poll::Ready(acquired) => acquired,
             Poll::Pending => {
@@ -181,13 +261,13 @@ impl Waiter {
 
     /// It was in line and is granted now; woken once to be told so.
     #[track_caller]
-    pub fn granted(self) -> OwnedSemaphorePermit {
+    pub(crate) fn granted(self) -> OwnedSemaphorePermit {
         self.outcome(Poll::Pending).expect("granted")
     }
 
     /// It was in line when the semaphore was closed; woken once to be told so.
     #[track_caller]
-    pub fn refused(self) {
+    pub(crate) fn refused(self) {
         self.outcome(Poll::Pending).expect_err("closed");
     }
 }
