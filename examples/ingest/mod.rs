@@ -1,0 +1,5 @@
+//! x
+pub mod event;
+pub mod generator;
+pub mod store;
+pub mod tally;
