@@ -1,0 +1,366 @@
+//! The map for one owner.
+
+use core::borrow::Borrow;
+use core::fmt;
+use core::hash::Hash;
+use std::time::{Duration, Instant};
+
+use super::builder::Builder;
+use super::contents::Contents;
+use super::index::NoIndex;
+use super::items::Items;
+use super::iter::{Array, IntoIter, Iter, IterLru};
+use super::outcome::{Expired, Pushed};
+use super::stats::Stats;
+use crate::ConfigError;
+
+/// Arrays of items under keys, with a cap on the keys and a cap on the items under each.
+///
+/// It is for what has to wait under a key for something that has not come yet: likes that arrive
+/// before their post, say. Every push says what it did and hands back what it pushed out, so that
+/// nothing leaves in silence.
+///
+/// When not to use it: for a cache of one value a key, take `lru` or `quick_cache`. If items must
+/// never be refused or pushed out, this is not a map but a database. To share it between threads
+/// or tasks, take [`SharedBoundedArrayMap`](super::SharedBoundedArrayMap).
+///
+/// # Which key goes, and which item
+///
+/// If the map is full, a new key takes the place of the least recently used one, or is refused
+/// ([`FullMap`](super::FullMap)). A key is used by each push to it that is not refused, and by
+/// [`get`](Self::get). Looking ([`peek`](Self::peek), [`contains`](Self::contains), iteration,
+/// [`stats`](Self::stats)), [`expire`](Self::expire) and [`cancel`](Self::cancel) use nothing. If a key is full, its
+/// oldest item goes, or the new one is refused ([`FullKey`](super::FullKey)). A key whose last
+/// item has left is no longer in the map.
+///
+/// # Example
+///
+/// ```
+/// use sluicegate::{BoundedArrayMap, Pushed};
+///
+/// let mut waiting = BoundedArrayMap::new(10_000, 100)?;
+///
+/// // Likes of a post that is not there yet wait under its name.
+/// assert_eq!(waiting.push("post/1", "like by ann"), Pushed::Stored);
+/// assert_eq!(waiting.push("post/1", "like by bob"), Pushed::Stored);
+///
+/// // The post has come: they go on, in the order in which they came.
+/// let likes: Vec<_> = waiting.take("post/1").collect();
+/// assert_eq!(likes, ["like by ann", "like by bob"]);
+/// assert!(waiting.is_empty());
+/// # Ok::<(), sluicegate::ConfigError>(())
+/// ```
+///
+/// # Type parameters
+///
+/// `K` is the key and `V` the item. `Id` is what the items are indexed by, if they are: see
+/// [`Builder::indexed`]. A map without an index pays nothing for not having one.
+///
+/// # Panics in user code
+///
+/// `Hash` and `Eq` of keys and ids, and `Clone` of keys, are called before anything is changed. If
+/// one of them panics, the map is as it was; the arguments of the call are dropped.
+///
+/// # How it is built
+///
+/// Keys and items live in two slabs, arrays whose freed places are used again, and refer to each
+/// other by number. Each item is in a list of its key's items, and if items can expire, in a list
+/// of all of them in order of arrival; so whichever way it leaves, it leaves at no more than a
+/// constant cost. `lru` keeps the keys' order of use. It and the index hold numbers with hashes
+/// that were computed once, never keys or ids, which are stored once. Memory grows with what is
+/// resident and is kept for what comes next, until [`clear`](Self::clear).
+pub struct BoundedArrayMap<K, V, Id = NoIndex>(pub(super) Contents<K, V, Id>);
+
+impl<K, V> BoundedArrayMap<K, V> {
+    /// Chooses limits and policies one by one.
+    pub fn builder() -> Builder<K, V> {
+        Builder::new()
+    }
+}
+
+impl<K: Hash + Eq, V> BoundedArrayMap<K, V> {
+    /// A map that displaces the oldest item of a full key and evicts the least recently used key
+    /// when it is full, whose items neither expire nor are indexed. It reserves no memory yet.
+    ///
+    /// # Errors
+    ///
+    /// A [`ConfigError`] unless both are at least 1 and their product at most 4,294,967,294.
+    pub fn new(max_keys: usize, max_items_per_key: usize) -> Result<Self, ConfigError> {
+        Self::builder().max_keys(max_keys).max_items_per_key(max_items_per_key).build()
+    }
+}
+
+impl<K: Hash + Eq, V, Id> BoundedArrayMap<K, V, Id> {
+    /// Pushes an item with no id, as having arrived now. Reads the clock only if items expire.
+    ///
+    /// O(1), plus the number of items under a key that is evicted.
+    pub fn push(&mut self, key: K, value: V) -> Pushed<K, V, Id> {
+        let now = self.0.now();
+        self.push_arrived(now, key, value)
+    }
+
+    /// Pushes an item with no id, as having arrived at `now`.
+    ///
+    /// Time does not run backwards here: an item counts as having arrived no earlier than any
+    /// that was pushed before it and is resident. If items do not expire, `now` is not used.
+    ///
+    /// O(1), plus the number of items under a key that is evicted.
+    pub fn push_at(&mut self, now: Instant, key: K, value: V) -> Pushed<K, V, Id> {
+        self.push_arrived(Some(now), key, value)
+    }
+
+    fn push_arrived(&mut self, now: Option<Instant>, key: K, value: V) -> Pushed<K, V, Id> {
+        let survey = self.0.survey(&key);
+        self.0.push(survey, key, value, None, now).0
+    }
+
+    /// Pushes an item unless one with the same id is resident, as having arrived now. Reads the
+    /// clock only if items expire.
+    ///
+    /// An id is resident exactly as long as its item, whichever way that leaves. An item that is
+    /// due to expire is resident until [`expire`](Self::expire) has handed it over.
+    ///
+    /// O(1), plus the number of items under a key that is evicted.
+    ///
+    /// ```
+    /// use sluicegate::{BoundedArrayMap, Pushed, RejectReason};
+    ///
+    /// let mut map =
+    ///     BoundedArrayMap::builder().max_keys(1).max_items_per_key(9).indexed().build()?;
+    /// assert_eq!(map.push_unique("post", 7, "like"), Pushed::Stored);
+    ///
+    /// let again = map.push_unique("post", 7, "like, redelivered");
+    /// assert!(matches!(again, Pushed::Rejected { reason: RejectReason::Duplicate, .. }));
+    /// # Ok::<(), sluicegate::ConfigError>(())
+    /// ```
+    pub fn push_unique(&mut self, key: K, id: Id, value: V) -> Pushed<K, V, Id>
+    where
+        Id: Hash + Eq,
+    {
+        let now = self.0.now();
+        self.push_unique_arrived(now, key, id, value)
+    }
+
+    /// Pushes an item unless one with the same id is resident, as having arrived at `now`: see
+    /// [`push_unique`](Self::push_unique) and [`push_at`](Self::push_at).
+    pub fn push_unique_at(&mut self, now: Instant, key: K, id: Id, value: V) -> Pushed<K, V, Id>
+    where
+        Id: Hash + Eq,
+    {
+        self.push_unique_arrived(Some(now), key, id, value)
+    }
+
+    fn push_unique_arrived(
+        &mut self,
+        now: Option<Instant>,
+        key: K,
+        id: Id,
+        value: V,
+    ) -> Pushed<K, V, Id>
+    where
+        Id: Hash + Eq,
+    {
+        let survey = self.0.survey_unique(&key, &id);
+        self.0.push(survey, key, value, Some(id), now).0
+    }
+
+    /// Takes out the item with this id, wherever it is; `None` if none is resident.
+    ///
+    /// The key comes with it, as a clone if it has other items. Its order of use stays as it is.
+    ///
+    /// O(1).
+    pub fn cancel<Q>(&mut self, id: &Q) -> Option<(K, V)>
+    where
+        K: Clone,
+        Id: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        let item = self.0.find_id(id)?;
+        let key = self.0.key_to_hand_back(item);
+        let (key, entry) = self.0.cancel(item, key);
+        Some((key, entry.value))
+    }
+
+    /// Whether an item with this id is resident. Uses no key.
+    ///
+    /// O(1).
+    pub fn contains_id<Q>(&self, id: &Q) -> bool
+    where
+        Id: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        self.0.find_id(id).is_some()
+    }
+
+    /// Takes out a key and hands over all its items, oldest first; none if it is not in the map.
+    ///
+    /// O(items handed over).
+    pub fn take<Q>(&mut self, key: &Q) -> Items<V, Id>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        match self.0.find(key) {
+            Some(slot) => self.0.take(slot).1,
+            None => Items::none(),
+        }
+    }
+
+    /// The items under a key, which this uses: it becomes the most recently used one.
+    ///
+    /// O(1).
+    pub fn get<Q>(&mut self, key: &Q) -> Option<Array<'_, V>>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        let slot = self.0.find(key)?;
+        self.0.promote(slot);
+        Some(Array::new(&self.0.keys[slot], &self.0.items))
+    }
+
+    /// The items under a key, to look at without using it.
+    ///
+    /// O(1).
+    pub fn peek<Q>(&self, key: &Q) -> Option<Array<'_, V>>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        let slot = self.0.find(key)?;
+        Some(Array::new(&self.0.keys[slot], &self.0.items))
+    }
+
+    /// Whether there are items under a key. Uses it not.
+    ///
+    /// O(1).
+    pub fn contains<Q>(&self, key: &Q) -> bool
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        self.0.find(key).is_some()
+    }
+}
+
+impl<K, V, Id> BoundedArrayMap<K, V, Id> {
+    /// Takes out the items whose time to live has passed at `now`, oldest arrival first, but no
+    /// more than `budget` of them; none if items do not expire.
+    ///
+    /// An item is due from its arrival plus the time to live on. If as many come back as the
+    /// budget allows, more may be due: call again, perhaps after letting others have the map. It
+    /// uses no key, so a sweep keeps nothing alive.
+    ///
+    /// O(items handed over), whatever the size of the map.
+    ///
+    /// ```
+    /// use std::time::{Duration, Instant};
+    /// use sluicegate::BoundedArrayMap;
+    ///
+    /// let day = Duration::from_secs(24 * 60 * 60);
+    /// let mut map = BoundedArrayMap::builder()
+    ///     .max_keys(10)
+    ///     .max_items_per_key(10)
+    ///     .time_to_live(day)
+    ///     .build()?;
+    /// let start = Instant::now();
+    /// assert!(map.push_at(start, "post", "like").is_stored());
+    ///
+    /// assert_eq!(map.next_expiry(), Some(start + day));
+    /// assert!(map.expire(start + day / 2, 1_000).is_empty());
+    /// for overdue in map.expire(start + day, 1_000) {
+    ///     assert_eq!((overdue.key, overdue.value), ("post", "like"));
+    /// }
+    /// # Ok::<(), sluicegate::ConfigError>(())
+    /// ```
+    #[must_use = "these items have left the map and are lost if this is dropped"]
+    pub fn expire(&mut self, now: Instant, budget: usize) -> Vec<Expired<K, V, Id>>
+    where
+        K: Clone,
+    {
+        let mut keys = Vec::new();
+        self.0.keys_to_hand_back(now, budget, &mut keys);
+        self.0.expire(keys)
+    }
+
+    /// When the next item is due, to set a timer by. `None` if nothing is resident, if items do
+    /// not expire, or if that moment lies beyond what an [`Instant`] can say.
+    ///
+    /// O(1).
+    #[must_use]
+    pub fn next_expiry(&self) -> Option<Instant> {
+        self.0.arrivals.next_expiry()
+    }
+
+    /// Takes out everything and hands it over, from the least to the most recently used key. The
+    /// items count as taken; the counts go on.
+    ///
+    /// O(1), and then O(1) for each item as it is handed over. Gives up the map's memory.
+    pub fn clear(&mut self) -> IntoIter<K, V, Id> {
+        IntoIter(self.0.clear())
+    }
+
+    /// The keys and their items, from the most to the least recently used key. Uses none of them.
+    pub fn iter(&self) -> Iter<'_, K, V> {
+        Iter::new(&self.0)
+    }
+
+    /// The keys and their items in the order in which they would be evicted: from the least to
+    /// the most recently used key. Uses none of them.
+    pub fn iter_lru(&self) -> IterLru<'_, K, V> {
+        self.iter().rev()
+    }
+
+    /// The keys, from the most to the least recently used. Uses none of them.
+    pub fn keys(&self) -> impl DoubleEndedIterator<Item = &K> + ExactSizeIterator + '_ {
+        self.iter().map(|(key, _)| key)
+    }
+
+    /// How many keys are resident: at most `max_keys`.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.keys.len()
+    }
+
+    /// How many items are resident under all keys together. O(1).
+    #[must_use]
+    pub fn total_items(&self) -> usize {
+        self.0.items.len()
+    }
+
+    /// Whether nothing is resident.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The most keys at once.
+    #[must_use]
+    pub fn max_keys(&self) -> usize {
+        self.0.limits.max_keys
+    }
+
+    /// The most items at once under each key.
+    #[must_use]
+    pub fn max_items_per_key(&self) -> usize {
+        self.0.limits.max_items_per_key
+    }
+
+    /// How long items live, if they expire.
+    #[must_use]
+    pub fn time_to_live(&self) -> Option<Duration> {
+        self.0.limits.time_to_live
+    }
+
+    /// What went in and by which way it left. O(1).
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.0.stats()
+    }
+}
+
+impl<K: fmt::Debug, V: fmt::Debug, Id> fmt::Debug for BoundedArrayMap<K, V, Id> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.iter()).finish()
+    }
+}

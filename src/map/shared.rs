@@ -1,0 +1,246 @@
+//! The map for many threads and tasks.
+
+use core::borrow::Borrow;
+use core::fmt;
+use core::hash::Hash;
+use std::time::Instant;
+
+use super::bounded::BoundedArrayMap;
+use super::contents::Contents;
+use super::index::NoIndex;
+use super::items::Items;
+use super::iter::IntoIter;
+use super::outcome::{Expired, Pushed};
+use super::stats::Stats;
+use crate::sync::Mutex;
+
+/// A [`BoundedArrayMap`] behind one lock, for many threads and tasks.
+///
+/// It does what the plain map does, with exact caps and exact order of use, through `&self`; put
+/// it into an `Arc` to share it. No call waits for anything but the lock, which is held for the
+/// length of one plain call; so it may be called from async code.
+///
+/// When not to use it: if one thread or task owns the map, the plain one is quicker and can also
+/// lend its items out. If a decision takes two calls ("is the parent there? no: push"), put the
+/// plain map into your own lock together with what the decision rests on.
+///
+/// # Fairness
+///
+/// The lock is not handed over in line, which over such short spans does not starve anybody. The
+/// order of items and keys is that in which the lock was had.
+///
+/// # What runs under the lock
+///
+/// `Eq` of keys and ids, `Hash` of them, and `Clone` of keys: these must not call back into the
+/// same map. Nothing is dropped under the lock: all that leaves is moved out first, also what is
+/// left when one of those panics.
+///
+/// # Example
+///
+/// ```
+/// use std::thread;
+/// use sluicegate::SharedBoundedArrayMap;
+///
+/// let map = SharedBoundedArrayMap::new(10, 100)?;
+/// thread::scope(|scope| {
+///     for producer in 0..2 {
+///         let map = &map;
+///         scope.spawn(move || assert!(map.push("post", producer).is_stored()));
+///     }
+/// });
+/// assert_eq!(map.take("post").len(), 2);
+/// # Ok::<(), sluicegate::ConfigError>(())
+/// ```
+///
+/// # How it is built
+///
+/// Of a mutex around the state machine of the plain map. As every step of that returns what
+/// leaves, no value can be dropped before the lock is released.
+pub struct SharedBoundedArrayMap<K, V, Id = NoIndex> {
+    contents: Mutex<Contents<K, V, Id>>,
+}
+
+impl<K: Hash + Eq, V> SharedBoundedArrayMap<K, V> {
+    /// As [`BoundedArrayMap::new`]. For all other choices there is
+    /// [`Builder::build_shared`](super::Builder::build_shared).
+    ///
+    /// # Errors
+    ///
+    /// A [`ConfigError`](crate::ConfigError) unless both are at least 1 and their product at most
+    /// 4,294,967,294.
+    pub fn new(max_keys: usize, max_items_per_key: usize) -> Result<Self, crate::ConfigError> {
+        BoundedArrayMap::new(max_keys, max_items_per_key).map(Self::from)
+    }
+}
+
+// In what follows a function's arguments outlive the guard: should user code panic under the
+// lock, they are dropped when it has been released.
+
+impl<K: Hash + Eq, V, Id> SharedBoundedArrayMap<K, V, Id> {
+    /// As [`BoundedArrayMap::push`].
+    pub fn push(&self, key: K, value: V) -> Pushed<K, V, Id> {
+        self.push_arrived(None, key, value)
+    }
+
+    /// As [`BoundedArrayMap::push_at`]. Threads that read the clock in one order may come to the
+    /// lock in another; the order of arrival is that of the lock.
+    pub fn push_at(&self, now: Instant, key: K, value: V) -> Pushed<K, V, Id> {
+        self.push_arrived(Some(now), key, value)
+    }
+
+    fn push_arrived(&self, now: Option<Instant>, key: K, value: V) -> Pushed<K, V, Id> {
+        let (pushed, _spare) = {
+            let mut contents = self.contents.lock();
+            let now = now.or_else(|| contents.now());
+            let survey = contents.survey(&key);
+            contents.push(survey, key, value, None, now)
+        };
+        pushed
+    }
+
+    /// As [`BoundedArrayMap::push_unique`].
+    pub fn push_unique(&self, key: K, id: Id, value: V) -> Pushed<K, V, Id>
+    where
+        Id: Hash + Eq,
+    {
+        self.push_unique_arrived(None, key, id, value)
+    }
+
+    /// As [`BoundedArrayMap::push_unique_at`]; of the order of arrival holds what
+    /// [`push_at`](Self::push_at) says.
+    pub fn push_unique_at(&self, now: Instant, key: K, id: Id, value: V) -> Pushed<K, V, Id>
+    where
+        Id: Hash + Eq,
+    {
+        self.push_unique_arrived(Some(now), key, id, value)
+    }
+
+    fn push_unique_arrived(
+        &self,
+        now: Option<Instant>,
+        key: K,
+        id: Id,
+        value: V,
+    ) -> Pushed<K, V, Id>
+    where
+        Id: Hash + Eq,
+    {
+        let (pushed, _spare) = {
+            let mut contents = self.contents.lock();
+            let now = now.or_else(|| contents.now());
+            let survey = contents.survey_unique(&key, &id);
+            contents.push(survey, key, value, Some(id), now)
+        };
+        pushed
+    }
+
+    /// As [`BoundedArrayMap::cancel`].
+    pub fn cancel<Q>(&self, id: &Q) -> Option<(K, V)>
+    where
+        K: Clone,
+        Id: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        let (key, entry) = {
+            let mut contents = self.contents.lock();
+            let item = contents.find_id(id)?;
+            let key = contents.key_to_hand_back(item);
+            contents.cancel(item, key)
+        };
+        Some((key, entry.value))
+    }
+
+    /// As [`BoundedArrayMap::contains_id`]: true of the moment at which the lock was had.
+    pub fn contains_id<Q>(&self, id: &Q) -> bool
+    where
+        Id: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        self.contents.lock().find_id(id).is_some()
+    }
+
+    /// As [`BoundedArrayMap::take`].
+    pub fn take<Q>(&self, key: &Q) -> Items<V, Id>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        let taken = {
+            let mut contents = self.contents.lock();
+            contents.find(key).map(|slot| contents.take(slot))
+        };
+        taken.map_or_else(Items::none, |(_key, items)| items)
+    }
+
+    /// As [`BoundedArrayMap::contains`]: true of the moment at which the lock was had.
+    pub fn contains<Q>(&self, key: &Q) -> bool
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        self.contents.lock().find(key).is_some()
+    }
+}
+
+impl<K, V, Id> SharedBoundedArrayMap<K, V, Id> {
+    /// As [`BoundedArrayMap::expire`]. The lock is held for as long as it takes to move `budget`
+    /// items out, so the budget is what bounds how long others wait.
+    #[must_use = "these items have left the map and are lost if this is dropped"]
+    pub fn expire(&self, now: Instant, budget: usize) -> Vec<Expired<K, V, Id>>
+    where
+        K: Clone,
+    {
+        let mut keys = Vec::new();
+        let mut contents = self.contents.lock();
+        contents.keys_to_hand_back(now, budget, &mut keys);
+        contents.expire(keys)
+    }
+
+    /// As [`BoundedArrayMap::next_expiry`].
+    #[must_use]
+    pub fn next_expiry(&self) -> Option<Instant> {
+        self.contents.lock().arrivals.next_expiry()
+    }
+
+    /// As [`BoundedArrayMap::clear`]. The lock is held for O(1).
+    pub fn clear(&self) -> IntoIter<K, V, Id> {
+        IntoIter(self.contents.lock().clear())
+    }
+
+    /// As [`BoundedArrayMap::len`].
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.contents.lock().keys.len()
+    }
+
+    /// As [`BoundedArrayMap::total_items`].
+    #[must_use]
+    pub fn total_items(&self) -> usize {
+        self.contents.lock().items.len()
+    }
+
+    /// As [`BoundedArrayMap::is_empty`].
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// As [`BoundedArrayMap::stats`]: all figures are of one moment.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.contents.lock().stats()
+    }
+}
+
+impl<K, V, Id> From<BoundedArrayMap<K, V, Id>> for SharedBoundedArrayMap<K, V, Id> {
+    fn from(map: BoundedArrayMap<K, V, Id>) -> Self {
+        Self { contents: Mutex::new(map.0) }
+    }
+}
+
+/// Shows the counts, not the contents.
+impl<K, V, Id> fmt::Debug for SharedBoundedArrayMap<K, V, Id> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("SharedBoundedArrayMap").field(&self.stats()).finish()
+    }
+}

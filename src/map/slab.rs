@@ -1,0 +1,77 @@
+//! Numbered places for values, reused after they are freed.
+
+use core::ops::{Index, IndexMut};
+
+/// The number that stands for "no slot".
+pub(super) const NONE: u32 = u32::MAX;
+
+#[derive(Debug)]
+enum Place<T> {
+    Taken(T),
+    /// The next free slot, or `NONE`.
+    Free(u32),
+}
+
+/// A growing array whose freed places are handed out again, the last freed first.
+#[derive(Debug)]
+pub(super) struct Slab<T> {
+    places: Vec<Place<T>>,
+    free: u32,
+    taken: usize,
+}
+
+impl<T> Slab<T> {
+    pub(super) fn new() -> Self {
+        Self { places: Vec::new(), free: NONE, taken: 0 }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.taken
+    }
+
+    /// Puts a value in; its slot is at most the number of values ever held at once. The builder
+    /// has made sure that slots fit.
+    pub(super) fn insert(&mut self, value: T) -> u32 {
+        let slot = self.free;
+        if slot == NONE {
+            let slot = self.places.len() as u32;
+            self.places.push(Place::Taken(value));
+            self.taken += 1;
+            return slot;
+        }
+        let place = &mut self.places[slot as usize];
+        let Place::Free(next) = *place else { unreachable!("a taken slot is in the free list") };
+        *place = Place::Taken(value);
+        self.free = next;
+        self.taken += 1;
+        slot
+    }
+
+    pub(super) fn remove(&mut self, slot: u32) -> T {
+        let place = core::mem::replace(&mut self.places[slot as usize], Place::Free(self.free));
+        let Place::Taken(value) = place else { unreachable!("a slot is freed once") };
+        self.free = slot;
+        self.taken -= 1;
+        value
+    }
+}
+
+impl<T> Index<u32> for Slab<T> {
+    type Output = T;
+
+    fn index(&self, slot: u32) -> &T {
+        match &self.places[slot as usize] {
+            Place::Taken(value) => value,
+            Place::Free(_) => unreachable!("only taken slots are linked"),
+        }
+    }
+}
+
+impl<T> IndexMut<u32> for Slab<T> {
+    fn index_mut(&mut self, slot: u32) -> &mut T {
+        match &mut self.places[slot as usize] {
+            Place::Taken(value) => value,
+            Place::Free(_) => unreachable!("only taken slots are linked"),
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! What went in and by which way it left.
+
+/// Counts of everything a map was handed, by the way it left. Reading them costs nothing.
+///
+/// Each item is counted in exactly one place, so that at any moment
+///
+/// ```text
+/// pushed = items + taken + displaced + evicted + rejected + expired + cancelled
+/// ```
+///
+/// Counts are of items unless they say otherwise, and start at zero when the map is built.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Pushes of any kind, those refused included.
+    pub pushed: u64,
+    /// Resident now, at most `max_keys` x `max_items_per_key`.
+    pub items: usize,
+    /// Keys resident now, at most `max_keys`.
+    pub keys: usize,
+    /// Handed over by `take` and `clear`.
+    pub taken: u64,
+    /// Pushed out by the cap of their own key.
+    pub displaced: u64,
+    /// Pushed out with their key, to make room for another key.
+    pub evicted: u64,
+    /// Handed back by the push itself.
+    pub rejected: u64,
+    /// Handed over by `expire`.
+    pub expired: u64,
+    /// Handed over by `cancel`.
+    pub cancelled: u64,
+    /// Keys that were evicted; their items are counted in [`evicted`](Self::evicted).
+    pub evicted_keys: u64,
+    /// Those of [`rejected`](Self::rejected) whose id was resident.
+    pub duplicates: u64,
+    /// The most keys that were ever resident at once.
+    pub peak_keys: usize,
+    /// The most items that were ever resident at once.
+    pub peak_items: usize,
+}
