@@ -232,12 +232,12 @@ impl Reader {
     /// # Errors
     ///
     /// Whatever SQLite says.
-    pub fn subject_of(&self, relation: Relation, uri: &str) -> Result<Option<String>> {
+    pub fn subject_of(&self, relation: Relation, uri: &str) -> Result<Option<Id>> {
         subject_of(&self.0, relation, uri)
     }
 }
 
-fn subject_of(connection: &Connection, relation: Relation, uri: &str) -> Result<Option<String>> {
+fn subject_of(connection: &Connection, relation: Relation, uri: &str) -> Result<Option<Id>> {
     let sql = children(relation).subject;
     connection.prepare_cached(sql)?.query_row(params![uri], |row| row.get(0)).optional()
 }
