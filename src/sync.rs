@@ -4,12 +4,11 @@
 #[cfg(not(loom))]
 mod real {
     pub(crate) use core::sync::atomic::{AtomicUsize, Ordering};
-    pub(crate) use parking_lot::{Mutex, MutexGuard};
+    pub(crate) use parking_lot::Mutex;
 }
 
 #[cfg(loom)]
 mod modelled {
-    pub(crate) use loom::sync::MutexGuard;
     pub(crate) use loom::sync::atomic::{AtomicUsize, Ordering};
 
     /// `loom`'s mutex with `parking_lot`'s signatures: a lock is never poisoned.
@@ -21,7 +20,7 @@ mod modelled {
             Self(loom::sync::Mutex::new(value))
         }
 
-        pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
+        pub(crate) fn lock(&self) -> loom::sync::MutexGuard<'_, T> {
             self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
         }
     }

@@ -1,0 +1,35 @@
+use core::fmt;
+
+/// The semaphore was closed: nobody will be given a permit any more.
+///
+/// Returned by every waiting form of acquiring.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AcquireError(pub(super) ());
+
+impl fmt::Display for AcquireError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("semaphore closed")
+    }
+}
+
+impl std::error::Error for AcquireError {}
+
+/// Why [`Semaphore::try_acquire`](crate::Semaphore::try_acquire) and its kin gave no permit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TryAcquireError {
+    /// The semaphore was closed: nobody will be given a permit any more.
+    Closed,
+    /// Fewer permits are free than were asked for, or somebody is waiting in line.
+    NoPermits,
+}
+
+impl fmt::Display for TryAcquireError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Closed => "semaphore closed",
+            Self::NoPermits => "no permits available",
+        })
+    }
+}
+
+impl std::error::Error for TryAcquireError {}

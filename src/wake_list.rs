@@ -1,0 +1,72 @@
+//! Wakers on their way out of a lock.
+
+use core::task::Waker;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
+/// How many wakers leave the lock at a time. Two under loom, so that the models see the seam.
+const CAPACITY: usize = if cfg!(loom) { 2 } else { 16 };
+
+/// Collects wakers under a lock, in order, and wakes them after it.
+///
+/// A waker that panics does not keep the others from being woken: the first panic goes on when
+/// all are done, unless the thread is unwinding already.
+#[derive(Debug)]
+pub(crate) struct WakeList {
+    wakers: [Option<Waker>; CAPACITY],
+    len: usize,
+    panic: FirstPanic,
+}
+
+impl WakeList {
+    #[inline]
+    pub(crate) fn new() -> Self {
+        Self { wakers: [const { None }; CAPACITY], len: 0, panic: FirstPanic::default() }
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.len == CAPACITY
+    }
+
+    /// # Panics
+    ///
+    /// When the list is full.
+    pub(crate) fn push(&mut self, waker: Option<Waker>) {
+        self.wakers[self.len] = waker;
+        self.len += 1;
+    }
+
+    /// Wakes what was collected and leaves the list empty. To be called without the lock.
+    pub(crate) fn wake_all(&mut self) {
+        let len = core::mem::take(&mut self.len);
+        for waker in &mut self.wakers[..len] {
+            if let Some(waker) = waker.take() {
+                self.panic.catch(|| waker.wake());
+            }
+        }
+    }
+
+    /// Goes on with the first panic of a waker, if there was one.
+    pub(crate) fn finish(self) {
+        self.panic.resume();
+    }
+}
+
+/// Keeps the first panic of several calls into user code, until all of them were made.
+#[derive(Debug, Default)]
+pub(crate) struct FirstPanic(Option<Box<dyn core::any::Any + Send>>);
+
+impl FirstPanic {
+    pub(crate) fn catch(&mut self, call: impl FnOnce()) {
+        if let Err(payload) = catch_unwind(AssertUnwindSafe(call)) {
+            self.0.get_or_insert(payload);
+        }
+    }
+
+    pub(crate) fn resume(self) {
+        if let Some(payload) = self.0 {
+            if !std::thread::panicking() {
+                resume_unwind(payload);
+            }
+        }
+    }
+}

@@ -1,0 +1,313 @@
+//! Three semaphores behind one face: ours, tokio's, and one that is obviously right.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use sluicegate::{AcquireOwned, OwnedSemaphorePermit, Semaphore, TryAcquireError};
+
+/// What a step shows.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Seen {
+    Nothing,
+    /// `None`: still waiting. `Some(true)`: given. `Some(false)`: closed.
+    Polled(Option<bool>),
+    Tried(Result<(), TryAcquireError>),
+    Forgot(usize),
+    Split(bool),
+}
+
+pub(crate) trait Subject {
+    fn new(permits: usize) -> Self;
+    /// Makes a future, which is not polled yet.
+    fn acquire(&mut self, id: usize, need: u32);
+    /// A future that is ready goes; its permits, if any, are held from then on.
+    fn poll(&mut self, id: usize, waker: &Waker) -> Option<bool>;
+    fn cancel(&mut self, id: usize);
+    fn try_acquire(&mut self, need: u32) -> Result<(), TryAcquireError>;
+    /// How many permit values are held.
+    fn held(&self) -> usize;
+    fn release(&mut self, which: usize);
+    fn forget(&mut self, which: usize);
+    fn split(&mut self, which: usize, permits: usize) -> bool;
+    fn merge(&mut self, which: usize, with: usize);
+    fn add(&mut self, permits: usize);
+    fn forget_free(&mut self, permits: usize) -> usize;
+    fn set_limit(&mut self, limit: usize);
+    fn close(&mut self);
+}
+
+/// Writes the face of a real semaphore: the two have the same methods, which is the point.
+macro_rules! real {
+    ($name:ident, $semaphore:ty, $permit:ty, $future:ty, $boxed:expr, $error:expr, $limit:expr) => {
+        pub(crate) struct $name {
+            pub(crate) semaphore: Arc<$semaphore>,
+            waiting: BTreeMap<usize, $future>,
+            held: Vec<$permit>,
+        }
+
+        impl Subject for $name {
+            fn new(permits: usize) -> Self {
+                let semaphore = Arc::new(<$semaphore>::new(permits));
+                Self { semaphore, waiting: BTreeMap::new(), held: Vec::new() }
+            }
+
+            fn acquire(&mut self, id: usize, need: u32) {
+                let future = self.semaphore.clone().acquire_many_owned(need);
+                self.waiting.insert(id, $boxed(future));
+            }
+
+            fn poll(&mut self, id: usize, waker: &Waker) -> Option<bool> {
+                let future = Pin::new(self.waiting.get_mut(&id)?);
+                let Poll::Ready(result) = future.poll(&mut Context::from_waker(waker)) else {
+                    return None;
+                };
+                self.waiting.remove(&id);
+                let given = result.is_ok();
+                self.held.extend(result.ok());
+                Some(given)
+            }
+
+            fn cancel(&mut self, id: usize) {
+                self.waiting.remove(&id);
+            }
+
+            fn try_acquire(&mut self, need: u32) -> Result<(), TryAcquireError> {
+                let permit = self.semaphore.clone().try_acquire_many_owned(need).map_err($error)?;
+                self.held.push(permit);
+                Ok(())
+            }
+
+            fn held(&self) -> usize {
+                self.held.len()
+            }
+
+            fn release(&mut self, which: usize) {
+                drop(self.held.swap_remove(which));
+            }
+
+            fn forget(&mut self, which: usize) {
+                self.held.swap_remove(which).forget();
+            }
+
+            fn split(&mut self, which: usize, permits: usize) -> bool {
+                let split = self.held[which].split(permits);
+                let did = split.is_some();
+                self.held.extend(split);
+                did
+            }
+
+            fn merge(&mut self, which: usize, with: usize) {
+                let mut merged = self.held.swap_remove(which);
+                let with = with.min(self.held.len() - 1);
+                merged.merge(self.held.swap_remove(with));
+                self.held.push(merged);
+            }
+
+            fn add(&mut self, permits: usize) {
+                self.semaphore.add_permits(permits);
+            }
+
+            fn forget_free(&mut self, permits: usize) -> usize {
+                self.semaphore.forget_permits(permits)
+            }
+
+            fn set_limit(&mut self, limit: usize) {
+                $limit(&*self.semaphore, limit);
+            }
+
+            fn close(&mut self) {
+                self.semaphore.close();
+            }
+        }
+    };
+}
+
+real!(
+    Ours,
+    Semaphore,
+    OwnedSemaphorePermit,
+    AcquireOwned,
+    |future| future,
+    |error| error,
+    Semaphore::set_limit
+);
+
+type TokioPermit = tokio::sync::OwnedSemaphorePermit;
+type TokioFuture = Pin<Box<dyn Future<Output = Result<TokioPermit, tokio::sync::AcquireError>>>>;
+
+real!(
+    Tokio,
+    tokio::sync::Semaphore,
+    TokioPermit,
+    TokioFuture,
+    Box::pin,
+    |error| match error {
+        tokio::sync::TryAcquireError::Closed => TryAcquireError::Closed,
+        tokio::sync::TryAcquireError::NoPermits => TryAcquireError::NoPermits,
+    },
+    |_, _| unreachable!("tokio's semaphore has no limit to set")
+);
+
+/// An integer and a queue.
+#[derive(Default)]
+pub(crate) struct Reference {
+    free: usize,
+    debt: usize,
+    pub(crate) closed: bool,
+    /// Futures that were made and not polled yet.
+    fresh: BTreeMap<usize, u32>,
+    pub(crate) queue: VecDeque<(usize, u32, Waker)>,
+    pub(crate) granted: BTreeMap<usize, u32>,
+    /// Those who waited when it was closed.
+    dismissed: Vec<usize>,
+    held: Vec<u32>,
+}
+
+impl Reference {
+    pub(crate) fn available(&self) -> usize {
+        if self.queue.is_empty() { self.free } else { 0 }
+    }
+
+    pub(crate) fn limit(&self) -> usize {
+        let out: u32 = self.held.iter().chain(self.granted.values()).sum();
+        self.free + out as usize - self.debt
+    }
+
+    fn serve(&mut self) {
+        let paid = self.free.min(self.debt);
+        self.free -= paid;
+        self.debt -= paid;
+        while let Some((id, need, waker)) = self.queue.pop_front() {
+            if need as usize > self.free {
+                self.queue.push_front((id, need, waker));
+                return;
+            }
+            self.free -= need as usize;
+            self.granted.insert(id, need);
+            waker.wake();
+        }
+    }
+
+    fn take(&mut self, need: u32) -> Result<(), TryAcquireError> {
+        if self.closed {
+            return Err(TryAcquireError::Closed);
+        }
+        if need > 0 && (!self.queue.is_empty() || self.free < need as usize) {
+            return Err(TryAcquireError::NoPermits);
+        }
+        self.free -= need as usize;
+        self.held.push(need);
+        Ok(())
+    }
+}
+
+impl Subject for Reference {
+    fn new(permits: usize) -> Self {
+        Self { free: permits, ..Self::default() }
+    }
+
+    fn acquire(&mut self, id: usize, need: u32) {
+        self.fresh.insert(id, need);
+    }
+
+    fn poll(&mut self, id: usize, waker: &Waker) -> Option<bool> {
+        if let Some(need) = self.fresh.remove(&id) {
+            match self.take(need) {
+                Ok(()) => return Some(true),
+                Err(TryAcquireError::Closed) => return Some(false),
+                Err(TryAcquireError::NoPermits) => {
+                    self.queue.push_back((id, need, waker.clone()));
+                    return None;
+                }
+            }
+        }
+        if let Some(need) = self.granted.remove(&id) {
+            if self.closed {
+                self.free += need as usize;
+                self.serve();
+                return Some(false);
+            }
+            self.held.push(need);
+            return Some(true);
+        }
+        if self.dismissed.contains(&id) {
+            return Some(false);
+        }
+        let place = self.queue.iter_mut().find(|place| place.0 == id);
+        place.expect("it waits").2 = waker.clone();
+        None
+    }
+
+    fn cancel(&mut self, id: usize) {
+        self.fresh.remove(&id);
+        self.queue.retain(|place| place.0 != id);
+        self.free += self.granted.remove(&id).unwrap_or(0) as usize;
+        self.serve();
+    }
+
+    fn try_acquire(&mut self, need: u32) -> Result<(), TryAcquireError> {
+        self.take(need)
+    }
+
+    fn held(&self) -> usize {
+        self.held.len()
+    }
+
+    fn release(&mut self, which: usize) {
+        self.free += self.held.swap_remove(which) as usize;
+        self.serve();
+    }
+
+    fn forget(&mut self, which: usize) {
+        self.held.swap_remove(which);
+        // Nothing can be owed beyond what is there.
+        let out: u32 = self.held.iter().chain(self.granted.values()).sum();
+        self.debt = self.debt.min(self.free + out as usize);
+    }
+
+    fn split(&mut self, which: usize, permits: usize) -> bool {
+        let Some(rest) = (self.held[which] as usize).checked_sub(permits) else { return false };
+        self.held[which] = rest as u32;
+        self.held.push(permits as u32);
+        true
+    }
+
+    fn merge(&mut self, which: usize, with: usize) {
+        let merged = self.held.swap_remove(which);
+        let with = with.min(self.held.len() - 1);
+        let other = self.held.swap_remove(with);
+        self.held.push(merged + other);
+    }
+
+    fn add(&mut self, permits: usize) {
+        self.free += permits;
+        self.serve();
+    }
+
+    fn forget_free(&mut self, permits: usize) -> usize {
+        let forgotten = self.available().min(permits);
+        self.free -= forgotten;
+        forgotten
+    }
+
+    fn set_limit(&mut self, limit: usize) {
+        let now = self.limit();
+        if limit >= now {
+            self.free += limit - now;
+        } else {
+            self.debt += now - limit;
+        }
+        self.serve();
+    }
+
+    fn close(&mut self) {
+        self.closed = true;
+        for (id, _, waker) in self.queue.drain(..) {
+            self.dismissed.push(id);
+            waker.wake();
+        }
+    }
+}
