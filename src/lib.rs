@@ -1,14 +1,18 @@
 //! Bounded-concurrency primitives for ingestion pipelines.
 
 mod error;
+mod executor;
 pub mod map;
 mod semaphore;
+mod settled;
 mod sync;
 mod wake_list;
 
 pub use error::ConfigError;
+pub use executor::{BatchEnd, BatchExecutor, BatchExecutorBuilder, BatchSummary, KeyedExecutor};
 pub use map::{BoundedArrayMap, FullKey, FullMap, Pushed, RejectReason, SharedBoundedArrayMap};
 pub use semaphore::{
     Acquire, AcquireError, AcquireOwned, OwnedSemaphorePermit, Semaphore, SemaphorePermit,
     TryAcquireError,
 };
+pub use settled::{NotAllFulfilled, Panic, Partition, Settled, SettledCounts, SettledError};
