@@ -12,7 +12,7 @@ pub use error::ConfigError;
 pub use executor::{BatchEnd, BatchExecutor, BatchExecutorBuilder, BatchSummary, KeyedExecutor};
 pub use map::{BoundedArrayMap, FullKey, FullMap, Pushed, RejectReason, SharedBoundedArrayMap};
 pub use semaphore::{
-    Acquire, AcquireError, AcquireOwned, OwnedSemaphorePermit, Semaphore, SemaphorePermit,
-    TryAcquireError,
+    Acquire, AcquireError, AcquireOwned, AcquireTimeoutError, OwnedSemaphorePermit, PollSemaphore,
+    Semaphore, SemaphorePermit, SemaphoreStats, TryAcquireError, WaitTimes,
 };
 pub use settled::{NotAllFulfilled, Panic, Partition, Settled, SettledCounts, SettledError};

@@ -29,9 +29,10 @@ use crate::ConfigError;
 /// If the map is full, a new key takes the place of the least recently used one, or is refused
 /// ([`FullMap`](super::FullMap)). A key is used by each push to it that is not refused, and by
 /// [`get`](Self::get). Looking ([`peek`](Self::peek), [`contains`](Self::contains), iteration,
-/// [`stats`](Self::stats)), [`expire`](Self::expire) and [`cancel`](Self::cancel) use nothing. If a key is full, its
-/// oldest item goes, or the new one is refused ([`FullKey`](super::FullKey)). A key whose last
-/// item has left is no longer in the map.
+/// [`stats`](Self::stats)), [`expire`](Self::expire) and [`cancel`](Self::cancel) use nothing.
+///
+/// If a key is full, its oldest item goes, or the new one is refused
+/// ([`FullKey`](super::FullKey)). A key whose last item has left is no longer in the map.
 ///
 /// # Example
 ///
@@ -93,7 +94,7 @@ impl<K: Hash + Eq, V> BoundedArrayMap<K, V> {
 impl<K: Hash + Eq, V, Id> BoundedArrayMap<K, V, Id> {
     /// Pushes an item with no id, as having arrived now. Reads the clock only if items expire.
     ///
-    /// O(1), plus the number of items under a key that is evicted.
+    /// O(1) amortised, plus the number of items under a key that is evicted.
     pub fn push(&mut self, key: K, value: V) -> Pushed<K, V, Id> {
         let now = self.0.now();
         self.push_arrived(now, key, value)
@@ -104,7 +105,7 @@ impl<K: Hash + Eq, V, Id> BoundedArrayMap<K, V, Id> {
     /// Time does not run backwards here: an item counts as having arrived no earlier than any
     /// that was pushed before it and is resident. If items do not expire, `now` is not used.
     ///
-    /// O(1), plus the number of items under a key that is evicted.
+    /// O(1) amortised, plus the number of items under a key that is evicted.
     pub fn push_at(&mut self, now: Instant, key: K, value: V) -> Pushed<K, V, Id> {
         self.push_arrived(Some(now), key, value)
     }
@@ -120,7 +121,7 @@ impl<K: Hash + Eq, V, Id> BoundedArrayMap<K, V, Id> {
     /// An id is resident exactly as long as its item, whichever way that leaves. An item that is
     /// due to expire is resident until [`expire`](Self::expire) has handed it over.
     ///
-    /// O(1), plus the number of items under a key that is evicted.
+    /// O(1) amortised, plus the number of items under a key that is evicted.
     ///
     /// ```
     /// use sluicegate::{BoundedArrayMap, Pushed, RejectReason};
@@ -181,7 +182,7 @@ impl<K: Hash + Eq, V, Id> BoundedArrayMap<K, V, Id> {
         Some((key, entry.value))
     }
 
-    /// Whether an item with this id is resident. Uses no key.
+    /// Whether an item with this id is resident, found out without using its key.
     ///
     /// O(1).
     pub fn contains_id<Q>(&self, id: &Q) -> bool
@@ -231,7 +232,7 @@ impl<K: Hash + Eq, V, Id> BoundedArrayMap<K, V, Id> {
         Some(Array::new(&self.0.keys[slot], &self.0.items))
     }
 
-    /// Whether there are items under a key. Uses it not.
+    /// Whether there are items under a key, found out without using it.
     ///
     /// O(1).
     pub fn contains<Q>(&self, key: &Q) -> bool

@@ -269,7 +269,7 @@ impl<K, V, Id> Contents<K, V, Id> {
 
     fn remove_key(&mut self, slot: u32) -> (K, Items<V, Id>) {
         let count = self.keys[slot].len as usize;
-        let items = Items::collect(count, || self.remove_item(self.keys[slot].oldest));
+        let items = Items::gather(count, || self.remove_item(self.keys[slot].oldest));
         (self.remove_empty_key(slot), items)
     }
 

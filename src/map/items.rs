@@ -41,7 +41,7 @@ impl<V, Id> Items<V, Id> {
     }
 
     /// Of entries that are there, oldest first.
-    pub(super) fn collect(count: usize, mut next: impl FnMut() -> Entry<V, Id>) -> Self {
+    pub(super) fn gather(count: usize, mut next: impl FnMut() -> Entry<V, Id>) -> Self {
         let first = (count > 0).then(&mut next);
         let mut rest = Vec::with_capacity(count.saturating_sub(1));
         rest.extend((1..count).map(|_| next()));

@@ -28,6 +28,11 @@ impl<'a> Acquire<'a> {
     pub(super) fn new(semaphore: &'a Semaphore, permits: u32) -> Self {
         Self { semaphore, place: Place::new(permits) }
     }
+
+    pub(super) fn enqueue(mut self) -> Self {
+        self.place.enqueue(&self.semaphore.state);
+        self
+    }
 }
 
 impl<'a> Future for Acquire<'a> {
@@ -69,6 +74,13 @@ pub struct AcquireOwned {
 impl AcquireOwned {
     pub(super) fn new(semaphore: Arc<Semaphore>, permits: u32) -> Self {
         Self { semaphore: Some(semaphore), place: Place::new(permits) }
+    }
+
+    pub(super) fn enqueue(mut self) -> Self {
+        if let Some(semaphore) = &self.semaphore {
+            self.place.enqueue(&semaphore.state);
+        }
+        self
     }
 }
 

@@ -33,3 +33,29 @@ impl fmt::Display for TryAcquireError {
 }
 
 impl std::error::Error for TryAcquireError {}
+
+/// Why a form of acquiring that waits for a time at the most gave no permit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AcquireTimeoutError {
+    /// The semaphore was closed: nobody will be given a permit any more.
+    Closed,
+    /// The time was up. The place in line was given up, and nothing was taken.
+    Elapsed,
+}
+
+impl From<AcquireError> for AcquireTimeoutError {
+    fn from(AcquireError(()): AcquireError) -> Self {
+        Self::Closed
+    }
+}
+
+impl fmt::Display for AcquireTimeoutError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Closed => "semaphore closed",
+            Self::Elapsed => "no permits became available in time",
+        })
+    }
+}
+
+impl std::error::Error for AcquireTimeoutError {}

@@ -2,6 +2,9 @@
 //! anywhere and being served are O(1), and a place that was left is used again.
 
 use core::task::Waker;
+use std::time::Instant;
+
+use super::stats::{SemaphoreStats, WaitTimes};
 
 /// The index of a place in the slab. Whoever joined owns it until it is freed.
 pub(super) type Key = u32;
@@ -31,6 +34,9 @@ pub(super) struct Line {
     granted: u32,
     /// Permits that a smaller limit still has to take out of circulation.
     pub(super) debt: usize,
+    pub(super) stats: SemaphoreStats,
+    /// When each place was taken, by key; empty unless wait times are counted.
+    since: Vec<Instant>,
 }
 
 impl Default for Line {
@@ -43,11 +49,18 @@ impl Default for Line {
             waiting: 0,
             granted: 0,
             debt: 0,
+            stats: SemaphoreStats::default(),
+            since: Vec::new(),
         }
     }
 }
 
 impl Line {
+    pub(super) fn with_wait_times() -> Self {
+        let stats = SemaphoreStats { wait_times: Some(WaitTimes::default()), ..Default::default() };
+        Self { stats, ..Self::default() }
+    }
+
     /// How many wait.
     pub(super) fn waiting(&self) -> usize {
         self.waiting as usize
@@ -72,10 +85,12 @@ impl Line {
         self.head == key
     }
 
+    /// `now` is there if wait times are counted.
+    ///
     /// # Panics
     ///
     /// With `u32::MAX` places taken already.
-    pub(super) fn join(&mut self, need: u32, waker: Waker) -> Key {
+    pub(super) fn join(&mut self, need: u32, waker: Waker, now: Option<Instant>) -> Key {
         let node = Node { waker: Some(waker), prev: self.tail, next: NONE, need };
         let key = self.free;
         let key = if let Some(slot) = self.nodes.get_mut(key as usize) {
@@ -93,13 +108,26 @@ impl Line {
         }
         self.tail = key;
         self.waiting += 1;
+        self.stats.waits += 1;
+        self.stats.peak_waiters = self.stats.peak_waiters.max(self.waiting());
+        if let Some(now) = now {
+            // Keys are handed out without gaps, so that a new one is the next.
+            match self.since.get_mut(key as usize) {
+                Some(since) => *since = now,
+                None => self.since.push(now),
+            }
+        }
         key
     }
 
     /// Takes the head out of the line; its owner finds itself granted when it looks.
-    pub(super) fn grant_head(&mut self) -> Option<Waker> {
-        let waker = self.unlink(self.head);
+    pub(super) fn grant_head(&mut self, now: Option<Instant>) -> Option<Waker> {
+        let key = self.head;
+        let waker = self.unlink(key);
         self.granted += 1;
+        if let (Some(now), Some(times)) = (now, &mut self.stats.wait_times) {
+            times.add(self.since[key as usize], now);
+        }
         waker
     }
 

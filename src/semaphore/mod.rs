@@ -1,19 +1,26 @@
 //! The fair semaphore: see [`Semaphore`].
 
 mod acquire;
+mod blocking;
 mod error;
 mod line;
 mod permit;
 mod place;
+mod poll;
 mod state;
+mod stats;
+#[cfg(feature = "tokio")]
+mod timeout;
 
 use core::fmt;
 use std::sync::Arc;
 
 pub use acquire::{Acquire, AcquireOwned};
-pub use error::{AcquireError, TryAcquireError};
+pub use error::{AcquireError, AcquireTimeoutError, TryAcquireError};
 pub use permit::{OwnedSemaphorePermit, SemaphorePermit};
+pub use poll::PollSemaphore;
 use state::State;
+pub use stats::{SemaphoreStats, WaitTimes};
 
 /// A counting semaphore for asynchronous code: strictly first come, first served, for one permit
 /// or for many.
@@ -96,6 +103,18 @@ impl Semaphore {
         Self { state: State::new(permits) }
     }
 
+    /// Makes a semaphore whose [`stats`](Self::stats) also tell how long was waited, at the price
+    /// of reading the clock twice for each that waits.
+    ///
+    /// # Panics
+    ///
+    /// If `permits` is more than [`Self::MAX_PERMITS`].
+    #[track_caller]
+    pub fn with_wait_times(permits: usize) -> Self {
+        assert_limit(permits);
+        Self { state: State::with_wait_times(permits) }
+    }
+
     /// How many permits could be taken at once now: 0 while somebody waits, whatever is free.
     pub fn available_permits(&self) -> usize {
         self.state.available()
@@ -147,6 +166,19 @@ impl Semaphore {
     /// until it is polled or dropped.
     pub fn granted_unclaimed(&self) -> usize {
         self.state.granted()
+    }
+
+    /// Figures of the waiting so far. O(1).
+    ///
+    /// ```
+    /// let semaphore = sluicegate::Semaphore::new(0);
+    /// drop(semaphore.enqueue(1));
+    ///
+    /// let stats = semaphore.stats();
+    /// assert_eq!((stats.waits, stats.cancellations, stats.peak_waiters), (1, 1, 1));
+    /// ```
+    pub fn stats(&self) -> SemaphoreStats {
+        self.state.stats()
     }
 
     /// Adds `n` permits that nobody took before, and serves those who wait.
@@ -276,6 +308,49 @@ impl Semaphore {
     ) -> Result<OwnedSemaphorePermit, TryAcquireError> {
         self.state.try_take(n as usize)?;
         Ok(OwnedSemaphorePermit::new(self, n))
+    }
+
+    /// Takes a place in line for `n` permits now, rather than when the future is first polled.
+    ///
+    /// For who must decide the order before the waiting begins: to take places for several tasks
+    /// in a given order and then spawn them, say. Permits that are free are taken now.
+    ///
+    /// # Errors, cancel safety, complexity
+    ///
+    /// Those of [`acquire`](Self::acquire).
+    ///
+    /// ```
+    /// let semaphore = sluicegate::Semaphore::new(0);
+    /// let first = semaphore.enqueue(1);
+    /// assert_eq!(semaphore.waiters(), 1);
+    /// # drop(first);
+    /// ```
+    pub fn enqueue(&self, n: u32) -> Acquire<'_> {
+        self.acquire_many(n).enqueue()
+    }
+
+    /// [`enqueue`](Self::enqueue) with a permit that can outlive the borrow.
+    ///
+    /// # Errors, cancel safety, complexity
+    ///
+    /// Those of [`acquire`](Self::acquire).
+    pub fn enqueue_owned(self: Arc<Self>, n: u32) -> AcquireOwned {
+        self.acquire_many_owned(n).enqueue()
+    }
+
+    /// Runs a future with one permit, which is given back when it ends, in whichever way.
+    ///
+    /// # Errors
+    ///
+    /// [`AcquireError`] if the semaphore is closed before the permit is had; the future is
+    /// dropped without being polled.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it drops `future`, and gives back the place or the permit.
+    pub async fn run<F: Future>(&self, future: F) -> Result<F::Output, AcquireError> {
+        let _permit = self.acquire().await?;
+        Ok(future.await)
     }
 
     /// Closes the semaphore: everybody who waits is told so, once each, and nobody is given a

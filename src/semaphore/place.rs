@@ -1,16 +1,17 @@
 //! Somebody's way through the line, shared by the borrowing and the owning futures.
 //!
 //! ```text
-//!             enough, nobody in line
-//!  Outside ─────────────────────────────▶ Holding ──▶ Left
-//!     │                                      ▲          ▲
-//!     └──▶ Queued ──▶ granted ───────────────┘          │
-//!             │           │ closed                      │
-//!             └───────────┴─────────────────────────────┘
+//!             enough, nobody in line             handed over
+//!  Outside ───────────────────────────▶ Holding ─────────────▶ Left
+//!     │                                    ▲  │                  ▲
+//!     └──▶ Queued ───▶ granted ────────────┘  │ closed           │
+//!             │ closed    │ closed            │                  │
+//!             └───────────┴───────────────────┴──────────────────┘
 //! ```
 //!
 //! Dropped while `Queued` it leaves the line or passes on its grant; dropped while `Holding` it
-//! gives its permits back.
+//! gives its permits back. `Holding` lasts only if the place was taken before the first poll, or
+//! if the task has used up its turn.
 
 use core::task::{Context, Poll, Waker};
 
@@ -29,7 +30,12 @@ pub(super) struct Place {
 #[derive(Debug)]
 enum Stage {
     Outside,
-    Queued { key: Key, waker: WakerId },
+    Queued {
+        key: Key,
+        waker: WakerId,
+    },
+    /// Has its permits, and was not asked since or had to yield.
+    Holding,
     Left,
 }
 
@@ -60,10 +66,7 @@ impl Place {
     ) -> Poll<Result<(), AcquireError>> {
         if let Stage::Outside = self.stage {
             match state.try_take(self.need as usize) {
-                Ok(()) => {
-                    self.stage = Stage::Left;
-                    return Poll::Ready(Ok(()));
-                }
+                Ok(()) => return self.hand_over(cx),
                 Err(TryAcquireError::Closed) => {
                     self.stage = Stage::Left;
                     return Poll::Ready(Err(AcquireError(())));
@@ -72,6 +75,18 @@ impl Place {
             }
         }
         self.poll_slow(state, cx)
+    }
+
+    /// The permits are had: a task that has used up its turn keeps them while it yields, so that
+    /// yielding costs no place in line.
+    #[inline]
+    fn hand_over(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), AcquireError>> {
+        if budget::is_spent(cx) {
+            self.stage = Stage::Holding;
+            return Poll::Pending;
+        }
+        self.stage = Stage::Left;
+        Poll::Ready(Ok(()))
     }
 
     #[cold]
@@ -97,18 +112,83 @@ impl Place {
                     }
                 }
             }
+            Stage::Holding if state.is_closed() => {
+                state.release(self.need as usize);
+                Err(AcquireError(()))
+            }
+            Stage::Holding => Ok(()),
             Stage::Left => panic!("{COMPLETED}"),
         };
-        self.stage = Stage::Left;
-        Poll::Ready(result)
+        match result {
+            Ok(()) => self.hand_over(cx),
+            Err(closed) => {
+                self.stage = Stage::Left;
+                Poll::Ready(Err(closed))
+            }
+        }
+    }
+
+    /// Takes the place in line now, before the first poll, if there is not one already.
+    pub(super) fn enqueue(&mut self, state: &State) {
+        if !matches!(self.stage, Stage::Outside) {
+            return;
+        }
+        let waker = Waker::noop();
+        self.stage = match state.try_take(self.need as usize) {
+            Ok(()) => Stage::Holding,
+            // The first poll will find it closed.
+            Err(TryAcquireError::Closed) => Stage::Outside,
+            Err(TryAcquireError::NoPermits) => match state.join(self.need, waker.clone()) {
+                Ok(Joined::Queued(key)) => Stage::Queued { key, waker: WakerId::of(waker) },
+                Ok(Joined::Taken) => Stage::Holding,
+                Err(AcquireError(())) => Stage::Outside,
+            },
+        };
+    }
+
+    /// Whether it is on its way, with a place or with its permits.
+    pub(super) fn is_under_way(&self) -> bool {
+        matches!(self.stage, Stage::Queued { .. } | Stage::Holding)
     }
 
     /// To be called when the future is dropped.
     #[inline]
     pub(super) fn leave(&mut self, state: &State) {
-        if let Stage::Queued { key, .. } = self.stage {
-            self.stage = Stage::Left;
-            state.leave(key);
+        if self.is_under_way() {
+            self.leave_slow(state);
         }
+    }
+
+    #[cold]
+    fn leave_slow(&mut self, state: &State) {
+        match core::mem::replace(&mut self.stage, Stage::Left) {
+            Stage::Queued { key, .. } => state.leave(key),
+            Stage::Holding => state.release(self.need as usize),
+            Stage::Outside | Stage::Left => {}
+        }
+    }
+}
+
+/// Cooperative scheduling, where the runtime has it.
+mod budget {
+    use core::task::Context;
+
+    /// Whether the task has had its turn; if so, it will be woken for the next one.
+    #[cfg(all(feature = "tokio", not(loom)))]
+    #[inline]
+    pub(super) fn is_spent(cx: &mut Context<'_>) -> bool {
+        match tokio::task::coop::poll_proceed(cx) {
+            core::task::Poll::Ready(turn) => {
+                turn.made_progress();
+                false
+            }
+            core::task::Poll::Pending => true,
+        }
+    }
+
+    #[cfg(not(all(feature = "tokio", not(loom))))]
+    #[inline]
+    pub(super) fn is_spent(_: &mut Context<'_>) -> bool {
+        false
     }
 }

@@ -22,9 +22,11 @@
 //!   and has just seen too few permits. One word, so neither can miss the other.
 
 use core::task::Waker;
+use std::time::Instant;
 
 use super::error::{AcquireError, TryAcquireError};
 use super::line::{Key, Line};
+use super::stats::SemaphoreStats;
 use crate::sync::{AtomicUsize, Mutex, Ordering};
 use crate::wake_list::WakeList;
 
@@ -44,6 +46,7 @@ pub(super) struct State {
     limit: AtomicUsize,
     /// Made when the first waiter comes, so that a semaphore stays small.
     line: Mutex<Option<Box<Line>>>,
+    times_waits: bool,
 }
 
 /// What became of somebody who asked to wait.
@@ -59,6 +62,7 @@ impl State {
             word: AtomicUsize::new(permits << SHIFT),
             limit: AtomicUsize::new(permits),
             line: Mutex::new(None),
+            times_waits: false,
         }
     }
 
@@ -68,7 +72,22 @@ impl State {
             word: AtomicUsize::new(permits << SHIFT),
             limit: AtomicUsize::new(permits),
             line: Mutex::new(None),
+            times_waits: false,
         }
+    }
+
+    pub(super) fn with_wait_times(permits: usize) -> Self {
+        let line = Mutex::new(Some(Box::new(Line::with_wait_times())));
+        Self { line, times_waits: true, ..Self::new(permits) }
+    }
+
+    pub(super) fn stats(&self) -> SemaphoreStats {
+        self.line.lock().as_deref().map_or_else(SemaphoreStats::default, |line| line.stats)
+    }
+
+    /// The clock, read only if it matters.
+    fn now(&self) -> Option<Instant> {
+        self.times_waits.then(Instant::now)
     }
 
     pub(super) fn available(&self) -> usize {
@@ -129,6 +148,7 @@ impl State {
     #[cold]
     pub(super) fn join(&self, need: u32, waker: Waker) -> Result<Joined, AcquireError> {
         // `waker` outlives the guard: arguments are dropped after locals.
+        let now = self.now();
         let mut guard = self.line.lock();
         let mut word = self.word.load(Ordering::Relaxed);
         loop {
@@ -149,7 +169,7 @@ impl State {
                 Err(actual) => word = actual,
             }
         }
-        Ok(Joined::Queued(guard.get_or_insert_default().join(need, waker)))
+        Ok(Joined::Queued(guard.get_or_insert_default().join(need, waker, now)))
     }
 
     /// Looks whether the place was granted; if not, leaves `fresh` to be woken instead of the
@@ -180,6 +200,7 @@ impl State {
         let line = guard.get_or_insert_default();
         if !line.is_waiting(key) {
             let granted = line.claim(key);
+            line.stats.cancellations += u64::from(granted.is_some());
             drop(guard);
             if let Some(granted) = granted {
                 self.release(granted);
@@ -188,6 +209,7 @@ impl State {
         }
         let was_head = line.is_head(key);
         let waker = line.leave(key);
+        line.stats.cancellations += 1;
         if was_head {
             // Whoever stands behind the head may need less than it did.
             let mut wakers = WakeList::new();
@@ -383,6 +405,7 @@ impl State {
     /// With the lock held: pays debt, then serves the line from its head while there is room in
     /// `wakers`, and says whether there may be more to serve.
     fn grant(&self, line: &mut Line, wakers: &mut WakeList) -> bool {
+        let now = self.now();
         // Acquire: what was written before a release happens before what the granted one does.
         let word = self.word.load(Ordering::Acquire);
         if word & SLOW == 0 {
@@ -396,7 +419,7 @@ impl State {
             while !wakers.is_full() {
                 let Some(need) = line.head_need().filter(|&need| need <= left) else { break };
                 left -= need;
-                wakers.push(line.grant_head());
+                wakers.push(line.grant_head(now));
             }
         }
         // The word may have grown meanwhile: take the difference out, and the flag in the same

@@ -1,0 +1,59 @@
+//! The forms that wait for a time at the most, on tokio's clock.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::{AcquireTimeoutError, Semaphore, SemaphorePermit};
+
+impl Semaphore {
+    /// [`acquire`](Self::acquire), but for `duration` at the most; zero looks once.
+    ///
+    /// A permit that is granted in time is never lost, even if the task is polled only later.
+    ///
+    /// # Errors
+    ///
+    /// [`AcquireTimeoutError::Elapsed`] if it is still waiting then: its place in line is given
+    /// up. [`AcquireTimeoutError::Closed`] if the semaphore is closed first.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime with timers enabled.
+    ///
+    /// # Cancel safety
+    ///
+    /// That of [`acquire`](Self::acquire).
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use sluicegate::{AcquireTimeoutError, Semaphore};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let semaphore = Semaphore::new(0);
+    /// let refused = semaphore.acquire_timeout(Duration::from_millis(1)).await;
+    /// assert_eq!(refused.unwrap_err(), AcquireTimeoutError::Elapsed);
+    /// assert_eq!(semaphore.waiters(), 0);
+    /// # }
+    /// ```
+    pub async fn acquire_timeout(
+        &self,
+        duration: Duration,
+    ) -> Result<SemaphorePermit<'_>, AcquireTimeoutError> {
+        Ok(timeout(duration, self.acquire()).await.map_err(|_| AcquireTimeoutError::Elapsed)??)
+    }
+
+    /// [`acquire_timeout`](Self::acquire_timeout) with the instant at which it gives up.
+    ///
+    /// # Errors, panics, cancel safety
+    ///
+    /// Those of [`acquire_timeout`](Self::acquire_timeout).
+    pub async fn acquire_deadline(
+        &self,
+        deadline: Instant,
+    ) -> Result<SemaphorePermit<'_>, AcquireTimeoutError> {
+        Ok(timeout_at(deadline, self.acquire())
+            .await
+            .map_err(|_| AcquireTimeoutError::Elapsed)??)
+    }
+}

@@ -1,0 +1,178 @@
+//! The shared form under every interleaving.
+//!
+//! Its guard is that each call looks up and acts under one hold of the lock, and drops what left
+//! after it. Each model's comment says which of these was taken out to see it fail.
+#![cfg(loom)]
+
+use std::time::{Duration, Instant};
+
+use loom::sync::Arc;
+use loom::sync::atomic::{AtomicUsize, Ordering};
+use loom::thread;
+use sluicegate::{BoundedArrayMap, Pushed, RejectReason, SharedBoundedArrayMap};
+
+const TTL: Duration = Duration::from_secs(60);
+
+fn balanced<K, V, Id>(map: &SharedBoundedArrayMap<K, V, Id>) {
+    let stats = map.stats();
+    let left = stats.taken
+        + stats.displaced
+        + stats.evicted
+        + stats.rejected
+        + stats.expired
+        + stats.cancelled;
+    assert_eq!(stats.pushed, stats.items as u64 + left);
+}
+
+/// What a push pushed out, and what it refused.
+fn pushed_out(pushed: Pushed<u32, u32, u32>) -> Vec<u32> {
+    match pushed {
+        Pushed::Stored => Vec::new(),
+        Pushed::Displaced { value, .. } | Pushed::Rejected { value, .. } => vec![value],
+        Pushed::Evicted { items, .. } => items.collect(),
+    }
+}
+
+/// Two producers, over both caps, and a drainer: every item is handed to exactly one of them or
+/// is still there at the end, and the items under a key are in the order of one producer's pushes.
+///
+/// Fails if a push looks its key up under one hold of the lock and acts under another: a key comes
+/// in twice, or an item is put under a key that has left.
+#[test]
+fn two_producers_and_a_drainer_lose_nothing_and_get_nothing_twice() {
+    loom::model(|| {
+        let map = BoundedArrayMap::builder().max_keys(1).max_items_per_key(2).indexed();
+        let map = Arc::new(map.build_shared().unwrap());
+        let producers = [[(1, 10), (1, 11)], [(1, 20), (2, 21)]].map(|pushes| {
+            let map = Arc::clone(&map);
+            thread::spawn(move || {
+                let pushes = pushes.into_iter();
+                pushes.flat_map(|(key, value)| pushed_out(map.push(key, value))).collect::<Vec<_>>()
+            })
+        });
+        let drained: Vec<u32> = map.take(&1).collect();
+
+        let mut seen = drained.clone();
+        for producer in producers {
+            seen.extend(producer.join().unwrap());
+        }
+        for (_, items) in map.clear() {
+            assert!(items.len() <= 2);
+            seen.extend(items);
+        }
+        seen.sort_unstable();
+        assert_eq!(seen, [10, 11, 20, 21]);
+        assert!(drained != [11, 10], "the items of one producer stay in order");
+        balanced(&map);
+    });
+}
+
+/// Two deliveries of one item, and a cancellation: it is never in twice, and is cancelled if and
+/// only if it comes back.
+///
+/// Fails if `push_unique` looks the id up under one hold of the lock and acts under another.
+#[test]
+fn a_redelivery_is_in_at_most_once() {
+    loom::model(|| {
+        let map = BoundedArrayMap::builder().max_keys(2).max_items_per_key(4).indexed();
+        let map = Arc::new(map.build_shared().unwrap());
+        let deliveries = [1_u32, 2].map(|key| {
+            let map = Arc::clone(&map);
+            thread::spawn(move || match map.push_unique(key, 7_u32, key) {
+                Pushed::Stored => true,
+                Pushed::Rejected { reason: RejectReason::Duplicate, .. } => false,
+                other => panic!("there is room: {other:?}"),
+            })
+        });
+        let cancelled = map.cancel(&7).is_some();
+
+        let stored = deliveries.map(|delivery| delivery.join().unwrap());
+        let stored = stored.into_iter().filter(|stored| *stored).count();
+        assert_eq!(stored, map.total_items() + usize::from(cancelled));
+        assert!(map.total_items() <= 1);
+        assert_eq!(map.contains_id(&7), map.total_items() == 1);
+        balanced(&map);
+    });
+}
+
+/// A sweep and a drainer of the same key: each item goes to exactly one of them.
+///
+/// Fails if `expire` finds what is due under one hold of the lock and takes it out under another.
+#[test]
+fn a_sweep_and_a_take_share_no_item() {
+    loom::model(|| {
+        let start = Instant::now();
+        let map = BoundedArrayMap::builder().max_keys(2).max_items_per_key(4).time_to_live(TTL);
+        let map = Arc::new(map.build_shared().unwrap());
+        for value in [1_u32, 2] {
+            assert!(map.push_at(start, 0_u32, value).is_stored());
+        }
+        let sweeper = {
+            let map = Arc::clone(&map);
+            thread::spawn(move || {
+                let mut swept = Vec::new();
+                for _ in 0..2 {
+                    swept.extend(map.expire(start + TTL, 1).into_iter().map(|item| item.value));
+                }
+                swept
+            })
+        };
+        let pusher = {
+            let map = Arc::clone(&map);
+            thread::spawn(move || assert!(map.push_at(start + TTL, 0, 3).is_stored()))
+        };
+        let mut seen: Vec<u32> = map.take(&0).collect();
+        seen.extend(sweeper.join().unwrap());
+        pusher.join().unwrap();
+        seen.extend(map.take(&0));
+        seen.sort_unstable();
+        assert_eq!(seen, [1, 2, 3]);
+        assert!(map.is_empty());
+        balanced(&map);
+    });
+}
+
+/// A value whose destructor pushes into the map that displaced it.
+struct Reviver {
+    number: u32,
+    map: Arc<SharedBoundedArrayMap<u32, Reviver>>,
+    dropped: Arc<AtomicUsize>,
+}
+
+impl Drop for Reviver {
+    fn drop(&mut self) {
+        self.dropped.fetch_add(1, Ordering::Relaxed);
+        if self.number > 0 {
+            let (map, dropped) = (Arc::clone(&self.map), Arc::clone(&self.dropped));
+            drop(self.map.push(1, Self { number: self.number - 1, map, dropped }));
+        }
+    }
+}
+
+/// Two producers displace each other's items, whose destructors call the map.
+///
+/// Fails, as a deadlock, if a push drops what it displaced before it releases the lock.
+#[test]
+fn a_destructor_may_call_the_map() {
+    loom::model(|| {
+        let map = Arc::new(SharedBoundedArrayMap::new(2, 1).unwrap());
+        let dropped = Arc::new(AtomicUsize::new(0));
+        let producers = [1, 1].map(|number| {
+            let reviver = Reviver { number, map: Arc::clone(&map), dropped: Arc::clone(&dropped) };
+            let map = Arc::clone(&map);
+            thread::spawn(move || drop(map.push(0, reviver)))
+        });
+        for producer in producers {
+            producer.join().unwrap();
+        }
+        assert_eq!(dropped.load(Ordering::Relaxed), 1, "one was displaced");
+        assert_eq!(map.take(&1).count(), 1, "and has left its successor");
+        balanced(&map);
+
+        // The values hold the map that holds them.
+        for (_, items) in map.clear() {
+            drop(items);
+        }
+        drop(map.clear());
+    });
+}
