@@ -51,8 +51,11 @@ pub fn run(
 }
 
 fn report(options: &Options, summary: Summary, out: &mut dyn Write) -> Result<u8, String> {
-    let printed =
-        if options.json { writeln!(out, "{}", summary.to_json()) } else { writeln!(out, "{summary}") };
+    let printed = if options.json {
+        writeln!(out, "{}", summary.to_json())
+    } else {
+        writeln!(out, "{summary}")
+    };
     printed.and_then(|()| out.flush()).map_err(|error| format!("the summary: {error}"))?;
     match summary.broken {
         Some(error) => Err(format!("the input broke off: {error}")),

@@ -133,18 +133,19 @@ impl Pipeline {
         let sink = Arc::new(Sink::new(writer, register.clone(), tally.clone()));
         let gate = if config.busy_wait { Gate::busy_wait } else { Gate::fair };
         let (handler, dead_letter) = (sink.clone(), sink.clone());
-        let batcher = Batcher::builder()
-            .max_items(config.rows)
-            .window(config.window)
-            .capacity(4 * config.rows)
-            .retry(config.retry.clone())
-            .dead_letter(move |writes: Vec<Write>, error| dead_letter.give_up(&writes, &error))
-            .build(move |batch| {
-                let sink = handler.clone();
-                async move {
-                    spawn_blocking(move || sink.write(batch)).await.expect("writing panicked")
-                }
-            })?;
+        let batcher =
+            Batcher::builder()
+                .max_items(config.rows)
+                .window(config.window)
+                .capacity(4 * config.rows)
+                .retry(config.retry.clone())
+                .dead_letter(move |writes: Vec<Write>, error| dead_letter.give_up(&writes, &error))
+                .build(move |batch| {
+                    let sink = handler.clone();
+                    async move {
+                        spawn_blocking(move || sink.write(batch)).await.expect("writing panicked")
+                    }
+                })?;
         Ok(Self {
             tally,
             gate: gate(config.permits),
@@ -181,7 +182,8 @@ impl Pipeline {
         if self.register.lock().unwrap().has_user(&did)? {
             return Ok(());
         }
-        self.gate.pass(tokio::time::sleep(self.lookup)).await;
+        // Within the block, so that the time runs from when there is a permit.
+        self.gate.pass(async { tokio::time::sleep(self.lookup).await }).await;
         let (_, freed) = self.decide(|register, _| Ok(register.user(did))).await?;
         self.follow(freed).await;
         Ok(())

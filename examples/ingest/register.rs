@@ -24,10 +24,13 @@ use std::time::{Duration, Instant};
 use sluicegate::{BoundedArrayMap, ConfigError, Pushed};
 
 use super::event::{Change, Child, Id, Parent, Post, Relation};
-use super::store::{Op, Reader};
+use super::store::{Name, Op, Reader};
 use super::tally::Category;
 
 type Waiting = BoundedArrayMap<Id, Child, Id>;
+
+/// How many users and posts are remembered to be in the database.
+const KNOWN: usize = 50_000;
 
 /// Limits of what waits.
 #[derive(Debug, Clone, Copy)]
@@ -49,7 +52,9 @@ pub struct Register {
     for_post: Waiting,
     for_user: Waiting,
     /// The last thing accepted under each name and not yet written: no more than the batcher holds.
-    accepted: HashMap<Id, Accepted>,
+    accepted: HashMap<Name, Accepted>,
+    /// Users and posts lately found in the database: a set that forgets the least recently used.
+    known: BoundedArrayMap<Name, ()>,
     /// Children whose parent has come, by URI, until they are accepted in their turn: no more than
     /// wait for the parents of the events in hand.
     freed: HashMap<Id, u64>,
@@ -120,6 +125,7 @@ impl Register {
             for_post: waiting(limits.posts)?,
             for_user: waiting(limits.users)?,
             accepted: HashMap::new(),
+            known: BoundedArrayMap::new(KNOWN, 1)?,
             freed: HashMap::new(),
             sequence: 0,
         })
@@ -130,7 +136,7 @@ impl Register {
     /// # Errors
     ///
     /// If the database cannot be read.
-    pub fn has_user(&self, did: &Id) -> rusqlite::Result<bool> {
+    pub fn has_user(&mut self, did: &Id) -> rusqlite::Result<bool> {
         self.has(Parent::User, did)
     }
 
@@ -186,6 +192,7 @@ impl Register {
     /// it, and the author's events take effect one after the other.
     fn delete_post(&mut self, uri: Id) -> Decision {
         let cancelled = self.for_post.take(&uri).len() as u64;
+        let _ = self.known.take(&Name::Parent(Parent::Post, uri.clone()));
         let mut write = self.accept(Op::DeletePost(uri));
         write.removed_waiting = cancelled > 0;
         let left = Some((Category::Cancelled, cancelled));
@@ -215,9 +222,9 @@ impl Register {
     /// These were written, or could not be: the database knows of them, or nobody does.
     pub fn settled<'a>(&mut self, writes: impl IntoIterator<Item = &'a Write>) {
         for write in writes {
-            let id = write.op.id();
-            if self.accepted.get(id).is_some_and(|last| last.sequence == write.sequence) {
-                self.accepted.remove(id);
+            let name = write.op.name();
+            if self.accepted.get(&name).is_some_and(|last| last.sequence == write.sequence) {
+                self.accepted.remove(&name);
             }
         }
     }
@@ -240,17 +247,26 @@ impl Register {
         }
     }
 
-    fn has(&self, parent: Parent, id: &Id) -> rusqlite::Result<bool> {
-        match self.accepted.get(id) {
-            Some(accepted) => Ok(accepted.row.is_some()),
-            None => self.reader.has(parent, id),
+    fn has(&mut self, parent: Parent, id: &Id) -> rusqlite::Result<bool> {
+        let name = Name::Parent(parent, id.clone());
+        if let Some(accepted) = self.accepted.get(&name) {
+            return Ok(accepted.row.is_some());
         }
+        if self.known.get(&name).is_some() {
+            return Ok(true);
+        }
+        let found = self.reader.has(parent, id)?;
+        if found {
+            // What it forgets for this one is looked up again.
+            let _ = self.known.push(name, ());
+        }
+        Ok(found)
     }
 
     /// Whether a child of this URI is there. One whose subject is not is as good as gone: it goes
     /// with its subject, in a batch that is on its way.
-    fn has_child(&self, relation: Relation, uri: &Id) -> rusqlite::Result<bool> {
-        let subject = match self.accepted.get(uri) {
+    fn has_child(&mut self, relation: Relation, uri: &Id) -> rusqlite::Result<bool> {
+        let subject = match self.accepted.get(&Name::Child(uri.clone())) {
             Some(accepted) => accepted.row.as_ref().and_then(|row| row.subject.clone()),
             None => self.reader.subject_of(relation, uri)?,
         };
@@ -280,7 +296,7 @@ impl Register {
             Op::Child(child) => Some(Row { subject: Some(child.subject.clone()) }),
             Op::DeletePost(_) | Op::DeleteChild(..) => None,
         };
-        self.accepted.insert(op.id().clone(), Accepted { sequence, row });
+        self.accepted.insert(op.name(), Accepted { sequence, row });
         Write { op, sequence, removed_waiting: false }
     }
 }

@@ -9,13 +9,16 @@ use std::task::{Context, Poll};
 use std::thread;
 
 use futures_util::Stream;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use super::event::{Event, MAX_LINE, Malformed, parse};
 use super::generator::Generator;
 
-/// How far the thread may read ahead of the pipeline, in lines.
+/// How far the thread may read ahead of the pipeline, in lines, and for how many places it waits at
+/// once: it is not woken for each.
 const AHEAD: usize = 1_024;
+const BURST: usize = 256;
 
 /// A line that is not blank.
 #[derive(Debug)]
@@ -73,33 +76,43 @@ impl<R: BufRead> Iterator for RawReader<R> {
 }
 
 /// The lines of an input, read ahead by a thread of their own, and no further once `stop` is done.
+/// What had been read ahead by then still comes.
 ///
-/// What had been read ahead by then still comes; a read that is under way is left behind.
+/// # Panics
+///
+/// Outside of a tokio runtime.
 pub fn lines(
     raw: RawLines,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> impl Stream<Item = io::Result<Line>> {
     let (sender, receiver) = mpsc::channel(AHEAD);
-    thread::spawn(move || read(raw, &sender));
+    let runtime = Handle::current();
+    thread::spawn(move || read(raw, &sender, &runtime));
     Lines { receiver, stop: Some(Box::pin(stop)) }
 }
 
-fn read(raw: RawLines, sender: &mpsc::Sender<io::Result<Line>>) {
-    for (number, line) in (1..).zip(raw) {
-        let line = match line {
-            Ok(line) if line.trim_ascii().is_empty() => continue,
-            Ok(line) => Ok(Line { number, event: parse(line.trim_ascii()) }),
-            Err(error) => Err(error),
-        };
-        let last = line.is_err();
-        if sender.blocking_send(line).is_err() || last {
-            return;
+/// Ends after the last line, after an error, or when nobody is left to read for.
+fn read(raw: RawLines, sender: &mpsc::Sender<io::Result<Line>>, runtime: &Handle) {
+    let mut lines = (1..).zip(raw).filter_map(|(number, line)| match line {
+        Ok(line) if line.trim_ascii().is_empty() => None,
+        Ok(line) => Some(Ok(Line { number, event: parse(line.trim_ascii()) })),
+        Err(error) => Some(Err(error)),
+    });
+    while let Ok(places) = runtime.block_on(sender.reserve_many(BURST)) {
+        for place in places {
+            let Some(line) = lines.next() else { return };
+            let last = line.is_err();
+            place.send(line);
+            if last {
+                return;
+            }
         }
     }
 }
 
 struct Lines {
     receiver: mpsc::Receiver<io::Result<Line>>,
+    /// `None` once it is done.
     stop: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 
@@ -113,7 +126,11 @@ impl Stream for Lines {
             self.stop = None;
             self.receiver.close();
         }
-        self.receiver.poll_recv(cx)
+        match self.receiver.poll_recv(cx) {
+            // The thread may be stuck in a read, with places still reserved.
+            Poll::Pending if self.stop.is_none() => Poll::Ready(None),
+            polled => polled,
+        }
     }
 }
 

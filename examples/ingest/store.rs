@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::{Connection, OptionalExtension, Result, params};
+use rusqlite::{Connection, OptionalExtension, Result, Transaction, TransactionBehavior, params};
 
 use super::event::{Child, Id, Parent, Post, Relation};
 
@@ -64,6 +64,10 @@ fn children(relation: Relation) -> &'static Children {
     }
 }
 
+/// Pages that gather in the write-ahead log before they are copied to the database: many transactions
+/// write the same pages, which then are copied, and synced, once.
+const CHECKPOINT_PAGES: i64 = 16 * 1024;
+
 /// Pages of SQLite's own cache, in KiB a connection, so that memory does not follow the database.
 const CACHE_KIB: i64 = 8 * 1024;
 
@@ -83,16 +87,26 @@ pub enum Op {
 }
 
 impl Op {
-    /// What it is about: a DID, or a record's URI.
-    pub fn id(&self) -> &Id {
+    /// What it is about.
+    pub fn name(&self) -> Name {
         match self {
-            Self::User(id)
-            | Self::Post(Post { uri: id, .. })
-            | Self::Child(Child { uri: id, .. })
-            | Self::DeletePost(id)
-            | Self::DeleteChild(_, id) => id,
+            Self::User(did) => Name::Parent(Parent::User, did.clone()),
+            Self::Post(Post { uri, .. }) | Self::DeletePost(uri) => {
+                Name::Parent(Parent::Post, uri.clone())
+            }
+            Self::Child(Child { uri, .. }) | Self::DeleteChild(_, uri) => Name::Child(uri.clone()),
         }
     }
+}
+
+/// What names a row. A subject is whatever its author wrote, so that only the kind tells a post's
+/// URI from a user's DID or from a like's URI.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Name {
+    /// A user by its DID, or a post by its URI.
+    Parent(Parent, Id),
+    /// A child by its URI.
+    Child(Id),
 }
 
 /// What an [`Op`] turned out to do.
@@ -146,6 +160,7 @@ fn connect(path: &Path) -> Result<Connection> {
     connection.busy_timeout(Duration::from_secs(5))?;
     connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
     connection.pragma_update(None, "synchronous", "NORMAL")?;
+    connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
     connection.set_prepared_statement_cache_capacity(32);
     Ok(connection)
 }
@@ -163,15 +178,20 @@ impl Writer {
     ///
     /// Whatever SQLite says: a full disk, say.
     pub fn write<'a>(&mut self, ops: impl IntoIterator<Item = &'a Op>) -> Result<Vec<Effect>> {
-        let transaction = self.0.transaction()?;
+        let transaction = self.begin()?;
         let effects = ops.into_iter().map(|op| apply(&transaction, op)).collect::<Result<_>>()?;
         transaction.commit()?;
         Ok(effects)
     }
 
+    /// Takes the write lock at once, since only there SQLite waits for another process's.
+    fn begin(&mut self) -> Result<Transaction<'_>> {
+        self.0.transaction_with_behavior(TransactionBehavior::Immediate)
+    }
+
     /// One of each, undone at once.
     fn rehearse(&mut self) -> Result<()> {
-        let transaction = self.0.transaction()?;
+        let transaction = self.begin()?;
         let id = || Id::from("");
         apply(&transaction, &Op::User(id()))?;
         let (reply_parent, reply_root) = (None, None);
