@@ -64,14 +64,20 @@ pub struct Register {
 #[derive(Debug)]
 struct Accepted {
     sequence: u64,
-    /// `None` if it goes.
-    row: Option<Row>,
+    state: State,
+    /// When it was last deleted since it was last written, 0 if it was not: then it is back, but
+    /// children of before are not.
+    deleted: u64,
 }
 
+/// What the last thing accepted makes of a row.
 #[derive(Debug)]
-struct Row {
-    /// What it refers to, if it is a child.
-    subject: Option<Id>,
+enum State {
+    /// A user or a post that is there.
+    Parent,
+    /// A child that is there, with its subject.
+    Child(Id),
+    Gone,
 }
 
 /// What was decided about a line.
@@ -153,29 +159,32 @@ impl Register {
     /// If the database cannot be read; nothing has changed then.
     pub fn event(&mut self, change: Change, now: Instant) -> rusqlite::Result<Decision> {
         Ok(match change {
-            Change::Post(post) => self.post(post),
+            Change::Post(post) => self.post(post)?,
             Change::Child(child) => self.child(child, now)?,
             Change::DeletePost(uri) => self.delete_post(uri),
             Change::DeleteChild(relation, uri) => self.delete_child(relation, uri),
         })
     }
 
-    fn post(&mut self, post: Post) -> Decision {
+    fn post(&mut self, post: Post) -> rusqlite::Result<Decision> {
+        if self.has(Parent::Post, &post.uri)? {
+            return Ok(Decision::done(Category::Duplicate));
+        }
         let freed = self.free(Parent::Post, &post.uri);
-        Decision { write: Some(self.accept(Op::Post(post))), freed, ..Decision::default() }
+        Ok(Decision { write: Some(self.accept(Op::Post(post))), freed, ..Decision::default() })
     }
 
     fn child(&mut self, child: Child, now: Instant) -> rusqlite::Result<Decision> {
         let parent = child.relation.parent();
-        if self.waiting(parent).contains_id(&child.uri) || self.freed.contains_key(&child.uri) {
+        if self.waiting(parent).contains_id(&child.uri)
+            || self.freed.contains_key(&child.uri)
+            || self.has_child(child.relation, &child.uri)?
+        {
             return Ok(Decision::done(Category::Duplicate));
         }
         if self.has(parent, &child.subject)? {
             let write = Some(self.accept(Op::Child(child)));
             return Ok(Decision { write, ..Decision::default() });
-        }
-        if self.has_child(child.relation, &child.uri)? {
-            return Ok(Decision::done(Category::Duplicate));
         }
         let (subject, uri) = (child.subject.clone(), child.uri.clone());
         let pushed = self.waiting(parent).push_unique_at(now, subject, uri, child);
@@ -250,7 +259,7 @@ impl Register {
     fn has(&mut self, parent: Parent, id: &Id) -> rusqlite::Result<bool> {
         let name = Name::Parent(parent, id.clone());
         if let Some(accepted) = self.accepted.get(&name) {
-            return Ok(accepted.row.is_some());
+            return Ok(!matches!(accepted.state, State::Gone));
         }
         if self.known.get(&name).is_some() {
             return Ok(true);
@@ -263,17 +272,21 @@ impl Register {
         Ok(found)
     }
 
-    /// Whether a child of this URI is there. One whose subject is not is as good as gone: it goes
-    /// with its subject, in a batch that is on its way.
-    fn has_child(&mut self, relation: Relation, uri: &Id) -> rusqlite::Result<bool> {
-        let subject = match self.accepted.get(&Name::Child(uri.clone())) {
-            Some(accepted) => accepted.row.as_ref().and_then(|row| row.subject.clone()),
-            None => self.reader.subject_of(relation, uri)?,
+    /// Whether a child of this URI is there. It goes with its subject, and does not come back with
+    /// it.
+    fn has_child(&self, relation: Relation, uri: &Id) -> rusqlite::Result<bool> {
+        let (subject, accepted) = match self.accepted.get(&Name::Child(uri.clone())) {
+            Some(Accepted { state: State::Child(subject), sequence, .. }) => {
+                (subject.clone(), *sequence)
+            }
+            Some(_) => return Ok(false),
+            None => match self.reader.subject_of(relation, uri)? {
+                Some(subject) => (subject, 0),
+                None => return Ok(false),
+            },
         };
-        match subject {
-            Some(subject) => self.has(relation.parent(), &subject),
-            None => Ok(false),
-        }
+        let parent = self.accepted.get(&Name::Parent(relation.parent(), subject));
+        Ok(parent.is_none_or(|parent| parent.deleted <= accepted))
     }
 
     fn free(&mut self, parent: Parent, id: &Id) -> Vec<Freed> {
@@ -291,12 +304,20 @@ impl Register {
     fn accept(&mut self, op: Op) -> Write {
         self.sequence += 1;
         let sequence = self.sequence;
-        let row = match &op {
-            Op::User(_) | Op::Post(_) => Some(Row { subject: None }),
-            Op::Child(child) => Some(Row { subject: Some(child.subject.clone()) }),
-            Op::DeletePost(_) | Op::DeleteChild(..) => None,
+        let state = match &op {
+            Op::User(_) | Op::Post(_) => State::Parent,
+            Op::Child(child) => State::Child(child.subject.clone()),
+            Op::DeletePost(_) | Op::DeleteChild(..) => State::Gone,
         };
-        self.accepted.insert(op.name(), Accepted { sequence, row });
+        let last = self.accepted.entry(op.name()).or_insert(Accepted {
+            sequence,
+            state: State::Gone,
+            deleted: 0,
+        });
+        if matches!(state, State::Gone) {
+            last.deleted = sequence;
+        }
+        (last.sequence, last.state) = (sequence, state);
         Write { op, sequence, removed_waiting: false }
     }
 }

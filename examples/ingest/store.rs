@@ -167,8 +167,8 @@ fn connect(path: &Path) -> Result<Connection> {
 
 impl Writer {
     /// The connection itself.
-    pub fn connection(&self) -> &Connection {
-        &self.0
+    pub fn connection(&mut self) -> &mut Connection {
+        &mut self.0
     }
 
     /// Writes all of `ops`, in order and in one transaction, and says what each did. On an error

@@ -7,6 +7,9 @@ use serde_json::Value;
 
 use super::tables::Tables;
 
+const OF_POSTS: [&str; 2] = ["likes", "reposts"];
+const OF_USERS: [&str; 2] = ["follows", "blocks"];
+
 /// What is there and what waits, after some lines.
 #[derive(Debug, Default)]
 pub struct Reference {
@@ -45,11 +48,9 @@ impl Reference {
             return vec!["ignored"];
         }
         let commit = &event["commit"];
-        let (Some(operation), Some(collection), Some(rkey)) = (
-            commit["operation"].as_str(),
-            commit["collection"].as_str(),
-            commit["rkey"].as_str(),
-        ) else {
+        let (Some(operation), Some(collection), Some(rkey)) =
+            (commit["operation"].as_str(), commit["collection"].as_str(), commit["rkey"].as_str())
+        else {
             return vec!["malformed"];
         };
         let table = match collection {
@@ -67,7 +68,8 @@ impl Reference {
             ("create", "posts") => {
                 let reply = &record["reply"];
                 let (parent, root) = (text(&reply["parent"]["uri"]), text(&reply["root"]["uri"]));
-                if !record.is_object() || (!reply.is_null() && (parent.is_none() || root.is_none())) {
+                if !record.is_object() || (!reply.is_null() && (parent.is_none() || root.is_none()))
+                {
                     return vec!["malformed"];
                 }
                 let mut ended = self.user(did);
@@ -76,12 +78,12 @@ impl Reference {
                 } else {
                     self.tables.posts.insert(uri.clone(), (did.to_owned(), parent, root));
                     ended.push("stored");
-                    ended.extend(self.come(&uri));
+                    ended.extend(self.come(OF_POSTS, &uri));
                 }
                 ended
             }
             ("create", _) => {
-                let of_post = matches!(table, "likes" | "reposts");
+                let of_post = OF_POSTS.contains(&table);
                 let subject = if of_post { &record["subject"]["uri"] } else { &record["subject"] };
                 let Some(subject) = text(subject) else { return vec!["malformed"] };
                 let mut ended = self.user(did);
@@ -91,7 +93,8 @@ impl Reference {
                     self.tables.users.contains(&subject)
                 };
                 let row = [did.to_owned(), subject];
-                if self.waiting.contains_key(&uri) || self.tables.children[table].contains_key(&uri) {
+                if self.waiting.contains_key(&uri) || self.tables.children[table].contains_key(&uri)
+                {
                     ended.push("duplicate");
                 } else if here {
                     self.tables.children.get_mut(table).unwrap().insert(uri, row);
@@ -104,14 +107,14 @@ impl Reference {
             ("delete", "posts") => {
                 let mut ended = self.user(did);
                 let mut found = self.tables.posts.remove(&uri).is_some();
-                for table in ["likes", "reposts"] {
+                for table in OF_POSTS {
                     let rows = self.tables.children.get_mut(table).unwrap();
                     let before = rows.len();
                     rows.retain(|_, [_, subject]| *subject != uri);
                     found |= rows.len() < before;
                 }
                 let before = self.waiting.len();
-                self.waiting.retain(|_, (_, [_, subject])| *subject != uri);
+                self.waiting.retain(|_, (table, row)| !(OF_POSTS.contains(table) && row[1] == uri));
                 let cancelled = before - self.waiting.len();
                 ended.extend(vec!["cancelled"; cancelled]);
                 found |= cancelled > 0;
@@ -134,15 +137,15 @@ impl Reference {
     }
 
     fn user(&mut self, did: &str) -> Vec<&'static str> {
-        if self.tables.users.insert(did.to_owned()) { self.come(did) } else { vec![] }
+        if self.tables.users.insert(did.to_owned()) { self.come(OF_USERS, did) } else { vec![] }
     }
 
     /// Those who waited for this post or user are stored.
-    fn come(&mut self, subject: &str) -> Vec<&'static str> {
+    fn come(&mut self, tables: [&str; 2], subject: &str) -> Vec<&'static str> {
         let come: BTreeSet<String> = self
             .waiting
             .iter()
-            .filter(|(_, (_, row))| row[1] == subject)
+            .filter(|(_, (table, row))| tables.contains(table) && row[1] == subject)
             .map(|(uri, _)| uri.clone())
             .collect();
         for uri in &come {

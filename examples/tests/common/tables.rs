@@ -19,7 +19,8 @@ pub struct Tables {
 
 impl Default for Tables {
     fn default() -> Self {
-        let children = ["likes", "reposts", "follows", "blocks"].map(|name| (name, BTreeMap::new()));
+        let children =
+            ["likes", "reposts", "follows", "blocks"].map(|name| (name, BTreeMap::new()));
         Self { users: BTreeSet::new(), posts: BTreeMap::new(), children: children.into() }
     }
 }
