@@ -1,7 +1,7 @@
 //! The semaphore's core: one word for those who need not wait, one lock for those who do.
 //!
 //! ```text
-//! word:   permits << 2 | SLOW | CLOSED
+//! word:   CLOSED | SLOW | permits
 //!
 //!            release, acquire: one read-modify-write
 //!                 ┌────┐
@@ -33,15 +33,14 @@ use super::stats::SemaphoreStats;
 use crate::sync::{AtomicU64, AtomicUsize, Mutex, Ordering};
 use crate::wake_list::WakeList;
 
-const CLOSED: usize = 0b01;
-const SLOW: usize = 0b10;
-const SHIFT: u32 = 2;
-
 /// The most permits that a semaphore can have.
 pub(super) const MAX_PERMITS: usize = usize::MAX >> 3;
 
-/// Set in the word by an addition past `MAX_PERMITS`, and by nothing else.
-const OVERFLOW: usize = !(usize::MAX >> 1);
+/// The flags stand above the permits, with a bit of room between: so one comparison with
+/// `MAX_PERMITS` tells of a flag, of an addition that went too far and of a subtraction that wrapped.
+const CLOSED: usize = 1 << (usize::BITS - 1);
+const SLOW: usize = CLOSED >> 1;
+const PERMITS: usize = !(CLOSED | SLOW);
 
 pub(super) struct State {
     word: AtomicUsize,
@@ -74,7 +73,7 @@ impl State {
     #[cfg(not(loom))]
     pub(super) const fn new(permits: usize) -> Self {
         Self {
-            word: AtomicUsize::new(permits << SHIFT),
+            word: AtomicUsize::new(permits),
             limit: AtomicUsize::new(permits),
             served: AtomicU64::new(0),
             claimed: AtomicUsize::new(0),
@@ -86,7 +85,7 @@ impl State {
     #[cfg(loom)]
     pub(super) fn new(permits: usize) -> Self {
         Self {
-            word: AtomicUsize::new(permits << SHIFT),
+            word: AtomicUsize::new(permits),
             limit: AtomicUsize::new(permits),
             served: AtomicU64::new(0),
             claimed: AtomicUsize::new(0),
@@ -111,7 +110,7 @@ impl State {
 
     pub(super) fn available(&self) -> usize {
         let word = self.word.load(Ordering::Acquire);
-        if word & SLOW == 0 { word >> SHIFT } else { 0 }
+        if word & SLOW == 0 { word & PERMITS } else { 0 }
     }
 
     pub(super) fn limit(&self) -> usize {
@@ -138,17 +137,13 @@ impl State {
     pub(super) fn try_take(&self, need: usize) -> Result<(), TryAcquireError> {
         let mut word = self.word.load(Ordering::Relaxed);
         loop {
-            // In one comparison: with neither flag set the word is the permits alone.
-            if word & (SLOW | CLOSED) != 0 || word >> SHIFT < need {
+            let left = word.wrapping_sub(need);
+            if left > MAX_PERMITS {
                 return Self::refuse(word, need);
             }
             // Acquire: pairs with the Release of every addition to the word.
-            match self.word.compare_exchange_weak(
-                word,
-                word - (need << SHIFT),
-                Ordering::Acquire,
-                Ordering::Relaxed,
-            ) {
+            match self.word.compare_exchange_weak(word, left, Ordering::Acquire, Ordering::Relaxed)
+            {
                 Ok(_) => return Ok(()),
                 Err(actual) => word = actual,
             }
@@ -182,8 +177,8 @@ impl State {
             }
             // Releases are not held up by the lock: look again before setting the flag, so that
             // it is never seen while there are permits for everybody.
-            let enough = word >> SHIFT >= need as usize;
-            let next = if enough { word - ((need as usize) << SHIFT) } else { word | SLOW };
+            let enough = word >= need as usize;
+            let next = if enough { word - need as usize } else { word | SLOW };
             match self.word.compare_exchange_weak(word, next, Ordering::Acquire, Ordering::Relaxed)
             {
                 Ok(_) if enough => return Ok(Joined::Taken),
@@ -251,20 +246,21 @@ impl State {
     #[inline]
     pub(super) fn release(&self, permits: usize) {
         // Release: pairs with the Acquire of whoever takes them.
-        let added = permits << SHIFT;
-        let before = self.word.fetch_add(added, Ordering::Release);
-        if before.wrapping_add(added) & (SLOW | OVERFLOW) != 0 {
+        let before = self.word.fetch_add(permits, Ordering::Release);
+        if before.wrapping_add(permits) > MAX_PERMITS {
             self.release_slow(permits, before);
         }
     }
 
     #[cold]
     fn release_slow(&self, permits: usize, before: usize) {
-        if (before >> SHIFT) + permits > MAX_PERMITS {
-            self.word.fetch_sub(permits << SHIFT, Ordering::Relaxed);
+        if (before & PERMITS) + permits > MAX_PERMITS {
+            self.word.fetch_sub(permits, Ordering::Relaxed);
             overflow(permits);
         }
-        self.serve();
+        if before & SLOW != 0 {
+            self.serve();
+        }
     }
 
     /// Adds permits that were never taken.
@@ -276,12 +272,12 @@ impl State {
         let mut word = self.word.load(Ordering::Relaxed);
         loop {
             // Saturating: a release that overflows is in the word until it is undone.
-            if permits > MAX_PERMITS.saturating_sub(word >> SHIFT) {
+            if permits > MAX_PERMITS.saturating_sub(word & PERMITS) {
                 overflow(permits);
             }
             match self.word.compare_exchange_weak(
                 word,
-                word + (permits << SHIFT),
+                word + permits,
                 Ordering::Release,
                 Ordering::Relaxed,
             ) {
@@ -299,14 +295,14 @@ impl State {
     pub(super) fn forget_free(&self, permits: usize) -> usize {
         let mut word = self.word.load(Ordering::Relaxed);
         loop {
-            let free = if word & SLOW == 0 { word >> SHIFT } else { 0 };
+            let free = if word & SLOW == 0 { word & PERMITS } else { 0 };
             let taken = free.min(permits);
             if taken == 0 {
                 return 0;
             }
             match self.word.compare_exchange_weak(
                 word,
-                word - (taken << SHIFT),
+                word - taken,
                 Ordering::Acquire,
                 Ordering::Relaxed,
             ) {
@@ -358,11 +354,11 @@ impl State {
             let excess = limit - permits;
             let mut word = self.word.load(Ordering::Relaxed);
             loop {
-                let taken = excess.min(word >> SHIFT);
+                let taken = excess.min(word & PERMITS);
                 let owes = if taken < excess { SLOW } else { 0 };
                 match self.word.compare_exchange_weak(
                     word,
-                    (word - (taken << SHIFT)) | owes,
+                    (word - taken) | owes,
                     Ordering::Acquire,
                     Ordering::Relaxed,
                 ) {
@@ -378,7 +374,7 @@ impl State {
         let lacking = permits - limit;
         let forgiven = lacking.min(line.debt);
         line.debt -= forgiven;
-        self.word.fetch_add((lacking - forgiven) << SHIFT, Ordering::Release);
+        self.word.fetch_add(lacking - forgiven, Ordering::Release);
         self.limit.fetch_add(lacking, Ordering::Release);
         let served = self.grant_one(line);
         drop(guard);
@@ -462,7 +458,7 @@ impl State {
         if word & SLOW == 0 {
             return false;
         }
-        let mut left = word >> SHIFT;
+        let mut left = word & PERMITS;
         let paid = left.min(line.debt);
         line.debt -= paid;
         left -= paid;
@@ -488,7 +484,7 @@ impl State {
         }
         // The word may have grown meanwhile: take the difference out, and the flag in the same
         // step. Whoever added to it waits for the lock and looks again.
-        let spent = (word & !(SLOW | CLOSED)) - (left << SHIFT);
+        let spent = (word & PERMITS) - left;
         let idle = if line.is_idle() { SLOW } else { 0 };
         if spent | idle != 0 {
             self.word.fetch_sub(spent | idle, Ordering::Relaxed);
