@@ -25,7 +25,6 @@
 //!   the line.
 
 use core::task::Waker;
-use std::time::Instant;
 
 use super::error::{AcquireError, TryAcquireError};
 use super::line::{Line, Ticket};
@@ -49,10 +48,11 @@ pub(super) struct State {
     /// The number of the last ticket that was granted its permits; changes only under the lock.
     served: AtomicU64,
     /// How many of those granted have fetched their permits, or given them up.
-    claimed: AtomicUsize,
+    claimed: AtomicU64,
+    /// How many of those gave them up.
+    declined: AtomicU64,
     /// Made when the first waiter comes, so that a semaphore stays small.
     line: Mutex<Option<Box<Line>>>,
-    times_waits: bool,
 }
 
 /// Whom a step under the lock has served: wakers leave it before they are woken.
@@ -76,9 +76,9 @@ impl State {
             word: AtomicUsize::new(permits),
             limit: AtomicUsize::new(permits),
             served: AtomicU64::new(0),
-            claimed: AtomicUsize::new(0),
+            claimed: AtomicU64::new(0),
+            declined: AtomicU64::new(0),
             line: Mutex::new(None),
-            times_waits: false,
         }
     }
 
@@ -88,24 +88,21 @@ impl State {
             word: AtomicUsize::new(permits),
             limit: AtomicUsize::new(permits),
             served: AtomicU64::new(0),
-            claimed: AtomicUsize::new(0),
+            claimed: AtomicU64::new(0),
+            declined: AtomicU64::new(0),
             line: Mutex::new(None),
-            times_waits: false,
         }
     }
 
     pub(super) fn with_wait_times(permits: usize) -> Self {
         let line = Mutex::new(Some(Box::new(Line::with_wait_times())));
-        Self { line, times_waits: true, ..Self::new(permits) }
+        Self { line, ..Self::new(permits) }
     }
 
     pub(super) fn stats(&self) -> SemaphoreStats {
-        self.line.lock().as_deref().map_or_else(SemaphoreStats::default, |line| line.stats)
-    }
-
-    /// The clock, read only if it matters.
-    fn now(&self) -> Option<Instant> {
-        self.times_waits.then(Instant::now)
+        let guard = self.line.lock();
+        let declined = self.declined.load(Ordering::Relaxed);
+        guard.as_deref().map_or_else(SemaphoreStats::default, |line| line.stats(declined))
     }
 
     pub(super) fn available(&self) -> usize {
@@ -122,14 +119,14 @@ impl State {
     }
 
     pub(super) fn waiting(&self) -> usize {
-        self.line.lock().as_deref().map_or(0, Line::waiting)
+        to_usize(self.line.lock().as_deref().map_or(0, Line::waiting))
     }
 
     /// How many were granted their permits and have not claimed them yet.
     pub(super) fn unclaimed(&self) -> usize {
         let guard = self.line.lock();
-        let granted = guard.as_deref().map_or(0, |line| line.granted);
-        granted.saturating_sub(self.claimed.load(Ordering::Relaxed))
+        let granted = guard.as_deref().map_or(0, Line::granted);
+        to_usize(granted.saturating_sub(self.claimed.load(Ordering::Relaxed)))
     }
 
     /// Takes `need` permits if they are free and nobody waits.
@@ -138,7 +135,7 @@ impl State {
         let mut word = self.word.load(Ordering::Relaxed);
         loop {
             let left = word.wrapping_sub(need);
-            if left > MAX_PERMITS {
+            if left > MAX_PERMITS || need > MAX_PERMITS {
                 return Self::refuse(word, need);
             }
             // Acquire: pairs with the Release of every addition to the word.
@@ -165,7 +162,6 @@ impl State {
     #[cold]
     pub(super) fn join(&self, need: u32, waker: Waker) -> Result<Joined, AcquireError> {
         // `waker` outlives the guard: arguments are dropped after locals.
-        let now = self.now();
         let mut guard = self.line.lock();
         let mut word = self.word.load(Ordering::Relaxed);
         loop {
@@ -186,7 +182,7 @@ impl State {
                 Err(actual) => word = actual,
             }
         }
-        Ok(Joined::Queued(guard.get_or_insert_default().join(need, waker, now)))
+        Ok(Joined::Queued(guard.get_or_insert_default().join(need, waker)))
     }
 
     /// Whether a ticket was granted its permits.
@@ -226,9 +222,9 @@ impl State {
         let Some(line) = guard.as_deref_mut() else { return };
         if !line.is_waiting(ticket) {
             let served = self.claim(ticket);
-            line.stats.cancellations += u64::from(served && !self.is_closed());
             drop(guard);
             if served {
+                self.declined.fetch_add(1, Ordering::Relaxed);
                 self.release(need as usize);
             }
             return;
@@ -236,7 +232,7 @@ impl State {
         let was_head = line.is_head(ticket);
         let waker = line.leave(ticket);
         // Whoever stands behind the head may need less than it did.
-        let served = if was_head { self.grant_one(line) } else { Served::default() };
+        let served = if was_head { self.grant_one(line, 0) } else { Served::default() };
         drop(guard);
         self.wake(served);
         drop(waker);
@@ -245,22 +241,45 @@ impl State {
     /// Gives back permits that were taken from this semaphore.
     #[inline]
     pub(super) fn release(&self, permits: usize) {
+        // Looked at first, because permits that go to the line need not pass through the word.
+        if self.word.load(Ordering::Relaxed) & SLOW != 0 {
+            return self.release_to_line(permits);
+        }
         // Release: pairs with the Acquire of whoever takes them.
         let before = self.word.fetch_add(permits, Ordering::Release);
         if before.wrapping_add(permits) > MAX_PERMITS {
-            self.release_slow(permits, before);
+            self.added(permits, before);
         }
     }
 
+    /// Looks after an addition that met a flag, or went too far.
     #[cold]
-    fn release_slow(&self, permits: usize, before: usize) {
+    fn added(&self, permits: usize, before: usize) {
         if (before & PERMITS) + permits > MAX_PERMITS {
             self.word.fetch_sub(permits, Ordering::Relaxed);
             overflow(permits);
         }
         if before & SLOW != 0 {
-            self.serve();
+            self.release_to_line(0);
         }
+    }
+
+    /// Gives permits to those who wait, and what is left to the word.
+    #[cold]
+    fn release_to_line(&self, permits: usize) {
+        let mut guard = self.line.lock();
+        let word = self.word.load(Ordering::Relaxed);
+        if (word & PERMITS) + permits > MAX_PERMITS {
+            drop(guard);
+            overflow(permits);
+        }
+        let Some(line) = guard.as_deref_mut().filter(|_| word & SLOW != 0) else {
+            self.word.fetch_add(permits, Ordering::Release);
+            return;
+        };
+        let served = self.grant_one(line, permits);
+        drop(guard);
+        self.wake(served);
     }
 
     /// Adds permits that were never taken.
@@ -287,7 +306,7 @@ impl State {
         }
         self.limit.fetch_add(permits, Ordering::Release);
         if word & SLOW != 0 {
-            self.serve();
+            self.release_to_line(0);
         }
     }
 
@@ -340,7 +359,7 @@ impl State {
         let mut guard = self.line.lock();
         let line = guard.get_or_insert_default();
         line.debt = line.debt.saturating_sub(permits);
-        let served = self.grant_one(line);
+        let served = self.grant_one(line, 0);
         drop(guard);
         self.wake(served);
     }
@@ -376,7 +395,7 @@ impl State {
         line.debt -= forgiven;
         self.word.fetch_add(lacking - forgiven, Ordering::Release);
         self.limit.fetch_add(lacking, Ordering::Release);
-        let served = self.grant_one(line);
+        let served = self.grant_one(line, 0);
         drop(guard);
         self.wake(served);
     }
@@ -395,7 +414,7 @@ impl State {
                     break;
                 }
             }
-            let done = line.head_need().is_none();
+            let done = line.waiting() == 0;
             if done && line.is_idle() {
                 self.word.fetch_and(!SLOW, Ordering::Relaxed);
             }
@@ -408,19 +427,11 @@ impl State {
         wakers.finish();
     }
 
-    #[cold]
-    fn serve(&self) {
-        let mut guard = self.line.lock();
-        let served = guard.as_deref_mut().map_or_else(Served::default, |line| self.grant_one(line));
-        drop(guard);
-        self.wake(served);
-    }
-
     /// With the lock held: serves the head of the line alone. Mostly that is all there is to do,
     /// and it wants no list of wakers.
-    fn grant_one(&self, line: &mut Line) -> Served {
+    fn grant_one(&self, line: &mut Line, returned: usize) -> Served {
         let mut first = None;
-        let more = self.grant(line, 1, |waker| first = Some(waker));
+        let more = self.grant(line, returned, 1, |waker| first = Some(waker));
         Served { first, more }
     }
 
@@ -445,52 +456,58 @@ impl State {
             }
             let mut guard = self.line.lock();
             more = guard.as_deref_mut().is_some_and(|line| {
-                self.grant(line, WakeList::CAPACITY, |waker| wakers.push(waker))
+                self.grant(line, 0, WakeList::CAPACITY, |waker| wakers.push(waker))
             });
         }
     }
 
     /// With the lock held: pays debt, then serves the line from its head, `room` of them at the
-    /// most, and says whether there are more who can be served.
-    fn grant(&self, line: &mut Line, room: usize, mut served: impl FnMut(Waker)) -> bool {
+    /// most, out of the word and the permits that are being `returned`; what is left of both stays
+    /// in the word. Says whether there are more who can be served.
+    ///
+    /// Nothing is returned unless `SLOW` is set.
+    fn grant(
+        &self,
+        line: &mut Line,
+        returned: usize,
+        room: usize,
+        mut served: impl FnMut(Waker),
+    ) -> bool {
         // Acquire: what was written before a release happens before what the granted one does.
         let word = self.word.load(Ordering::Acquire);
         if word & SLOW == 0 {
             return false;
         }
-        let mut left = word & PERMITS;
+        let mut left = (word & PERMITS) + returned;
         let paid = left.min(line.debt);
         line.debt -= paid;
         left -= paid;
         let mut more = false;
         if word & CLOSED == 0 && line.debt == 0 {
-            let now = self.now();
-            let mut granted = 0;
-            let mut last = None;
-            while let Some(need) = line.head_need().filter(|&need| need <= left) {
-                more = granted == room;
-                if more {
-                    break;
-                }
-                let Some((number, waker)) = line.grant_head(now) else { break };
-                left -= need;
-                granted += 1;
-                last = Some(number);
+            let mut last = 0;
+            for _ in 0..room {
+                let Some((number, waker)) = line.serve_head(&mut left) else { break };
+                last = number;
                 served(waker);
             }
-            if let Some(number) = last {
-                self.served.store(number, Ordering::Release);
+            more = line.can_serve(left);
+            if last != 0 {
+                self.served.store(last, Ordering::Release);
             }
         }
-        // The word may have grown meanwhile: take the difference out, and the flag in the same
-        // step. Whoever added to it waits for the lock and looks again.
-        let spent = (word & PERMITS) - left;
+        // The word may have grown meanwhile: change it by the difference, and clear the flag in
+        // the same step. Whoever added to it waits for the lock and looks again.
         let idle = if line.is_idle() { SLOW } else { 0 };
-        if spent | idle != 0 {
-            self.word.fetch_sub(spent | idle, Ordering::Relaxed);
+        let change = left.wrapping_sub(word & PERMITS).wrapping_sub(idle);
+        if change != 0 {
+            self.word.fetch_add(change, Ordering::Release);
         }
         more
     }
+}
+
+fn to_usize(count: u64) -> usize {
+    usize::try_from(count).unwrap_or(usize::MAX)
 }
 
 #[cold]
