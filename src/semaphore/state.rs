@@ -29,7 +29,7 @@ use core::task::Waker;
 use super::error::{AcquireError, TryAcquireError};
 use super::line::{Line, Ticket};
 use super::stats::SemaphoreStats;
-use crate::sync::{AtomicU64, AtomicUsize, Mutex, Ordering};
+use crate::sync::{AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering};
 use crate::wake_list::WakeList;
 
 /// The most permits that a semaphore can have.
@@ -43,7 +43,8 @@ const PERMITS: usize = !(CLOSED | SLOW);
 
 pub(super) struct State {
     word: AtomicUsize,
-    /// Available + held − owed: all there would be if every permit came back.
+    /// Available + held − owed: all there would be if every permit came back. Changes only under
+    /// the lock, together with what it is the sum of.
     limit: AtomicUsize,
     /// The number of the last ticket that was granted its permits; changes only under the lock.
     served: AtomicU64,
@@ -65,7 +66,8 @@ struct Served {
 
 /// What became of somebody who asked to wait.
 pub(super) enum Joined {
-    Taken,
+    /// With the waker, which is not needed.
+    Taken(Waker),
     Queued(Ticket),
 }
 
@@ -111,7 +113,7 @@ impl State {
     }
 
     pub(super) fn limit(&self) -> usize {
-        self.limit.load(Ordering::Acquire)
+        self.limit.load(Ordering::Relaxed)
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -177,7 +179,7 @@ impl State {
             let next = if enough { word - need as usize } else { word | SLOW };
             match self.word.compare_exchange_weak(word, next, Ordering::Acquire, Ordering::Relaxed)
             {
-                Ok(_) if enough => return Ok(Joined::Taken),
+                Ok(_) if enough => return Ok(Joined::Taken(waker)),
                 Ok(_) => break,
                 Err(actual) => word = actual,
             }
@@ -264,15 +266,29 @@ impl State {
         }
     }
 
-    /// Gives permits to those who wait, and what is left to the word.
     #[cold]
     fn release_to_line(&self, permits: usize) {
-        let mut guard = self.line.lock();
+        self.give(self.line.lock(), permits, 0);
+    }
+
+    /// Adds permits that were never taken.
+    ///
+    /// # Panics
+    ///
+    /// If there would be more than `MAX_PERMITS`; none is added then.
+    pub(super) fn add(&self, permits: usize) {
+        self.give(self.line.lock(), permits, permits);
+    }
+
+    /// Gives permits to those who wait, and what is left to the word; raises the limit by how many
+    /// of them are `new`.
+    fn give(&self, mut guard: MutexGuard<'_, Option<Box<Line>>>, permits: usize, new: usize) {
         let word = self.word.load(Ordering::Relaxed);
-        if (word & PERMITS) + permits > MAX_PERMITS {
+        if permits > MAX_PERMITS.saturating_sub(word & PERMITS) {
             drop(guard);
             overflow(permits);
         }
+        self.limit.fetch_add(new, Ordering::Relaxed);
         let Some(line) = guard.as_deref_mut().filter(|_| word & SLOW != 0) else {
             self.word.fetch_add(permits, Ordering::Release);
             return;
@@ -282,36 +298,9 @@ impl State {
         self.wake(served);
     }
 
-    /// Adds permits that were never taken.
-    ///
-    /// # Panics
-    ///
-    /// If there would be more than `MAX_PERMITS`; none is added then.
-    pub(super) fn add(&self, permits: usize) {
-        let mut word = self.word.load(Ordering::Relaxed);
-        loop {
-            // Saturating: a release that overflows is in the word until it is undone.
-            if permits > MAX_PERMITS.saturating_sub(word & PERMITS) {
-                overflow(permits);
-            }
-            match self.word.compare_exchange_weak(
-                word,
-                word + permits,
-                Ordering::Release,
-                Ordering::Relaxed,
-            ) {
-                Ok(_) => break,
-                Err(actual) => word = actual,
-            }
-        }
-        self.limit.fetch_add(permits, Ordering::Release);
-        if word & SLOW != 0 {
-            self.release_to_line(0);
-        }
-    }
-
     /// Takes up to `permits` free ones out of circulation, and says how many.
     pub(super) fn forget_free(&self, permits: usize) -> usize {
+        let _guard = self.line.lock();
         let mut word = self.word.load(Ordering::Relaxed);
         loop {
             let free = if word & SLOW == 0 { word & PERMITS } else { 0 };
@@ -326,7 +315,7 @@ impl State {
                 Ordering::Relaxed,
             ) {
                 Ok(_) => {
-                    self.limit.fetch_sub(taken, Ordering::Release);
+                    self.limit.fetch_sub(taken, Ordering::Relaxed);
                     return taken;
                 }
                 Err(actual) => word = actual,
@@ -338,27 +327,11 @@ impl State {
     ///
     /// The limit cannot fall below zero: what goes beyond it was owed, and is owed no longer.
     pub(super) fn forget_held(&self, permits: usize) {
-        let mut limit = self.limit.load(Ordering::Relaxed);
-        loop {
-            let excess = permits.saturating_sub(limit);
-            match self.limit.compare_exchange_weak(
-                limit,
-                limit - (permits - excess),
-                Ordering::AcqRel,
-                Ordering::Relaxed,
-            ) {
-                Ok(_) if excess == 0 => return,
-                Ok(_) => return self.forgive(excess),
-                Err(actual) => limit = actual,
-            }
-        }
-    }
-
-    #[cold]
-    fn forgive(&self, permits: usize) {
         let mut guard = self.line.lock();
-        let line = guard.get_or_insert_default();
-        line.debt = line.debt.saturating_sub(permits);
+        let limit = self.limit.load(Ordering::Relaxed);
+        self.limit.store(limit.saturating_sub(permits), Ordering::Relaxed);
+        let Some(line) = guard.as_deref_mut() else { return };
+        line.debt = line.debt.saturating_sub(permits.saturating_sub(limit));
         let served = self.grant_one(line, 0);
         drop(guard);
         self.wake(served);
@@ -368,7 +341,7 @@ impl State {
     pub(super) fn set_limit(&self, permits: usize) {
         let mut guard = self.line.lock();
         let line = guard.get_or_insert_default();
-        let limit = self.limit.load(Ordering::Acquire);
+        let limit = self.limit.load(Ordering::Relaxed);
         if permits < limit {
             let excess = limit - permits;
             let mut word = self.word.load(Ordering::Relaxed);
@@ -383,7 +356,7 @@ impl State {
                 ) {
                     Ok(_) => {
                         line.debt += excess - taken;
-                        self.limit.fetch_sub(excess, Ordering::Release);
+                        self.limit.fetch_sub(excess, Ordering::Relaxed);
                         return;
                     }
                     Err(actual) => word = actual,
@@ -393,11 +366,7 @@ impl State {
         let lacking = permits - limit;
         let forgiven = lacking.min(line.debt);
         line.debt -= forgiven;
-        self.word.fetch_add(lacking - forgiven, Ordering::Release);
-        self.limit.fetch_add(lacking, Ordering::Release);
-        let served = self.grant_one(line, 0);
-        drop(guard);
-        self.wake(served);
+        self.give(guard, lacking - forgiven, lacking);
     }
 
     /// Fails everybody who waits and everybody who comes later.
