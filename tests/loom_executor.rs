@@ -110,8 +110,11 @@ fn executor(limit: usize) -> BatchExecutor {
 }
 
 /// Opens each door from a thread of its own.
-fn open_all<const N: usize>(doors: &[Shared; N]) -> [JoinHandle<()>; N] {
-    doors.clone().map(|door| thread::spawn(move || open(&door)))
+fn open_all<const N: usize>(doors: [&Shared; N]) -> [JoinHandle<()>; N] {
+    doors.map(|door| {
+        let door = Arc::clone(door);
+        thread::spawn(move || open(&door))
+    })
 }
 
 /// Keeps a waker and wakes it from a thread, when the item that it belongs to has settled.
@@ -135,13 +138,13 @@ fn all_passed(outcomes: Vec<Settled<(), String>>) -> usize {
 /// Two threads wake two items while the run goes to sleep.
 ///
 /// Seen to fail when `WakeList::take_or_sleep` looks at the list in one critical section and
-/// leaves its waker in another; and when `State::take` does not clear `listed`.
+/// leaves its waker in another.
 #[test]
 fn no_wake_up_is_lost_while_the_run_goes_to_sleep() {
     loom::model(|| {
         let doors = [door(), door()];
         let run = Run::start(executor(2).all_settled(&doors, pass));
-        assert_eq!(all_passed(run.finish(open_all(&doors))), 2);
+        assert_eq!(all_passed(run.finish(open_all(doors.each_ref()))), 2);
     });
 }
 
@@ -149,7 +152,7 @@ fn no_wake_up_is_lost_while_the_run_goes_to_sleep() {
 /// for the first.
 ///
 /// Seen to fail when `listed` is cleared after a line's future has been polled, instead of in
-/// `State::take`.
+/// `State::take`; and when it is not cleared at all.
 #[test]
 fn a_wake_up_during_the_poll_counts() {
     loom::model(|| {
@@ -166,7 +169,7 @@ fn a_wake_up_during_the_poll_counts() {
                 }
             })
         }));
-        assert_eq!(all_passed(run.finish(open_all(&doors))), 1);
+        assert_eq!(all_passed(run.finish(open_all(doors.each_ref()))), 1);
     });
 }
 
@@ -183,7 +186,7 @@ fn a_late_wake_up_of_a_place_used_again_does_no_harm() {
             if n == 0 { leave_waker(&left).await } else { pass(&second).await }
         }));
         let late = wake_late(left.take().unwrap());
-        let [opened] = open_all(&[second.clone()]);
+        let [opened] = open_all([&second]);
         assert_eq!(all_passed(run.finish([late, opened])), 2);
     });
 }
@@ -212,7 +215,7 @@ fn a_late_wake_up_does_not_start_an_item_ahead_of_its_key() {
         });
         let run = Run::start(run);
         let late = wake_late(left.take().unwrap());
-        let [opened] = open_all(&[first.clone()]);
+        let [opened] = open_all([&first]);
         assert_eq!(all_passed(run.finish([late, opened])), 3);
     });
 }
@@ -234,7 +237,7 @@ fn the_sink_is_woken_beside_the_work() {
                 }
             },
         ));
-        let summary = run.finish(open_all(&doors));
+        let summary = run.finish(open_all(doors.each_ref()));
         assert!(summary.is_complete());
         assert_eq!(summary.pulled(), 2);
     });
@@ -258,7 +261,7 @@ fn a_run_dropped_while_it_is_woken_leaves_nothing_behind() {
             }
         }));
         let [first, second, _] = &doors;
-        let threads = open_all(&[first.clone(), second.clone()]);
+        let threads = open_all([first, second]);
         assert!(run.poll().is_pending());
         let Run { future, task, waker } = run;
         drop((future, waker));
