@@ -11,6 +11,8 @@
 //!                                 settled, cancelled
 //! ```
 //!
+//! What is due and has not started is cancelled as what is held.
+//!
 //! A place keeps its box and its waker when it is vacated, so that an item costs no allocation.
 
 use core::future::Future;
