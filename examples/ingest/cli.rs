@@ -67,7 +67,12 @@ fn ingest(options: &Options) -> Result<Summary, String> {
     let raw = input(options)?;
     let temporary = tempfile::tempdir().map_err(|error| format!("a temporary folder: {error}"))?;
     let path = options.db.clone().unwrap_or_else(|| temporary.path().join("ingest.db"));
-    let database = store::open(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let database = store::open(&path).map_err(|error| match error {
+        rusqlite::Error::SqlInputError { msg, .. } => {
+            format!("{}: a table has another shape: {msg}", path.display())
+        }
+        error => format!("{}: {error}", path.display()),
+    })?;
     let config = config(options).map_err(|error| error.to_string())?;
 
     let runtime = tokio::runtime::Builder::new_multi_thread()
