@@ -128,7 +128,10 @@ impl<T, E> Settled<T, E> {
 
     /// The same outcome with its value changed.
     pub fn map<U>(self, change: impl FnOnce(T) -> U) -> Settled<U, E> {
-        self.into_result().map(change).into()
+        match self.into_result() {
+            Ok(value) => Settled::Fulfilled(change(value)),
+            Err(error) => error.into(),
+        }
     }
 
     /// The same outcome with its error changed.
@@ -162,15 +165,6 @@ impl<T, E> From<Result<T, E>> for Settled<T, E> {
         match result {
             Ok(value) => Self::Fulfilled(value),
             Err(error) => Self::Rejected(error),
-        }
-    }
-}
-
-impl<T, E> From<Result<T, SettledError<E>>> for Settled<T, E> {
-    fn from(result: Result<T, SettledError<E>>) -> Self {
-        match result {
-            Ok(value) => Self::Fulfilled(value),
-            Err(error) => error.into(),
         }
     }
 }

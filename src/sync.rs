@@ -3,14 +3,14 @@
 
 #[cfg(not(loom))]
 mod real {
-    pub(crate) use core::sync::atomic::{AtomicUsize, Ordering};
+    pub(crate) use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
     pub(crate) use parking_lot::Mutex;
     pub(crate) use std::thread;
 }
 
 #[cfg(loom)]
 mod modelled {
-    pub(crate) use loom::sync::atomic::{AtomicUsize, Ordering};
+    pub(crate) use loom::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
     pub(crate) use loom::thread;
 
     /// `loom`'s mutex with `parking_lot`'s signatures: a lock is never poisoned.

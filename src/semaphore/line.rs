@@ -1,41 +1,48 @@
 //! The wait line: a doubly linked list threaded through a slab, so that joining, leaving from
-//! anywhere and being served are O(1), and a place that was left is used again.
+//! anywhere and being served are O(1), and the slot of whoever is gone is used again.
 
 use core::task::Waker;
 use std::time::Instant;
 
 use super::stats::{SemaphoreStats, WaitTimes};
 
-/// The index of a place in the slab. Whoever joined owns it until it is freed.
-pub(super) type Key = u32;
+/// A place in line: tickets are numbered in the order of joining, and never used again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Ticket {
+    pub(super) number: u64,
+    slot: u32,
+}
 
-const NONE: Key = Key::MAX;
+const NONE: u32 = u32::MAX;
 
-/// The need of a node whose owner was sent away without permits: nobody waits for none.
-const DISMISSED: u32 = 0;
+/// The number in a slot that nobody waits in: tickets start at one.
+const VACANT: u64 = 0;
 
 #[derive(Debug)]
 struct Node {
-    /// Present exactly while the node is linked, that is while its owner waits.
+    number: u64,
+    /// Present exactly while somebody waits here.
     waker: Option<Waker>,
-    prev: Key,
-    /// The next in line; in a free slot, the next free slot.
-    next: Key,
+    prev: u32,
+    /// The next in line; in a vacant slot, the next vacant slot.
+    next: u32,
     need: u32,
 }
 
 #[derive(Debug)]
 pub(super) struct Line {
     nodes: Vec<Node>,
-    head: Key,
-    tail: Key,
-    free: Key,
+    head: u32,
+    tail: u32,
+    vacant: u32,
     waiting: u32,
-    granted: u32,
+    last_number: u64,
+    /// How many were ever granted their permits.
+    pub(super) granted: usize,
     /// Permits that a smaller limit still has to take out of circulation.
     pub(super) debt: usize,
     pub(super) stats: SemaphoreStats,
-    /// When each place was taken, by key; empty unless wait times are counted.
+    /// When each place was taken, by slot; empty unless wait times are counted.
     since: Vec<Instant>,
 }
 
@@ -45,8 +52,9 @@ impl Default for Line {
             nodes: Vec::new(),
             head: NONE,
             tail: NONE,
-            free: NONE,
+            vacant: NONE,
             waiting: 0,
+            last_number: VACANT,
             granted: 0,
             debt: 0,
             stats: SemaphoreStats::default(),
@@ -66,11 +74,6 @@ impl Line {
         self.waiting as usize
     }
 
-    /// How many were granted their permits and have not claimed them yet.
-    pub(super) fn granted(&self) -> usize {
-        self.granted as usize
-    }
-
     /// Nobody waits and nothing is owed.
     pub(super) fn is_idle(&self) -> bool {
         self.head == NONE && self.debt == 0
@@ -81,100 +84,83 @@ impl Line {
         self.nodes.get(self.head as usize).map(|node| node.need as usize)
     }
 
-    pub(super) fn is_head(&self, key: Key) -> bool {
-        self.head == key
+    pub(super) fn is_head(&self, ticket: Ticket) -> bool {
+        self.head == ticket.slot && self.is_waiting(ticket)
+    }
+
+    pub(super) fn is_waiting(&self, ticket: Ticket) -> bool {
+        self.nodes[ticket.slot as usize].number == ticket.number
     }
 
     /// `now` is there if wait times are counted.
     ///
     /// # Panics
     ///
-    /// With `u32::MAX` places taken already.
-    pub(super) fn join(&mut self, need: u32, waker: Waker, now: Option<Instant>) -> Key {
-        let node = Node { waker: Some(waker), prev: self.tail, next: NONE, need };
-        let key = self.free;
-        let key = if let Some(slot) = self.nodes.get_mut(key as usize) {
-            self.free = slot.next;
-            *slot = node;
-            key
+    /// With `u32::MAX` in line already.
+    pub(super) fn join(&mut self, need: u32, waker: Waker, now: Option<Instant>) -> Ticket {
+        let number = self.last_number + 1;
+        let node = Node { number, waker: Some(waker), prev: self.tail, next: NONE, need };
+        let mut slot = self.vacant;
+        if let Some(vacant) = self.nodes.get_mut(slot as usize) {
+            self.vacant = vacant.next;
+            *vacant = node;
         } else {
             assert!(self.nodes.len() < NONE as usize, "more than {NONE} waiters on one semaphore");
+            slot = self.nodes.len() as u32;
             self.nodes.push(node);
-            (self.nodes.len() - 1) as Key
-        };
-        match self.nodes.get_mut(self.tail as usize) {
-            Some(tail) => tail.next = key,
-            None => self.head = key,
         }
-        self.tail = key;
+        match self.nodes.get_mut(self.tail as usize) {
+            Some(tail) => tail.next = slot,
+            None => self.head = slot,
+        }
+        self.tail = slot;
+        self.last_number = number;
         self.waiting += 1;
         self.stats.waits += 1;
         self.stats.peak_waiters = self.stats.peak_waiters.max(self.waiting());
         if let Some(now) = now {
-            // Keys are handed out without gaps, so that a new one is the next.
-            match self.since.get_mut(key as usize) {
+            // Slots are handed out without gaps, so that a new one is the next.
+            match self.since.get_mut(slot as usize) {
                 Some(since) => *since = now,
                 None => self.since.push(now),
             }
         }
-        key
+        Ticket { number, slot }
     }
 
-    /// Takes the head out of the line; its owner finds itself granted when it looks.
-    pub(super) fn grant_head(&mut self, now: Option<Instant>) -> Option<Waker> {
-        let key = self.head;
-        let waker = self.unlink(key);
-        self.granted += 1;
+    /// Serves the head, and says which number that was.
+    pub(super) fn grant_head(&mut self, now: Option<Instant>) -> Option<(u64, Waker)> {
+        let slot = self.head;
+        let number = self.nodes.get(slot as usize)?.number;
         if let (Some(now), Some(times)) = (now, &mut self.stats.wait_times) {
-            times.add(self.since[key as usize], now);
+            times.add(self.since[slot as usize], now);
         }
-        waker
+        self.granted += 1;
+        Some((number, self.unlink(slot)?))
     }
 
     /// Sends the head away without permits.
     pub(super) fn dismiss_head(&mut self) -> Option<Waker> {
-        let key = self.head;
-        let waker = self.unlink(key);
-        self.nodes[key as usize].need = DISMISSED;
-        waker
+        if self.head == NONE { None } else { self.unlink(self.head) }
     }
 
-    /// Replaces the waker of a place that still waits, and hands back the old one.
-    ///
-    /// `Err` hands back the new one: the place was granted meanwhile.
-    pub(super) fn rewake(&mut self, key: Key, waker: Waker) -> Result<Waker, Waker> {
-        match &mut self.nodes[key as usize].waker {
-            Some(old) => Ok(core::mem::replace(old, waker)),
-            None => Err(waker),
-        }
+    /// Takes somebody who waits out of the line.
+    pub(super) fn leave(&mut self, ticket: Ticket) -> Option<Waker> {
+        self.stats.cancellations += 1;
+        self.unlink(ticket.slot)
     }
 
-    pub(super) fn is_waiting(&self, key: Key) -> bool {
-        self.nodes[key as usize].waker.is_some()
+    /// Replaces the waker of somebody who waits, and hands back the old one.
+    pub(super) fn rewake(&mut self, ticket: Ticket, waker: Waker) -> Option<Waker> {
+        self.nodes[ticket.slot as usize].waker.replace(waker)
     }
 
-    /// The owner of a place that still waits goes.
-    pub(super) fn leave(&mut self, key: Key) -> Option<Waker> {
-        let waker = self.unlink(key);
-        self.release(key);
-        waker
-    }
-
-    /// The owner of a place that no longer waits goes, with the permits it was granted; `None` if
-    /// it was dismissed.
-    pub(super) fn claim(&mut self, key: Key) -> Option<usize> {
-        let need = self.nodes[key as usize].need as usize;
-        self.release(key);
-        if need == DISMISSED as usize {
-            return None;
-        }
-        self.granted -= 1;
-        Some(need)
-    }
-
-    fn unlink(&mut self, key: Key) -> Option<Waker> {
-        let node = &mut self.nodes[key as usize];
+    fn unlink(&mut self, slot: u32) -> Option<Waker> {
+        let node = &mut self.nodes[slot as usize];
         let (prev, next, waker) = (node.prev, node.next, node.waker.take());
+        node.number = VACANT;
+        node.next = self.vacant;
+        self.vacant = slot;
         match self.nodes.get_mut(prev as usize) {
             Some(prev) => prev.next = next,
             None => self.head = next,
@@ -185,10 +171,5 @@ impl Line {
         }
         self.waiting -= 1;
         waker
-    }
-
-    fn release(&mut self, key: Key) {
-        self.nodes[key as usize].next = self.free;
-        self.free = key;
     }
 }

@@ -16,7 +16,7 @@
 use core::task::{Context, Poll, Waker};
 
 use super::error::{AcquireError, TryAcquireError};
-use super::line::Key;
+use super::line::Ticket;
 use super::state::{Joined, State};
 
 pub(super) const COMPLETED: &str = "an acquire future was polled after it had completed";
@@ -31,7 +31,7 @@ pub(super) struct Place {
 enum Stage {
     Outside,
     Queued {
-        key: Key,
+        ticket: Ticket,
         waker: WakerId,
     },
     /// Has its permits, and was not asked since or had to yield.
@@ -95,22 +95,28 @@ impl Place {
         let result = match &mut self.stage {
             // Wakers are cloned out here: that is a stranger's code, and may do anything.
             Stage::Outside => match state.join(self.need, cx.waker().clone()) {
-                Ok(Joined::Queued(key)) => {
-                    self.stage = Stage::Queued { key, waker: id };
+                Ok(Joined::Queued(ticket)) => {
+                    self.stage = Stage::Queued { ticket, waker: id };
                     return Poll::Pending;
                 }
                 Ok(Joined::Taken) => Ok(()),
                 Err(closed) => Err(closed),
             },
-            Stage::Queued { key, waker } => {
-                let fresh = (*waker != id).then(|| cx.waker().clone());
-                match state.claim(*key, fresh) {
-                    Some(result) => result,
-                    None => {
+            Stage::Queued { ticket, .. } if state.is_closed() => {
+                state.leave(*ticket, self.need);
+                Err(AcquireError(()))
+            }
+            Stage::Queued { ticket, waker } => {
+                if !state.claim(*ticket) {
+                    // Without the lock, if the task has not changed its waker.
+                    if *waker == id || state.rewake(*ticket, cx.waker().clone()).is_some() {
                         *waker = id;
                         return Poll::Pending;
                     }
+                    // It was served or closed since.
+                    return self.poll_slow(state, cx);
                 }
+                Ok(())
             }
             Stage::Holding if state.is_closed() => {
                 state.release(self.need as usize);
@@ -139,7 +145,7 @@ impl Place {
             // The first poll will find it closed.
             Err(TryAcquireError::Closed) => Stage::Outside,
             Err(TryAcquireError::NoPermits) => match state.join(self.need, waker.clone()) {
-                Ok(Joined::Queued(key)) => Stage::Queued { key, waker: WakerId::of(waker) },
+                Ok(Joined::Queued(ticket)) => Stage::Queued { ticket, waker: WakerId::of(waker) },
                 Ok(Joined::Taken) => Stage::Holding,
                 Err(AcquireError(())) => Stage::Outside,
             },
@@ -162,7 +168,7 @@ impl Place {
     #[cold]
     fn leave_slow(&mut self, state: &State) {
         match core::mem::replace(&mut self.stage, Stage::Left) {
-            Stage::Queued { key, .. } => state.leave(key),
+            Stage::Queued { ticket, .. } => state.leave(ticket, self.need),
             Stage::Holding => state.release(self.need as usize),
             Stage::Outside | Stage::Left => {}
         }

@@ -20,14 +20,17 @@
 //! - Permits stay in the word until the head of the line can be served whole.
 //! - Whoever adds permits and finds `SLOW` locks and serves; whoever sets `SLOW` holds the lock
 //!   and has just seen too few permits. One word, so neither can miss the other.
+//! - The line is served in the order of its tickets, so that one number, the last ticket served,
+//!   tells everybody whether they were: who looks takes no lock, and has nothing to give back to
+//!   the line.
 
 use core::task::Waker;
 use std::time::Instant;
 
 use super::error::{AcquireError, TryAcquireError};
-use super::line::{Key, Line};
+use super::line::{Line, Ticket};
 use super::stats::SemaphoreStats;
-use crate::sync::{AtomicUsize, Mutex, Ordering};
+use crate::sync::{AtomicU64, AtomicUsize, Mutex, Ordering};
 use crate::wake_list::WakeList;
 
 const CLOSED: usize = 0b01;
@@ -44,15 +47,27 @@ pub(super) struct State {
     word: AtomicUsize,
     /// Available + held − owed: all there would be if every permit came back.
     limit: AtomicUsize,
+    /// The number of the last ticket that was granted its permits; changes only under the lock.
+    served: AtomicU64,
+    /// How many of those granted have fetched their permits, or given them up.
+    claimed: AtomicUsize,
     /// Made when the first waiter comes, so that a semaphore stays small.
     line: Mutex<Option<Box<Line>>>,
     times_waits: bool,
 }
 
+/// Whom a step under the lock has served: wakers leave it before they are woken.
+#[derive(Default)]
+struct Served {
+    first: Option<Waker>,
+    /// There are others who can be served.
+    more: bool,
+}
+
 /// What became of somebody who asked to wait.
 pub(super) enum Joined {
     Taken,
-    Queued(Key),
+    Queued(Ticket),
 }
 
 impl State {
@@ -61,6 +76,8 @@ impl State {
         Self {
             word: AtomicUsize::new(permits << SHIFT),
             limit: AtomicUsize::new(permits),
+            served: AtomicU64::new(0),
+            claimed: AtomicUsize::new(0),
             line: Mutex::new(None),
             times_waits: false,
         }
@@ -71,6 +88,8 @@ impl State {
         Self {
             word: AtomicUsize::new(permits << SHIFT),
             limit: AtomicUsize::new(permits),
+            served: AtomicU64::new(0),
+            claimed: AtomicUsize::new(0),
             line: Mutex::new(None),
             times_waits: false,
         }
@@ -107,8 +126,11 @@ impl State {
         self.line.lock().as_deref().map_or(0, Line::waiting)
     }
 
-    pub(super) fn granted(&self) -> usize {
-        self.line.lock().as_deref().map_or(0, Line::granted)
+    /// How many were granted their permits and have not claimed them yet.
+    pub(super) fn unclaimed(&self) -> usize {
+        let guard = self.line.lock();
+        let granted = guard.as_deref().map_or(0, |line| line.granted);
+        granted.saturating_sub(self.claimed.load(Ordering::Relaxed))
     }
 
     /// Takes `need` permits if they are free and nobody waits.
@@ -172,53 +194,56 @@ impl State {
         Ok(Joined::Queued(guard.get_or_insert_default().join(need, waker, now)))
     }
 
-    /// Looks whether the place was granted; if not, leaves `fresh` to be woken instead of the
-    /// waker before, if there is one.
-    ///
-    /// `None`: it still waits. Otherwise the place is gone, with its permits if it is `Ok`.
-    pub(super) fn claim(&self, key: Key, fresh: Option<Waker>) -> Option<Result<(), AcquireError>> {
-        if self.is_closed() {
-            self.leave(key);
-            return Some(Err(AcquireError(())));
-        }
-        let mut guard = self.line.lock();
-        let line = guard.get_or_insert_default();
-        if !line.is_waiting(key) {
-            let granted = line.claim(key).is_some();
-            return Some(if granted { Ok(()) } else { Err(AcquireError(())) });
-        }
-        let replaced = fresh.map(|fresh| line.rewake(key, fresh));
-        drop(guard);
-        drop(replaced);
-        None
+    /// Whether a ticket was granted its permits.
+    #[inline]
+    fn is_served(&self, ticket: Ticket) -> bool {
+        // Acquire: pairs with the Release in `grant`.
+        self.served.load(Ordering::Acquire) >= ticket.number
     }
 
-    /// Gives up a place, and passes on what was granted to it.
+    /// Fetches the permits of a ticket, if it was granted them. It is used up then.
+    #[inline]
+    pub(super) fn claim(&self, ticket: Ticket) -> bool {
+        let served = self.is_served(ticket);
+        if served {
+            self.claimed.fetch_add(1, Ordering::Relaxed);
+        }
+        served
+    }
+
+    /// Leaves `fresh` to be woken instead of the waker before; `None` if the ticket does not wait
+    /// any more.
     #[cold]
-    pub(super) fn leave(&self, key: Key) {
+    pub(super) fn rewake(&self, ticket: Ticket, fresh: Waker) -> Option<()> {
+        // Wakers outlive the guard: arguments, and what is returned, are dropped after it.
         let mut guard = self.line.lock();
-        let line = guard.get_or_insert_default();
-        if !line.is_waiting(key) {
-            let granted = line.claim(key);
-            line.stats.cancellations += u64::from(granted.is_some());
+        let line = guard.as_deref_mut().filter(|line| line.is_waiting(ticket))?;
+        let replaced = line.rewake(ticket, fresh);
+        drop(guard);
+        drop(replaced);
+        Some(())
+    }
+
+    /// Gives up a ticket, and passes on the `need` permits if they were granted to it.
+    #[cold]
+    pub(super) fn leave(&self, ticket: Ticket, need: u32) {
+        let mut guard = self.line.lock();
+        let Some(line) = guard.as_deref_mut() else { return };
+        if !line.is_waiting(ticket) {
+            let served = self.claim(ticket);
+            line.stats.cancellations += u64::from(served && !self.is_closed());
             drop(guard);
-            if let Some(granted) = granted {
-                self.release(granted);
+            if served {
+                self.release(need as usize);
             }
             return;
         }
-        let was_head = line.is_head(key);
-        let waker = line.leave(key);
-        line.stats.cancellations += 1;
-        if was_head {
-            // Whoever stands behind the head may need less than it did.
-            let mut wakers = WakeList::new();
-            let more = self.grant(line, &mut wakers);
-            drop(guard);
-            self.wake(wakers, more);
-        } else {
-            drop(guard);
-        }
+        let was_head = line.is_head(ticket);
+        let waker = line.leave(ticket);
+        // Whoever stands behind the head may need less than it did.
+        let served = if was_head { self.grant_one(line) } else { Served::default() };
+        drop(guard);
+        self.wake(served);
         drop(waker);
     }
 
@@ -250,7 +275,8 @@ impl State {
     pub(super) fn add(&self, permits: usize) {
         let mut word = self.word.load(Ordering::Relaxed);
         loop {
-            if permits > MAX_PERMITS - (word >> SHIFT) {
+            // Saturating: a release that overflows is in the word until it is undone.
+            if permits > MAX_PERMITS.saturating_sub(word >> SHIFT) {
                 overflow(permits);
             }
             match self.word.compare_exchange_weak(
@@ -318,10 +344,9 @@ impl State {
         let mut guard = self.line.lock();
         let line = guard.get_or_insert_default();
         line.debt = line.debt.saturating_sub(permits);
-        let mut wakers = WakeList::new();
-        let more = self.grant(line, &mut wakers);
+        let served = self.grant_one(line);
         drop(guard);
-        self.wake(wakers, more);
+        self.wake(served);
     }
 
     /// Makes the limit `permits`: adds what lacks, or takes what is free and owes the rest.
@@ -355,10 +380,9 @@ impl State {
         line.debt -= forgiven;
         self.word.fetch_add((lacking - forgiven) << SHIFT, Ordering::Release);
         self.limit.fetch_add(lacking, Ordering::Release);
-        let mut wakers = WakeList::new();
-        let more = self.grant(line, &mut wakers);
+        let served = self.grant_one(line);
         drop(guard);
-        self.wake(wakers, more);
+        self.wake(served);
     }
 
     /// Fails everybody who waits and everybody who comes later.
@@ -369,8 +393,11 @@ impl State {
             // Under the lock, so that nobody joins the line after it was emptied.
             self.word.fetch_or(CLOSED, Ordering::AcqRel);
             let Some(line) = guard.as_deref_mut() else { break };
-            while !wakers.is_full() && line.head_need().is_some() {
-                wakers.push(line.dismiss_head());
+            while let Some(waker) = line.dismiss_head() {
+                wakers.push(waker);
+                if wakers.is_full() {
+                    break;
+                }
             }
             let done = line.head_need().is_none();
             if done && line.is_idle() {
@@ -387,25 +414,49 @@ impl State {
 
     #[cold]
     fn serve(&self) {
-        self.wake(WakeList::new(), true);
+        let mut guard = self.line.lock();
+        let served = guard.as_deref_mut().map_or_else(Served::default, |line| self.grant_one(line));
+        drop(guard);
+        self.wake(served);
     }
 
-    /// Wakes those whom the caller has served, then serves and wakes while there is more.
-    fn wake(&self, mut wakers: WakeList, mut more: bool) {
+    /// With the lock held: serves the head of the line alone. Mostly that is all there is to do,
+    /// and it wants no list of wakers.
+    fn grant_one(&self, line: &mut Line) -> Served {
+        let mut first = None;
+        let more = self.grant(line, 1, |waker| first = Some(waker));
+        Served { first, more }
+    }
+
+    /// Without the lock: wakes the one who was served, and serves and wakes whoever else can be.
+    fn wake(&self, Served { first, more }: Served) {
+        if more {
+            self.wake_more(first);
+        } else if let Some(waker) = first {
+            waker.wake();
+        }
+    }
+
+    #[cold]
+    fn wake_more(&self, first: Option<Waker>) {
+        let mut wakers = WakeList::new();
+        first.into_iter().for_each(|waker| wakers.push(waker));
+        let mut more = true;
         loop {
             wakers.wake_all();
             if !more {
                 return wakers.finish();
             }
             let mut guard = self.line.lock();
-            more = guard.as_deref_mut().is_some_and(|line| self.grant(line, &mut wakers));
+            more = guard.as_deref_mut().is_some_and(|line| {
+                self.grant(line, WakeList::CAPACITY, |waker| wakers.push(waker))
+            });
         }
     }
 
-    /// With the lock held: pays debt, then serves the line from its head while there is room in
-    /// `wakers`, and says whether there may be more to serve.
-    fn grant(&self, line: &mut Line, wakers: &mut WakeList) -> bool {
-        let now = self.now();
+    /// With the lock held: pays debt, then serves the line from its head, `room` of them at the
+    /// most, and says whether there are more who can be served.
+    fn grant(&self, line: &mut Line, room: usize, mut served: impl FnMut(Waker)) -> bool {
         // Acquire: what was written before a release happens before what the granted one does.
         let word = self.word.load(Ordering::Acquire);
         if word & SLOW == 0 {
@@ -415,19 +466,34 @@ impl State {
         let paid = left.min(line.debt);
         line.debt -= paid;
         left -= paid;
+        let mut more = false;
         if word & CLOSED == 0 && line.debt == 0 {
-            while !wakers.is_full() {
-                let Some(need) = line.head_need().filter(|&need| need <= left) else { break };
+            let now = self.now();
+            let mut granted = 0;
+            let mut last = None;
+            while let Some(need) = line.head_need().filter(|&need| need <= left) {
+                more = granted == room;
+                if more {
+                    break;
+                }
+                let Some((number, waker)) = line.grant_head(now) else { break };
                 left -= need;
-                wakers.push(line.grant_head(now));
+                granted += 1;
+                last = Some(number);
+                served(waker);
+            }
+            if let Some(number) = last {
+                self.served.store(number, Ordering::Release);
             }
         }
         // The word may have grown meanwhile: take the difference out, and the flag in the same
         // step. Whoever added to it waits for the lock and looks again.
         let spent = (word & !(SLOW | CLOSED)) - (left << SHIFT);
         let idle = if line.is_idle() { SLOW } else { 0 };
-        self.word.fetch_sub(spent | idle, Ordering::Relaxed);
-        wakers.is_full()
+        if spent | idle != 0 {
+            self.word.fetch_sub(spent | idle, Ordering::Relaxed);
+        }
+        more
     }
 }
 

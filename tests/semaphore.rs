@@ -1,0 +1,426 @@
+//! The semaphore's promises, one by one; the orders of events are in `prop_semaphore` and
+//! `loom_semaphore`.
+
+#![cfg(not(loom))]
+
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
+
+use sluicegate::{
+    AcquireOwned, AcquireTimeoutError, OwnedSemaphorePermit, PollSemaphore, Semaphore,
+    TryAcquireError,
+};
+
+fn poll<F: Future + Unpin>(future: &mut F, waker: &Waker) -> Poll<F::Output> {
+    Pin::new(future).poll(&mut Context::from_waker(waker))
+}
+
+fn poll_quietly<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
+    poll(future, Waker::noop())
+}
+
+/// A waker that calls this when it is woken.
+struct OnWake<F>(F);
+
+impl<F: Fn() + Send + Sync + 'static> Wake for OnWake<F> {
+    fn wake(self: Arc<Self>) {
+        (self.0)();
+    }
+}
+
+fn on_wake(call: impl Fn() + Send + Sync + 'static) -> Waker {
+    Waker::from(Arc::new(OnWake(call)))
+}
+
+fn message(panic: Box<dyn std::any::Any + Send>) -> String {
+    match panic.downcast::<String>() {
+        Ok(message) => *message,
+        Err(panic) => panic.downcast_ref::<&str>().map(ToString::to_string).unwrap_or_default(),
+    }
+}
+
+/// Places in line, taken in this order.
+fn line(semaphore: &Arc<Semaphore>, needs: &[u32]) -> Vec<AcquireOwned> {
+    needs.iter().map(|&need| semaphore.clone().enqueue_owned(need)).collect()
+}
+
+#[test]
+fn is_small() {
+    assert!(size_of::<Semaphore>() <= 64, "{}", size_of::<Semaphore>());
+}
+
+#[test]
+fn a_small_request_never_passes_a_large_one() {
+    let semaphore = Arc::new(Semaphore::new(2));
+    let mut line = line(&semaphore, &[3, 1]);
+    assert!(poll_quietly(&mut line[1]).is_pending());
+    assert_eq!(semaphore.try_acquire().unwrap_err(), TryAcquireError::NoPermits);
+    semaphore.add_permits(1);
+    assert!(poll_quietly(&mut line[1]).is_pending());
+    let first = poll_quietly(&mut line[0]);
+    assert!(matches!(&first, Poll::Ready(Ok(permit)) if permit.num_permits() == 3));
+    drop(first);
+    assert!(poll_quietly(&mut line[1]).is_ready());
+}
+
+#[test]
+fn cancelling_a_large_head_serves_all_whom_it_held_up() {
+    let semaphore = Arc::new(Semaphore::new(2));
+    let mut line = line(&semaphore, &[3, 1, 1]);
+    drop(line.remove(0));
+    assert_eq!(semaphore.granted_unclaimed(), 2);
+    assert!(line.iter_mut().all(|place| poll_quietly(place).is_ready()));
+}
+
+#[test]
+fn a_grant_that_nobody_fetches_is_counted_and_passed_on() {
+    let semaphore = Arc::new(Semaphore::new(0));
+    let mut line = line(&semaphore, &[1, 1]);
+    semaphore.add_permits(1);
+    assert_eq!((semaphore.granted_unclaimed(), semaphore.waiters()), (1, 1));
+    drop(line.remove(0));
+    assert_eq!((semaphore.granted_unclaimed(), semaphore.waiters()), (1, 0));
+    assert!(poll_quietly(&mut line[0]).is_ready());
+    assert_eq!(semaphore.granted_unclaimed(), 0);
+}
+
+#[test]
+fn no_permits_are_had_at_once_even_behind_waiters() {
+    let semaphore = Arc::new(Semaphore::new(0));
+    let _line = line(&semaphore, &[1]);
+    assert!(poll_quietly(&mut semaphore.acquire_many(0)).is_ready());
+    assert!(semaphore.try_acquire_many(0).is_ok());
+    semaphore.close();
+    assert_eq!(semaphore.try_acquire_many(0).unwrap_err(), TryAcquireError::Closed);
+}
+
+#[test]
+fn a_panicking_waker_keeps_nobody_else_from_being_woken() {
+    let semaphore = Arc::new(Semaphore::new(0));
+    let woken = Arc::new(AtomicUsize::new(0));
+    // More than one group of wake-ups, with panics in each.
+    let mut line = line(&semaphore, &[1; 100]);
+    for (place, number) in line.iter_mut().zip(0..) {
+        let woken = woken.clone();
+        let waker = on_wake(move || {
+            woken.fetch_add(1, Ordering::Relaxed);
+            assert!(number % 10 != 3, "waker {number}");
+        });
+        assert!(poll(place, &waker).is_pending());
+    }
+    let panic = catch_unwind(AssertUnwindSafe(|| semaphore.add_permits(100))).unwrap_err();
+    assert_eq!(message(panic), "waker 3", "the first panic goes on");
+    assert_eq!(woken.load(Ordering::Relaxed), 100);
+    let permits: Vec<_> = line.iter_mut().map(poll_quietly).collect();
+    assert!(permits.iter().all(Poll::is_ready));
+    drop(permits);
+    assert_eq!(semaphore.available_permits(), 100);
+}
+
+#[test]
+fn a_panicking_waker_keeps_nobody_from_hearing_of_the_close() {
+    let semaphore = Arc::new(Semaphore::new(0));
+    let mut line = line(&semaphore, &[1; 50]);
+    assert!(poll(&mut line[7], &on_wake(|| panic!("seven"))).is_pending());
+    let panic = catch_unwind(AssertUnwindSafe(|| semaphore.close())).unwrap_err();
+    assert_eq!(message(panic), "seven");
+    assert!(line.iter_mut().all(|place| matches!(poll_quietly(place), Poll::Ready(Err(_)))));
+}
+
+/// A waker whose `clone` panics, or whose `drop` does, cannot be made of an `Arc<impl Wake>`: so
+/// this is a future that was polled with such a panic on the way.
+#[test]
+fn a_panic_while_the_waker_is_replaced_loses_no_place() {
+    struct PanicsWhenDropped(Arc<Semaphore>);
+    impl Drop for PanicsWhenDropped {
+        fn drop(&mut self) {
+            assert_eq!(self.0.waiters(), 2, "dropped outside the lock");
+            panic!("dropped");
+        }
+    }
+    let semaphore = Arc::new(Semaphore::new(0));
+    let mut line = line(&semaphore, &[1, 1]);
+    let bomb = PanicsWhenDropped(semaphore.clone());
+    let waker = on_wake(move || {
+        let _ = &bomb;
+    });
+    assert!(poll(&mut line[0], &waker).is_pending());
+    drop(waker);
+    let panic = catch_unwind(AssertUnwindSafe(|| poll_quietly(&mut line[0]))).unwrap_err();
+    assert_eq!(message(panic), "dropped");
+    semaphore.add_permits(2);
+    assert!(line.iter_mut().all(|place| poll_quietly(place).is_ready()));
+}
+
+#[test]
+fn wakers_may_call_back_into_the_semaphore() {
+    let semaphore = Arc::new(Semaphore::new(0));
+    let mut line = line(&semaphore, &[1, 1, 1, 1]);
+    let last = Arc::new(std::sync::Mutex::new(line.pop()));
+    let calls = {
+        let semaphore = semaphore.clone();
+        move || {
+            assert!(semaphore.try_acquire().is_err());
+            drop(last.lock().unwrap().take());
+            semaphore.add_permits(1);
+            semaphore.close();
+            assert!(semaphore.is_closed());
+        }
+    };
+    assert!(poll(&mut line[0], &on_wake(calls)).is_pending());
+    semaphore.add_permits(1);
+    assert!(line.iter_mut().all(|place| matches!(poll_quietly(place), Poll::Ready(Err(_)))));
+    assert_eq!((semaphore.waiters(), semaphore.granted_unclaimed()), (0, 0));
+    assert_eq!(semaphore.available_permits(), 2);
+}
+
+#[test]
+fn granted_then_closed_then_polled_is_an_error_and_the_permits_go_back() {
+    let semaphore = Arc::new(Semaphore::new(0));
+    let mut line = line(&semaphore, &[2]);
+    semaphore.add_permits(2);
+    semaphore.close();
+    assert!(matches!(poll_quietly(&mut line[0]), Poll::Ready(Err(_))));
+    assert_eq!(semaphore.available_permits(), 2);
+}
+
+#[test]
+fn a_forgotten_permit_does_not_reopen_a_closed_semaphore() {
+    let semaphore = Semaphore::new(2);
+    let held = semaphore.try_acquire().unwrap();
+    semaphore.close();
+    held.forget();
+    assert_eq!(semaphore.forget_permits(1), 1);
+    assert!(semaphore.is_closed());
+    assert_eq!(semaphore.limit(), 0);
+}
+
+#[test]
+fn too_many_permits_are_refused_and_none_is_added() {
+    let full = Semaphore::new(Semaphore::MAX_PERMITS);
+    let panic = catch_unwind(AssertUnwindSafe(|| full.add_permits(1))).unwrap_err();
+    assert!(message(panic).starts_with("number of added permits (1) would overflow MAX_PERMITS"));
+    assert_eq!(full.available_permits(), Semaphore::MAX_PERMITS);
+
+    let held = full.try_acquire().unwrap();
+    full.add_permits(1);
+    let panic = catch_unwind(AssertUnwindSafe(|| drop(held))).unwrap_err();
+    assert!(message(panic).starts_with("number of added permits (1) would overflow MAX_PERMITS"));
+    assert_eq!(full.available_permits(), Semaphore::MAX_PERMITS);
+
+    for make in [|| Semaphore::new(Semaphore::MAX_PERMITS + 1), || Semaphore::const_new(usize::MAX)]
+    {
+        let panic = catch_unwind(make).unwrap_err();
+        assert!(
+            message(panic).starts_with("a semaphore may not have more than MAX_PERMITS permits")
+        );
+    }
+    let panic = catch_unwind(AssertUnwindSafe(|| full.set_limit(usize::MAX))).unwrap_err();
+    assert!(message(panic).starts_with("a semaphore may not have more than MAX_PERMITS permits"));
+}
+
+#[test]
+fn permits_of_two_semaphores_cannot_be_merged() {
+    let (one, other) = (Semaphore::new(1), Semaphore::new(1));
+    let mut permit = one.try_acquire().unwrap();
+    let stranger = other.try_acquire().unwrap();
+    let panic = catch_unwind(AssertUnwindSafe(|| permit.merge(stranger))).unwrap_err();
+    assert_eq!(message(panic), "merging permits from different semaphore instances");
+    assert_eq!(other.available_permits(), 1, "the other was given back");
+    assert_eq!(permit.num_permits(), 1);
+}
+
+#[test]
+fn permits_split_and_merge() {
+    let semaphore = Semaphore::new(5);
+    let mut permit = semaphore.try_acquire_many(5).unwrap();
+    assert!(permit.split(6).is_none());
+    assert!(permit.split(usize::MAX).is_none());
+    let two = permit.split(2).unwrap();
+    assert_eq!((permit.num_permits(), two.num_permits()), (3, 2));
+    permit.merge(two);
+    assert!(std::ptr::eq(permit.semaphore(), &semaphore));
+    drop(permit);
+    assert_eq!(semaphore.available_permits(), 5);
+}
+
+#[test]
+fn a_smaller_limit_takes_effect_as_permits_come_back() {
+    let semaphore = Arc::new(Semaphore::new(4));
+    let mut held = semaphore.clone().try_acquire_many_owned(3).unwrap();
+    semaphore.set_limit(1);
+    assert_eq!((semaphore.limit(), semaphore.available_permits()), (1, 0));
+    let mut line = line(&semaphore, &[1]);
+    drop(held.split(2));
+    assert!(poll_quietly(&mut line[0]).is_pending(), "both pay the debt");
+    drop(held);
+    assert!(poll_quietly(&mut line[0]).is_ready());
+    assert_eq!(semaphore.available_permits(), 1);
+}
+
+#[test]
+fn a_larger_limit_forgives_the_debt_and_serves_the_line() {
+    let semaphore = Arc::new(Semaphore::new(3));
+    let held = semaphore.clone().try_acquire_many_owned(3).unwrap();
+    let mut line = line(&semaphore, &[1]);
+    semaphore.set_limit(1);
+    semaphore.set_limit(3);
+    assert!(poll_quietly(&mut line[0]).is_pending());
+    semaphore.set_limit(4);
+    assert!(poll_quietly(&mut line[0]).is_ready());
+    drop(held);
+    assert_eq!((semaphore.limit(), semaphore.available_permits()), (4, 4));
+}
+
+#[test]
+fn waits_are_counted_and_timed() {
+    let semaphore = Arc::new(Semaphore::with_wait_times(1));
+    let held = semaphore.try_acquire().unwrap();
+    assert_eq!(semaphore.stats().waits, 0, "nothing is counted without waiting");
+    let mut line = line(&semaphore, &[1, 1]);
+    drop(line.pop());
+    let begun = std::time::Instant::now();
+    while begun.elapsed() < Duration::from_micros(50) {}
+    drop(held);
+    assert!(poll_quietly(&mut line[0]).is_ready());
+    let stats = semaphore.stats();
+    assert_eq!((stats.waits, stats.cancellations, stats.peak_waiters), (2, 1, 2));
+    let times = stats.wait_times.unwrap();
+    assert!(times.longest >= Duration::from_micros(50) && times.longest == times.total);
+    assert_eq!(Semaphore::new(1).stats().wait_times, None);
+}
+
+#[test]
+fn one_place_serves_many_polls() {
+    let semaphore = Arc::new(Semaphore::new(1));
+    let mut polls = PollSemaphore::new(semaphore.clone());
+    let mut cx = Context::from_waker(Waker::noop());
+    let ready = |polled: Poll<Option<OwnedSemaphorePermit>>| match polled {
+        Poll::Ready(Some(permit)) => permit.num_permits(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(ready(polls.poll_acquire(&mut cx)), 1);
+    let held = semaphore.try_acquire().unwrap();
+    assert!(polls.poll_acquire(&mut cx).is_pending());
+    assert!(polls.poll_acquire(&mut cx).is_pending());
+    assert_eq!(semaphore.waiters(), 1);
+    // Another number is another place.
+    let mut behind = semaphore.clone().enqueue_owned(1);
+    assert!(polls.poll_acquire_many(&mut cx, 2).is_pending());
+    polls.add_permits(1);
+    assert!(poll_quietly(&mut behind).is_ready());
+    drop(held);
+    assert_eq!(ready(polls.poll_acquire_many(&mut cx, 2)), 2);
+    drop(polls.clone());
+    polls.close();
+    assert!(matches!(polls.poll_acquire(&mut cx), Poll::Ready(None)));
+    drop(polls.into_inner());
+    assert_eq!(semaphore.waiters(), 0);
+}
+
+#[test]
+fn a_closed_semaphore_refuses_a_place_in_line() {
+    let semaphore = Arc::new(Semaphore::new(0));
+    semaphore.close();
+    let mut place = semaphore.clone().enqueue_owned(1);
+    assert_eq!(semaphore.waiters(), 0);
+    assert!(matches!(poll_quietly(&mut place), Poll::Ready(Err(_))));
+    let ran = pin!(semaphore.run(async { unreachable!("it has no permit") }));
+    assert!(matches!(ran.poll(&mut Context::from_waker(Waker::noop())), Poll::Ready(Err(_))));
+}
+
+#[test]
+fn threads_wait_in_line() {
+    let semaphore = Semaphore::new(0);
+    std::thread::scope(|scope| {
+        let blocked = scope.spawn(|| semaphore.blocking_acquire_many(2).unwrap().num_permits());
+        semaphore.add_permits(2);
+        assert_eq!(blocked.join().unwrap(), 2);
+    });
+    let soon = Duration::from_millis(5);
+    assert!(semaphore.blocking_acquire_timeout(soon).is_ok());
+    let refused = semaphore.blocking_acquire_many_timeout(3, soon).unwrap_err();
+    assert_eq!(refused, AcquireTimeoutError::Elapsed);
+    assert_eq!((semaphore.waiters(), semaphore.available_permits()), (0, 2));
+    let long = semaphore.blocking_acquire_timeout(Duration::MAX);
+    assert!(long.is_ok(), "an endless timeout is none");
+    semaphore.close();
+    let refused = semaphore.blocking_acquire_timeout(soon).unwrap_err();
+    assert_eq!(refused, AcquireTimeoutError::Closed);
+}
+
+#[cfg(feature = "tokio")]
+mod with_tokio {
+    use super::*;
+
+    #[test]
+    fn blocking_inside_a_runtime_panics_as_tokios_does() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let caught = |call: &dyn Fn()| {
+            runtime.block_on(async { message(catch_unwind(AssertUnwindSafe(call)).unwrap_err()) })
+        };
+        let ours = caught(&|| drop(Semaphore::new(1).blocking_acquire()));
+        let theirs = caught(&|| drop(tokio::sync::Semaphore::new(1).blocking_acquire()));
+        assert_eq!(ours, theirs);
+        let may_block = runtime.spawn_blocking(|| {
+            Semaphore::new(1).blocking_acquire().map(|permit| permit.num_permits())
+        });
+        assert_eq!(runtime.block_on(may_block).unwrap(), Ok(1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_timed_wait_leaves_nothing_behind() {
+        let semaphore = Semaphore::new(0);
+        let minute = Duration::from_secs(60);
+        let begun = tokio::time::Instant::now();
+        let refused = semaphore.acquire_timeout(minute).await.unwrap_err();
+        assert_eq!(refused, AcquireTimeoutError::Elapsed);
+        assert_eq!(begun.elapsed(), minute);
+        let refused = semaphore.acquire_deadline(begun).await.unwrap_err();
+        assert_eq!(refused, AcquireTimeoutError::Elapsed);
+        assert_eq!(semaphore.waiters(), 0);
+
+        let (granted, ()) = tokio::join!(semaphore.acquire_timeout(minute), async {
+            semaphore.add_permits(1);
+            // The grant stands even if time has run out before the task is polled again.
+            tokio::time::advance(minute * 2).await;
+        });
+        assert!(granted.is_ok());
+        semaphore.close();
+        let refused = semaphore.acquire_timeout(minute).await.unwrap_err();
+        assert_eq!(refused, AcquireTimeoutError::Closed);
+    }
+
+    /// tokio-rs/tokio#8371: a task whose turn is over must not lose its place to a later one.
+    #[tokio::test]
+    async fn yielding_costs_no_place_in_line() {
+        let semaphore = Arc::new(Semaphore::new(1));
+        while tokio::task::coop::has_budget_remaining() {
+            tokio::task::coop::consume_budget().await;
+            if !tokio::task::coop::has_budget_remaining() {
+                break;
+            }
+        }
+        let mut first = pin!(semaphore.acquire());
+        let polled = std::future::poll_fn(|cx| Poll::Ready(first.as_mut().poll(cx))).await;
+        assert!(polled.is_pending(), "its turn is over");
+        assert_eq!(semaphore.try_acquire().unwrap_err(), TryAcquireError::NoPermits);
+        tokio::task::yield_now().await;
+        assert!(first.await.is_ok());
+        assert_eq!(semaphore.available_permits(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_task_that_always_gets_its_permit_still_yields() {
+        let semaphore = Semaphore::new(1);
+        let other = tokio::spawn(async {});
+        while !other.is_finished() {
+            drop(semaphore.acquire().await);
+        }
+    }
+}
