@@ -33,7 +33,7 @@ pub fn run(
     err: &mut dyn Write,
 ) -> u8 {
     let status = match Options::try_parse_from(arguments) {
-        Ok(options) => ingest(&options).and_then(|summary| report(&options, summary, out)),
+        Ok(options) => ingest(&options).and_then(|summary| report(&options, summary, out, err)),
         Err(error) if !error.use_stderr() => {
             write!(out, "{error}").map(|()| BALANCED).map_err(|error| error.to_string())
         }
@@ -50,13 +50,18 @@ pub fn run(
     })
 }
 
-fn report(options: &Options, summary: Summary, out: &mut dyn Write) -> Result<u8, String> {
-    let printed = if options.json {
-        writeln!(out, "{}", summary.to_json())
-    } else {
-        writeln!(out, "{summary}")
-    };
-    printed.and_then(|()| out.flush()).map_err(|error| format!("the summary: {error}"))?;
+fn report(
+    options: &Options,
+    summary: Summary,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> Result<u8, String> {
+    for line in &summary.malformed {
+        let _ = writeln!(err, "malformed {line}");
+    }
+    let text = if options.json { summary.to_json().to_string() } else { summary.to_string() };
+    let printed = writeln!(out, "{text}").and_then(|()| out.flush());
+    printed.map_err(|error| format!("the summary: {error}"))?;
     match summary.broken {
         Some(error) => Err(format!("the input broke off: {error}")),
         None => Ok(if summary.adds_up() { BALANCED } else { UNBALANCED }),
@@ -65,9 +70,19 @@ fn report(options: &Options, summary: Summary, out: &mut dyn Write) -> Result<u8
 
 fn ingest(options: &Options) -> Result<Summary, String> {
     let raw = input(options)?;
-    let temporary = tempfile::tempdir().map_err(|error| format!("a temporary folder: {error}"))?;
-    let path = options.db.clone().unwrap_or_else(|| temporary.path().join("ingest.db"));
-    let database = store::open(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let (path, _temporary) = match &options.db {
+        Some(path) => (path.clone(), None),
+        None => {
+            let folder = tempfile::tempdir().map_err(|error| format!("a new folder: {error}"))?;
+            (folder.path().join("ingest.db"), Some(folder))
+        }
+    };
+    let database = store::open(&path).map_err(|error| match error {
+        rusqlite::Error::SqlInputError { msg, .. } => {
+            format!("{}: a table has another shape: {msg}", path.display())
+        }
+        error => format!("{}: {error}", path.display()),
+    })?;
     let config = config(options).map_err(|error| error.to_string())?;
 
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -1,10 +1,11 @@
 //! How many users are created at once: with the semaphore, or as the service first had it.
 
 use std::future::Future;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use sluicegate::Semaphore;
+use tokio::time::Instant;
 
 /// Lets so many through at once.
 #[derive(Debug)]
@@ -12,6 +13,7 @@ pub struct Gate {
     kind: Kind,
     waiting: AtomicUsize,
     peak_waiting: AtomicUsize,
+    longest_wait_us: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -37,17 +39,28 @@ impl Gate {
     }
 
     fn new(kind: Kind) -> Self {
-        Self { kind, waiting: AtomicUsize::new(0), peak_waiting: AtomicUsize::new(0) }
+        Self {
+            kind,
+            waiting: AtomicUsize::new(0),
+            peak_waiting: AtomicUsize::new(0),
+            longest_wait_us: AtomicU64::new(0),
+        }
     }
 
     /// Waits for a place and does `work` in it.
     pub async fn pass<F: Future>(&self, work: F) -> F::Output {
         let waiting = Held::new(&self.waiting);
         self.peak_waiting.fetch_max(waiting.now, Ordering::Relaxed);
+        let since = Instant::now();
+        let entered = || {
+            drop(waiting);
+            let waited = since.elapsed().as_micros().try_into().unwrap_or(u64::MAX);
+            self.longest_wait_us.fetch_max(waited, Ordering::Relaxed);
+        };
         match &self.kind {
             Kind::Fair(semaphore) => {
                 let _permit = semaphore.acquire().await.expect("nobody closes it");
-                drop(waiting);
+                entered();
                 work.await
             }
             Kind::BusyWait { active, permits } => {
@@ -55,7 +68,7 @@ impl Gate {
                     tokio::time::sleep(NAP).await;
                 }
                 let _place = Held::new(active);
-                drop(waiting);
+                entered();
                 work.await
             }
         }
@@ -69,6 +82,11 @@ impl Gate {
     /// The most that ever waited at once.
     pub fn peak_waiting(&self) -> usize {
         self.peak_waiting.load(Ordering::Relaxed)
+    }
+
+    /// The longest that anybody waited.
+    pub fn longest_wait(&self) -> Duration {
+        Duration::from_micros(self.longest_wait_us.load(Ordering::Relaxed))
     }
 }
 

@@ -92,7 +92,7 @@ pub async fn run(
     let work = executor.by_key(|event: &Event| event.author.clone()).for_each_stream(
         events,
         |event| pipeline.event(event),
-        |_, outcome| std::future::ready(pipeline.leave(outcome)),
+        async |_, outcome| pipeline.leave(outcome),
     );
     let outcomes = match select(pin!(work), pin!(pipeline.keep_sweeping())).await {
         Either::Left((outcomes, _)) => outcomes,

@@ -47,13 +47,11 @@ impl Sink {
     pub fn give_up(&self, writes: &[Write], why: &impl std::fmt::Display) {
         self.register.lock().unwrap().settled(writes);
         for write in writes {
-            match write.op {
-                Op::User(_) => self.users_failed.fetch_add(1, Ordering::Relaxed),
-                _ => {
-                    self.tally.failed(1, why);
-                    continue;
-                }
-            };
+            if let Op::User(_) = write.op {
+                self.users_failed.fetch_add(1, Ordering::Relaxed);
+            } else {
+                self.tally.failed(1, why);
+            }
         }
     }
 

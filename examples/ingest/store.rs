@@ -143,7 +143,9 @@ pub fn open(path: &Path) -> Result<(Writer, Reader)> {
     let writer = connect(path)?;
     let mode: String = writer.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
     if mode != "wal" {
-        return Err(rusqlite::Error::InvalidPath(path.into()));
+        let cannot_open = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CANTOPEN);
+        let why = "it cannot be put in WAL mode".to_owned();
+        return Err(rusqlite::Error::SqliteFailure(cannot_open, Some(why)));
     }
     writer.execute_batch(SCHEMA)?;
     let reader = connect(path)?;

@@ -33,6 +33,8 @@ pub struct Summary {
     pub users_failed: u64,
     /// Creations of users that wait for a permit, now and at most.
     pub gate_waiting: [usize; 2],
+    /// The longest that one of them waited.
+    pub gate_longest_wait: Duration,
     /// What waits for posts, and what waits for users.
     pub waiting: [map::Stats; 2],
     /// The figures of the batcher.
@@ -64,6 +66,7 @@ impl Summary {
             users_created: sink.users_created(),
             users_failed: sink.users_failed(),
             gate_waiting: [gate.waiting(), gate.peak_waiting()],
+            gate_longest_wait: gate.longest_wait(),
             waiting,
             batcher: batcher.stats(),
             events: outcomes.counts(),
@@ -112,6 +115,7 @@ impl Summary {
         put("users_failed", self.users_failed.into());
         put("gate_waiting", self.gate_waiting[0].into());
         put("gate_peak_waiting", self.gate_waiting[1].into());
+        put("gate_longest_wait_ms", json!(self.gate_longest_wait.as_secs_f64() * 1e3));
         for (name, map) in ["posts", "users"].into_iter().zip(&self.waiting) {
             put(&format!("for_{name}_keys"), map.keys.into());
             put(&format!("for_{name}_items"), map.items.into());
@@ -150,9 +154,6 @@ impl fmt::Display for Summary {
         if let Some(why) = &self.failure {
             writeln!(f, "first failure: {why}")?;
         }
-        for line in &self.malformed {
-            writeln!(f, "malformed {line}")?;
-        }
         if !matches!(self.end, BatchEnd::Exhausted) {
             writeln!(f, "stopped: {}", self.end)?;
         }
@@ -169,7 +170,8 @@ impl fmt::Display for Summary {
         if self.users_failed > 0 {
             write!(f, "{} could not be written, ", self.users_failed)?;
         }
-        writeln!(f, "{waiting} waiting (peak {peak})")?;
+        let longest = self.gate_longest_wait.as_millis();
+        writeln!(f, "{waiting} waiting (peak {peak}), {longest} ms the longest wait")?;
         for (name, map) in ["posts", "users"].into_iter().zip(&self.waiting) {
             let map::Stats { keys, items, peak_keys, peak_items, evicted_keys, .. } = map;
             writeln!(

@@ -6,15 +6,15 @@ use std::path::Path;
 use rusqlite::Connection;
 
 /// By URI: author, `reply_parent`, `reply_root`.
-pub type Posts = BTreeMap<String, (String, Option<String>, Option<String>)>;
+pub(crate) type Posts = BTreeMap<String, (String, Option<String>, Option<String>)>;
 /// By URI: author, subject.
-pub type Children = BTreeMap<String, [String; 2]>;
+pub(crate) type Children = BTreeMap<String, [String; 2]>;
 
 #[derive(Debug, PartialEq, Eq)]
-pub struct Tables {
-    pub users: BTreeSet<String>,
-    pub posts: Posts,
-    pub children: BTreeMap<&'static str, Children>,
+pub(crate) struct Tables {
+    pub(crate) users: BTreeSet<String>,
+    pub(crate) posts: Posts,
+    pub(crate) children: BTreeMap<&'static str, Children>,
 }
 
 impl Default for Tables {
@@ -26,7 +26,7 @@ impl Default for Tables {
 }
 
 impl Tables {
-    pub fn read(path: &Path) -> Self {
+    pub(crate) fn read(path: &Path) -> Self {
         let connection = Connection::open(path).unwrap();
         let mut tables = Self::default();
         let mut users = connection.prepare("SELECT did FROM users").unwrap();

@@ -1,10 +1,8 @@
 //! The pipeline against its sequential reference, from lines to tables.
 
-mod common;
-
-use common::reference::Reference;
-use common::run::{ingest, ingest_into, roomy};
-use common::tables::Tables;
+use super::reference::Reference;
+use super::run::{ingest, ingest_into, roomy};
+use super::tables::Tables;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use sluicegate_examples::ingest::generator::{Generator, Shape};

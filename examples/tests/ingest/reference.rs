@@ -12,15 +12,15 @@ const OF_USERS: [&str; 2] = ["follows", "blocks"];
 
 /// What is there and what waits, after some lines.
 #[derive(Debug, Default)]
-pub struct Reference {
-    pub tables: Tables,
+pub(crate) struct Reference {
+    pub(crate) tables: Tables,
     /// By URI: the table it would go to, and its row.
     waiting: BTreeMap<String, (&'static str, [String; 2])>,
     counts: BTreeMap<&'static str, u64>,
 }
 
 impl Reference {
-    pub fn of<'a>(lines: impl IntoIterator<Item = &'a str>) -> Self {
+    pub(crate) fn of<'a>(lines: impl IntoIterator<Item = &'a str>) -> Self {
         let mut reference = Self::default();
         for line in lines.into_iter().filter(|line| !line.trim().is_empty()) {
             *reference.counts.entry("read").or_default() += 1;
@@ -31,7 +31,7 @@ impl Reference {
         reference
     }
 
-    pub fn count(&self, category: &str) -> u64 {
+    pub(crate) fn count(&self, category: &str) -> u64 {
         match category {
             "waiting" => self.waiting.len() as u64,
             _ => self.counts.get(category).copied().unwrap_or(0),

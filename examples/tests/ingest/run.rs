@@ -12,7 +12,7 @@ use sluicegate_examples::ingest::summary::Summary;
 use tokio::runtime::Runtime;
 
 /// Nothing is displaced, evicted or expired, and batches are small, so that there are many.
-pub fn roomy() -> Config {
+pub(crate) fn roomy() -> Config {
     Config {
         permits: 4,
         busy_wait: false,
@@ -31,18 +31,22 @@ pub fn roomy() -> Config {
 }
 
 /// The lines as an input, with a newline after each.
-pub fn raw(lines: &[String]) -> RawLines {
+pub(crate) fn raw(lines: &[String]) -> RawLines {
     let lines: Vec<_> = lines.iter().map(|line| Ok(format!("{line}\n").into_bytes())).collect();
     Box::new(lines.into_iter())
 }
 
 /// Runs `lines` into the database at `path`.
-pub fn ingest(config: &Config, path: &Path, lines: &[String]) -> Summary {
+pub(crate) fn ingest(config: &Config, path: &Path, lines: &[String]) -> Summary {
     ingest_into(config, store::open(path).unwrap(), lines)
 }
 
 /// The same, with connections that the test has prepared.
-pub fn ingest_into(config: &Config, database: (Writer, Reader), lines: &[String]) -> Summary {
+pub(crate) fn ingest_into(
+    config: &Config,
+    database: (Writer, Reader),
+    lines: &[String],
+) -> Summary {
     let raw = raw(lines);
     Runtime::new().unwrap().block_on(async {
         let run =
