@@ -30,7 +30,7 @@ use super::error::{AcquireError, TryAcquireError};
 use super::line::{Line, Ticket};
 use super::stats::SemaphoreStats;
 use crate::sync::{AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering};
-use crate::wake_list::WakeList;
+use crate::wake_list::{WakeList, unless_unwinding};
 
 /// The most permits that a semaphore can have.
 pub(super) const MAX_PERMITS: usize = usize::MAX >> 3;
@@ -237,7 +237,7 @@ impl State {
         let served = if was_head { self.grant_one(line, 0) } else { Served::default() };
         drop(guard);
         self.wake(served);
-        drop(waker);
+        unless_unwinding(|| drop(waker));
     }
 
     /// Gives back permits that were taken from this semaphore.
@@ -409,7 +409,7 @@ impl State {
         if more {
             self.wake_more(first);
         } else if let Some(waker) = first {
-            waker.wake();
+            unless_unwinding(|| waker.wake());
         }
     }
 
