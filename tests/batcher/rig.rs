@@ -305,7 +305,7 @@ impl Rig {
 
     /// Polls whoever was woken, the driver first, until nobody is.
     pub(crate) fn run(&mut self) {
-        loop {
+        for _ in 0..10_000 {
             let mut polled = false;
             if let Some(driver) = &mut self.driver {
                 match driver.poll_if_woken() {
@@ -321,6 +321,7 @@ impl Rig {
                 return;
             }
         }
+        panic!("it does not come to rest");
     }
 
     fn poll_task(&mut self, number: usize) -> bool {
