@@ -377,7 +377,7 @@ fn poll_through(waiter: &mut Waiter, waker: &Waker) -> (bool, Poll<Acquired>) {
     (panicked, polled.unwrap_or_else(|| waiter.poll_with(waker)))
 }
 
-/// Nobody is granted less for the trap that the waiter was `polled` with last.
+/// The waiter has its permits, whatever the trap did that it was `polled` with last.
 #[track_caller]
 fn assert_trap_served(
     semaphore: &Semaphore,
@@ -385,6 +385,7 @@ fn assert_trap_served(
     trap: &Trap,
     polled: Poll<Acquired>,
 ) {
+    trap.disarm();
     let acquired = match polled {
         Poll::Ready(acquired) => acquired,
         Poll::Pending => {

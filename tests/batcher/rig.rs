@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use sluicegate::Retry;
 use sluicegate::batcher::{Batch, BatchError, Batcher, Driver};
+use tokio::task::coop::{Unconstrained, unconstrained};
 
 use super::reference::{Answer, Call, Figures, Limits, Verdict, Why};
 
@@ -102,14 +103,15 @@ impl Drop for Handling {
     }
 }
 
-type Task = Polled<Pin<Box<dyn Future<Output = Answer>>>>;
+/// Without tokio's budget, which would hold up what nobody but the rig schedules.
+type Task = Polled<Unconstrained<Pin<Box<dyn Future<Output = Answer>>>>>;
 
 /// What a held slot is told.
 type Order = Arc<Mutex<(Option<Option<u32>>, Option<Waker>)>>;
 
 pub(crate) struct Rig {
     batcher: Option<Batcher<Item>>,
-    driver: Option<Polled<tokio::task::coop::Unconstrained<Driver>>>,
+    driver: Option<Polled<Unconstrained<Driver>>>,
     tasks: Vec<Option<Task>>,
     orders: Vec<Option<Order>>,
     scripts: Arc<Mutex<Vec<Arc<Script>>>>,
@@ -157,7 +159,7 @@ impl Rig {
             .unwrap();
         Self {
             batcher: Some(batcher),
-            driver: Some(Polled::new(tokio::task::coop::unconstrained(driver))),
+            driver: Some(Polled::new(unconstrained(driver))),
             tasks: Vec::new(),
             orders: Vec::new(),
             scripts,
@@ -176,7 +178,7 @@ impl Rig {
     }
 
     fn start(&mut self, order: Option<Order>, future: impl Future<Output = Answer> + 'static) {
-        self.tasks.push(Some(Polled::new(Box::pin(future))));
+        self.tasks.push(Some(Polled::new(unconstrained(Box::pin(future)))));
         self.orders.push(order);
         self.poll_task(self.tasks.len() - 1);
     }

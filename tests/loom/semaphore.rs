@@ -154,6 +154,10 @@ impl Trap {
         self.0.armed.store(true, Ordering::Relaxed);
     }
 
+    pub(crate) fn disarm(&self) {
+        self.0.armed.store(false, Ordering::Relaxed);
+    }
+
     pub(crate) fn wakes(&self) -> usize {
         self.0.wakes.load(Ordering::Relaxed)
     }
