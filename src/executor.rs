@@ -66,8 +66,7 @@ use source::{FromIterator, FromStream, Source};
 ///
 /// Inputs start in input order, also those of one key. Woken items are polled in the order in which
 /// they were woken. A run gives way to the other tasks of its thread after a bounded number of
-/// polls, also if its items are always ready; items of which none is ever pending take turns with
-/// woken ones.
+/// polls, also if its items are always ready, and new items take turns with woken ones.
 ///
 /// # Example
 ///
@@ -90,10 +89,10 @@ use source::{FromIterator, FromStream, Source};
 /// # How it is built
 ///
 /// A run is one future. Its items sit in places that are made when first needed and used again,
-/// so that an item costs no allocation beside what its future takes itself. Each place has a waker of
-/// its own, which puts the place's number on a list; a poll of the run takes the whole list under
-/// one lock and polls what is on it, and nothing else. Any runtime will do; only the two time
-/// limits need tokio's.
+/// so that an item costs no allocation beside what its future takes itself. Each place has a waker
+/// of its own, which puts the place's number on a list; a poll of the run takes the whole list
+/// under one lock and polls what is on it, and nothing else. Any runtime will do; only the two
+/// time limits need tokio's.
 #[derive(Debug, Clone)]
 pub struct BatchExecutor {
     limit: usize,
@@ -133,8 +132,8 @@ impl BatchExecutor {
     /// # Returns
     ///
     /// One outcome for each pulled input: as many as there are inputs, unless a
-    /// [`deadline`](BatchExecutorBuilder) stopped the run. Inputs that were not pulled then are still in
-    /// the iterator, for those who lend it ([`Iterator::by_ref`]).
+    /// [`deadline`](BatchExecutorBuilder) stopped the run. Inputs that were not pulled then are
+    /// still in the iterator, for those who lend it ([`Iterator::by_ref`]).
     ///
     /// # Panics
     ///
@@ -278,8 +277,8 @@ impl BatchExecutor {
     /// different keys side by side.
     ///
     /// An item that waits for its key has been pulled, so it counts towards the limit: a hot key
-    /// can fill all the room with items that wait. If `key`, or hashing or comparing a key, panics, that item's
-    /// outcome is the panic and the others go on.
+    /// can fill all the room with items that wait. If `key`, or hashing or comparing a key, panics,
+    /// that item's outcome is the panic and the others go on.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]

@@ -108,8 +108,9 @@ impl<T, E> Settled<T, E> {
     ///
     /// ```
     /// use sluicegate::Settled;
+    /// use std::error::Error;
     ///
-    /// fn first(outcome: Settled<u32, std::fmt::Error>) -> Result<u32, Box<dyn std::error::Error>> {
+    /// fn first(outcome: Settled<u32, std::fmt::Error>) -> Result<u32, Box<dyn Error>> {
     ///     Ok(outcome.into_result()?)
     /// }
     ///

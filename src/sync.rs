@@ -4,12 +4,13 @@
 #[cfg(not(loom))]
 mod real {
     pub(crate) use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-    pub(crate) use parking_lot::Mutex;
+    pub(crate) use parking_lot::{Mutex, MutexGuard};
     pub(crate) use std::thread;
 }
 
 #[cfg(loom)]
 mod modelled {
+    pub(crate) use loom::sync::MutexGuard;
     pub(crate) use loom::sync::atomic::Ordering;
     pub(crate) use loom::thread;
 
@@ -61,7 +62,7 @@ mod modelled {
             Self(loom::sync::Mutex::new(value))
         }
 
-        pub(crate) fn lock(&self) -> loom::sync::MutexGuard<'_, T> {
+        pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
             self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
         }
 

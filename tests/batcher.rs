@@ -87,6 +87,17 @@ impl Log {
 
 type BoxFuture = std::pin::Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
 
+/// Runs a test with the clock paused. Where all wait for each other the clock runs on, to its end.
+fn paused(test: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap();
+    let day = Duration::from_secs(24 * 60 * 60);
+    runtime.block_on(async { tokio::time::timeout(day, test).await }).expect("it hangs");
+}
+
 fn millis(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }

@@ -583,6 +583,30 @@ mod timed {
         assert!(start.elapsed() < MS * 40, "{:?}", start.elapsed());
     }
 
+    /// What is ready when its limit ends counts, also if nobody has said so.
+    #[tokio::test(start_paused = true)]
+    async fn an_item_is_polled_a_last_time_at_its_limit() {
+        let builder = BatchExecutor::builder().limit(2);
+        let start = Instant::now();
+        for executor in [
+            builder.clone().item_timeout(MS * 10).build().unwrap(),
+            builder.deadline(MS * 10).build().unwrap(),
+        ] {
+            let start = Instant::now();
+            let outcomes = executor
+                .all_settled([10, 11], |ms| {
+                    poll_fn(move |_| match start.elapsed() < MS * ms {
+                        true => Poll::Pending,
+                        false => Poll::Ready(Ok::<_, ()>(())),
+                    })
+                })
+                .await;
+            assert_eq!(kinds(&outcomes[..1]), "f");
+            assert!(outcomes[1].is_timed_out() || outcomes[1].is_cancelled());
+        }
+        assert_eq!(start.elapsed(), MS * 20);
+    }
+
     /// Those that settled behind an item that hangs do not pile up, nor do their limits go off.
     #[tokio::test(start_paused = true)]
     async fn one_that_hangs_times_out_among_many_that_pass() {
@@ -623,7 +647,7 @@ mod timed {
         let (executor, mut timed_out) = (executor.unwrap(), 0);
         let summary = executor
             .for_each(
-                0..,
+                0..100_000,
                 async |n| {
                     if n == 0 {
                         pending::<()>().await;

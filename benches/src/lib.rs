@@ -7,35 +7,41 @@
 //! median of the ratios *within* a round.
 //!
 //! ```
-//! use sluicegate_benches::{Table, Workload, timed};
+//! use std::hint::black_box;
+//!
+//! use sluicegate_benches::{Scale, Table, Workload, timed_in_slices};
 //!
 //! let mut table = Table::new("sums");
 //! table.add(
 //!     Workload::new("of 1 to 1,000")
 //!         .at_most(1.0, "the loop")
 //!         .ours(|scale| {
-//!             let times = scale.of(100_000);
-//!             timed(times, || (0..times).for_each(|_| {
-//!                 let n = std::hint::black_box(1_000_u64);
-//!                 std::hint::black_box(n * (n + 1) / 2);
-//!             }))
+//!             timed_in_slices(scale.of(100_000), |times| {
+//!                 for _ in 0..times {
+//!                     let n = black_box(1_000_u64);
+//!                     black_box(n * (n + 1) / 2);
+//!                 }
+//!             })
 //!         })
 //!         .rival("the loop", |scale| {
-//!             let times = scale.of(100_000);
-//!             timed(times, || (0..times).for_each(|_| {
-//!                 std::hint::black_box((1..=std::hint::black_box(1_000_u64)).sum::<u64>());
-//!             }))
+//!             timed_in_slices(scale.of(100_000), |times| {
+//!                 for _ in 0..times {
+//!                     black_box((1..=black_box(1_000_u64)).sum::<u64>());
+//!                 }
+//!             })
 //!         }),
 //! );
-//! println!("{}", table.measure(3, sluicegate_benches::Scale::Quick));
+//! println!("{}", table.measure(3, Scale::Quick));
 //! ```
 
 mod options;
+mod quartiles;
 mod report;
 
 use std::time::{Duration, Instant};
 
 pub use options::Options;
+use quartiles::Quartiles;
 pub use report::Report;
 
 /// How much work a run does: enough to measure, or enough to see that it runs.
@@ -70,6 +76,16 @@ impl Cost {
     pub fn of(ops: u64, elapsed: Duration) -> Self {
         Self { nanos_per_op: elapsed.as_nanos() as f64 / ops as f64 }
     }
+
+    /// The median of several.
+    ///
+    /// # Panics
+    ///
+    /// If there are none.
+    pub fn median(costs: impl IntoIterator<Item = Self>) -> Self {
+        let nanos = costs.into_iter().map(|cost| cost.nanos_per_op).collect();
+        Self { nanos_per_op: Quartiles::of(nanos).median }
+    }
 }
 
 /// Times `work`, which does `ops` operations. What is set up before and dropped after is not in it.
@@ -79,6 +95,19 @@ pub fn timed<T>(ops: u64, work: impl FnOnce() -> T) -> Cost {
     let elapsed = start.elapsed();
     drop(result);
     Cost::of(ops, elapsed)
+}
+
+/// Into how many slices a run on one thread is cut.
+pub const SLICES: u64 = 20;
+
+/// Times `work`, which does as many operations as it is told, slice by slice, `ops` in all; the
+/// cost is that of the median slice.
+///
+/// For work of one thread, all of it alike: a slice is shorter than what the system gives a
+/// neighbour at a time, so that being interrupted costs one slice and not the figure.
+pub fn timed_in_slices<T>(ops: u64, mut work: impl FnMut(u64) -> T) -> Cost {
+    let each = ops.div_ceil(SLICES);
+    Cost::median((0..SLICES).map(|_| timed(each, || work(each))))
 }
 
 type Run = Box<dyn FnMut(Scale) -> Cost>;
@@ -180,8 +209,8 @@ impl Table {
             eprintln!("error: no workload has a name that contains {:?}", options.filters);
             std::process::exit(2);
         }
-        let scale = options.scale;
-        println!("{}", self.measure(options.rounds, scale));
+        eprintln!("measuring {} workloads in {} round(s)", self.workloads.len(), options.rounds);
+        println!("{}", self.measure(options.rounds, options.scale));
     }
 
     /// Measures everything `rounds` times.

@@ -103,7 +103,7 @@ where
         }
         let mut begun = 0;
         loop {
-            match this.shared.next(cx.waker(), C::now()) {
+            match this.shared.next(cx.waker()) {
                 Next::Run(job) => {
                     this.begin(job, cx);
                     begun += 1;

@@ -58,9 +58,10 @@ impl<T> Shared<T> {
         self.locked(|core, wakes| core.push(item, self.clock, wakes))
     }
 
-    pub(crate) fn next(&self, waker: &Waker, now: Instant) -> Next<T> {
+    pub(crate) fn next(&self, waker: &Waker) -> Next<T> {
         let mut waker = Some(waker.clone());
-        self.locked(|core, wakes| core.next(now, &mut waker, wakes))
+        // The clock is read under the lock, so that no window that is over opens after it.
+        self.locked(|core, wakes| core.next(self.now(), &mut waker, wakes))
     }
 
     pub(crate) fn give_back(&self, id: u64, items: Vec<T>) {

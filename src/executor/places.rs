@@ -1,15 +1,17 @@
 //! The places of a run: where an input is from being pulled until it settles.
 //!
 //! ```text
-//!            its key is busy              its key is free
-//!   vacant ──────────────────▶ held ───────────────────────▶ due
-//!     │                         │                            │ ▲
-//!     │  may start at once      │ cancelled                  │ │
-//!     ├─────────────────────────│────────────────────────────│─┘
-//!     │                         │                  first poll│
-//!     ▼                         ▼        settled             ▼
-//!   vacant ◀───────────────────────────────────────────── started
+//!           its key is busy             its key is free
+//!   vacant ─────────────────▶ held ───────────────────────▶ due
+//!     │                        │                             ▲ │
+//!     │   it may start at once │                             │ │ first poll
+//!     └────────────────────────┼─────────────────────────────┘ │
+//!                              │ cancelled                     ▼
+//!   vacant ◀───────────────────┴───────────────────────── started
+//!                                 settled, cancelled
 //! ```
+//!
+//! What is due and has not started is cancelled as what is held.
 //!
 //! A place keeps its box and its waker when it is vacated, so that an item costs no allocation.
 

@@ -235,7 +235,7 @@ where
     /// Stops pulling, and ends every item in hand. The order is not told, so that no held item
     /// starts because the one ahead of it ends.
     fn cancel_all(&mut self) {
-        // With only the sink left to finish, nothing is cut short; and a panic is the better reason.
+        // With only the sink left to finish nothing is cut short, and a panic is the better reason.
         let cut_short = self.source_state != SourceState::Done || self.places.occupied() > 0;
         if cut_short && matches!(self.summary.end, BatchEnd::Exhausted) {
             self.summary.end = BatchEnd::DeadlinePassed;

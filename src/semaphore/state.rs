@@ -1,7 +1,7 @@
 //! The semaphore's core: one word for those who need not wait, one lock for those who do.
 //!
 //! ```text
-//! word:   permits << 2 | SLOW | CLOSED
+//! word:   CLOSED | SLOW | permits
 //!
 //!            release, acquire: one read-modify-write
 //!                 ┌────┐
@@ -25,23 +25,21 @@
 //!   the line.
 
 use core::task::Waker;
-use std::time::Instant;
 
 use super::error::{AcquireError, TryAcquireError};
 use super::line::{Line, Ticket};
 use super::stats::SemaphoreStats;
-use crate::sync::{AtomicU64, AtomicUsize, Mutex, Ordering};
-use crate::wake_list::WakeList;
-
-const CLOSED: usize = 0b01;
-const SLOW: usize = 0b10;
-const SHIFT: u32 = 2;
+use crate::sync::{AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering};
+use crate::wake_list::{WakeList, unless_unwinding};
 
 /// The most permits that a semaphore can have.
 pub(super) const MAX_PERMITS: usize = usize::MAX >> 3;
 
-/// Set in the word by an addition past `MAX_PERMITS`, and by nothing else.
-const OVERFLOW: usize = !(usize::MAX >> 1);
+/// The flags stand above the permits, with a bit of room between: so one comparison with
+/// `MAX_PERMITS` tells of a flag, of an addition that went too far and of a subtraction that wrapped.
+const CLOSED: usize = 1 << (usize::BITS - 1);
+const SLOW: usize = CLOSED >> 1;
+const PERMITS: usize = !(CLOSED | SLOW);
 
 pub(super) struct State {
     word: AtomicUsize,
@@ -51,10 +49,11 @@ pub(super) struct State {
     /// The number of the last ticket that was granted its permits; changes only under the lock.
     served: AtomicU64,
     /// How many of those granted have fetched their permits, or given them up.
-    claimed: AtomicUsize,
+    claimed: AtomicU64,
+    /// How many of those gave them up.
+    declined: AtomicU64,
     /// Made when the first waiter comes, so that a semaphore stays small.
     line: Mutex<Option<Box<Line>>>,
-    times_waits: bool,
 }
 
 /// Whom a step under the lock has served: wakers leave it before they are woken.
@@ -76,44 +75,41 @@ impl State {
     #[cfg(not(loom))]
     pub(super) const fn new(permits: usize) -> Self {
         Self {
-            word: AtomicUsize::new(permits << SHIFT),
+            word: AtomicUsize::new(permits),
             limit: AtomicUsize::new(permits),
             served: AtomicU64::new(0),
-            claimed: AtomicUsize::new(0),
+            claimed: AtomicU64::new(0),
+            declined: AtomicU64::new(0),
             line: Mutex::new(None),
-            times_waits: false,
         }
     }
 
     #[cfg(loom)]
     pub(super) fn new(permits: usize) -> Self {
         Self {
-            word: AtomicUsize::new(permits << SHIFT),
+            word: AtomicUsize::new(permits),
             limit: AtomicUsize::new(permits),
             served: AtomicU64::new(0),
-            claimed: AtomicUsize::new(0),
+            claimed: AtomicU64::new(0),
+            declined: AtomicU64::new(0),
             line: Mutex::new(None),
-            times_waits: false,
         }
     }
 
     pub(super) fn with_wait_times(permits: usize) -> Self {
         let line = Mutex::new(Some(Box::new(Line::with_wait_times())));
-        Self { line, times_waits: true, ..Self::new(permits) }
+        Self { line, ..Self::new(permits) }
     }
 
     pub(super) fn stats(&self) -> SemaphoreStats {
-        self.line.lock().as_deref().map_or_else(SemaphoreStats::default, |line| line.stats)
-    }
-
-    /// The clock, read only if it matters.
-    fn now(&self) -> Option<Instant> {
-        self.times_waits.then(Instant::now)
+        let guard = self.line.lock();
+        let declined = self.declined.load(Ordering::Relaxed);
+        guard.as_deref().map_or_else(SemaphoreStats::default, |line| line.stats(declined))
     }
 
     pub(super) fn available(&self) -> usize {
         let word = self.word.load(Ordering::Acquire);
-        if word & SLOW == 0 { word >> SHIFT } else { 0 }
+        if word & SLOW == 0 { word & PERMITS } else { 0 }
     }
 
     pub(super) fn limit(&self) -> usize {
@@ -125,14 +121,14 @@ impl State {
     }
 
     pub(super) fn waiting(&self) -> usize {
-        self.line.lock().as_deref().map_or(0, Line::waiting)
+        to_usize(self.line.lock().as_deref().map_or(0, Line::waiting))
     }
 
     /// How many were granted their permits and have not claimed them yet.
     pub(super) fn unclaimed(&self) -> usize {
         let guard = self.line.lock();
-        let granted = guard.as_deref().map_or(0, |line| line.granted);
-        granted.saturating_sub(self.claimed.load(Ordering::Relaxed))
+        let granted = guard.as_deref().map_or(0, Line::granted);
+        to_usize(granted.saturating_sub(self.claimed.load(Ordering::Relaxed)))
     }
 
     /// Takes `need` permits if they are free and nobody waits.
@@ -140,17 +136,13 @@ impl State {
     pub(super) fn try_take(&self, need: usize) -> Result<(), TryAcquireError> {
         let mut word = self.word.load(Ordering::Relaxed);
         loop {
-            // In one comparison: with neither flag set the word is the permits alone.
-            if word & (SLOW | CLOSED) != 0 || word >> SHIFT < need {
+            let left = word.wrapping_sub(need);
+            if left > MAX_PERMITS || need > MAX_PERMITS {
                 return Self::refuse(word, need);
             }
             // Acquire: pairs with the Release of every addition to the word.
-            match self.word.compare_exchange_weak(
-                word,
-                word - (need << SHIFT),
-                Ordering::Acquire,
-                Ordering::Relaxed,
-            ) {
+            match self.word.compare_exchange_weak(word, left, Ordering::Acquire, Ordering::Relaxed)
+            {
                 Ok(_) => return Ok(()),
                 Err(actual) => word = actual,
             }
@@ -172,7 +164,6 @@ impl State {
     #[cold]
     pub(super) fn join(&self, need: u32, waker: Waker) -> Result<Joined, AcquireError> {
         // `waker` outlives the guard: arguments are dropped after locals.
-        let now = self.now();
         let mut guard = self.line.lock();
         let mut word = self.word.load(Ordering::Relaxed);
         loop {
@@ -184,8 +175,8 @@ impl State {
             }
             // Releases are not held up by the lock: look again before setting the flag, so that
             // it is never seen while there are permits for everybody.
-            let enough = word >> SHIFT >= need as usize;
-            let next = if enough { word - ((need as usize) << SHIFT) } else { word | SLOW };
+            let enough = word >= need as usize;
+            let next = if enough { word - need as usize } else { word | SLOW };
             match self.word.compare_exchange_weak(word, next, Ordering::Acquire, Ordering::Relaxed)
             {
                 Ok(_) if enough => return Ok(Joined::Taken(waker)),
@@ -193,7 +184,7 @@ impl State {
                 Err(actual) => word = actual,
             }
         }
-        Ok(Joined::Queued(guard.get_or_insert_default().join(need, waker, now)))
+        Ok(Joined::Queued(guard.get_or_insert_default().join(need, waker)))
     }
 
     /// Whether a ticket was granted its permits.
@@ -217,10 +208,9 @@ impl State {
     /// any more.
     #[cold]
     pub(super) fn rewake(&self, ticket: Ticket, fresh: Waker) -> Option<()> {
-        // Wakers outlive the guard: arguments, and what is returned, are dropped after it.
         let mut guard = self.line.lock();
-        let line = guard.as_deref_mut().filter(|line| line.is_waiting(ticket))?;
-        let replaced = line.rewake(ticket, fresh);
+        let waker = guard.as_deref_mut()?.waker(ticket)?;
+        let replaced = core::mem::replace(waker, fresh);
         drop(guard);
         drop(replaced);
         Some(())
@@ -231,42 +221,50 @@ impl State {
     pub(super) fn leave(&self, ticket: Ticket, need: u32) {
         let mut guard = self.line.lock();
         let Some(line) = guard.as_deref_mut() else { return };
-        if !line.is_waiting(ticket) {
-            let served = self.claim(ticket);
-            line.stats.cancellations += u64::from(served && !self.is_closed());
+        let Some((was_head, waker)) = line.leave(ticket) else {
             drop(guard);
-            if served {
+            if self.claim(ticket) {
+                self.declined.fetch_add(1, Ordering::Relaxed);
                 self.release(need as usize);
             }
             return;
-        }
-        let was_head = line.is_head(ticket);
-        let waker = line.leave(ticket);
+        };
         // Whoever stands behind the head may need less than it did.
-        let served = if was_head { self.grant_one(line) } else { Served::default() };
+        let served = if was_head { self.grant_one(line, 0) } else { Served::default() };
         drop(guard);
         self.wake(served);
-        drop(waker);
+        unless_unwinding(|| drop(waker));
     }
 
     /// Gives back permits that were taken from this semaphore.
     #[inline]
     pub(super) fn release(&self, permits: usize) {
+        // Looked at first, because permits that go to the line need not pass through the word.
+        if self.word.load(Ordering::Relaxed) & SLOW != 0 {
+            return self.release_to_line(permits);
+        }
         // Release: pairs with the Acquire of whoever takes them.
-        let added = permits << SHIFT;
-        let before = self.word.fetch_add(added, Ordering::Release);
-        if before.wrapping_add(added) & (SLOW | OVERFLOW) != 0 {
-            self.release_slow(permits, before);
+        let before = self.word.fetch_add(permits, Ordering::Release);
+        if before.wrapping_add(permits) > MAX_PERMITS {
+            self.added(permits, before);
+        }
+    }
+
+    /// Looks after an addition that met a flag, or went too far.
+    #[cold]
+    fn added(&self, permits: usize, before: usize) {
+        if (before & PERMITS) + permits > MAX_PERMITS {
+            self.word.fetch_sub(permits, Ordering::Relaxed);
+            overflow(permits);
+        }
+        if before & SLOW != 0 {
+            self.release_to_line(0);
         }
     }
 
     #[cold]
-    fn release_slow(&self, permits: usize, before: usize) {
-        if (before >> SHIFT) + permits > MAX_PERMITS {
-            self.word.fetch_sub(permits << SHIFT, Ordering::Relaxed);
-            overflow(permits);
-        }
-        self.serve();
+    fn release_to_line(&self, permits: usize) {
+        self.give(self.line.lock(), permits, 0);
     }
 
     /// Adds permits that were never taken.
@@ -275,27 +273,25 @@ impl State {
     ///
     /// If there would be more than `MAX_PERMITS`; none is added then.
     pub(super) fn add(&self, permits: usize) {
-        let mut guard = self.line.lock();
-        let mut word = self.word.load(Ordering::Relaxed);
-        loop {
-            // Saturating: a release that overflows is in the word until it is undone.
-            if permits > MAX_PERMITS.saturating_sub(word >> SHIFT) {
-                overflow(permits);
-            }
-            match self.word.compare_exchange_weak(
-                word,
-                word + (permits << SHIFT),
-                Ordering::Release,
-                Ordering::Relaxed,
-            ) {
-                Ok(_) => break,
-                Err(actual) => word = actual,
-            }
+        self.give(self.line.lock(), permits, permits);
+    }
+
+    /// Gives permits to those who wait, and what is left to the word; raises the limit by how many
+    /// of them are `new`.
+    fn give(&self, mut guard: MutexGuard<'_, Option<Box<Line>>>, permits: usize, new: usize) {
+        let word = self.word.load(Ordering::Relaxed);
+        if permits > MAX_PERMITS.saturating_sub(word & PERMITS) {
+            drop(guard);
+            overflow(permits);
         }
-        self.limit.fetch_add(permits, Ordering::Relaxed);
-        let served = guard.as_deref_mut().map(|line| self.grant_one(line));
+        self.limit.fetch_add(new, Ordering::Relaxed);
+        let Some(line) = guard.as_deref_mut().filter(|_| word & SLOW != 0) else {
+            self.word.fetch_add(permits, Ordering::Release);
+            return;
+        };
+        let served = self.grant_one(line, permits);
         drop(guard);
-        self.wake(served.unwrap_or_default());
+        self.wake(served);
     }
 
     /// Takes up to `permits` free ones out of circulation, and says how many.
@@ -303,14 +299,14 @@ impl State {
         let _guard = self.line.lock();
         let mut word = self.word.load(Ordering::Relaxed);
         loop {
-            let free = if word & SLOW == 0 { word >> SHIFT } else { 0 };
+            let free = if word & SLOW == 0 { word & PERMITS } else { 0 };
             let taken = free.min(permits);
             if taken == 0 {
                 return 0;
             }
             match self.word.compare_exchange_weak(
                 word,
-                word - (taken << SHIFT),
+                word - taken,
                 Ordering::Acquire,
                 Ordering::Relaxed,
             ) {
@@ -332,7 +328,7 @@ impl State {
         self.limit.store(limit.saturating_sub(permits), Ordering::Relaxed);
         let Some(line) = guard.as_deref_mut() else { return };
         line.debt = line.debt.saturating_sub(permits.saturating_sub(limit));
-        let served = self.grant_one(line);
+        let served = self.grant_one(line, 0);
         drop(guard);
         self.wake(served);
     }
@@ -346,11 +342,11 @@ impl State {
             let excess = limit - permits;
             let mut word = self.word.load(Ordering::Relaxed);
             loop {
-                let taken = excess.min(word >> SHIFT);
+                let taken = excess.min(word & PERMITS);
                 let owes = if taken < excess { SLOW } else { 0 };
                 match self.word.compare_exchange_weak(
                     word,
-                    (word - (taken << SHIFT)) | owes,
+                    (word - taken) | owes,
                     Ordering::Acquire,
                     Ordering::Relaxed,
                 ) {
@@ -366,11 +362,7 @@ impl State {
         let lacking = permits - limit;
         let forgiven = lacking.min(line.debt);
         line.debt -= forgiven;
-        self.word.fetch_add((lacking - forgiven) << SHIFT, Ordering::Release);
-        self.limit.fetch_add(lacking, Ordering::Relaxed);
-        let served = self.grant_one(line);
-        drop(guard);
-        self.wake(served);
+        self.give(guard, lacking - forgiven, lacking);
     }
 
     /// Fails everybody who waits and everybody who comes later.
@@ -387,7 +379,7 @@ impl State {
                     break;
                 }
             }
-            let done = line.head_need().is_none();
+            let done = line.waiting() == 0;
             if done && line.is_idle() {
                 self.word.fetch_and(!SLOW, Ordering::Relaxed);
             }
@@ -400,19 +392,11 @@ impl State {
         wakers.finish();
     }
 
-    #[cold]
-    fn serve(&self) {
-        let mut guard = self.line.lock();
-        let served = guard.as_deref_mut().map_or_else(Served::default, |line| self.grant_one(line));
-        drop(guard);
-        self.wake(served);
-    }
-
     /// With the lock held: serves the head of the line alone. Mostly that is all there is to do,
     /// and it wants no list of wakers.
-    fn grant_one(&self, line: &mut Line) -> Served {
+    fn grant_one(&self, line: &mut Line, returned: usize) -> Served {
         let mut first = None;
-        let more = self.grant(line, 1, |waker| first = Some(waker));
+        let more = self.grant(line, returned, 1, |waker| first = Some(waker));
         Served { first, more }
     }
 
@@ -421,7 +405,7 @@ impl State {
         if more {
             self.wake_more(first);
         } else if let Some(waker) = first {
-            waker.wake();
+            unless_unwinding(|| waker.wake());
         }
     }
 
@@ -437,52 +421,58 @@ impl State {
             }
             let mut guard = self.line.lock();
             more = guard.as_deref_mut().is_some_and(|line| {
-                self.grant(line, WakeList::CAPACITY, |waker| wakers.push(waker))
+                self.grant(line, 0, WakeList::CAPACITY, |waker| wakers.push(waker))
             });
         }
     }
 
     /// With the lock held: pays debt, then serves the line from its head, `room` of them at the
-    /// most, and says whether there are more who can be served.
-    fn grant(&self, line: &mut Line, room: usize, mut served: impl FnMut(Waker)) -> bool {
+    /// most, out of the word and the permits that are being `returned`; what is left of both stays
+    /// in the word. Says whether there are more who can be served.
+    ///
+    /// Nothing is returned unless `SLOW` is set.
+    fn grant(
+        &self,
+        line: &mut Line,
+        returned: usize,
+        room: usize,
+        mut served: impl FnMut(Waker),
+    ) -> bool {
         // Acquire: what was written before a release happens before what the granted one does.
         let word = self.word.load(Ordering::Acquire);
         if word & SLOW == 0 {
             return false;
         }
-        let mut left = word >> SHIFT;
+        let mut left = (word & PERMITS) + returned;
         let paid = left.min(line.debt);
         line.debt -= paid;
         left -= paid;
         let mut more = false;
         if word & CLOSED == 0 && line.debt == 0 {
-            let now = self.now();
-            let mut granted = 0;
-            let mut last = None;
-            while let Some(need) = line.head_need().filter(|&need| need <= left) {
-                more = granted == room;
-                if more {
-                    break;
-                }
-                let Some((number, waker)) = line.grant_head(now) else { break };
-                left -= need;
-                granted += 1;
-                last = Some(number);
+            let mut last = 0;
+            for _ in 0..room {
+                let Some((number, waker)) = line.serve_head(&mut left) else { break };
+                last = number;
                 served(waker);
             }
-            if let Some(number) = last {
-                self.served.store(number, Ordering::Release);
+            more = line.can_serve(left);
+            if last != 0 {
+                self.served.store(last, Ordering::Release);
             }
         }
-        // The word may have grown meanwhile: take the difference out, and the flag in the same
-        // step. Whoever added to it waits for the lock and looks again.
-        let spent = (word & !(SLOW | CLOSED)) - (left << SHIFT);
+        // The word may have grown meanwhile: change it by the difference, and clear the flag in
+        // the same step. Whoever added to it waits for the lock and looks again.
         let idle = if line.is_idle() { SLOW } else { 0 };
-        if spent | idle != 0 {
-            self.word.fetch_sub(spent | idle, Ordering::Relaxed);
+        let change = left.wrapping_sub(word & PERMITS).wrapping_sub(idle);
+        if change != 0 {
+            self.word.fetch_add(change, Ordering::Release);
         }
         more
     }
+}
+
+fn to_usize(count: u64) -> usize {
+    usize::try_from(count).unwrap_or(usize::MAX)
 }
 
 #[cold]

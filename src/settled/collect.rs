@@ -138,7 +138,8 @@ impl<T, E> Settled<T, E> {
     /// let all = Settled::<_, &str>::all_fulfilled([Settled::Fulfilled(1), Settled::Fulfilled(2)]);
     /// assert_eq!(all.unwrap(), [1, 2]);
     ///
-    /// let error = Settled::all_fulfilled([Settled::Fulfilled(1), Settled::Rejected("no")]).unwrap_err();
+    /// let mixed = [Settled::Fulfilled(1), Settled::Rejected("no")];
+    /// let error = Settled::all_fulfilled(mixed).unwrap_err();
     /// assert_eq!(error.to_string(), "1 of 2 items failed, item 1 first: rejected: no");
     /// assert_eq!(error.into_outcomes().len(), 2);
     /// ```

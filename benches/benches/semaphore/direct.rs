@@ -1,13 +1,14 @@
 //! Without a runtime: the price of the operations themselves.
 
 use std::future::Future;
+use std::ops::RangeInclusive;
 use std::pin::{Pin, pin};
 use std::sync::Barrier;
 use std::task::{Context, Poll, Waker};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use sluicegate_benches::{Cost, Scale, timed};
+use sluicegate_benches::{Cost, SLICES, Scale, timed, timed_in_slices};
 
 use crate::contenders::{AddPermits, Contender};
 
@@ -21,7 +22,7 @@ struct Alone<S>(S);
 pub(crate) fn try_acquire<S: Contender>(scale: Scale) -> Cost {
     let ops = scale.of(400_000);
     let semaphore = Box::new(Alone(S::new(PLENTY)));
-    timed(ops, || {
+    timed_in_slices(ops, |ops| {
         for _ in 0..ops {
             let permit = semaphore.0.try_acquire();
             assert!(permit.is_some());
@@ -33,21 +34,25 @@ pub(crate) fn try_acquire<S: Contender>(scale: Scale) -> Cost {
 pub(crate) fn acquire<S: Contender>(scale: Scale) -> Cost {
     let ops = scale.of(400_000);
     let semaphore = Box::new(Alone(S::new(PLENTY)));
-    timed(ops, || at_once(acquire_often(&semaphore.0, ops)))
+    timed_in_slices(ops, |ops| at_once(acquire_often(&semaphore.0, ops)))
 }
 
 /// The same in a task, whose budget for co-operation some of them draw on.
 pub(crate) fn acquire_in_task<S: Contender>(scale: Scale) -> Cost {
-    let ops = scale.of(200_000);
+    let ops = scale.of(400_000).div_ceil(SLICES);
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(async {
         let task = tokio::spawn(async move {
             let semaphore = Box::new(Alone(S::new(PLENTY)));
-            let start = Instant::now();
-            acquire_often(&semaphore.0, ops).await;
-            start.elapsed()
+            let mut slices = Vec::new();
+            for _ in 0..SLICES {
+                let start = Instant::now();
+                acquire_often(&semaphore.0, ops).await;
+                slices.push(Cost::of(ops, start.elapsed()));
+            }
+            Cost::median(slices)
         });
-        Cost::of(ops, task.await.unwrap())
+        task.await.unwrap()
     })
 }
 
@@ -58,7 +63,7 @@ async fn acquire_often<S: Contender>(semaphore: &S, times: u64) {
 }
 
 pub(crate) fn two_threads<S: Contender>(scale: Scale) -> Cost {
-    let each = scale.of(100_000);
+    let each = scale.of(400_000);
     let semaphore = Box::new(Alone(S::new(PLENTY)));
     let barrier = Barrier::new(2);
     let work = || {
@@ -79,70 +84,73 @@ pub(crate) fn hand_over<S: Contender>(scale: Scale) -> Cost {
     let ops = scale.of(100_000);
     let semaphore = Box::new(Alone(S::new(1)));
     let cx = &mut Context::from_waker(Waker::noop());
-    let mut held = at_once(semaphore.0.acquire());
-    timed(ops, || {
+    let mut held = Some(at_once(semaphore.0.acquire()));
+    timed_in_slices(ops, |ops| {
         for _ in 0..ops {
             let mut next = pin!(semaphore.0.acquire());
             assert!(next.as_mut().poll(cx).is_pending());
-            drop(held);
-            held = ready(next.as_mut().poll(cx));
+            held = None;
+            held = Some(ready(next.as_mut().poll(cx)));
         }
-        held
     })
 }
 
-/// This many in line, as many permits released at once, and everybody takes theirs.
+/// So many in line, as many permits released at once; everybody takes theirs and is gone.
 ///
 /// The release alone would say little: some do all the work in it, others leave it to those who
 /// wait.
 pub(crate) fn mass_release<S: AddPermits>(waiters: usize, scale: Scale) -> Cost {
-    let times = scale.of(1_000_000).div_ceil(waiters as u64).min(100);
     let semaphore = Box::new(Alone(S::new(0)));
     let semaphore = &semaphore.0;
     let mut line = Line::new(waiters);
     let mut permits = Vec::with_capacity(waiters);
     let cx = &mut Context::from_waker(Waker::noop());
-    let mut elapsed = Duration::ZERO;
-    // The first time makes room for so many, in those that keep it.
-    for time in 0..=times {
-        line.join(|| semaphore.acquire());
-        let start = Instant::now();
-        semaphore.add_permits(waiters);
-        for place in &mut line.places {
-            let waiter = place.as_mut().as_pin_mut().unwrap();
-            permits.push(ready(waiter.poll(cx)));
-        }
-        if time > 0 {
-            elapsed += start.elapsed();
-        }
-        permits.drain(..).for_each(S::forget);
-        line.clear();
-    }
-    Cost::of(times * waiters as u64, elapsed)
+    Cost::median(
+        timings(waiters, scale)
+            .map(|_| {
+                line.join(|| semaphore.acquire());
+                let cost = timed(waiters as u64, || {
+                    semaphore.add_permits(waiters);
+                    for place in &mut line.places {
+                        permits.push(ready(place.as_mut().as_pin_mut().unwrap().poll(cx)));
+                        place.set(None);
+                    }
+                });
+                permits.drain(..).for_each(S::forget);
+                cost
+            })
+            .skip(1),
+    )
 }
 
-/// This many in line, who all give up, in no order.
+/// So many in line, who all give up, in no order.
 pub(crate) fn cancel<S: Contender>(waiters: usize, scale: Scale) -> Cost {
-    let times = scale.of(200_000).div_ceil(waiters as u64);
     let semaphore = Box::new(Alone(S::new(1)));
     let semaphore = &semaphore.0;
+    let held = at_once(semaphore.acquire());
     let mut line = Line::new(waiters);
     let order = scattered(waiters);
-    let held = at_once(semaphore.acquire());
-    let mut elapsed = Duration::ZERO;
-    for time in 0..=times {
-        line.join(|| semaphore.acquire());
-        let start = Instant::now();
-        for &place in &order {
-            line.places[place].set(None);
-        }
-        if time > 0 {
-            elapsed += start.elapsed();
-        }
-    }
+    let cost = Cost::median(
+        timings(waiters, scale)
+            .map(|_| {
+                line.join(|| semaphore.acquire());
+                timed(waiters as u64, || {
+                    for &place in &order {
+                        line.places[place].set(None);
+                    }
+                })
+            })
+            .skip(1),
+    );
     drop(held);
     assert!(semaphore.try_acquire().is_some());
-    Cost::of(times * waiters as u64, elapsed)
+    cost
+}
+
+/// One for each line to be made, and one more: the first finds nothing to use again, in memory
+/// never touched before, and is to be skipped.
+fn timings(waiters: usize, scale: Scale) -> RangeInclusive<u64> {
+    0..=scale.of(200_000).div_ceil(waiters as u64)
 }
 
 /// Futures in boxes, as a runtime has them; the boxes are made before anything is measured.
@@ -161,12 +169,6 @@ impl<F: Future> Line<F> {
         for place in &mut self.places {
             place.set(Some(acquire()));
             assert!(place.as_mut().as_pin_mut().unwrap().poll(cx).is_pending());
-        }
-    }
-
-    fn clear(&mut self) {
-        for place in &mut self.places {
-            place.set(None);
         }
     }
 }
