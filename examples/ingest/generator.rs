@@ -72,8 +72,10 @@ const RECENT: usize = 30;
 const DELETABLE: usize = 256;
 /// Busy authors, each half as busy as the one before; the first writes 2 % of all events.
 const BUSY: u64 = 10;
-/// One post in so many is hot.
+/// One post in so many is hot, from so many posts after it on: by then it is sure to be there, also
+/// in a pipeline where its author is still waiting to be created.
 const HOT_EVERY: u64 = 200;
+const HOT_AFTER: u64 = 300;
 /// Records and users numbered from here on never come.
 const STRANGERS: u64 = 1 << 40;
 
@@ -213,7 +215,10 @@ impl Generator {
             // All of a sudden, everybody likes a post from before the stream.
             10..15 => STRANGERS + self.now / 5_000 * 5_000,
             15..25 => self.posts + self.random.random_range(0..self.shape.early_by),
-            25..45 => self.posts.saturating_sub(1) / HOT_EVERY * HOT_EVERY,
+            25..45 => match self.posts.checked_sub(HOT_AFTER) {
+                Some(post) => post / HOT_EVERY * HOT_EVERY,
+                None => stranger,
+            },
             _ => {
                 let ago = 30.0 * (1.0 / self.random.random_range(0.000_1..1.0f64) - 1.0);
                 self.posts.checked_sub(1 + ago as u64).unwrap_or(stranger)
