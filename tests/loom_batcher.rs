@@ -112,8 +112,8 @@ fn the_end_of_the_window_against_the_send_that_fills_the_batch() {
     });
 }
 
-/// Guard: an item is refused in the step that would have accepted it. Taken out, an item is
-/// accepted after the driver is done.
+/// Guard: an item is refused in the step that would have accepted it. Taken out, an item gets into
+/// a batch that nobody closes any more, or comes when the driver is done.
 #[test]
 fn a_send_against_a_shutdown() {
     loom::model(|| {

@@ -208,10 +208,9 @@ impl State {
     /// any more.
     #[cold]
     pub(super) fn rewake(&self, ticket: Ticket, fresh: Waker) -> Option<()> {
-        // Wakers outlive the guard: arguments, and what is returned, are dropped after it.
         let mut guard = self.line.lock();
-        let line = guard.as_deref_mut().filter(|line| line.is_waiting(ticket))?;
-        let replaced = line.rewake(ticket, fresh);
+        let waker = guard.as_deref_mut()?.waker(ticket)?;
+        let replaced = core::mem::replace(waker, fresh);
         drop(guard);
         drop(replaced);
         Some(())
@@ -222,17 +221,14 @@ impl State {
     pub(super) fn leave(&self, ticket: Ticket, need: u32) {
         let mut guard = self.line.lock();
         let Some(line) = guard.as_deref_mut() else { return };
-        if !line.is_waiting(ticket) {
-            let served = self.claim(ticket);
+        let Some((was_head, waker)) = line.leave(ticket) else {
             drop(guard);
-            if served {
+            if self.claim(ticket) {
                 self.declined.fetch_add(1, Ordering::Relaxed);
                 self.release(need as usize);
             }
             return;
-        }
-        let was_head = line.is_head(ticket);
-        let waker = line.leave(ticket);
+        };
         // Whoever stands behind the head may need less than it did.
         let served = if was_head { self.grant_one(line, 0) } else { Served::default() };
         drop(guard);
