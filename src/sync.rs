@@ -11,8 +11,47 @@ mod real {
 #[cfg(loom)]
 mod modelled {
     pub(crate) use loom::sync::MutexGuard;
-    pub(crate) use loom::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+    pub(crate) use loom::sync::atomic::Ordering;
     pub(crate) use loom::thread;
+
+    /// `loom`'s atomics, with loads that can be raced with.
+    ///
+    /// When a thread writes, `loom` looks for a race with the last access alone. If that was a
+    /// load of its own, as before a compare-exchange, it hides the load of another thread before
+    /// it, and interleavings are left out (tokio-rs/loom#166, #392). So each load first touches a
+    /// probe, in a way that is a race with other loads and orders nothing.
+    macro_rules! atomic {
+        ($name:ident, $value:ty) => {
+            #[derive(Debug)]
+            pub(crate) struct $name {
+                value: loom::sync::atomic::$name,
+                probe: loom::sync::atomic::AtomicBool,
+            }
+
+            impl $name {
+                pub(crate) fn new(value: $value) -> Self {
+                    let value = loom::sync::atomic::$name::new(value);
+                    Self { value, probe: loom::sync::atomic::AtomicBool::new(false) }
+                }
+
+                pub(crate) fn load(&self, order: Ordering) -> $value {
+                    self.probe.swap(true, Ordering::Relaxed);
+                    self.value.load(order)
+                }
+            }
+
+            impl core::ops::Deref for $name {
+                type Target = loom::sync::atomic::$name;
+
+                fn deref(&self) -> &Self::Target {
+                    &self.value
+                }
+            }
+        };
+    }
+
+    atomic!(AtomicU64, u64);
+    atomic!(AtomicUsize, usize);
 
     /// `loom`'s mutex with `parking_lot`'s signatures: a lock is never poisoned.
     #[derive(Debug)]

@@ -132,8 +132,7 @@ fn clearing_the_flag_against_release_and_acquire() {
 
 /// 9. Two releases at once, which only together are enough.
 ///
-/// Fails if a release is a load and a store, and if `grant` goes by what the release saw rather
-/// than by the word.
+/// Fails if a release is a load and a store.
 #[test]
 fn two_releases_serve_one() {
     exhaustive(|| {
@@ -227,6 +226,23 @@ fn overflowing_release_against_overflowing_add() {
     });
 }
 
+/// 16. A release and an addition, and room for one of them.
+///
+/// Fails if `add_permits` looks for room in another step than it adds in.
+#[test]
+fn release_against_add_with_room_for_one() {
+    exhaustive(|| {
+        let semaphore = Arc::new(Semaphore::new(Semaphore::MAX_PERMITS));
+        let permit = take(&semaphore, 1);
+
+        let add = elsewhere(&semaphore, |semaphore| overflows(|| semaphore.add_permits(1)));
+        let refused = overflows(|| drop(permit));
+
+        assert!(add.join().unwrap() != refused, "one has room, and one has not");
+        assert_eq!(semaphore.available_permits(), Semaphore::MAX_PERMITS);
+    });
+}
+
 /// 16. Somebody takes a permit, and so makes room or comes too late.
 ///
 /// Fails if the release is not undone.
@@ -239,9 +255,9 @@ fn overflowing_release_against_acquire() {
         let refused = overflows(|| drop(extra));
         let taken = taking.join().unwrap();
 
+        taken.forget();
         let lost = usize::from(refused);
         assert_eq!(semaphore.available_permits(), Semaphore::MAX_PERMITS - lost);
-        taken.forget();
     });
 }
 

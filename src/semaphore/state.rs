@@ -253,12 +253,16 @@ impl State {
     /// Looks after an addition that met a flag, or went too far.
     #[cold]
     fn added(&self, permits: usize, before: usize) {
+        self.undo_overflow(permits, before);
+        if before & SLOW != 0 {
+            self.release_to_line(0);
+        }
+    }
+
+    fn undo_overflow(&self, permits: usize, before: usize) {
         if (before & PERMITS) + permits > MAX_PERMITS {
             self.word.fetch_sub(permits, Ordering::Relaxed);
             overflow(permits);
-        }
-        if before & SLOW != 0 {
-            self.release_to_line(0);
         }
     }
 
@@ -284,11 +288,14 @@ impl State {
             drop(guard);
             overflow(permits);
         }
-        self.limit.fetch_add(new, Ordering::Relaxed);
         let Some(line) = guard.as_deref_mut().filter(|_| word & SLOW != 0) else {
-            self.word.fetch_add(permits, Ordering::Release);
+            let before = self.word.fetch_add(permits, Ordering::Release);
+            // A release, which takes no lock, may have been quicker.
+            self.undo_overflow(permits, before);
+            self.limit.fetch_add(new, Ordering::Relaxed);
             return;
         };
+        self.limit.fetch_add(new, Ordering::Relaxed);
         let served = self.grant_one(line, permits);
         drop(guard);
         self.wake(served);
