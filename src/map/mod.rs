@@ -1,25 +1,32 @@
 //! Arrays of items under keys, with a bound on everything: [`BoundedArrayMap`] for one owner,
 //! [`SharedBoundedArrayMap`] for many.
 
-mod arrivals;
+mod admit;
 mod bounded;
 mod builder;
+mod checkout;
 mod contents;
-mod handle;
+mod heaviest;
 mod index;
 mod items;
 mod iter;
+mod keys;
+mod leave;
+mod line;
 mod outcome;
-mod recency;
+mod removal;
 mod shared;
 mod slab;
 mod stats;
+mod tickets;
 
 pub use bounded::BoundedArrayMap;
-pub use builder::{Builder, FullKey, FullMap};
+pub use builder::{Builder, FullKey, FullMap, PerKey, Total};
+pub use checkout::{Checkout, SharedCheckout};
 pub use index::NoIndex;
 pub use items::Items;
 pub use iter::{Array, ArrayIter, IntoIter, Iter, IterLru};
 pub use outcome::{Expired, Pushed, RejectReason};
+pub use removal::Shrunk;
 pub use shared::SharedBoundedArrayMap;
 pub use stats::Stats;

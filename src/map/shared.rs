@@ -3,9 +3,12 @@
 use core::borrow::Borrow;
 use core::fmt;
 use core::hash::Hash;
+use core::marker::PhantomData;
 use std::time::Instant;
 
+use super::admit::{Arrival, hand_over};
 use super::bounded::BoundedArrayMap;
+use super::builder::{PerKey, Weigher};
 use super::contents::Contents;
 use super::index::NoIndex;
 use super::items::Items;
@@ -56,8 +59,10 @@ use crate::sync::Mutex;
 ///
 /// Of a mutex around the state machine of the plain map. As every step of that returns what
 /// leaves, no value can be dropped before the lock is released.
-pub struct SharedBoundedArrayMap<K, V, Id = NoIndex> {
-    contents: Mutex<Contents<K, V, Id>>,
+pub struct SharedBoundedArrayMap<K, V, Id = NoIndex, L = PerKey> {
+    pub(super) contents: Mutex<Contents<K, V, Id>>,
+    weigher: Weigher<K, V>,
+    of: PhantomData<fn() -> L>,
 }
 
 impl<K: Hash + Eq, V> SharedBoundedArrayMap<K, V> {
@@ -92,8 +97,8 @@ impl<K: Hash + Eq, V, Id> SharedBoundedArrayMap<K, V, Id> {
         let (pushed, _spare) = {
             let mut contents = self.contents.lock();
             let now = now.or_else(|| contents.now());
-            let survey = contents.survey(&key);
-            contents.push(survey, key, value, None, now)
+            let survey = contents.survey(&key, 0);
+            contents.push_one(survey, Arrival { key, value, id: None, now })
         };
         pushed
     }
@@ -128,10 +133,67 @@ impl<K: Hash + Eq, V, Id> SharedBoundedArrayMap<K, V, Id> {
         let (pushed, _spare) = {
             let mut contents = self.contents.lock();
             let now = now.or_else(|| contents.now());
-            let survey = contents.survey_unique(&key, &id);
-            contents.push(survey, key, value, Some(id), now)
+            let survey = contents.survey_unique(&key, &id, 0);
+            contents.push_one(survey, Arrival { key, value, id: Some(id), now })
         };
         pushed
+    }
+}
+
+impl<K: Hash + Eq, V, Id, L> SharedBoundedArrayMap<K, V, Id, L> {
+    /// As [`BoundedArrayMap::push_with`]. The weigher and `sink` run without the lock.
+    pub fn push_with(&self, key: K, value: V, sink: impl FnMut(Pushed<K, V, Id>)) -> bool {
+        self.push_with_arrived(None, key, value, sink)
+    }
+
+    /// As [`BoundedArrayMap::push_with_at`]; of the order of arrival holds what
+    /// [`push_at`](SharedBoundedArrayMap::push_at) says.
+    pub fn push_with_at(
+        &self,
+        now: Instant,
+        key: K,
+        value: V,
+        sink: impl FnMut(Pushed<K, V, Id>),
+    ) -> bool {
+        self.push_with_arrived(Some(now), key, value, sink)
+    }
+
+    fn push_with_arrived(
+        &self,
+        now: Option<Instant>,
+        key: K,
+        value: V,
+        sink: impl FnMut(Pushed<K, V, Id>),
+    ) -> bool {
+        let weight = self.weigher.weigh(&key, &value);
+        let (outcomes, _spare) = {
+            let mut contents = self.contents.lock();
+            let now = now.or_else(|| contents.now());
+            let survey = contents.survey(&key, weight);
+            contents.push_many(survey, Arrival { key, value, id: None, now })
+        };
+        hand_over(outcomes, sink)
+    }
+
+    /// As [`BoundedArrayMap::push_unique_with`]. The weigher and `sink` run without the lock.
+    pub fn push_unique_with(
+        &self,
+        key: K,
+        id: Id,
+        value: V,
+        sink: impl FnMut(Pushed<K, V, Id>),
+    ) -> bool
+    where
+        Id: Hash + Eq,
+    {
+        let weight = self.weigher.weigh(&key, &value);
+        let (outcomes, _spare) = {
+            let mut contents = self.contents.lock();
+            let now = contents.now();
+            let survey = contents.survey_unique(&key, &id, weight);
+            contents.push_many(survey, Arrival { key, value, id: Some(id), now })
+        };
+        hand_over(outcomes, sink)
     }
 
     /// As [`BoundedArrayMap::cancel`].
@@ -141,13 +203,13 @@ impl<K: Hash + Eq, V, Id> SharedBoundedArrayMap<K, V, Id> {
         Id: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        let (key, entry) = {
+        let gone = {
             let mut contents = self.contents.lock();
-            let item = contents.find_id(id)?;
-            let key = contents.key_to_hand_back(item);
-            contents.cancel(item, key)
+            let ticket = contents.find_free_id(id)?;
+            let key = contents.key_to_hand_back(ticket);
+            contents.cancel(ticket, key)
         };
-        Some((key, entry.value))
+        gone.map(|gone| (gone.key, gone.value))
     }
 
     /// As [`BoundedArrayMap::contains_id`]: true of the moment at which the lock was had.
@@ -167,7 +229,7 @@ impl<K: Hash + Eq, V, Id> SharedBoundedArrayMap<K, V, Id> {
     {
         let taken = {
             let mut contents = self.contents.lock();
-            contents.find(key).map(|slot| contents.take(slot))
+            contents.find_free(key).map(|slot| contents.take(slot))
         };
         taken.map_or_else(Items::none, |(_key, items)| items)
     }
@@ -178,11 +240,12 @@ impl<K: Hash + Eq, V, Id> SharedBoundedArrayMap<K, V, Id> {
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        self.contents.lock().find(key).is_some()
+        let contents = self.contents.lock();
+        contents.find(key).is_some_and(|slot| contents.keys.at(slot).items.len() > 0)
     }
 }
 
-impl<K, V, Id> SharedBoundedArrayMap<K, V, Id> {
+impl<K, V, Id, L> SharedBoundedArrayMap<K, V, Id, L> {
     /// As [`BoundedArrayMap::expire`]. The lock is held for as long as it takes to move `budget`
     /// items out, so the budget is what bounds how long others wait.
     #[must_use = "these items have left the map and are lost if this is dropped"]
@@ -199,12 +262,13 @@ impl<K, V, Id> SharedBoundedArrayMap<K, V, Id> {
     /// As [`BoundedArrayMap::next_expiry`].
     #[must_use]
     pub fn next_expiry(&self) -> Option<Instant> {
-        self.contents.lock().arrivals.next_expiry()
+        self.contents.lock().next_expiry()
     }
 
     /// As [`BoundedArrayMap::clear`]. The lock is held for O(1).
     pub fn clear(&self) -> IntoIter<K, V, Id> {
-        IntoIter(self.contents.lock().clear())
+        let (first, rest) = self.contents.lock().clear();
+        IntoIter::new(first, rest)
     }
 
     /// As [`BoundedArrayMap::len`].
@@ -216,7 +280,7 @@ impl<K, V, Id> SharedBoundedArrayMap<K, V, Id> {
     /// As [`BoundedArrayMap::total_items`].
     #[must_use]
     pub fn total_items(&self) -> usize {
-        self.contents.lock().items.len()
+        self.contents.lock().items
     }
 
     /// As [`BoundedArrayMap::is_empty`].
@@ -232,14 +296,14 @@ impl<K, V, Id> SharedBoundedArrayMap<K, V, Id> {
     }
 }
 
-impl<K, V, Id> From<BoundedArrayMap<K, V, Id>> for SharedBoundedArrayMap<K, V, Id> {
-    fn from(map: BoundedArrayMap<K, V, Id>) -> Self {
-        Self { contents: Mutex::new(map.0) }
+impl<K, V, Id, L> From<BoundedArrayMap<K, V, Id, L>> for SharedBoundedArrayMap<K, V, Id, L> {
+    fn from(map: BoundedArrayMap<K, V, Id, L>) -> Self {
+        Self { contents: Mutex::new(map.contents), weigher: map.weigher, of: PhantomData }
     }
 }
 
 /// Shows the counts, not the contents.
-impl<K, V, Id> fmt::Debug for SharedBoundedArrayMap<K, V, Id> {
+impl<K, V, Id, L> fmt::Debug for SharedBoundedArrayMap<K, V, Id, L> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("SharedBoundedArrayMap").field(&self.stats()).finish()
     }

@@ -14,21 +14,23 @@
 pub struct Stats {
     /// Pushes of any kind, those refused included.
     pub pushed: u64,
-    /// Resident now, at most `max_keys` x `max_items_per_key`.
+    /// Resident now, those in a checkout included: at most `max_keys` x `max_items_per_key`.
     pub items: usize,
     /// Keys resident now, at most `max_keys`.
     pub keys: usize,
-    /// Handed over by `take` and `clear`.
+    /// What the resident items weigh together; 0 if they are not weighed.
+    pub weight: u64,
+    /// Handed over by `take` and `clear`, or acknowledged by a checkout.
     pub taken: u64,
-    /// Pushed out by the cap of their own key.
+    /// Pushed out by the cap of their own key, or by its shrinking.
     pub displaced: u64,
-    /// Pushed out with their key, to make room for another key.
+    /// Pushed out with their key, to make room for another, or by a shrinking of the map.
     pub evicted: u64,
     /// Handed back by the push itself.
     pub rejected: u64,
     /// Handed over by `expire`.
     pub expired: u64,
-    /// Handed over by `cancel`.
+    /// Handed over by `cancel`, `remove_if` and `retain`.
     pub cancelled: u64,
     /// Keys that were evicted; their items are counted in [`evicted`](Self::evicted).
     pub evicted_keys: u64,
