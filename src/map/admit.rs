@@ -53,9 +53,58 @@ impl<K, V, Id> Contents<K, V, Id> {
         survey: Survey,
         arrival: Arrival<K, V, Id>,
     ) -> (Pushed<K, V, Id>, Option<K>) {
+        if self.is_plain() {
+            return self.push_plain(survey, arrival);
+        }
         let mut pushed = Pushed::Stored;
         let spare = self.push(survey, arrival, &mut |outcome| pushed = outcome);
         (pushed, spare)
+    }
+
+    /// Whether all there is to a push are the two caps, both of which displace and evict.
+    #[inline]
+    fn is_plain(&self) -> bool {
+        self.limits.plain && self.keys.held() == 0
+    }
+
+    /// What [`Self::push`] comes down to in a plain map: by far the most common one.
+    #[inline]
+    fn push_plain(
+        &mut self,
+        survey: Survey,
+        arrival: Arrival<K, V, Id>,
+    ) -> (Pushed<K, V, Id>, Option<K>) {
+        let Arrival { key, value, .. } = arrival;
+        self.stats.pushed += 1;
+        let Some(slot) = survey.key else {
+            let mut pushed = Pushed::Stored;
+            if self.keys.len() >= self.limits.max_keys {
+                let (key, items) = self.evict(self.keys.least_recent());
+                pushed = Pushed::Evicted { key, items };
+            }
+            self.keys.insert(survey.key_hash, key, value);
+            self.stats.peak_keys = self.stats.peak_keys.max(self.keys.len());
+            self.count_in();
+            return (pushed, None);
+        };
+        self.keys.promote(slot);
+        let items = &mut self.keys.at_mut(slot).items;
+        if items.len() < self.limits.max_items_per_key {
+            items.push(value, &mut self.spares);
+            self.count_in();
+            return (Pushed::Stored, Some(key));
+        }
+        let Some(oldest) = items.replace_first(value, &mut self.spares) else {
+            unreachable!("a full key has an item")
+        };
+        self.stats.displaced += 1;
+        (Pushed::Displaced { value: oldest, id: None }, Some(key))
+    }
+
+    #[inline]
+    fn count_in(&mut self) {
+        self.items += 1;
+        self.stats.peak_items = self.stats.peak_items.max(self.items);
     }
 
     pub(super) fn push_many(
@@ -106,18 +155,19 @@ impl<K, V, Id> Contents<K, V, Id> {
             }
         }
         let (slot, spare) = match survey.key {
-            Some(slot) => (slot, Some(key)),
-            None => (self.keys.insert(survey.key_hash, key), None),
+            Some(slot) => {
+                self.keys.at_mut(slot).items.push(value, &mut self.spares);
+                (slot, Some(key))
+            }
+            None => (self.keys.insert(survey.key_hash, key, value), None),
         };
-        self.keys.at_mut(slot).items.push(value, &mut self.spares);
-        self.items += 1;
+        self.count_in();
         self.weight += survey.weight;
         if let Some(tickets) = &mut self.tickets {
             tickets.issue(slot, id.map(|id| (id, survey.id_hash)), survey.weight, now);
         }
         self.rank(slot);
         self.stats.peak_keys = self.stats.peak_keys.max(self.keys.len());
-        self.stats.peak_items = self.stats.peak_items.max(self.items);
         spare
     }
 
@@ -210,6 +260,7 @@ impl<K, V, Id> Contents<K, V, Id> {
         self.remove_item(slot, 0)
     }
 
+    #[inline]
     fn evict(&mut self, slot: u32) -> (K, Items<V, Id>) {
         let (key, items) = self.remove_key(slot);
         self.stats.evicted += items.len() as u64;

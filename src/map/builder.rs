@@ -80,6 +80,8 @@ pub(super) struct Limits {
     pub(super) max_weight: u64,
     pub(super) weighed: bool,
     pub(super) indexed: bool,
+    /// Whether nothing was chosen but the two caps.
+    pub(super) plain: bool,
 }
 
 impl Limits {
@@ -153,6 +155,7 @@ impl<K, V> Builder<K, V> {
             max_weight: HEAVIEST,
             weighed: false,
             indexed: false,
+            plain: false,
         };
         Self { limits, weigher: Weigher::NONE, of: PhantomData }
     }
@@ -259,11 +262,18 @@ impl<K, V, Id, L> Builder<K, V, Id, L> {
     }
 
     fn checked(&self) -> Result<Limits, ConfigError> {
-        self.limits.check()?;
-        if self.limits.time_to_live == Some(Duration::ZERO) {
+        let limits = self.limits;
+        limits.check()?;
+        if limits.time_to_live == Some(Duration::ZERO) {
             return Err(ConfigError::new("time_to_live", Duration::ZERO, "longer than zero"));
         }
-        Ok(self.limits)
+        let plain = limits.full_key == FullKey::DisplaceOldest
+            && limits.full_map == FullMap::EvictLeastRecentlyUsed
+            && limits.max_items == usize::MAX
+            && limits.time_to_live.is_none()
+            && !limits.weighed
+            && !limits.indexed;
+        Ok(Limits { plain, ..limits })
     }
 
     /// Builds the map. It reserves no memory yet.

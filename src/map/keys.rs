@@ -80,9 +80,15 @@ impl<K, V> Keys<K, V> {
         &mut self.records[slot]
     }
 
-    /// Adds a key, which must not be there yet, as the most recently used.
-    pub(super) fn insert(&mut self, hash: u64, key: K) -> u32 {
-        let items = Line::EMPTY;
+    /// The key that was not used for longest, of which there must be one.
+    pub(super) fn least_recent(&self) -> u32 {
+        self.oldest
+    }
+
+    /// Adds a key, which must not be there yet, with its first item, as the most recently used.
+    #[inline]
+    pub(super) fn insert(&mut self, hash: u64, key: K, item: V) -> u32 {
+        let items = Line::One(item);
         let record = Record { key, items, hash, newer: NONE, older: NONE, out: 0, held: false };
         let slot = self.records.insert(record);
         self.table.insert_unique(hash, slot, |slot| self.records[*slot].hash);
@@ -90,6 +96,7 @@ impl<K, V> Keys<K, V> {
         slot
     }
 
+    #[inline]
     pub(super) fn remove(&mut self, slot: u32) -> Record<K, V> {
         if self.records[slot].held {
             self.held -= 1;

@@ -83,6 +83,19 @@ impl<T> Line<T> {
         }
     }
 
+    /// Puts an item last in exchange for the first.
+    #[inline]
+    pub(super) fn replace_first(&mut self, item: T, spares: &mut Spares<T>) -> Option<T> {
+        match self {
+            Self::One(first) => Some(core::mem::replace(first, item)),
+            Self::Many(items) => {
+                let first = items.pop_front()?;
+                self.push(item, spares);
+                Some(first)
+            }
+        }
+    }
+
     pub(super) fn pop_last(&mut self) -> Option<T> {
         match self {
             Self::Many(items) => items.pop_back(),
