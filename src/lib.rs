@@ -1,14 +1,58 @@
 //! Bounded-concurrency primitives for ingestion pipelines.
+//!
+//! > **Everything that enters leaves exactly once, every structure has a bound, every wait is in
+//! > line.**
+//!
+//! A permit is given back exactly once. An item pushed into a map or a batcher is handed out, handed
+//! back, or handed to whoever asked for what could not be delivered, never dropped in silence. An
+//! input pulled by the executor ends in exactly one outcome.
+//!
+//! | primitive | what for | instead of |
+//! | --- | --- | --- |
+//! | [`Semaphore`] | at most so many at once | `while active >= max { sleep }` |
+//! | [`BoundedArrayMap`], [`SharedBoundedArrayMap`] | items that wait under a key for something that has not arrived | a map of arrays that grows |
+//! | `Batcher` (feature `tokio`) | many small writes as few large ones, within a window of time | a loop around a channel and a timer |
+//! | [`BatchExecutor`] | many fallible things, a bounded number at once, every outcome kept | unbounded `join_all`, streams that stall |
+//!
+//! # Features
+//!
+//! `tokio`, on by default, adds what needs timers or tasks: the batcher, and the time limits of the
+//! others. Without it nothing here knows a runtime. `full` is everything there is.
+//!
+//! # How the house is built
+//!
+//! Dependencies run downwards only. On the ground floor one file knows which locks and atomics are
+//! in use, so that `loom` can put its own in their place. Above it stand the cores: state machines
+//! that know no runtime and take the time as an argument; property tests and models of every
+//! interleaving run these. On top are thin drivers, in which alone there are timers and tasks. No
+//! caller's code runs under a lock: wakers, destructors and callbacks wait until it is released.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+#[cfg(any(feature = "tokio", loom))]
+pub mod batcher;
 mod error;
+mod executor;
 pub mod map;
+mod retry;
 mod semaphore;
+mod settled;
 mod sync;
 mod wake_list;
 
+#[cfg(any(feature = "tokio", loom))]
+pub use batcher::{Batch, Batcher};
 pub use error::ConfigError;
+pub use executor::{BatchEnd, BatchExecutor, BatchExecutorBuilder, BatchSummary, KeyedExecutor};
 pub use map::{BoundedArrayMap, FullKey, FullMap, Pushed, RejectReason, SharedBoundedArrayMap};
+pub use retry::{Delays, Retry};
 pub use semaphore::{
     Acquire, AcquireError, AcquireOwned, AcquireTimeoutError, OwnedSemaphorePermit, PollSemaphore,
     Semaphore, SemaphorePermit, SemaphoreStats, TryAcquireError, WaitTimes,
 };
+pub use settled::{NotAllFulfilled, Panic, Partition, Settled, SettledCounts, SettledError};
+
+/// The examples of the README, as tests.
+#[cfg(all(doctest, feature = "tokio"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -3,35 +3,34 @@
 use core::task::Waker;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
-/// How many wakers leave the lock at a time. Two under loom, so that the models see the seam.
-const CAPACITY: usize = if cfg!(loom) { 2 } else { 16 };
-
 /// Collects wakers under a lock, in order, and wakes them after it.
 ///
 /// A waker that panics does not keep the others from being woken: the first panic goes on when
 /// all are done, unless the thread is unwinding already.
 #[derive(Debug)]
 pub(crate) struct WakeList {
-    wakers: [Option<Waker>; CAPACITY],
+    wakers: [Option<Waker>; Self::CAPACITY],
     len: usize,
     panic: FirstPanic,
 }
 
 impl WakeList {
-    #[inline]
+    /// How many wakers leave the lock at a time. Two under loom, so that the models see the seam.
+    pub(crate) const CAPACITY: usize = if cfg!(loom) { 2 } else { 32 };
+
     pub(crate) fn new() -> Self {
-        Self { wakers: [const { None }; CAPACITY], len: 0, panic: FirstPanic::default() }
+        Self { wakers: [const { None }; Self::CAPACITY], len: 0, panic: FirstPanic::default() }
     }
 
     pub(crate) fn is_full(&self) -> bool {
-        self.len == CAPACITY
+        self.len == Self::CAPACITY
     }
 
     /// # Panics
     ///
     /// When the list is full.
-    pub(crate) fn push(&mut self, waker: Option<Waker>) {
-        self.wakers[self.len] = waker;
+    pub(crate) fn push(&mut self, waker: Waker) {
+        self.wakers[self.len] = Some(waker);
         self.len += 1;
     }
 

@@ -1,74 +1,99 @@
-//! The wait line: a doubly linked list threaded through a slab, so that joining, leaving from
-//! anywhere and being served are O(1), and a place that was left is used again.
+//! The wait line: a doubly linked list of seats that are used again, so that joining, leaving from
+//! anywhere and being served are O(1).
 
 use core::task::Waker;
 use std::time::Instant;
 
 use super::stats::{SemaphoreStats, WaitTimes};
 
-/// The index of a place in the slab. Whoever joined owns it until it is freed.
-pub(super) type Key = u32;
+/// A place in line: tickets are numbered in the order of joining, and never used again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Ticket {
+    pub(super) number: u64,
+    seat: u32,
+}
 
-const NONE: Key = Key::MAX;
+/// No seat.
+const NONE: u32 = u32::MAX;
 
-/// The need of a node whose owner was sent away without permits: nobody waits for none.
-const DISMISSED: u32 = 0;
+/// The number in a seat that nobody waits in: tickets start at one.
+const VACANT: u64 = 0;
 
 #[derive(Debug)]
-struct Node {
-    /// Present exactly while the node is linked, that is while its owner waits.
+struct Seat {
+    number: u64,
+    /// Present exactly while somebody waits here.
     waker: Option<Waker>,
-    prev: Key,
-    /// The next in line; in a free slot, the next free slot.
-    next: Key,
     need: u32,
+}
+
+/// The neighbours of a seat, apart from it: leaving from the middle touches those of three seats,
+/// and this way they are close together.
+#[derive(Debug, Clone, Copy)]
+struct Links {
+    prev: u32,
+    /// The next in line; of a vacant seat, the next vacant one.
+    next: u32,
 }
 
 #[derive(Debug)]
 pub(super) struct Line {
-    nodes: Vec<Node>,
-    head: Key,
-    tail: Key,
-    free: Key,
-    waiting: u32,
-    granted: u32,
+    seats: Vec<Seat>,
+    links: Vec<Links>,
+    head: u32,
+    tail: u32,
+    vacant: u32,
+    /// The number of the last ticket, and so of all who ever joined: each of them waits, or is
+    /// counted in one of the next three.
+    joined: u64,
+    granted: u64,
+    cancelled: u64,
+    dismissed: u64,
+    peak: u64,
     /// Permits that a smaller limit still has to take out of circulation.
     pub(super) debt: usize,
-    pub(super) stats: SemaphoreStats,
-    /// When each place was taken, by key; empty unless wait times are counted.
+    times: Option<Box<Times>>,
+}
+
+#[derive(Debug, Default)]
+struct Times {
+    /// When each place was taken, by seat.
     since: Vec<Instant>,
+    waited: WaitTimes,
 }
 
 impl Default for Line {
     fn default() -> Self {
         Self {
-            nodes: Vec::new(),
+            seats: Vec::new(),
+            links: Vec::new(),
             head: NONE,
             tail: NONE,
-            free: NONE,
-            waiting: 0,
+            vacant: NONE,
+            joined: 0,
             granted: 0,
+            cancelled: 0,
+            dismissed: 0,
+            peak: 0,
             debt: 0,
-            stats: SemaphoreStats::default(),
-            since: Vec::new(),
+            times: None,
         }
     }
 }
 
 impl Line {
     pub(super) fn with_wait_times() -> Self {
-        let stats = SemaphoreStats { wait_times: Some(WaitTimes::default()), ..Default::default() };
-        Self { stats, ..Self::default() }
+        Self { times: Some(Box::default()), ..Self::default() }
     }
 
     /// How many wait.
-    pub(super) fn waiting(&self) -> usize {
-        self.waiting as usize
+    pub(super) fn waiting(&self) -> u64 {
+        self.joined - self.granted - self.cancelled - self.dismissed
     }
 
-    /// How many were granted their permits and have not claimed them yet.
-    pub(super) fn granted(&self) -> usize {
-        self.granted as usize
+    /// How many were ever granted their permits.
+    pub(super) fn granted(&self) -> u64 {
+        self.granted
     }
 
     /// Nobody waits and nothing is owed.
@@ -76,119 +101,134 @@ impl Line {
         self.head == NONE && self.debt == 0
     }
 
-    /// What the head of the line waits for.
-    pub(super) fn head_need(&self) -> Option<usize> {
-        self.nodes.get(self.head as usize).map(|node| node.need as usize)
+    pub(super) fn is_head(&self, ticket: Ticket) -> bool {
+        self.head == ticket.seat && self.is_waiting(ticket)
     }
 
-    pub(super) fn is_head(&self, key: Key) -> bool {
-        self.head == key
+    pub(super) fn is_waiting(&self, ticket: Ticket) -> bool {
+        self.seats[ticket.seat as usize].number == ticket.number
     }
 
-    /// `now` is there if wait times are counted.
-    ///
+    pub(super) fn stats(&self, cancelled_later: u64) -> SemaphoreStats {
+        SemaphoreStats {
+            waits: self.joined,
+            cancellations: self.cancelled + cancelled_later,
+            peak_waiters: usize::try_from(self.peak).unwrap_or(usize::MAX),
+            wait_times: self.times.as_ref().map(|times| times.waited),
+        }
+    }
+
     /// # Panics
     ///
-    /// With `u32::MAX` places taken already.
-    pub(super) fn join(&mut self, need: u32, waker: Waker, now: Option<Instant>) -> Key {
-        let node = Node { waker: Some(waker), prev: self.tail, next: NONE, need };
-        let key = self.free;
-        let key = if let Some(slot) = self.nodes.get_mut(key as usize) {
-            self.free = slot.next;
-            *slot = node;
-            key
+    /// With `u32::MAX` in line already.
+    pub(super) fn join(&mut self, need: u32, waker: Waker) -> Ticket {
+        let number = self.joined + 1;
+        let newcomer = Seat { number, waker: Some(waker), need };
+        let links = Links { prev: self.tail, next: NONE };
+        let mut seat = self.vacant;
+        if let Some(vacant) = self.links.get_mut(seat as usize) {
+            self.vacant = vacant.next;
+            *vacant = links;
+            self.seats[seat as usize] = newcomer;
         } else {
-            assert!(self.nodes.len() < NONE as usize, "more than {NONE} waiters on one semaphore");
-            self.nodes.push(node);
-            (self.nodes.len() - 1) as Key
-        };
-        match self.nodes.get_mut(self.tail as usize) {
-            Some(tail) => tail.next = key,
-            None => self.head = key,
+            assert!(self.seats.len() < NONE as usize, "more than {NONE} waiters on one semaphore");
+            seat = self.seats.len() as u32;
+            self.links.push(links);
+            self.seats.push(newcomer);
         }
-        self.tail = key;
-        self.waiting += 1;
-        self.stats.waits += 1;
-        self.stats.peak_waiters = self.stats.peak_waiters.max(self.waiting());
-        if let Some(now) = now {
-            // Keys are handed out without gaps, so that a new one is the next.
-            match self.since.get_mut(key as usize) {
-                Some(since) => *since = now,
-                None => self.since.push(now),
-            }
+        match self.links.get_mut(self.tail as usize) {
+            Some(tail) => tail.next = seat,
+            None => self.head = seat,
         }
-        key
+        self.tail = seat;
+        self.joined = number;
+        self.peak = self.peak.max(self.waiting());
+        if let Some(times) = &mut self.times {
+            times.joined(seat);
+        }
+        Ticket { number, seat }
     }
 
-    /// Takes the head out of the line; its owner finds itself granted when it looks.
-    pub(super) fn grant_head(&mut self, now: Option<Instant>) -> Option<Waker> {
-        let key = self.head;
-        let waker = self.unlink(key);
-        self.granted += 1;
-        if let (Some(now), Some(times)) = (now, &mut self.stats.wait_times) {
-            times.add(self.since[key as usize], now);
+    /// Whether there are permits enough for the head of the line.
+    #[inline]
+    pub(super) fn can_serve(&self, free: usize) -> bool {
+        self.seats.get(self.head as usize).is_some_and(|seat| seat.need as usize <= free)
+    }
+
+    /// Serves the head out of `free`, if that is enough, and says which number that was.
+    #[inline]
+    pub(super) fn serve_head(&mut self, free: &mut usize) -> Option<(u64, Waker)> {
+        let head = self.head;
+        let seat = self.seats.get(head as usize)?;
+        let number = seat.number;
+        *free = free.checked_sub(seat.need as usize)?;
+        if let Some(times) = &mut self.times {
+            times.granted(head);
         }
-        waker
+        self.granted += 1;
+        Some((number, self.pop_head()?))
     }
 
     /// Sends the head away without permits.
     pub(super) fn dismiss_head(&mut self) -> Option<Waker> {
-        let key = self.head;
-        let waker = self.unlink(key);
-        self.nodes[key as usize].need = DISMISSED;
-        waker
+        let waker = self.pop_head()?;
+        self.dismissed += 1;
+        Some(waker)
     }
 
-    /// Replaces the waker of a place that still waits, and hands back the old one.
-    ///
-    /// `Err` hands back the new one: the place was granted meanwhile.
-    pub(super) fn rewake(&mut self, key: Key, waker: Waker) -> Result<Waker, Waker> {
-        match &mut self.nodes[key as usize].waker {
-            Some(old) => Ok(core::mem::replace(old, waker)),
-            None => Err(waker),
-        }
+    /// Replaces the waker of somebody who waits, and hands back the old one.
+    pub(super) fn rewake(&mut self, ticket: Ticket, waker: Waker) -> Option<Waker> {
+        self.seats[ticket.seat as usize].waker.replace(waker)
     }
 
-    pub(super) fn is_waiting(&self, key: Key) -> bool {
-        self.nodes[key as usize].waker.is_some()
-    }
-
-    /// The owner of a place that still waits goes.
-    pub(super) fn leave(&mut self, key: Key) -> Option<Waker> {
-        let waker = self.unlink(key);
-        self.release(key);
-        waker
-    }
-
-    /// The owner of a place that no longer waits goes, with the permits it was granted; `None` if
-    /// it was dismissed.
-    pub(super) fn claim(&mut self, key: Key) -> Option<usize> {
-        let need = self.nodes[key as usize].need as usize;
-        self.release(key);
-        if need == DISMISSED as usize {
-            return None;
-        }
-        self.granted -= 1;
-        Some(need)
-    }
-
-    fn unlink(&mut self, key: Key) -> Option<Waker> {
-        let node = &mut self.nodes[key as usize];
-        let (prev, next, waker) = (node.prev, node.next, node.waker.take());
-        match self.nodes.get_mut(prev as usize) {
+    /// Takes somebody who waits out of the line.
+    pub(super) fn leave(&mut self, ticket: Ticket) -> Option<Waker> {
+        self.cancelled += 1;
+        let Links { prev, next } = self.links[ticket.seat as usize];
+        match self.links.get_mut(prev as usize) {
             Some(prev) => prev.next = next,
             None => self.head = next,
         }
-        match self.nodes.get_mut(next as usize) {
+        match self.links.get_mut(next as usize) {
             Some(next) => next.prev = prev,
             None => self.tail = prev,
         }
-        self.waiting -= 1;
-        waker
+        self.vacate(ticket.seat)
     }
 
-    fn release(&mut self, key: Key) {
-        self.nodes[key as usize].next = self.free;
-        self.free = key;
+    fn pop_head(&mut self) -> Option<Waker> {
+        let head = self.head;
+        let next = self.links.get(head as usize)?.next;
+        self.head = next;
+        match self.links.get_mut(next as usize) {
+            Some(next) => next.prev = NONE,
+            None => self.tail = NONE,
+        }
+        self.vacate(head)
+    }
+
+    fn vacate(&mut self, seat: u32) -> Option<Waker> {
+        self.links[seat as usize].next = self.vacant;
+        self.vacant = seat;
+        let seat = &mut self.seats[seat as usize];
+        seat.number = VACANT;
+        seat.waker.take()
+    }
+}
+
+impl Times {
+    #[cold]
+    fn joined(&mut self, seat: u32) {
+        let now = Instant::now();
+        // Seats are handed out without gaps, so that a new one is the next.
+        match self.since.get_mut(seat as usize) {
+            Some(since) => *since = now,
+            None => self.since.push(now),
+        }
+    }
+
+    #[cold]
+    fn granted(&mut self, seat: u32) {
+        self.waited.add(self.since[seat as usize].elapsed());
     }
 }

@@ -165,7 +165,7 @@ impl Semaphore {
     /// A number that stays above zero points to a task that has stalled: its permits lie idle
     /// until it is polled or dropped.
     pub fn granted_unclaimed(&self) -> usize {
-        self.state.granted()
+        self.state.unclaimed()
     }
 
     /// Figures of the waiting so far. O(1).

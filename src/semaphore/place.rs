@@ -10,13 +10,13 @@
 //! ```
 //!
 //! Dropped while `Queued` it leaves the line or passes on its grant; dropped while `Holding` it
-//! gives its permits back. `Holding` lasts only if the place was taken before the first poll, or
-//! if the task has used up its turn.
+//! gives its permits back. `Holding` lasts only if the place was taken before the first poll, if
+//! the task has used up its turn, or if its waker panics.
 
 use core::task::{Context, Poll, Waker};
 
 use super::error::{AcquireError, TryAcquireError};
-use super::line::Key;
+use super::line::Ticket;
 use super::state::{Joined, State};
 
 pub(super) const COMPLETED: &str = "an acquire future was polled after it had completed";
@@ -31,10 +31,10 @@ pub(super) struct Place {
 enum Stage {
     Outside,
     Queued {
-        key: Key,
+        ticket: Ticket,
         waker: WakerId,
     },
-    /// Has its permits, and was not asked since or had to yield.
+    /// Has its permits, and has not handed them over yet.
     Holding,
     Left,
 }
@@ -93,28 +93,39 @@ impl Place {
     fn poll_slow(&mut self, state: &State, cx: &mut Context<'_>) -> Poll<Result<(), AcquireError>> {
         let id = WakerId::of(cx.waker());
         let result = match &mut self.stage {
-            // Wakers are cloned out here: that is a stranger's code, and may do anything.
+            // Wakers are cloned and dropped out here: that is a stranger's code, and may do
+            // anything. So the stage is right before one is dropped.
             Stage::Outside => match state.join(self.need, cx.waker().clone()) {
-                Ok(Joined::Queued(key)) => {
-                    self.stage = Stage::Queued { key, waker: id };
+                Ok(Joined::Queued(ticket)) => {
+                    self.stage = Stage::Queued { ticket, waker: id };
                     return Poll::Pending;
                 }
-                Ok(Joined::Taken) => Ok(()),
+                Ok(Joined::Taken(unused)) => {
+                    self.stage = Stage::Holding;
+                    drop(unused);
+                    Ok(())
+                }
                 Err(closed) => Err(closed),
             },
-            Stage::Queued { key, waker } => {
-                let fresh = (*waker != id).then(|| cx.waker().clone());
-                match state.claim(*key, fresh) {
-                    Some(result) => result,
-                    None => {
-                        *waker = id;
+            Stage::Queued { .. } | Stage::Holding if state.is_closed() => {
+                self.leave_slow(state);
+                Err(AcquireError(()))
+            }
+            Stage::Queued { ticket, waker } => {
+                if !state.claim(*ticket) {
+                    // Without the lock, if the task has not changed its waker.
+                    if *waker == id {
                         return Poll::Pending;
                     }
+                    let fresh = cx.waker().clone();
+                    *waker = id;
+                    if state.rewake(*ticket, fresh).is_some() {
+                        return Poll::Pending;
+                    }
+                    // It was served or closed since.
+                    return self.poll_slow(state, cx);
                 }
-            }
-            Stage::Holding if state.is_closed() => {
-                state.release(self.need as usize);
-                Err(AcquireError(()))
+                Ok(())
             }
             Stage::Holding => Ok(()),
             Stage::Left => panic!("{COMPLETED}"),
@@ -139,8 +150,8 @@ impl Place {
             // The first poll will find it closed.
             Err(TryAcquireError::Closed) => Stage::Outside,
             Err(TryAcquireError::NoPermits) => match state.join(self.need, waker.clone()) {
-                Ok(Joined::Queued(key)) => Stage::Queued { key, waker: WakerId::of(waker) },
-                Ok(Joined::Taken) => Stage::Holding,
+                Ok(Joined::Queued(ticket)) => Stage::Queued { ticket, waker: WakerId::of(waker) },
+                Ok(Joined::Taken(_)) => Stage::Holding,
                 Err(AcquireError(())) => Stage::Outside,
             },
         };
@@ -162,7 +173,7 @@ impl Place {
     #[cold]
     fn leave_slow(&mut self, state: &State) {
         match core::mem::replace(&mut self.stage, Stage::Left) {
-            Stage::Queued { key, .. } => state.leave(key),
+            Stage::Queued { ticket, .. } => state.leave(ticket, self.need),
             Stage::Holding => state.release(self.need as usize),
             Stage::Outside | Stage::Left => {}
         }

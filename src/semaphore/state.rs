@@ -1,7 +1,7 @@
 //! The semaphore's core: one word for those who need not wait, one lock for those who do.
 //!
 //! ```text
-//! word:   permits << 2 | SLOW | CLOSED
+//! word:   CLOSED | SLOW | permits
 //!
 //!            release, acquire: one read-modify-write
 //!                 ┌────┐
@@ -20,83 +20,100 @@
 //! - Permits stay in the word until the head of the line can be served whole.
 //! - Whoever adds permits and finds `SLOW` locks and serves; whoever sets `SLOW` holds the lock
 //!   and has just seen too few permits. One word, so neither can miss the other.
+//! - The line is served in the order of its tickets, so that one number, the last ticket served,
+//!   tells everybody whether they were: who looks takes no lock, and has nothing to give back to
+//!   the line.
 
 use core::task::Waker;
-use std::time::Instant;
 
 use super::error::{AcquireError, TryAcquireError};
-use super::line::{Key, Line};
+use super::line::{Line, Ticket};
 use super::stats::SemaphoreStats;
-use crate::sync::{AtomicUsize, Mutex, Ordering};
+use crate::sync::{AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering};
 use crate::wake_list::WakeList;
-
-const CLOSED: usize = 0b01;
-const SLOW: usize = 0b10;
-const SHIFT: u32 = 2;
 
 /// The most permits that a semaphore can have.
 pub(super) const MAX_PERMITS: usize = usize::MAX >> 3;
 
-/// Set in the word by an addition past `MAX_PERMITS`, and by nothing else.
-const OVERFLOW: usize = !(usize::MAX >> 1);
+/// The flags stand above the permits, with a bit of room between: so one comparison with
+/// `MAX_PERMITS` tells of a flag, of an addition that went too far and of a subtraction that wrapped.
+const CLOSED: usize = 1 << (usize::BITS - 1);
+const SLOW: usize = CLOSED >> 1;
+const PERMITS: usize = !(CLOSED | SLOW);
 
 pub(super) struct State {
     word: AtomicUsize,
-    /// Available + held − owed: all there would be if every permit came back.
+    /// Available + held − owed: all there would be if every permit came back. Changes only under
+    /// the lock, together with what it is the sum of.
     limit: AtomicUsize,
+    /// The number of the last ticket that was granted its permits; changes only under the lock.
+    served: AtomicU64,
+    /// How many of those granted have fetched their permits, or given them up.
+    claimed: AtomicU64,
+    /// How many of those gave them up.
+    declined: AtomicU64,
     /// Made when the first waiter comes, so that a semaphore stays small.
     line: Mutex<Option<Box<Line>>>,
-    times_waits: bool,
+}
+
+/// Whom a step under the lock has served: wakers leave it before they are woken.
+#[derive(Default)]
+struct Served {
+    first: Option<Waker>,
+    /// There are others who can be served.
+    more: bool,
 }
 
 /// What became of somebody who asked to wait.
 pub(super) enum Joined {
-    Taken,
-    Queued(Key),
+    /// With the waker, which is not needed.
+    Taken(Waker),
+    Queued(Ticket),
 }
 
 impl State {
     #[cfg(not(loom))]
     pub(super) const fn new(permits: usize) -> Self {
         Self {
-            word: AtomicUsize::new(permits << SHIFT),
+            word: AtomicUsize::new(permits),
             limit: AtomicUsize::new(permits),
+            served: AtomicU64::new(0),
+            claimed: AtomicU64::new(0),
+            declined: AtomicU64::new(0),
             line: Mutex::new(None),
-            times_waits: false,
         }
     }
 
     #[cfg(loom)]
     pub(super) fn new(permits: usize) -> Self {
         Self {
-            word: AtomicUsize::new(permits << SHIFT),
+            word: AtomicUsize::new(permits),
             limit: AtomicUsize::new(permits),
+            served: AtomicU64::new(0),
+            claimed: AtomicU64::new(0),
+            declined: AtomicU64::new(0),
             line: Mutex::new(None),
-            times_waits: false,
         }
     }
 
     pub(super) fn with_wait_times(permits: usize) -> Self {
         let line = Mutex::new(Some(Box::new(Line::with_wait_times())));
-        Self { line, times_waits: true, ..Self::new(permits) }
+        Self { line, ..Self::new(permits) }
     }
 
     pub(super) fn stats(&self) -> SemaphoreStats {
-        self.line.lock().as_deref().map_or_else(SemaphoreStats::default, |line| line.stats)
-    }
-
-    /// The clock, read only if it matters.
-    fn now(&self) -> Option<Instant> {
-        self.times_waits.then(Instant::now)
+        let guard = self.line.lock();
+        let declined = self.declined.load(Ordering::Relaxed);
+        guard.as_deref().map_or_else(SemaphoreStats::default, |line| line.stats(declined))
     }
 
     pub(super) fn available(&self) -> usize {
         let word = self.word.load(Ordering::Acquire);
-        if word & SLOW == 0 { word >> SHIFT } else { 0 }
+        if word & SLOW == 0 { word & PERMITS } else { 0 }
     }
 
     pub(super) fn limit(&self) -> usize {
-        self.limit.load(Ordering::Acquire)
+        self.limit.load(Ordering::Relaxed)
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -104,11 +121,14 @@ impl State {
     }
 
     pub(super) fn waiting(&self) -> usize {
-        self.line.lock().as_deref().map_or(0, Line::waiting)
+        to_usize(self.line.lock().as_deref().map_or(0, Line::waiting))
     }
 
-    pub(super) fn granted(&self) -> usize {
-        self.line.lock().as_deref().map_or(0, Line::granted)
+    /// How many were granted their permits and have not claimed them yet.
+    pub(super) fn unclaimed(&self) -> usize {
+        let guard = self.line.lock();
+        let granted = guard.as_deref().map_or(0, Line::granted);
+        to_usize(granted.saturating_sub(self.claimed.load(Ordering::Relaxed)))
     }
 
     /// Takes `need` permits if they are free and nobody waits.
@@ -116,17 +136,13 @@ impl State {
     pub(super) fn try_take(&self, need: usize) -> Result<(), TryAcquireError> {
         let mut word = self.word.load(Ordering::Relaxed);
         loop {
-            // In one comparison: with neither flag set the word is the permits alone.
-            if word & (SLOW | CLOSED) != 0 || word >> SHIFT < need {
+            let left = word.wrapping_sub(need);
+            if left > MAX_PERMITS || need > MAX_PERMITS {
                 return Self::refuse(word, need);
             }
             // Acquire: pairs with the Release of every addition to the word.
-            match self.word.compare_exchange_weak(
-                word,
-                word - (need << SHIFT),
-                Ordering::Acquire,
-                Ordering::Relaxed,
-            ) {
+            match self.word.compare_exchange_weak(word, left, Ordering::Acquire, Ordering::Relaxed)
+            {
                 Ok(_) => return Ok(()),
                 Err(actual) => word = actual,
             }
@@ -148,7 +164,6 @@ impl State {
     #[cold]
     pub(super) fn join(&self, need: u32, waker: Waker) -> Result<Joined, AcquireError> {
         // `waker` outlives the guard: arguments are dropped after locals.
-        let now = self.now();
         let mut guard = self.line.lock();
         let mut word = self.word.load(Ordering::Relaxed);
         loop {
@@ -160,86 +175,100 @@ impl State {
             }
             // Releases are not held up by the lock: look again before setting the flag, so that
             // it is never seen while there are permits for everybody.
-            let enough = word >> SHIFT >= need as usize;
-            let next = if enough { word - ((need as usize) << SHIFT) } else { word | SLOW };
+            let enough = word >= need as usize;
+            let next = if enough { word - need as usize } else { word | SLOW };
             match self.word.compare_exchange_weak(word, next, Ordering::Acquire, Ordering::Relaxed)
             {
-                Ok(_) if enough => return Ok(Joined::Taken),
+                Ok(_) if enough => return Ok(Joined::Taken(waker)),
                 Ok(_) => break,
                 Err(actual) => word = actual,
             }
         }
-        Ok(Joined::Queued(guard.get_or_insert_default().join(need, waker, now)))
+        Ok(Joined::Queued(guard.get_or_insert_default().join(need, waker)))
     }
 
-    /// Looks whether the place was granted; if not, leaves `fresh` to be woken instead of the
-    /// waker before, if there is one.
-    ///
-    /// `None`: it still waits. Otherwise the place is gone, with its permits if it is `Ok`.
-    pub(super) fn claim(&self, key: Key, fresh: Option<Waker>) -> Option<Result<(), AcquireError>> {
-        if self.is_closed() {
-            self.leave(key);
-            return Some(Err(AcquireError(())));
+    /// Whether a ticket was granted its permits.
+    #[inline]
+    fn is_served(&self, ticket: Ticket) -> bool {
+        // Acquire: pairs with the Release in `grant`.
+        self.served.load(Ordering::Acquire) >= ticket.number
+    }
+
+    /// Fetches the permits of a ticket, if it was granted them. It is used up then.
+    #[inline]
+    pub(super) fn claim(&self, ticket: Ticket) -> bool {
+        let served = self.is_served(ticket);
+        if served {
+            self.claimed.fetch_add(1, Ordering::Relaxed);
         }
+        served
+    }
+
+    /// Leaves `fresh` to be woken instead of the waker before; `None` if the ticket does not wait
+    /// any more.
+    #[cold]
+    pub(super) fn rewake(&self, ticket: Ticket, fresh: Waker) -> Option<()> {
+        // Wakers outlive the guard: arguments, and what is returned, are dropped after it.
         let mut guard = self.line.lock();
-        let line = guard.get_or_insert_default();
-        if !line.is_waiting(key) {
-            let granted = line.claim(key).is_some();
-            return Some(if granted { Ok(()) } else { Err(AcquireError(())) });
-        }
-        let replaced = fresh.map(|fresh| line.rewake(key, fresh));
+        let line = guard.as_deref_mut().filter(|line| line.is_waiting(ticket))?;
+        let replaced = line.rewake(ticket, fresh);
         drop(guard);
         drop(replaced);
-        None
+        Some(())
     }
 
-    /// Gives up a place, and passes on what was granted to it.
+    /// Gives up a ticket, and passes on the `need` permits if they were granted to it.
     #[cold]
-    pub(super) fn leave(&self, key: Key) {
+    pub(super) fn leave(&self, ticket: Ticket, need: u32) {
         let mut guard = self.line.lock();
-        let line = guard.get_or_insert_default();
-        if !line.is_waiting(key) {
-            let granted = line.claim(key);
-            line.stats.cancellations += u64::from(granted.is_some());
+        let Some(line) = guard.as_deref_mut() else { return };
+        if !line.is_waiting(ticket) {
+            let served = self.claim(ticket);
             drop(guard);
-            if let Some(granted) = granted {
-                self.release(granted);
+            if served {
+                self.declined.fetch_add(1, Ordering::Relaxed);
+                self.release(need as usize);
             }
             return;
         }
-        let was_head = line.is_head(key);
-        let waker = line.leave(key);
-        line.stats.cancellations += 1;
-        if was_head {
-            // Whoever stands behind the head may need less than it did.
-            let mut wakers = WakeList::new();
-            let more = self.grant(line, &mut wakers);
-            drop(guard);
-            self.wake(wakers, more);
-        } else {
-            drop(guard);
-        }
+        let was_head = line.is_head(ticket);
+        let waker = line.leave(ticket);
+        // Whoever stands behind the head may need less than it did.
+        let served = if was_head { self.grant_one(line, 0) } else { Served::default() };
+        drop(guard);
+        self.wake(served);
         drop(waker);
     }
 
     /// Gives back permits that were taken from this semaphore.
     #[inline]
     pub(super) fn release(&self, permits: usize) {
+        // Looked at first, because permits that go to the line need not pass through the word.
+        if self.word.load(Ordering::Relaxed) & SLOW != 0 {
+            return self.release_to_line(permits);
+        }
         // Release: pairs with the Acquire of whoever takes them.
-        let added = permits << SHIFT;
-        let before = self.word.fetch_add(added, Ordering::Release);
-        if before.wrapping_add(added) & (SLOW | OVERFLOW) != 0 {
-            self.release_slow(permits, before);
+        let before = self.word.fetch_add(permits, Ordering::Release);
+        if before.wrapping_add(permits) > MAX_PERMITS {
+            self.added(permits, before);
+        }
+    }
+
+    /// Looks after an addition that met a flag, or went too far.
+    #[cold]
+    fn added(&self, permits: usize, before: usize) {
+        if (before & PERMITS) + permits > MAX_PERMITS {
+            self.word.fetch_sub(permits, Ordering::Relaxed);
+            overflow(permits);
+        }
+        if before & SLOW != 0 {
+            self.release_to_line(0);
         }
     }
 
     #[cold]
-    fn release_slow(&self, permits: usize, before: usize) {
-        if (before >> SHIFT) + permits > MAX_PERMITS {
-            self.word.fetch_sub(permits << SHIFT, Ordering::Relaxed);
-            overflow(permits);
-        }
-        self.serve();
+    fn release_to_line(&self, permits: usize) {
+        self.give(self.line.lock(), permits, 0);
     }
 
     /// Adds permits that were never taken.
@@ -248,44 +277,45 @@ impl State {
     ///
     /// If there would be more than `MAX_PERMITS`; none is added then.
     pub(super) fn add(&self, permits: usize) {
-        let mut word = self.word.load(Ordering::Relaxed);
-        loop {
-            if permits > MAX_PERMITS - (word >> SHIFT) {
-                overflow(permits);
-            }
-            match self.word.compare_exchange_weak(
-                word,
-                word + (permits << SHIFT),
-                Ordering::Release,
-                Ordering::Relaxed,
-            ) {
-                Ok(_) => break,
-                Err(actual) => word = actual,
-            }
+        self.give(self.line.lock(), permits, permits);
+    }
+
+    /// Gives permits to those who wait, and what is left to the word; raises the limit by how many
+    /// of them are `new`.
+    fn give(&self, mut guard: MutexGuard<'_, Option<Box<Line>>>, permits: usize, new: usize) {
+        let word = self.word.load(Ordering::Relaxed);
+        if permits > MAX_PERMITS.saturating_sub(word & PERMITS) {
+            drop(guard);
+            overflow(permits);
         }
-        self.limit.fetch_add(permits, Ordering::Release);
-        if word & SLOW != 0 {
-            self.serve();
-        }
+        self.limit.fetch_add(new, Ordering::Relaxed);
+        let Some(line) = guard.as_deref_mut().filter(|_| word & SLOW != 0) else {
+            self.word.fetch_add(permits, Ordering::Release);
+            return;
+        };
+        let served = self.grant_one(line, permits);
+        drop(guard);
+        self.wake(served);
     }
 
     /// Takes up to `permits` free ones out of circulation, and says how many.
     pub(super) fn forget_free(&self, permits: usize) -> usize {
+        let _guard = self.line.lock();
         let mut word = self.word.load(Ordering::Relaxed);
         loop {
-            let free = if word & SLOW == 0 { word >> SHIFT } else { 0 };
+            let free = if word & SLOW == 0 { word & PERMITS } else { 0 };
             let taken = free.min(permits);
             if taken == 0 {
                 return 0;
             }
             match self.word.compare_exchange_weak(
                 word,
-                word - (taken << SHIFT),
+                word - taken,
                 Ordering::Acquire,
                 Ordering::Relaxed,
             ) {
                 Ok(_) => {
-                    self.limit.fetch_sub(taken, Ordering::Release);
+                    self.limit.fetch_sub(taken, Ordering::Relaxed);
                     return taken;
                 }
                 Err(actual) => word = actual,
@@ -297,53 +327,36 @@ impl State {
     ///
     /// The limit cannot fall below zero: what goes beyond it was owed, and is owed no longer.
     pub(super) fn forget_held(&self, permits: usize) {
-        let mut limit = self.limit.load(Ordering::Relaxed);
-        loop {
-            let excess = permits.saturating_sub(limit);
-            match self.limit.compare_exchange_weak(
-                limit,
-                limit - (permits - excess),
-                Ordering::AcqRel,
-                Ordering::Relaxed,
-            ) {
-                Ok(_) if excess == 0 => return,
-                Ok(_) => return self.forgive(excess),
-                Err(actual) => limit = actual,
-            }
-        }
-    }
-
-    #[cold]
-    fn forgive(&self, permits: usize) {
         let mut guard = self.line.lock();
-        let line = guard.get_or_insert_default();
-        line.debt = line.debt.saturating_sub(permits);
-        let mut wakers = WakeList::new();
-        let more = self.grant(line, &mut wakers);
+        let limit = self.limit.load(Ordering::Relaxed);
+        self.limit.store(limit.saturating_sub(permits), Ordering::Relaxed);
+        let Some(line) = guard.as_deref_mut() else { return };
+        line.debt = line.debt.saturating_sub(permits.saturating_sub(limit));
+        let served = self.grant_one(line, 0);
         drop(guard);
-        self.wake(wakers, more);
+        self.wake(served);
     }
 
     /// Makes the limit `permits`: adds what lacks, or takes what is free and owes the rest.
     pub(super) fn set_limit(&self, permits: usize) {
         let mut guard = self.line.lock();
         let line = guard.get_or_insert_default();
-        let limit = self.limit.load(Ordering::Acquire);
+        let limit = self.limit.load(Ordering::Relaxed);
         if permits < limit {
             let excess = limit - permits;
             let mut word = self.word.load(Ordering::Relaxed);
             loop {
-                let taken = excess.min(word >> SHIFT);
+                let taken = excess.min(word & PERMITS);
                 let owes = if taken < excess { SLOW } else { 0 };
                 match self.word.compare_exchange_weak(
                     word,
-                    (word - (taken << SHIFT)) | owes,
+                    (word - taken) | owes,
                     Ordering::Acquire,
                     Ordering::Relaxed,
                 ) {
                     Ok(_) => {
                         line.debt += excess - taken;
-                        self.limit.fetch_sub(excess, Ordering::Release);
+                        self.limit.fetch_sub(excess, Ordering::Relaxed);
                         return;
                     }
                     Err(actual) => word = actual,
@@ -353,12 +366,7 @@ impl State {
         let lacking = permits - limit;
         let forgiven = lacking.min(line.debt);
         line.debt -= forgiven;
-        self.word.fetch_add((lacking - forgiven) << SHIFT, Ordering::Release);
-        self.limit.fetch_add(lacking, Ordering::Release);
-        let mut wakers = WakeList::new();
-        let more = self.grant(line, &mut wakers);
-        drop(guard);
-        self.wake(wakers, more);
+        self.give(guard, lacking - forgiven, lacking);
     }
 
     /// Fails everybody who waits and everybody who comes later.
@@ -369,10 +377,13 @@ impl State {
             // Under the lock, so that nobody joins the line after it was emptied.
             self.word.fetch_or(CLOSED, Ordering::AcqRel);
             let Some(line) = guard.as_deref_mut() else { break };
-            while !wakers.is_full() && line.head_need().is_some() {
-                wakers.push(line.dismiss_head());
+            while let Some(waker) = line.dismiss_head() {
+                wakers.push(waker);
+                if wakers.is_full() {
+                    break;
+                }
             }
-            let done = line.head_need().is_none();
+            let done = line.waiting() == 0;
             if done && line.is_idle() {
                 self.word.fetch_and(!SLOW, Ordering::Relaxed);
             }
@@ -385,50 +396,87 @@ impl State {
         wakers.finish();
     }
 
-    #[cold]
-    fn serve(&self) {
-        self.wake(WakeList::new(), true);
+    /// With the lock held: serves the head of the line alone. Mostly that is all there is to do,
+    /// and it wants no list of wakers.
+    fn grant_one(&self, line: &mut Line, returned: usize) -> Served {
+        let mut first = None;
+        let more = self.grant(line, returned, 1, |waker| first = Some(waker));
+        Served { first, more }
     }
 
-    /// Wakes those whom the caller has served, then serves and wakes while there is more.
-    fn wake(&self, mut wakers: WakeList, mut more: bool) {
+    /// Without the lock: wakes the one who was served, and serves and wakes whoever else can be.
+    fn wake(&self, Served { first, more }: Served) {
+        if more {
+            self.wake_more(first);
+        } else if let Some(waker) = first {
+            waker.wake();
+        }
+    }
+
+    #[cold]
+    fn wake_more(&self, first: Option<Waker>) {
+        let mut wakers = WakeList::new();
+        first.into_iter().for_each(|waker| wakers.push(waker));
+        let mut more = true;
         loop {
             wakers.wake_all();
             if !more {
                 return wakers.finish();
             }
             let mut guard = self.line.lock();
-            more = guard.as_deref_mut().is_some_and(|line| self.grant(line, &mut wakers));
+            more = guard.as_deref_mut().is_some_and(|line| {
+                self.grant(line, 0, WakeList::CAPACITY, |waker| wakers.push(waker))
+            });
         }
     }
 
-    /// With the lock held: pays debt, then serves the line from its head while there is room in
-    /// `wakers`, and says whether there may be more to serve.
-    fn grant(&self, line: &mut Line, wakers: &mut WakeList) -> bool {
-        let now = self.now();
+    /// With the lock held: pays debt, then serves the line from its head, `room` of them at the
+    /// most, out of the word and the permits that are being `returned`; what is left of both stays
+    /// in the word. Says whether there are more who can be served.
+    ///
+    /// Nothing is returned unless `SLOW` is set.
+    fn grant(
+        &self,
+        line: &mut Line,
+        returned: usize,
+        room: usize,
+        mut served: impl FnMut(Waker),
+    ) -> bool {
         // Acquire: what was written before a release happens before what the granted one does.
         let word = self.word.load(Ordering::Acquire);
         if word & SLOW == 0 {
             return false;
         }
-        let mut left = word >> SHIFT;
+        let mut left = (word & PERMITS) + returned;
         let paid = left.min(line.debt);
         line.debt -= paid;
         left -= paid;
+        let mut more = false;
         if word & CLOSED == 0 && line.debt == 0 {
-            while !wakers.is_full() {
-                let Some(need) = line.head_need().filter(|&need| need <= left) else { break };
-                left -= need;
-                wakers.push(line.grant_head(now));
+            let mut last = 0;
+            for _ in 0..room {
+                let Some((number, waker)) = line.serve_head(&mut left) else { break };
+                last = number;
+                served(waker);
+            }
+            more = line.can_serve(left);
+            if last != 0 {
+                self.served.store(last, Ordering::Release);
             }
         }
-        // The word may have grown meanwhile: take the difference out, and the flag in the same
-        // step. Whoever added to it waits for the lock and looks again.
-        let spent = (word & !(SLOW | CLOSED)) - (left << SHIFT);
+        // The word may have grown meanwhile: change it by the difference, and clear the flag in
+        // the same step. Whoever added to it waits for the lock and looks again.
         let idle = if line.is_idle() { SLOW } else { 0 };
-        self.word.fetch_sub(spent | idle, Ordering::Relaxed);
-        wakers.is_full()
+        let change = left.wrapping_sub(word & PERMITS).wrapping_sub(idle);
+        if change != 0 {
+            self.word.fetch_add(change, Ordering::Release);
+        }
+        more
     }
+}
+
+fn to_usize(count: u64) -> usize {
+    usize::try_from(count).unwrap_or(usize::MAX)
 }
 
 #[cold]

@@ -1,4 +1,4 @@
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Figures of a semaphore's waiting, since it was made: see
 /// [`Semaphore::stats`](crate::Semaphore::stats).
@@ -29,9 +29,7 @@ pub struct WaitTimes {
 }
 
 impl WaitTimes {
-    pub(super) fn add(&mut self, since: Instant, until: Instant) {
-        // Two threads' readings may be out of order by a little: that is no time at all.
-        let waited = until.saturating_duration_since(since);
+    pub(super) fn add(&mut self, waited: Duration) {
         self.total = self.total.saturating_add(waited);
         self.longest = self.longest.max(waited);
     }

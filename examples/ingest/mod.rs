@@ -1,0 +1,21 @@
+//! An ingestion pipeline for Bluesky's Jetstream events, as an appview runs one, into SQLite.
+//!
+//! One equation holds it together: every line that is read ends in exactly one [`Category`]
+//! (`tally`), whatever is displaced, evicted, cancelled, retried or interrupted on its way. Begin
+//! with `pipeline`, which wires the four primitives together, and go on to `register`, which takes
+//! the decisions.
+//!
+//! [`Category`]: tally::Category
+
+pub mod cli;
+pub mod event;
+pub mod gate;
+pub mod generator;
+pub mod options;
+pub mod pipeline;
+pub mod register;
+pub mod sink;
+pub mod source;
+pub mod store;
+pub mod summary;
+pub mod tally;

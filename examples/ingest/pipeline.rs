@@ -1,0 +1,280 @@
+//! The pipeline: what the four primitives are for, and how they meet.
+//!
+//! ```text
+//!  lines ──▶ BatchExecutor ──▶ Semaphore ──▶ BoundedArrayMap ──▶ Batcher ──▶ SQLite
+//!            by author, in     creating      children whose      500 rows
+//!            order             users         parent is missing   or 50 ms
+//! ```
+//!
+//! - The executor pulls a line when there is room, runs the events of one author one after the
+//!   other and those of different authors side by side, and ends each in one outcome.
+//! - The semaphore bounds how many users are created at once. There is one creation a user however
+//!   many of its events come together, since those do not overlap.
+//! - The map holds children until their parent comes, and hands back all that it cannot hold.
+//! - The batcher turns rows into transactions. Its capacity is what keeps everything in front of it
+//!   from running ahead of the disk.
+
+use std::io;
+use std::pin::pin;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures_util::future::{Either, select};
+use futures_util::{Stream, StreamExt};
+use sluicegate::{
+    BatchExecutor, Batcher, ConfigError, Retry, Settled, SettledCounts, batcher::Closed,
+};
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
+
+use super::event::{Event, Id};
+use super::gate::Gate;
+use super::register::{Decision, Freed, Limits, Register, Write};
+use super::sink::Sink;
+use super::source::Line;
+use super::store::{Reader, Writer};
+use super::summary::Summary;
+use super::tally::{Category, Tally};
+
+/// How the pipeline is set up.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Users created at once.
+    pub permits: usize,
+    /// Whether to bound that by polling with a sleep.
+    pub busy_wait: bool,
+    /// What creating one costs.
+    pub lookup: Duration,
+    /// What may wait, and for how long.
+    pub limits: Limits,
+    /// Events in hand at once.
+    pub in_hand: usize,
+    /// Rows in a transaction, at most.
+    pub rows: usize,
+    /// How long a row waits for others to share its transaction.
+    pub window: Duration,
+    /// How often a transaction is tried.
+    pub retry: Retry,
+}
+
+/// How often those who have waited for too long are looked for, and how many are removed in a step.
+const SWEEP_EVERY: Duration = Duration::from_secs(60);
+const SWEEP_STEP: usize = 1_000;
+
+/// Children of one parent that are on their way to the batcher at once.
+const FREED_AT_ONCE: usize = 16;
+
+/// Runs the pipeline until `lines` end and everything is written; `watch` is told how many lines
+/// were read.
+///
+/// # Errors
+///
+/// If the configuration is not what it may be. What goes wrong later is in the summary.
+pub async fn run(
+    config: &Config,
+    (writer, reader): (Writer, Reader),
+    lines: impl Stream<Item = io::Result<Line>>,
+    watch: impl Fn(u64),
+) -> Result<Summary, ConfigError> {
+    let started = Instant::now();
+    let executor = BatchExecutor::new(config.in_hand)?;
+    let pipeline = Pipeline::new(config, writer, reader)?;
+
+    let mut broken = None;
+    let events = lines.filter_map(|line| {
+        let event = line.map(|line| pipeline.admit(line)).unwrap_or_else(|error| {
+            broken = Some(error);
+            None
+        });
+        watch(pipeline.tally.lines_read());
+        std::future::ready(event)
+    });
+    let work = executor.by_key(|event: &Event| event.author.clone()).for_each_stream(
+        events,
+        |event| pipeline.event(event),
+        async |_, outcome| pipeline.leave(outcome),
+    );
+    let outcomes = match select(pin!(work), pin!(pipeline.keep_sweeping())).await {
+        Either::Left((outcomes, _)) => outcomes,
+        Either::Right((never, _)) => match never {},
+    };
+
+    let report = pipeline.batcher.shutdown(None).await;
+    pipeline.sink.give_up(&report.unsent, &Closed);
+    pipeline.sink.give_up(&report.indeterminate, &Closed);
+    pipeline.sweep().await;
+    Ok(Summary::new(&pipeline, outcomes, broken, started.elapsed()))
+}
+
+/// What all the events in hand share.
+#[derive(Debug)]
+pub(super) struct Pipeline {
+    pub(super) tally: Arc<Tally>,
+    pub(super) gate: Gate,
+    pub(super) register: Arc<Mutex<Register>>,
+    pub(super) batcher: Batcher<Write>,
+    pub(super) sink: Arc<Sink>,
+    pub(super) freed: Mutex<SettledCounts>,
+    followers: BatchExecutor,
+    lookup: Duration,
+}
+
+/// Why an event did not take effect.
+#[derive(Debug)]
+enum Trouble {
+    Closed,
+    Database(rusqlite::Error),
+}
+
+impl Pipeline {
+    fn new(config: &Config, writer: Writer, reader: Reader) -> Result<Self, ConfigError> {
+        let tally = Arc::new(Tally::default());
+        let register = Arc::new(Mutex::new(Register::new(reader, config.limits)?));
+        let sink = Arc::new(Sink::new(writer, register.clone(), tally.clone()));
+        let gate = if config.busy_wait { Gate::busy_wait } else { Gate::fair };
+        let (handler, dead_letter) = (sink.clone(), sink.clone());
+        let batcher =
+            Batcher::builder()
+                .max_items(config.rows)
+                .window(config.window)
+                .capacity(4 * config.rows)
+                .retry(config.retry.clone())
+                .dead_letter(move |writes: Vec<Write>, error| dead_letter.give_up(&writes, &error))
+                .build(move |batch| {
+                    let sink = handler.clone();
+                    async move {
+                        spawn_blocking(move || sink.write(batch)).await.expect("writing panicked")
+                    }
+                })?;
+        Ok(Self {
+            tally,
+            gate: gate(config.permits),
+            register,
+            batcher,
+            sink,
+            freed: Mutex::default(),
+            followers: BatchExecutor::new(FREED_AT_ONCE)?,
+            lookup: config.lookup,
+        })
+    }
+
+    /// A line comes in; what is no event leaves at once.
+    fn admit(&self, line: Line) -> Option<Event> {
+        self.tally.read();
+        match line.event {
+            Ok(Some(event)) => return Some(event),
+            Ok(None) => self.tally.count(Category::Ignored, 1),
+            Err(why) => self.tally.malformed(line.number, &why),
+        }
+        None
+    }
+
+    /// An event takes effect. Returns how its line left, if it did.
+    async fn event(&self, event: Event) -> Result<Option<Category>, Trouble> {
+        let Event { author, change } = event;
+        self.ensure_user(author).await?;
+        let (done, freed) = self.decide(|register, now| register.event(change, now)).await?;
+        self.follow(freed).await;
+        Ok(done)
+    }
+
+    async fn ensure_user(&self, did: Id) -> Result<(), Trouble> {
+        if self.register.lock().unwrap().has_user(&did)? {
+            return Ok(());
+        }
+        // Within the block, so that the time runs from when there is a permit.
+        self.gate.pass(async { tokio::time::sleep(self.lookup).await }).await;
+        let (_, freed) = self.decide(|register, _| Ok(register.user(did))).await?;
+        self.follow(freed).await;
+        Ok(())
+    }
+
+    /// Takes a decision and carries it out, in one step: room in the batcher is reserved before, so
+    /// that nothing has to wait between the two and the batcher accepts in the order of decisions.
+    async fn decide(
+        &self,
+        decide: impl FnOnce(&mut Register, std::time::Instant) -> rusqlite::Result<Decision>,
+    ) -> Result<(Option<Category>, Vec<Freed>), Trouble> {
+        let slot = self.batcher.reserve().await?;
+        let mut register = self.register.lock().unwrap();
+        let now = Instant::now().into_std();
+        let Decision { write, freed, left, done } = decide(&mut register, now)?;
+        if let Some((category, lines)) = left {
+            self.tally.count(category, lines);
+        }
+        let refused = write.and_then(|write| slot.send(write).err());
+        drop(register);
+        if let Some(refused) = refused {
+            self.sink.give_up(&[refused.into_inner()], &Closed);
+        }
+        Ok((done, freed))
+    }
+
+    /// Those who waited follow their parent into the batcher.
+    async fn follow(&self, freed: Vec<Freed>) {
+        if freed.is_empty() {
+            return;
+        }
+        let arrive = |freed| async {
+            self.decide(|register, _| Ok(register.arrived(freed))).await.map(|(done, _)| done)
+        };
+        for outcome in self.followers.all_settled(freed, arrive).await {
+            self.freed.lock().unwrap().record(&outcome);
+            self.leave(outcome);
+        }
+    }
+
+    /// What left at once is counted here; what did not is counted where it leaves.
+    fn leave(&self, outcome: Settled<Option<Category>, Trouble>) {
+        match outcome.into_result() {
+            Ok(Some(category)) => self.tally.count(category, 1),
+            Ok(None) => {}
+            Err(error) => self.tally.failed(1, &error),
+        }
+    }
+
+    async fn keep_sweeping(&self) -> std::convert::Infallible {
+        let mut ticks = interval_at(Instant::now() + SWEEP_EVERY, SWEEP_EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            self.sweep().await;
+        }
+    }
+
+    /// Removes all who have waited for too long, in steps between which others have their turn.
+    async fn sweep(&self) {
+        loop {
+            let now = Instant::now().into_std();
+            let expired = self.register.lock().unwrap().expire(now, SWEEP_STEP);
+            self.tally.count(Category::Expired, expired as u64);
+            if expired < SWEEP_STEP {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+impl From<Closed> for Trouble {
+    fn from(_: Closed) -> Self {
+        Self::Closed
+    }
+}
+
+impl From<rusqlite::Error> for Trouble {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Database(error)
+    }
+}
+
+impl std::fmt::Display for Trouble {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Closed => Closed.fmt(f),
+            Self::Database(error) => write!(f, "the database cannot be read: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for Trouble {}

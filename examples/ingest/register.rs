@@ -1,0 +1,329 @@
+//! Who is there, and who waits for whom. Every decision about a line is taken here, in one step.
+//!
+//! ```text
+//!                 parent there
+//!  child ───────────────────────────────────────▶ accepted ──▶ stored / duplicate / failed
+//!    │                                               ▲
+//!    │ parent missing                                │ arrived
+//!    ▼            parent comes                       │
+//!  waiting ───────────────────▶ freed ───────────────┘
+//!    │                            │
+//!    ├─▶ displaced, evicted,      └─▶ cancelled
+//!    │   expired, cancelled
+//!    └─▶ (end of the run) waiting
+//! ```
+//!
+//! The caller holds one lock around a call and around handing what it returns to the batcher, so
+//! that the batcher accepts in the order of the decisions. That is what makes it right to answer
+//! "is it there?" from the last thing accepted under a name, and from the database only where
+//! nothing accepted is still on its way there.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use sluicegate::{BoundedArrayMap, ConfigError, Pushed};
+
+use super::event::{Change, Child, Id, Parent, Post, Relation};
+use super::store::{Name, Op, Reader};
+use super::tally::Category;
+
+type Waiting = BoundedArrayMap<Id, Child, Id>;
+
+/// How many users and posts are remembered to be in the database.
+const KNOWN: usize = 50_000;
+
+/// Limits of what waits.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// The most posts that are waited for at once.
+    pub posts: usize,
+    /// The most users that are waited for at once.
+    pub users: usize,
+    /// The most operations that wait for one of them.
+    pub items: usize,
+    /// How long they wait at most.
+    pub time_to_live: Duration,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Register {
+    reader: Reader,
+    for_post: Waiting,
+    for_user: Waiting,
+    /// The last thing accepted under each name and not yet written: no more than the batcher holds.
+    accepted: HashMap<Name, Accepted>,
+    /// Users and posts lately found in the database: a set that forgets the least recently used.
+    known: BoundedArrayMap<Name, ()>,
+    /// Children whose parent has come, by URI, until they are accepted in their turn: no more than
+    /// wait for the parents of the events in hand.
+    freed: HashMap<Id, u64>,
+    sequence: u64,
+}
+
+#[derive(Debug)]
+struct Accepted {
+    sequence: u64,
+    state: State,
+    /// When it was last deleted since it was last written, 0 if it was not: then it is back, but
+    /// children of before are not.
+    deleted: u64,
+}
+
+/// What the last thing accepted makes of a row.
+#[derive(Debug)]
+enum State {
+    /// A user or a post that is there.
+    Parent,
+    /// A child that is there, with its subject.
+    Child(Id),
+    Gone,
+}
+
+/// What was decided about a line.
+#[derive(Debug, Default)]
+#[must_use = "lines that leave are counted by whoever asked for the decision"]
+pub struct Decision {
+    /// This is to be written.
+    pub write: Option<Write>,
+    /// These may follow now: their parent is about to be written.
+    pub freed: Vec<Freed>,
+    /// So many lines leave at once, and why.
+    pub left: Option<(Category, u64)>,
+    /// The line itself leaves at once, and why.
+    pub done: Option<Category>,
+}
+
+/// A change on its way to the database.
+#[derive(Debug)]
+pub struct Write {
+    /// The change.
+    pub op: Op,
+    /// A delete that removed something that waited has found something, whatever is stored.
+    pub removed_waiting: bool,
+    sequence: u64,
+}
+
+/// A child that waited until its parent came.
+#[derive(Debug)]
+pub struct Freed {
+    child: Child,
+    ticket: u64,
+}
+
+impl Register {
+    /// Nobody waits yet; what is there is in the database.
+    ///
+    /// # Errors
+    ///
+    /// If a limit is not what it may be.
+    pub fn new(reader: Reader, limits: Limits) -> Result<Self, ConfigError> {
+        let waiting = |keys| {
+            BoundedArrayMap::builder()
+                .max_keys(keys)
+                .max_items_per_key(limits.items)
+                .time_to_live(limits.time_to_live)
+                .indexed()
+                .build()
+        };
+        Ok(Self {
+            reader,
+            for_post: waiting(limits.posts)?,
+            for_user: waiting(limits.users)?,
+            accepted: HashMap::new(),
+            known: BoundedArrayMap::new(KNOWN, 1)?,
+            freed: HashMap::new(),
+            sequence: 0,
+        })
+    }
+
+    /// Whether this user is stored, or about to be.
+    ///
+    /// # Errors
+    ///
+    /// If the database cannot be read.
+    pub fn has_user(&mut self, did: &Id) -> rusqlite::Result<bool> {
+        self.has(Parent::User, did)
+    }
+
+    /// A user appears.
+    pub fn user(&mut self, did: Id) -> Decision {
+        let freed = self.free(Parent::User, &did);
+        Decision { write: Some(self.accept(Op::User(did))), freed, ..Decision::default() }
+    }
+
+    /// An event takes effect.
+    ///
+    /// # Errors
+    ///
+    /// If the database cannot be read; nothing has changed then.
+    pub fn event(&mut self, change: Change, now: Instant) -> rusqlite::Result<Decision> {
+        Ok(match change {
+            Change::Post(post) => self.post(post)?,
+            Change::Child(child) => self.child(child, now)?,
+            Change::DeletePost(uri) => self.delete_post(uri),
+            Change::DeleteChild(relation, uri) => self.delete_child(relation, uri),
+        })
+    }
+
+    fn post(&mut self, post: Post) -> rusqlite::Result<Decision> {
+        if self.has(Parent::Post, &post.uri)? {
+            return Ok(Decision::done(Category::Duplicate));
+        }
+        let freed = self.free(Parent::Post, &post.uri);
+        Ok(Decision { write: Some(self.accept(Op::Post(post))), freed, ..Decision::default() })
+    }
+
+    fn child(&mut self, child: Child, now: Instant) -> rusqlite::Result<Decision> {
+        let parent = child.relation.parent();
+        if self.waiting(parent).contains_id(&child.uri)
+            || self.freed.contains_key(&child.uri)
+            || self.has_child(child.relation, &child.uri)?
+        {
+            return Ok(Decision::done(Category::Duplicate));
+        }
+        if self.has(parent, &child.subject)? {
+            let write = Some(self.accept(Op::Child(child)));
+            return Ok(Decision { write, ..Decision::default() });
+        }
+        let (subject, uri) = (child.subject.clone(), child.uri.clone());
+        let pushed = self.waiting(parent).push_unique_at(now, subject, uri, child);
+        let left = match pushed {
+            Pushed::Stored => None,
+            Pushed::Displaced { .. } => Some((Category::Displaced, 1)),
+            Pushed::Evicted { items, .. } => Some((Category::Evicted, items.len() as u64)),
+            Pushed::Rejected { .. } => return Ok(Decision::done(Category::Duplicate)),
+        };
+        Ok(Decision { left, ..Decision::default() })
+    }
+
+    /// Nothing that waits for this post is freed but not yet accepted: it is the author who frees
+    /// it, and the author's events take effect one after the other.
+    fn delete_post(&mut self, uri: Id) -> Decision {
+        let cancelled = self.for_post.take(&uri).len() as u64;
+        let _ = self.known.take(&Name::Parent(Parent::Post, uri.clone()));
+        let mut write = self.accept(Op::DeletePost(uri));
+        write.removed_waiting = cancelled > 0;
+        let left = Some((Category::Cancelled, cancelled));
+        Decision { write: Some(write), left, ..Decision::default() }
+    }
+
+    fn delete_child(&mut self, relation: Relation, uri: Id) -> Decision {
+        let waited = self.waiting(relation.parent()).cancel(&uri).is_some();
+        if waited || self.freed.remove(&uri).is_some() {
+            let left = Some((Category::Cancelled, 1));
+            return Decision { left, done: Some(Category::Deleted), ..Decision::default() };
+        }
+        let write = Some(self.accept(Op::DeleteChild(relation, uri)));
+        Decision { write, ..Decision::default() }
+    }
+
+    /// A freed child takes its turn, unless it was cancelled, and counted as such, meanwhile.
+    pub fn arrived(&mut self, freed: Freed) -> Decision {
+        let Freed { child, ticket } = freed;
+        if self.freed.get(&child.uri) != Some(&ticket) {
+            return Decision::default();
+        }
+        self.freed.remove(&child.uri);
+        Decision { write: Some(self.accept(Op::Child(child))), ..Decision::default() }
+    }
+
+    /// These were written, or could not be: the database knows of them, or nobody does.
+    pub fn settled<'a>(&mut self, writes: impl IntoIterator<Item = &'a Write>) {
+        for write in writes {
+            let name = write.op.name();
+            if self.accepted.get(&name).is_some_and(|last| last.sequence == write.sequence) {
+                self.accepted.remove(&name);
+            }
+        }
+    }
+
+    /// Removes up to `budget` of those who have waited for too long, and says how many.
+    pub fn expire(&mut self, now: Instant, budget: usize) -> usize {
+        let of_posts = self.for_post.expire(now, budget).len();
+        of_posts + self.for_user.expire(now, budget - of_posts).len()
+    }
+
+    /// What waits for posts, and what waits for users.
+    pub fn stats(&self) -> [sluicegate::map::Stats; 2] {
+        [self.for_post.stats(), self.for_user.stats()]
+    }
+
+    fn waiting(&mut self, parent: Parent) -> &mut Waiting {
+        match parent {
+            Parent::Post => &mut self.for_post,
+            Parent::User => &mut self.for_user,
+        }
+    }
+
+    fn has(&mut self, parent: Parent, id: &Id) -> rusqlite::Result<bool> {
+        let name = Name::Parent(parent, id.clone());
+        if let Some(accepted) = self.accepted.get(&name) {
+            return Ok(!matches!(accepted.state, State::Gone));
+        }
+        if self.known.get(&name).is_some() {
+            return Ok(true);
+        }
+        let found = self.reader.has(parent, id)?;
+        if found {
+            // What it forgets for this one is looked up again.
+            let _ = self.known.push(name, ());
+        }
+        Ok(found)
+    }
+
+    /// Whether a child of this URI is there. It goes with its subject, and does not come back with
+    /// it.
+    fn has_child(&self, relation: Relation, uri: &Id) -> rusqlite::Result<bool> {
+        let (subject, accepted) = match self.accepted.get(&Name::Child(uri.clone())) {
+            Some(Accepted { state: State::Child(subject), sequence, .. }) => {
+                (subject.clone(), *sequence)
+            }
+            Some(_) => return Ok(false),
+            None => match self.reader.subject_of(relation, uri)? {
+                Some(subject) => (subject, 0),
+                None => return Ok(false),
+            },
+        };
+        let parent = self.accepted.get(&Name::Parent(relation.parent(), subject));
+        Ok(parent.is_none_or(|parent| parent.deleted <= accepted))
+    }
+
+    fn free(&mut self, parent: Parent, id: &Id) -> Vec<Freed> {
+        let children = self.waiting(parent).take(id);
+        let ticket = self.sequence;
+        children
+            .into_iter()
+            .map(|child| {
+                self.freed.insert(child.uri.clone(), ticket);
+                Freed { child, ticket }
+            })
+            .collect()
+    }
+
+    fn accept(&mut self, op: Op) -> Write {
+        self.sequence += 1;
+        let sequence = self.sequence;
+        let state = match &op {
+            Op::User(_) | Op::Post(_) => State::Parent,
+            Op::Child(child) => State::Child(child.subject.clone()),
+            Op::DeletePost(_) | Op::DeleteChild(..) => State::Gone,
+        };
+        let last = self.accepted.entry(op.name()).or_insert(Accepted {
+            sequence,
+            state: State::Gone,
+            deleted: 0,
+        });
+        if matches!(state, State::Gone) {
+            last.deleted = sequence;
+        }
+        (last.sequence, last.state) = (sequence, state);
+        Write { op, sequence, removed_waiting: false }
+    }
+}
+
+impl Decision {
+    fn done(category: Category) -> Self {
+        Self { done: Some(category), ..Self::default() }
+    }
+}

@@ -1,0 +1,166 @@
+//! Where lines come from: a thread that reads and parses, and a bounded channel out of it.
+
+use std::fs::File;
+use std::future::Future;
+use std::io::{self, BufRead, BufReader, Read};
+use std::path::Path;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::thread;
+
+use futures_util::Stream;
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+
+use super::event::{Event, MAX_LINE, Malformed, parse};
+use super::generator::Generator;
+
+/// How far the thread may read ahead of the pipeline, in lines, and for how many places it waits at
+/// once: it is not woken for each.
+const AHEAD: usize = 1_024;
+const BURST: usize = 256;
+
+/// A line that is not blank.
+#[derive(Debug)]
+pub struct Line {
+    /// Its place in the input, from 1, blank ones counted.
+    pub number: u64,
+    /// What it says, as [`parse`] has it.
+    pub event: Result<Option<Event>, Malformed>,
+}
+
+/// Lines as they stand in the input, blank ones included.
+pub type RawLines = Box<dyn Iterator<Item = io::Result<Vec<u8>>> + Send>;
+
+/// The lines of a file.
+///
+/// # Errors
+///
+/// If it cannot be opened or read.
+pub fn file(path: &Path) -> io::Result<RawLines> {
+    let mut input = BufReader::new(File::open(path)?);
+    // A directory opens, but does not read.
+    input.fill_buf()?;
+    Ok(Box::new(RawReader(input)))
+}
+
+/// The lines of standard input.
+pub fn standard_input() -> RawLines {
+    Box::new(RawReader(BufReader::new(io::stdin())))
+}
+
+/// Generated lines.
+pub fn generated(generator: Generator) -> RawLines {
+    Box::new(generator.map(|line| Ok(line.into_bytes())))
+}
+
+/// Cuts lines that are too long rather than keep all of them in memory.
+struct RawReader<R>(R);
+
+impl<R: BufRead> Iterator for RawReader<R> {
+    type Item = io::Result<Vec<u8>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let mut line = Vec::new();
+        let read = (&mut self.0).take(MAX_LINE as u64 + 1).read_until(b'\n', &mut line);
+        let rest = match read {
+            Ok(0) => return None,
+            Ok(_) if line.len() > MAX_LINE && !line.ends_with(b"\n") => {
+                self.0.skip_until(b'\n').map(|_| ())
+            }
+            Ok(_) => Ok(()),
+            Err(error) => Err(error),
+        };
+        Some(rest.map(|()| line))
+    }
+}
+
+/// The lines of an input, read ahead by a thread of their own, and no further once `stop` is done.
+/// What had been read ahead by then still comes.
+///
+/// # Panics
+///
+/// Outside of a tokio runtime.
+pub fn lines(
+    raw: RawLines,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> impl Stream<Item = io::Result<Line>> {
+    let (sender, receiver) = mpsc::channel(AHEAD);
+    let runtime = Handle::current();
+    thread::spawn(move || read(raw, &sender, &runtime));
+    Lines { receiver, stop: Some(Box::pin(stop)) }
+}
+
+/// Ends after the last line, after an error, or when nobody is left to read for.
+fn read(raw: RawLines, sender: &mpsc::Sender<io::Result<Line>>, runtime: &Handle) {
+    let mut lines = (1..).zip(raw).filter_map(|(number, line)| match line {
+        Ok(line) if line.trim_ascii().is_empty() => None,
+        Ok(line) => Some(Ok(Line { number, event: parse(line.trim_ascii()) })),
+        Err(error) => Some(Err(error)),
+    });
+    while let Ok(places) = runtime.block_on(sender.reserve_many(BURST)) {
+        for place in places {
+            let Some(line) = lines.next() else { return };
+            let last = line.is_err();
+            place.send(line);
+            if last {
+                return;
+            }
+        }
+    }
+}
+
+struct Lines {
+    receiver: mpsc::Receiver<io::Result<Line>>,
+    /// `None` once it is done.
+    stop: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+}
+
+impl Stream for Lines {
+    type Item = io::Result<Line>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if let Some(stop) = &mut self.stop
+            && stop.as_mut().poll(cx).is_ready()
+        {
+            self.stop = None;
+            self.receiver.close();
+        }
+        match self.receiver.poll_recv(cx) {
+            // The thread may be stuck in a read, with places still reserved.
+            Poll::Pending if self.stop.is_none() => Poll::Ready(None),
+            polled => polled,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn raw(text: &[u8]) -> Vec<Vec<u8>> {
+        RawReader(text).map(Result::unwrap).collect()
+    }
+
+    #[test]
+    fn lines_end_at_newlines_and_at_the_end() {
+        assert_eq!(raw(b"a\n\nb"), [&b"a\n"[..], b"\n", b"b"]);
+        assert!(raw(b"").is_empty());
+    }
+
+    #[test]
+    fn a_line_that_is_too_long_is_cut_and_the_next_one_is_whole() {
+        let mut text = vec![b'x'; 3 * MAX_LINE];
+        text.extend(b"\nnext\n");
+        let lines = raw(&text);
+        assert_eq!((lines.len(), lines[0].len(), &*lines[1]), (2, MAX_LINE + 1, &b"next\n"[..]));
+        assert!(parse(&lines[0]).is_err());
+    }
+
+    #[test]
+    fn a_line_of_just_the_longest_length_is_whole() {
+        let mut text = vec![b'x'; MAX_LINE];
+        text.extend(b"\nnext\n");
+        assert_eq!(raw(&text).len(), 2);
+    }
+}

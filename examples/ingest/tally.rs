@@ -1,0 +1,133 @@
+//! The pipeline's equation: what was read is what left, by category.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// The ways a line can end. Every line that is read ends in exactly one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Category {
+    /// Its row was written.
+    Stored,
+    /// At the end of the run it still waits for its parent.
+    Waiting,
+    /// A later arrival under the same parent pushed it out.
+    Displaced,
+    /// Its parent had been quiet for longest when the map of those waited for was full.
+    Evicted,
+    /// It waited for longer than the time to live.
+    Expired,
+    /// It was removed, itself or with its parent, while it waited.
+    Cancelled,
+    /// Its URI was stored or waiting already.
+    Duplicate,
+    /// A delete that removed something.
+    Deleted,
+    /// A delete that found nothing.
+    DeleteUnknown,
+    /// A kind of event that is not stored.
+    Ignored,
+    /// Not JSON, or short of what its kind needs.
+    Malformed,
+    /// It could not be written, after all retries.
+    Failed,
+}
+
+impl Category {
+    /// All of them, in the order in which they are printed.
+    pub const ALL: [Self; 12] = [
+        Self::Stored,
+        Self::Waiting,
+        Self::Displaced,
+        Self::Evicted,
+        Self::Expired,
+        Self::Cancelled,
+        Self::Duplicate,
+        Self::Deleted,
+        Self::DeleteUnknown,
+        Self::Ignored,
+        Self::Malformed,
+        Self::Failed,
+    ];
+
+    /// Its name in the summary.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Stored => "stored",
+            Self::Waiting => "waiting",
+            Self::Displaced => "displaced",
+            Self::Evicted => "evicted",
+            Self::Expired => "expired",
+            Self::Cancelled => "cancelled",
+            Self::Duplicate => "duplicate",
+            Self::Deleted => "deleted",
+            Self::DeleteUnknown => "delete_unknown",
+            Self::Ignored => "ignored",
+            Self::Malformed => "malformed",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// How many of the first malformed lines are kept to be shown.
+const SHOWN: usize = 5;
+
+/// Counts every line once as it comes in and once as it leaves.
+#[derive(Debug, Default)]
+pub struct Tally {
+    read: AtomicU64,
+    left: [AtomicU64; Category::ALL.len()],
+    malformed: Mutex<Vec<String>>,
+    reason: Mutex<Option<String>>,
+}
+
+impl Tally {
+    /// One line came in.
+    pub fn read(&self) {
+        self.read.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// `lines` of them left this way.
+    pub fn count(&self, category: Category, lines: u64) {
+        self.left[category as usize].fetch_add(lines, Ordering::Relaxed);
+    }
+
+    /// One line is malformed; the first few are remembered.
+    pub fn malformed(&self, number: u64, why: &impl std::fmt::Display) {
+        self.count(Category::Malformed, 1);
+        let mut shown = self.malformed.lock().unwrap();
+        if shown.len() < SHOWN {
+            shown.push(format!("line {number}: {why}"));
+        }
+    }
+
+    /// `lines` of them could not be written; the first reason is remembered.
+    pub fn failed(&self, lines: u64, why: &impl std::fmt::Display) {
+        self.count(Category::Failed, lines);
+        self.reason.lock().unwrap().get_or_insert_with(|| why.to_string());
+    }
+
+    /// Lines that came in so far.
+    pub fn lines_read(&self) -> u64 {
+        self.read.load(Ordering::Relaxed)
+    }
+
+    /// Lines that left this way so far.
+    pub fn of(&self, category: Category) -> u64 {
+        self.left[category as usize].load(Ordering::Relaxed)
+    }
+
+    /// Lines that left so far, in whatever way.
+    pub fn sum(&self) -> u64 {
+        Category::ALL.into_iter().map(|category| self.of(category)).sum()
+    }
+
+    /// The first malformed lines, each with its number.
+    pub fn first_malformed(&self) -> Vec<String> {
+        self.malformed.lock().unwrap().clone()
+    }
+
+    /// Why the first line that failed did.
+    pub fn first_failure(&self) -> Option<String> {
+        self.reason.lock().unwrap().clone()
+    }
+}

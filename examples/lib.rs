@@ -1,0 +1,4 @@
+//! The parts of the example programs, so that their tests can reach them. Each program's own
+//! folder holds all of it.
+
+pub mod ingest;

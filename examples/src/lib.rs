@@ -1,1 +1,0 @@
-//! The parts of the example programs, so that tests can reach them.

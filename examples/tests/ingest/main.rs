@@ -1,0 +1,9 @@
+//! The pipeline of ingest: against a sequential reference of its rules, with the clock paused, and
+//! from the command line.
+
+mod cli;
+mod reference;
+mod rules;
+mod run;
+mod tables;
+mod time;

@@ -1,0 +1,56 @@
+//! Ways to run the pipeline in a test.
+
+use std::path::Path;
+use std::time::Duration;
+
+use sluicegate::Retry;
+use sluicegate_examples::ingest::pipeline::{self, Config};
+use sluicegate_examples::ingest::register::Limits;
+use sluicegate_examples::ingest::source::{self, RawLines};
+use sluicegate_examples::ingest::store::{self, Reader, Writer};
+use sluicegate_examples::ingest::summary::Summary;
+use tokio::runtime::Runtime;
+
+/// Nothing is displaced, evicted or expired, and batches are small, so that there are many.
+pub(crate) fn roomy() -> Config {
+    Config {
+        permits: 4,
+        busy_wait: false,
+        lookup: Duration::ZERO,
+        limits: Limits {
+            posts: 100_000,
+            users: 100_000,
+            items: 10_000,
+            time_to_live: Duration::from_secs(3_600),
+        },
+        in_hand: 64,
+        rows: 20,
+        window: Duration::from_millis(1),
+        retry: Retry::exponential(3, Duration::from_millis(1), Duration::from_millis(2)).unwrap(),
+    }
+}
+
+/// The lines as an input, with a newline after each.
+pub(crate) fn raw(lines: &[String]) -> RawLines {
+    let lines: Vec<_> = lines.iter().map(|line| Ok(format!("{line}\n").into_bytes())).collect();
+    Box::new(lines.into_iter())
+}
+
+/// Runs `lines` into the database at `path`.
+pub(crate) fn ingest(config: &Config, path: &Path, lines: &[String]) -> Summary {
+    ingest_into(config, store::open(path).unwrap(), lines)
+}
+
+/// The same, with connections that the test has prepared.
+pub(crate) fn ingest_into(
+    config: &Config,
+    database: (Writer, Reader),
+    lines: &[String],
+) -> Summary {
+    let raw = raw(lines);
+    Runtime::new().unwrap().block_on(async {
+        let run =
+            pipeline::run(config, database, source::lines(raw, std::future::pending()), |_| ());
+        tokio::time::timeout(Duration::from_secs(120), run).await.expect("it hangs").unwrap()
+    })
+}

@@ -1,0 +1,142 @@
+//! What a batcher refuses, and why a batch failed.
+
+use core::fmt;
+use std::error::Error;
+
+/// The batcher takes no more items; here is the one that was handed in.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct SendError<T>(pub T);
+
+impl<T> SendError<T> {
+    /// The item that was handed in.
+    pub fn into_inner(self) -> T {
+        self.0
+    }
+}
+
+impl<T> fmt::Debug for SendError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SendError").finish_non_exhaustive()
+    }
+}
+
+impl<T> fmt::Display for SendError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Closed.fmt(f)
+    }
+}
+
+impl<T> Error for SendError<T> {}
+
+/// The item could not be accepted at once; here it is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum TrySendError<T> {
+    /// As many items as the batcher's capacity are accepted and unfinished, or others wait in line.
+    Full(T),
+    /// The batcher takes no more items.
+    Closed(T),
+}
+
+impl<T> TrySendError<T> {
+    /// The item that was handed in.
+    pub fn into_inner(self) -> T {
+        match self {
+            Self::Full(item) | Self::Closed(item) => item,
+        }
+    }
+}
+
+impl<T> fmt::Debug for TrySendError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Full(_) => f.write_str("Full(..)"),
+            Self::Closed(_) => f.write_str("Closed(..)"),
+        }
+    }
+}
+
+impl<T> fmt::Display for TrySendError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Full(_) => f.write_str("the batcher is full: wait in line with `send`"),
+            Self::Closed(_) => Closed.fmt(f),
+        }
+    }
+}
+
+impl<T> Error for TrySendError<T> {}
+
+/// The batcher takes no more items: it was shut down, or its driver is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Closed;
+
+impl fmt::Display for Closed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the batcher is closed: it was shut down, or its driver is gone")
+    }
+}
+
+impl Error for Closed {}
+
+/// Why items came to the dead letter.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum BatchError {
+    /// The handler gave up on the batch: its last attempt ended with `error`.
+    Failed {
+        /// What the last attempt ended with.
+        error: Box<dyn Error + Send + Sync>,
+        /// How many attempts were made, the first counted.
+        attempts: u32,
+    },
+    /// The handler panicked in its last attempt.
+    Panicked {
+        /// The panic's message, if it was text.
+        message: String,
+        /// How many attempts were made, the first counted.
+        attempts: u32,
+    },
+    /// The driver or its runtime went away before the items were handed to the handler.
+    Unsent,
+    /// The batcher stopped while the handler held the items or before it was given them again:
+    /// they may have been delivered or not.
+    Indeterminate,
+}
+
+impl BatchError {
+    /// How many attempts ended before this, if the handler was given its full share of them.
+    pub fn attempts(&self) -> Option<u32> {
+        match self {
+            Self::Failed { attempts, .. } | Self::Panicked { attempts, .. } => Some(*attempts),
+            Self::Unsent | Self::Indeterminate => None,
+        }
+    }
+}
+
+impl fmt::Display for BatchError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Failed { error, attempts } => {
+                write!(f, "the batch failed in attempt {attempts}, its last: {error}")
+            }
+            Self::Panicked { message, attempts } => {
+                write!(f, "the handler panicked in attempt {attempts}, its last: {message}")
+            }
+            Self::Unsent => {
+                f.write_str("the batcher's driver went away before the items were handed over")
+            }
+            Self::Indeterminate => {
+                f.write_str("the batcher stopped while the items were with its handler")
+            }
+        }
+    }
+}
+
+impl Error for BatchError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Failed { error, .. } => Some(&**error),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! The sender's side: accepting items, flushing, shutting down.
+
+use core::fmt;
+use core::time::Duration;
+use std::sync::Arc;
+
+use super::builder::Builder;
+use super::error::{Closed, SendError, TrySendError};
+use super::report::{FlushReport, ShutdownReport, Stats};
+use super::shared::Shared;
+use super::wait::{FlushWait, StopWait};
+use crate::{SemaphorePermit, TryAcquireError};
+
+/// Collects items into batches, by number and by time, and hands each to an async handler.
+///
+/// For work that is cheaper by the batch: rows in a transaction, messages in a frame, points in a
+/// write to a time series. The window of a batch opens with its first item and is never extended.
+/// The batcher is bounded: at most `capacity` items are accepted and unfinished, those in the
+/// handler included, and senders beyond that wait in line. Each accepted item is delivered, goes
+/// to the dead letter with the reason, or comes back from [`shutdown`](Self::shutdown); at every
+/// instant `accepted = delivered + failed + unsent + indeterminate + pending`
+/// ([`stats`](Self::stats)).
+///
+/// Not for items that each need an answer of their own, nor for a source that is a stream anyway
+/// and may wait: chunk that. With a `max_items` of 1 a channel does the same for less.
+///
+/// Handles are cheap to clone. When the last is dropped the batcher drains: what was accepted is
+/// still handed to the handler, without waiting for windows. The handler and the dead letter must
+/// not own a handle, else there is no last one; nor may a handler wait for a flush or a shutdown,
+/// which wait for it.
+///
+/// # Fairness and order
+///
+/// Senders get room in the order they asked for it. Items of one sender are handed over in the
+/// order it sent them, within a batch and from batch to batch. With a `concurrency` of 1, the
+/// default, one batch is finished with all its retries before the next begins; with more, batches
+/// are begun in order but run side by side, and a batch that waits for its retry lets others pass.
+///
+/// # Example
+///
+/// ```
+/// use core::time::Duration;
+/// use sluicegate::batcher::{Batch, Batcher};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let batcher = Batcher::builder()
+///     .max_items(500)
+///     .window(Duration::from_millis(50))
+///     .dead_letter(|rows: Vec<u32>, why| eprintln!("{} rows lost: {why}", rows.len()))
+///     .build(|rows: Batch<u32>| async move {
+///         println!("one transaction for {} rows", rows.len());
+///         Ok::<(), std::io::Error>(())
+///     })?;
+///
+/// for row in 0..1200 {
+///     batcher.send(row).await?;
+/// }
+/// let report = batcher.flush().await;
+/// assert_eq!(report.failed, 0);
+///
+/// let ended = batcher.shutdown(Some(Duration::from_secs(5))).await;
+/// assert_eq!(ended.delivered, 1200);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # How it is built
+///
+/// A state machine that knows neither clock nor runtime, behind one lock; a
+/// [`Semaphore`](crate::Semaphore) of `capacity` permits in front of it; and one driver, a future
+/// that owns the handlers and a single timer. A sender wakes the driver with the first item of a
+/// batch and with the one that fills it, and only when a handler may start: an empty batcher does
+/// nothing at all. The handlers run within the driver's task, so what computes or blocks for long
+/// belongs on a thread of its own; the [`Batch`](super::Batch) guard may go with it.
+pub struct Batcher<T> {
+    handle: Arc<Handle<T>>,
+}
+
+struct Handle<T> {
+    shared: Arc<Shared<T>>,
+}
+
+impl<T> Drop for Handle<T> {
+    fn drop(&mut self) {
+        self.shared.close(None);
+    }
+}
+
+impl<T> Batcher<T> {
+    /// A builder with the default limits.
+    pub fn builder() -> Builder<T> {
+        Builder::new()
+    }
+
+    pub(crate) fn over(shared: Arc<Shared<T>>) -> Self {
+        Self { handle: Arc::new(Handle { shared }) }
+    }
+
+    fn shared(&self) -> &Shared<T> {
+        &self.handle.shared
+    }
+
+    /// Accepts `item`, waiting in line while the batcher is full.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError`] with the item once the batcher is closed, also for those that wait already.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future gives up its place in line and has accepted nothing; its item is dropped
+    /// with it. Where that must not be, [`reserve`](Self::reserve) first.
+    pub async fn send(&self, item: T) -> Result<(), SendError<T>> {
+        match self.reserve().await {
+            Ok(slot) => slot.send(item),
+            Err(Closed) => Err(SendError(item)),
+        }
+    }
+
+    /// Accepts `item` if there is room and nobody waits in line.
+    ///
+    /// # Errors
+    ///
+    /// [`TrySendError`] with the item.
+    pub fn try_send(&self, item: T) -> Result<(), TrySendError<T>> {
+        match self.shared().room().try_acquire() {
+            Ok(permit) => Slot { shared: self.shared(), permit }
+                .send(item)
+                .map_err(|SendError(item)| TrySendError::Closed(item)),
+            Err(TryAcquireError::NoPermits) => Err(TrySendError::Full(item)),
+            Err(TryAcquireError::Closed) => Err(TrySendError::Closed(item)),
+        }
+    }
+
+    /// Waits in line for room for one item.
+    ///
+    /// With the slot in hand the item is accepted by a plain call that cannot wait: so it can be
+    /// decided under a lock of the caller's own what is sent, in the order of those decisions.
+    ///
+    /// # Errors
+    ///
+    /// [`Closed`] once the batcher is closed, also for those that wait already.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future gives up its place in line, and nothing else.
+    ///
+    /// ```
+    /// # use sluicegate::batcher::{Batch, Batcher};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let batcher = Batcher::builder()
+    /// #     .dead_letter(|_items: Vec<u32>, _why| {})
+    /// #     .build(|_: Batch<u32>| async { Ok::<(), std::io::Error>(()) })?;
+    /// let last = std::sync::Mutex::new(0);
+    ///
+    /// let slot = batcher.reserve().await?;
+    /// let mut last = last.lock().unwrap();
+    /// *last += 1;
+    /// slot.send(*last)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn reserve(&self) -> Result<Slot<'_, T>, Closed> {
+        let shared = self.shared();
+        match shared.room().acquire().await {
+            Ok(permit) => Ok(Slot { shared, permit }),
+            Err(_) => Err(Closed),
+        }
+    }
+
+    /// Closes the open batch and waits for all that was accepted so far: what is in the handler or
+    /// waits for a retry included, what is sent later never.
+    ///
+    /// Returns how those items ended; the dead letter has been given what failed.
+    ///
+    /// # Cancel safety
+    ///
+    /// The open batch is closed when the future is first polled. Dropping it changes nothing more:
+    /// the items go on as they are.
+    pub async fn flush(&self) -> FlushReport {
+        FlushWait::new(self.shared()).await
+    }
+
+    /// Refuses further items, lets those who wait to send go with theirs, closes the open batch,
+    /// and waits until everything is finished or `deadline` (from now on) has passed.
+    ///
+    /// At the deadline the handlers' futures are dropped, and what was not delivered comes back in
+    /// the report: as `unsent` if the handler never saw it, as `indeterminate` if it did. Without a
+    /// deadline that takes as long as the handlers and their retries. A zero stops at once. A
+    /// deadline further off than ten years is none.
+    ///
+    /// It may be called again, from any handle: the earliest deadline counts, and each call
+    /// returns when all is over. The items go to the first that returns.
+    ///
+    /// # Cancel safety
+    ///
+    /// The batcher is closed when the future is first polled, and stays so when it is dropped. The
+    /// items that it would have handed out wait for another call; failing that, they go to the
+    /// dead letter when the last handle and the driver are gone.
+    pub async fn shutdown(&self, deadline: Option<Duration>) -> ShutdownReport<T> {
+        let shared = self.shared();
+        let deadline = deadline.filter(|wait| *wait <= crate::retry::LONGEST_WAIT);
+        shared.close(deadline.map(|wait| shared.now() + wait));
+        StopWait::new(shared).await
+    }
+
+    /// Whether the batcher takes no more items.
+    pub fn is_closed(&self) -> bool {
+        !self.shared().is_accepting()
+    }
+
+    /// The most items that can be accepted and unfinished.
+    pub fn capacity(&self) -> usize {
+        self.shared().capacity()
+    }
+
+    /// The figures of this instant.
+    ///
+    /// # Complexity
+    ///
+    /// Linear in the batches that are closed and unfinished.
+    pub fn stats(&self) -> Stats {
+        self.shared().stats()
+    }
+}
+
+impl<T> Clone for Batcher<T> {
+    fn clone(&self) -> Self {
+        Self { handle: Arc::clone(&self.handle) }
+    }
+}
+
+impl<T> fmt::Debug for Batcher<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Batcher")
+            .field("capacity", &self.capacity())
+            .field("stats", &self.stats())
+            .finish()
+    }
+}
+
+/// Room for one item, held until it is used or dropped.
+///
+/// Made by [`Batcher::reserve`].
+#[must_use = "a slot takes up room until an item is sent with it or it is dropped"]
+pub struct Slot<'a, T> {
+    shared: &'a Shared<T>,
+    permit: SemaphorePermit<'a>,
+}
+
+impl<T> Slot<'_, T> {
+    /// Accepts `item` without waiting.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError`] with the item if the batcher was closed since the slot was reserved.
+    pub fn send(self, item: T) -> Result<(), SendError<T>> {
+        self.shared.push(item).map_err(SendError)?;
+        // The batcher gives the permit back when the item is finished.
+        self.permit.forget();
+        Ok(())
+    }
+}
+
+impl<T> fmt::Debug for Slot<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Slot").finish_non_exhaustive()
+    }
+}

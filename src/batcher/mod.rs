@@ -1,0 +1,29 @@
+//! Batches by number and by time, handed to an async handler; nothing accepted is lost unnamed.
+//!
+//! [`Batcher`] is the handle that takes items, [`Builder`] sets its limits, [`Batch`] is what the
+//! handler is given. The other types say what happened.
+
+mod barrier;
+mod batch;
+mod builder;
+mod core;
+mod driver;
+mod error;
+mod handle;
+mod report;
+mod shared;
+#[cfg(feature = "tokio")]
+mod timer;
+mod wait;
+mod wake;
+
+#[cfg(loom)]
+#[doc(hidden)]
+pub mod model;
+
+pub use self::batch::Batch;
+pub use self::builder::Builder;
+pub use self::driver::Driver;
+pub use self::error::{BatchError, Closed, SendError, TrySendError};
+pub use self::handle::{Batcher, Slot};
+pub use self::report::{BatchesClosed, ClosedBy, FlushReport, ShutdownReport, Stats};

@@ -1,0 +1,37 @@
+//! The batcher with a clock for loom: what the models run is the driver that ships.
+
+use core::future::Future;
+use core::task::{Context, Poll};
+use std::error::Error;
+use std::time::Instant;
+
+use super::driver::{Driver, Timer};
+use super::{Batch, Batcher, Builder};
+use crate::ConfigError;
+
+/// An alarm that never rings. A window of zero is over at once, any other never.
+struct Still;
+
+impl Timer for Still {
+    fn now() -> Instant {
+        Instant::now()
+    }
+
+    fn poll_alarm(&mut self, _: Option<Instant>, _: &mut Context<'_>) -> Poll<()> {
+        Poll::Pending
+    }
+}
+
+/// As `build_with_driver`, without tokio.
+pub fn build<T, H, F, E>(
+    builder: Builder<T>,
+    handler: H,
+) -> Result<(Batcher<T>, Driver), ConfigError>
+where
+    T: Send + 'static,
+    H: Fn(Batch<T>) -> F + Send + 'static,
+    F: Future<Output = Result<(), E>> + Send + 'static,
+    E: Into<Box<dyn Error + Send + Sync>> + 'static,
+{
+    builder.build_with_timer(handler, Still)
+}

@@ -1,0 +1,190 @@
+//! What a batcher tells about itself.
+
+use core::fmt;
+use core::time::Duration;
+
+/// Where accepted items end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fate {
+    Delivered,
+    Failed,
+    Unsent,
+    Indeterminate,
+}
+
+/// What closed a batch to further items.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ClosedBy {
+    /// It held `max_items` items.
+    Count,
+    /// Its window was over and the handler was free.
+    Window,
+    /// [`Batcher::flush`](super::Batcher::flush) was called.
+    Flush,
+    /// The batcher was shut down, or its last handle was dropped.
+    Shutdown,
+}
+
+/// How many batches were closed, by reason.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BatchesClosed {
+    /// By [`ClosedBy::Count`].
+    pub count: u64,
+    /// By [`ClosedBy::Window`].
+    pub window: u64,
+    /// By [`ClosedBy::Flush`].
+    pub flush: u64,
+    /// By [`ClosedBy::Shutdown`].
+    pub shutdown: u64,
+}
+
+impl BatchesClosed {
+    pub(crate) fn add(&mut self, reason: ClosedBy) {
+        *match reason {
+            ClosedBy::Count => &mut self.count,
+            ClosedBy::Window => &mut self.window,
+            ClosedBy::Flush => &mut self.flush,
+            ClosedBy::Shutdown => &mut self.shutdown,
+        } += 1;
+    }
+
+    /// All batches that were ever closed. A batch that is retried stays the same batch.
+    pub fn total(&self) -> u64 {
+        self.count + self.window + self.flush + self.shutdown
+    }
+}
+
+/// A batcher's figures, as of one instant.
+///
+/// At every instant `accepted = delivered + failed + unsent + indeterminate + pending`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Items that `send` and its like took.
+    pub accepted: u64,
+    /// Items the handler took out of its batch, and those left in it when it returned `Ok`.
+    pub delivered: u64,
+    /// Items whose last attempt failed; the dead letter got them.
+    pub failed: u64,
+    /// Items that were never handed to the handler because the batcher stopped first.
+    pub unsent: u64,
+    /// Items that the handler held, or had failed with, when the batcher stopped.
+    pub indeterminate: u64,
+    /// Items accepted and unfinished: in the open batch, closed, in the handler, or waiting for a
+    /// retry. At most the capacity.
+    pub pending: u64,
+    /// The most items that were ever pending at once.
+    pub peak_pending: u64,
+    /// Senders that wait in line for room.
+    pub waiting_senders: usize,
+    /// Batches by what closed them.
+    pub batches: BatchesClosed,
+    /// Items in all closed batches; divided by their number it is the mean size.
+    pub batched_items: u64,
+    /// The size of the largest batch. At most `max_items`.
+    pub largest_batch: usize,
+    /// Attempts after a batch's first.
+    pub retries: u64,
+    /// The greatest age of a first item when its batch was first handed over.
+    pub oldest_handed_over: Duration,
+    /// How often the driver ran until there was nothing left to do.
+    pub wakeups: u64,
+}
+
+impl Stats {
+    pub(crate) fn add(&mut self, fate: Fate, items: usize) {
+        *match fate {
+            Fate::Delivered => &mut self.delivered,
+            Fate::Failed => &mut self.failed,
+            Fate::Unsent => &mut self.unsent,
+            Fate::Indeterminate => &mut self.indeterminate,
+        } += items as u64;
+    }
+
+    pub(crate) fn finished(&self) -> u64 {
+        self.delivered + self.failed + self.unsent + self.indeterminate
+    }
+
+    /// The mean size of the batches closed so far, 0 if there was none.
+    pub fn mean_batch(&self) -> f64 {
+        match self.batches.total() {
+            0 => 0.0,
+            batches => self.batched_items as f64 / batches as f64,
+        }
+    }
+}
+
+/// What became of the items that a [`flush`](super::Batcher::flush) waited for: all that were
+/// pending when it began.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+#[must_use = "a flush also ends when items failed: look at `all_delivered`"]
+pub struct FlushReport {
+    /// Items that were delivered.
+    pub delivered: u64,
+    /// Items whose last attempt failed; the dead letter got them.
+    pub failed: u64,
+    /// Items that were never handed over because the batcher stopped first.
+    pub unsent: u64,
+    /// Items that the handler held, or had failed with, when the batcher stopped.
+    pub indeterminate: u64,
+}
+
+impl FlushReport {
+    pub(crate) fn add(&mut self, fate: Fate, items: usize) {
+        *match fate {
+            Fate::Delivered => &mut self.delivered,
+            Fate::Failed => &mut self.failed,
+            Fate::Unsent => &mut self.unsent,
+            Fate::Indeterminate => &mut self.indeterminate,
+        } += items as u64;
+    }
+
+    /// Whether each item was delivered.
+    pub fn all_delivered(&self) -> bool {
+        self.failed == 0 && self.unsent == 0 && self.indeterminate == 0
+    }
+}
+
+/// How a batcher ended.
+///
+/// The figures are those of its whole life. The items are handed out once, to the first
+/// [`shutdown`](super::Batcher::shutdown) that returns; if none does, the dead letter gets them.
+#[non_exhaustive]
+#[must_use = "it holds the items that were not delivered"]
+pub struct ShutdownReport<T> {
+    /// Items that were delivered.
+    pub delivered: u64,
+    /// Items whose last attempt failed; the dead letter got them.
+    pub failed: u64,
+    /// Items that were never handed to the handler, in the order they were accepted.
+    pub unsent: Vec<T>,
+    /// Items that the handler held, or had failed with, when it was stopped: they may have been
+    /// delivered or not.
+    pub indeterminate: Vec<T>,
+    /// Items in a [`Batch`](super::Batch) that a thread or task of the handler's own still holds;
+    /// indeterminate too. The dead letter gets what is left of them when that guard is dropped.
+    pub still_held: u64,
+    pub(crate) accepted: u64,
+}
+
+impl<T> ShutdownReport<T> {
+    /// Whether every item that was ever accepted was delivered.
+    pub fn all_delivered(&self) -> bool {
+        self.delivered == self.accepted
+    }
+}
+
+impl<T> fmt::Debug for ShutdownReport<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ShutdownReport")
+            .field("delivered", &self.delivered)
+            .field("failed", &self.failed)
+            .field("unsent", &self.unsent.len())
+            .field("indeterminate", &self.indeterminate.len())
+            .field("still_held", &self.still_held)
+            .finish()
+    }
+}

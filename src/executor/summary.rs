@@ -1,0 +1,73 @@
+//! What there is to say of a run as a whole, beside its outcomes.
+
+use core::fmt;
+
+use crate::settled::{Panic, SettledCounts};
+
+/// Why a run ended.
+#[derive(Debug, Default)]
+#[non_exhaustive]
+pub enum BatchEnd {
+    /// The source had no more inputs.
+    #[default]
+    Exhausted,
+    /// The batch's time limit passed before it was done.
+    DeadlinePassed,
+    /// The source panicked. What had been pulled ran to its outcome.
+    SourcePanicked(Panic),
+}
+
+impl fmt::Display for BatchEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exhausted => f.write_str("exhausted"),
+            Self::DeadlinePassed => f.write_str("deadline passed"),
+            Self::SourcePanicked(panic) => write!(f, "source {panic}"),
+        }
+    }
+}
+
+/// What a run came to, beside its outcomes: how many of each kind, and why it ended.
+///
+/// Each pulled input had exactly one outcome and went through the sink, so
+/// [`pulled`](Self::pulled) is the sum of the [`counts`](Self::counts).
+#[derive(Debug, Default)]
+#[must_use = "it tells whether the input was exhausted, and holds the source's panic if not"]
+pub struct BatchSummary {
+    pub(super) counts: SettledCounts,
+    pub(super) end: BatchEnd,
+}
+
+impl BatchSummary {
+    /// How many outcomes there were of each kind.
+    pub fn counts(&self) -> SettledCounts {
+        self.counts
+    }
+
+    /// How many inputs were pulled.
+    pub fn pulled(&self) -> usize {
+        self.counts.total()
+    }
+
+    /// Why the run ended.
+    pub fn end(&self) -> &BatchEnd {
+        &self.end
+    }
+
+    /// Why the run ended, with the source's panic if that was it.
+    pub fn into_end(self) -> BatchEnd {
+        self.end
+    }
+
+    /// Whether the source was exhausted and every item fulfilled.
+    pub fn is_complete(&self) -> bool {
+        matches!(self.end, BatchEnd::Exhausted) && self.counts.all_fulfilled()
+    }
+}
+
+/// The counts, and the end: `98 fulfilled, 2 rejected; exhausted`.
+impl fmt::Display for BatchSummary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}; {}", self.counts, self.end)
+    }
+}

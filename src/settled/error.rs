@@ -1,0 +1,60 @@
+//! Every ending but success, as one error.
+
+use core::fmt;
+use std::error::Error;
+
+use super::Panic;
+
+/// Why an item of a batch has no value: what [`Settled::into_result`](crate::Settled::into_result)
+/// gives for every ending but success.
+///
+/// It holds what the outcome held, and turns back into it with `Settled::from`.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum SettledError<E> {
+    /// The future returned this error.
+    Rejected(E),
+    /// The closure, the key function or the future panicked.
+    Panicked(Panic),
+    /// The item's own time limit passed before it was done.
+    TimedOut,
+    /// The batch was stopped before the item was done.
+    #[non_exhaustive]
+    Cancelled {
+        /// Whether its closure had been called: if not, nothing of it has happened.
+        started: bool,
+    },
+}
+
+pub(super) fn write_rejected(f: &mut fmt::Formatter<'_>, error: &impl fmt::Display) -> fmt::Result {
+    write!(f, "rejected: {error}")
+}
+
+pub(super) fn write_timed_out(f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    f.write_str("timed out")
+}
+
+pub(super) fn write_cancelled(f: &mut fmt::Formatter<'_>, started: bool) -> fmt::Result {
+    f.write_str(if started { "cancelled while it ran" } else { "cancelled before it started" })
+}
+
+impl<E: fmt::Display> fmt::Display for SettledError<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Rejected(error) => write_rejected(f, error),
+            Self::Panicked(panic) => panic.fmt(f),
+            Self::TimedOut => write_timed_out(f),
+            Self::Cancelled { started } => write_cancelled(f, *started),
+        }
+    }
+}
+
+impl<E: Error> Error for SettledError<E> {
+    /// What lies behind the item's own error, whose message is already part of this one's.
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Rejected(error) => error.source(),
+            _ => None,
+        }
+    }
+}

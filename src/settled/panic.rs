@@ -1,0 +1,90 @@
+//! A panic caught as a value, and the two ways in which the crate catches one.
+
+use core::any::Any;
+use core::fmt;
+use std::borrow::Cow;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
+use crate::sync::Mutex;
+
+/// What a panic carried, caught and kept as a value.
+///
+/// It is `Send` and `Sync`, shows its message, and can go on its way with
+/// [`resume`](Self::resume).
+///
+/// ```
+/// use sluicegate::Panic;
+///
+/// let panic = Panic::new(Box::new("out of paper"));
+/// assert_eq!(panic.message(), Some("out of paper"));
+/// assert_eq!(panic.to_string(), "panicked: out of paper");
+/// ```
+#[must_use = "a panic that nobody looks at hides a bug"]
+pub struct Panic {
+    message: Option<Cow<'static, str>>,
+    // Never contended: it is there to make the payload, which is only `Send`, `Sync` as well.
+    payload: Mutex<Box<dyn Any + Send>>,
+}
+
+impl Panic {
+    /// Keeps what [`std::panic::catch_unwind`] or a joined thread gave back.
+    pub fn new(payload: Box<dyn Any + Send>) -> Self {
+        let message = if let Some(message) = payload.downcast_ref::<&'static str>() {
+            Some(Cow::Borrowed(*message))
+        } else {
+            payload.downcast_ref::<String>().map(|message| Cow::Owned(message.clone()))
+        };
+        Self { message, payload: Mutex::new(payload) }
+    }
+
+    /// The message, if the payload is text, as that of `panic!` always is.
+    pub fn message(&self) -> Option<&str> {
+        self.message.as_deref()
+    }
+
+    /// The payload itself.
+    pub fn into_payload(self) -> Box<dyn Any + Send> {
+        self.payload.into_inner()
+    }
+
+    /// Lets the panic go on from here, as if it had not been caught.
+    ///
+    /// # Panics
+    ///
+    /// Always, with the payload; the panic hook, which has seen it once, is not called again.
+    pub fn resume(self) -> ! {
+        resume_unwind(self.into_payload())
+    }
+}
+
+impl fmt::Display for Panic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.message() {
+            Some(message) => write!(f, "panicked: {message}"),
+            None => f.write_str("panicked, with a payload that is not text"),
+        }
+    }
+}
+
+impl fmt::Debug for Panic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Panic").field("message", &self.message()).finish_non_exhaustive()
+    }
+}
+
+/// Runs user code, whose panic becomes a value. What the closure may have left half done must be
+/// the user's own.
+pub(crate) fn caught<R>(user_code: impl FnOnce() -> R) -> Result<R, Panic> {
+    catch_unwind(AssertUnwindSafe(user_code)).map_err(Panic::new)
+}
+
+/// Runs a user's destructor at a point where its panic has nowhere to go: the outcome is known
+/// already, or nobody waits for it any more. The panic hook has reported it.
+pub(crate) fn quietly(destructor: impl FnOnce()) {
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(destructor)) {
+        // The payload may be of a type whose own destructor panics. There it ends.
+        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+            core::mem::forget(payload);
+        }
+    }
+}

@@ -1,0 +1,632 @@
+//! A batcher so slow and simple that it is obviously right: one list of items in the order they
+//! were accepted, and where each of them is.
+
+use std::collections::VecDeque;
+
+/// Milliseconds.
+pub(crate) type Time = u64;
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    pub(crate) max_items: usize,
+    pub(crate) window: Time,
+    pub(crate) capacity: usize,
+    pub(crate) concurrency: usize,
+    pub(crate) attempts: u32,
+    pub(crate) delay: Time,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Open,
+    Sealed,
+    Out,
+    Waiting(Time),
+    Delivered,
+    Failed,
+    Unsent,
+    Indeterminate,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Closed {
+    Count,
+    Window,
+    Flush,
+    Shutdown,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Deliver,
+    Fail,
+    Panic,
+}
+
+/// Why items came to the dead letter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Why {
+    Failed(u32),
+    Panicked(u32),
+    Unsent,
+    Indeterminate,
+}
+
+/// Where the guard of a batch is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Guard {
+    None,
+    Handler,
+    Away,
+}
+
+struct Batch {
+    closed_by: Closed,
+    opened_at: Time,
+    attempts: u32,
+    guard: Guard,
+    /// What its guard holds.
+    held: Vec<u32>,
+    verdict: Option<Verdict>,
+}
+
+struct Item {
+    id: u32,
+    batch: Option<usize>,
+    place: Place,
+}
+
+/// What somebody waits for; by the number of the task that does.
+enum Task {
+    Send(u32),
+    Reserve,
+    Slot,
+    Flush(Vec<usize>),
+    Shutdown,
+}
+
+/// How a task ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Answer {
+    Accepted,
+    Refused(Option<u32>),
+    Dropped,
+    Flushed { delivered: u64, failed: u64, unsent: u64, indeterminate: u64 },
+    Ended { delivered: u64, failed: u64, unsent: Vec<u32>, indeterminate: Vec<u32>, held: u64 },
+}
+
+/// A call of the handler that has not ended, or whose guard is not back.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Call {
+    pub(crate) batch: u64,
+    pub(crate) attempt: u32,
+    pub(crate) items: Vec<u32>,
+}
+
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(crate) struct Figures {
+    pub(crate) accepted: u64,
+    pub(crate) delivered: u64,
+    pub(crate) failed: u64,
+    pub(crate) unsent: u64,
+    pub(crate) indeterminate: u64,
+    pub(crate) pending: u64,
+    pub(crate) peak_pending: u64,
+    pub(crate) waiting_senders: usize,
+    pub(crate) closed: [u64; 4],
+    pub(crate) batched_items: u64,
+    pub(crate) largest_batch: usize,
+    pub(crate) retries: u64,
+    pub(crate) oldest_handed_over: Time,
+}
+
+pub(crate) struct Reference {
+    limits: Limits,
+    now: Time,
+    items: Vec<Item>,
+    batches: Vec<Batch>,
+    opened_at: Time,
+    closed: bool,
+    stop_at: Option<Time>,
+    stopped: bool,
+    /// What a shutdown gave up, until somebody has it.
+    remains: Option<(Vec<u32>, Vec<u32>)>,
+    still_held: u64,
+    tasks: Vec<(usize, Task)>,
+    line: VecDeque<usize>,
+    main_handle: bool,
+    peak: usize,
+    retries: u64,
+    oldest: Time,
+    pub(crate) answers: Vec<(usize, Answer)>,
+    pub(crate) buried: Vec<(Vec<u32>, Why)>,
+}
+
+impl Reference {
+    pub(crate) fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            now: 0,
+            items: Vec::new(),
+            batches: Vec::new(),
+            opened_at: 0,
+            closed: false,
+            stop_at: None,
+            stopped: false,
+            remains: None,
+            still_held: 0,
+            tasks: Vec::new(),
+            line: VecDeque::new(),
+            main_handle: true,
+            peak: 0,
+            retries: 0,
+            oldest: 0,
+            answers: Vec::new(),
+            buried: Vec::new(),
+        }
+    }
+
+    fn count(&self, is: impl Fn(Place) -> bool) -> usize {
+        self.items.iter().filter(|item| is(item.place)).count()
+    }
+
+    fn unfinished(place: Place) -> bool {
+        matches!(place, Place::Open | Place::Sealed | Place::Out | Place::Waiting(_))
+    }
+
+    pub(crate) fn pending(&self) -> usize {
+        self.count(Self::unfinished)
+    }
+
+    fn has_room(&self) -> bool {
+        let slots = self.tasks.iter().filter(|(_, task)| matches!(task, Task::Slot)).count();
+        self.pending() + slots < self.limits.capacity
+    }
+
+    fn accept(&mut self, id: u32) {
+        if self.count(|place| place == Place::Open) == 0 {
+            self.opened_at = self.now;
+        }
+        self.items.push(Item { id, batch: None, place: Place::Open });
+        self.peak = self.peak.max(self.pending());
+        if self.count(|place| place == Place::Open) == self.limits.max_items {
+            self.seal(Closed::Count);
+        }
+    }
+
+    fn seal(&mut self, closed_by: Closed) {
+        let batch = self.batches.len();
+        let mut any = false;
+        for item in self.items.iter_mut().filter(|item| item.place == Place::Open) {
+            item.batch = Some(batch);
+            item.place = Place::Sealed;
+            any = true;
+        }
+        if any {
+            let (guard, held) = (Guard::None, Vec::new());
+            let opened_at = self.opened_at;
+            self.batches.push(Batch {
+                closed_by,
+                opened_at,
+                attempts: 0,
+                guard,
+                held,
+                verdict: None,
+            });
+        }
+    }
+
+    // ---- what a caller does
+
+    pub(crate) fn try_send(&mut self, id: u32) -> bool {
+        let accepted = !self.closed && self.line.is_empty() && self.has_room();
+        if accepted {
+            self.accept(id);
+        }
+        accepted
+    }
+
+    pub(crate) fn send(&mut self, task: usize, id: u32) {
+        self.tasks.push((task, Task::Send(id)));
+        self.line.push_back(task);
+        self.admit();
+    }
+
+    pub(crate) fn reserve(&mut self, task: usize) {
+        self.tasks.push((task, Task::Reserve));
+        self.line.push_back(task);
+        self.admit();
+    }
+
+    /// Uses the slot of `task`, or drops it without an item.
+    pub(crate) fn use_slot(&mut self, task: usize, id: Option<u32>) {
+        match id {
+            Some(id) if self.closed => self.answer(task, Answer::Refused(Some(id))),
+            Some(id) => {
+                // The slot's room becomes the item's.
+                self.tasks.retain(|(other, _)| *other != task);
+                self.accept(id);
+                self.answer(task, Answer::Accepted);
+            }
+            None => self.answer(task, Answer::Dropped),
+        }
+    }
+
+    pub(crate) fn flush(&mut self, task: usize) {
+        self.seal(Closed::Flush);
+        let covered =
+            (0..self.items.len()).filter(|item| Self::unfinished(self.items[*item].place));
+        self.tasks.push((task, Task::Flush(covered.collect())));
+    }
+
+    pub(crate) fn shutdown(&mut self, task: usize, deadline: Option<Time>) {
+        self.close();
+        if !self.stopped {
+            let stop_at = deadline.map(|wait| self.now + wait);
+            self.stop_at = [self.stop_at, stop_at].into_iter().flatten().min();
+        }
+        self.tasks.push((task, Task::Shutdown));
+    }
+
+    fn close(&mut self) {
+        if !self.closed {
+            self.closed = true;
+            self.seal(Closed::Shutdown);
+        }
+        self.admit();
+    }
+
+    pub(crate) fn cancel(&mut self, task: usize) {
+        self.line.retain(|other| *other != task);
+        self.tasks.retain(|(other, _)| *other != task);
+        self.after_a_handle();
+    }
+
+    pub(crate) fn drop_main_handle(&mut self) {
+        self.main_handle = false;
+        self.after_a_handle();
+    }
+
+    fn after_a_handle(&mut self) {
+        if !self.main_handle && self.tasks.is_empty() {
+            self.close();
+        }
+    }
+
+    pub(crate) fn drop_driver(&mut self) {
+        if let Some((unsent, indeterminate)) = self.stop() {
+            self.bury(indeterminate, Why::Indeterminate);
+            self.bury(unsent, Why::Unsent);
+        }
+    }
+
+    // ---- what the handler does
+
+    /// The handler, or whoever has its guard, takes out the first `n` items.
+    pub(crate) fn take(&mut self, batch: u64, n: usize) {
+        self.batches[batch as usize].held.drain(..n);
+    }
+
+    /// The handler ends; its guard goes with it, or stays where it is.
+    pub(crate) fn end(&mut self, batch: u64, verdict: Verdict, keep_guard: bool) {
+        let batch = &mut self.batches[batch as usize];
+        batch.verdict = Some(verdict);
+        batch.guard = if keep_guard { Guard::Away } else { Guard::None };
+    }
+
+    pub(crate) fn return_guard(&mut self, batch: u64) {
+        self.batches[batch as usize].guard = Guard::None;
+        if self.stopped {
+            let held = std::mem::take(&mut self.batches[batch as usize].held);
+            self.bury(held, Why::Indeterminate);
+        }
+    }
+
+    // ---- what follows from it
+
+    pub(crate) fn advance(&mut self) {
+        self.now += 1;
+    }
+
+    /// Lets everything happen that can happen now.
+    pub(crate) fn run(&mut self) {
+        loop {
+            let before = (self.answers.len(), self.batches.len(), self.items.len());
+            while self.drive() {}
+            self.admit();
+            self.tell();
+            if before == (self.answers.len(), self.batches.len(), self.items.len()) {
+                return self.forget();
+            }
+        }
+    }
+
+    fn drive(&mut self) -> bool {
+        if self.stopped {
+            return false;
+        }
+        let done = |batch: &Batch| batch.guard == Guard::None && batch.verdict.is_some();
+        if let Some(batch) = self.batches.iter().position(done) {
+            self.conclude(batch);
+            return true;
+        }
+        if self.stop_at.is_some_and(|at| at <= self.now) {
+            self.remains = self.stop();
+            return true;
+        }
+        if let Some(batch) = self.ripe() {
+            self.hand_over(batch);
+            return true;
+        }
+        if self.closed && self.pending() == 0 {
+            self.stopped = true;
+            return true;
+        }
+        false
+    }
+
+    fn conclude(&mut self, batch: usize) {
+        let Batch { attempts, .. } = self.batches[batch];
+        let verdict = self.batches[batch].verdict.take().unwrap();
+        let held = std::mem::take(&mut self.batches[batch].held);
+        let left = match verdict {
+            Verdict::Deliver => Place::Delivered,
+            _ if attempts < self.limits.attempts => Place::Waiting(self.now + self.limits.delay),
+            _ => Place::Failed,
+        };
+        for item in &mut self.items {
+            if item.batch == Some(batch) && item.place == Place::Out {
+                item.place = if held.contains(&item.id) { left } else { Place::Delivered };
+            }
+        }
+        if left == Place::Failed {
+            let panicked = verdict == Verdict::Panic;
+            self.bury(held, if panicked { Why::Panicked(attempts) } else { Why::Failed(attempts) });
+        }
+    }
+
+    /// The next batch to be handed over: retries first, then in order.
+    fn ripe(&mut self) -> Option<usize> {
+        let busy =
+            |place: Place| matches!(place, Place::Out) || (matches!(place, Place::Waiting(_)));
+        let out = self.batches_in(|place| place == Place::Out);
+        if out.len() == self.limits.concurrency {
+            return None;
+        }
+        let mut due: Vec<_> = self
+            .items
+            .iter()
+            .filter_map(|item| match item.place {
+                Place::Waiting(due) if due <= self.now => Some((due, item.batch.unwrap())),
+                _ => None,
+            })
+            .collect();
+        due.sort();
+        if let Some((_, batch)) = due.first() {
+            return Some(*batch);
+        }
+        if self.limits.concurrency == 1 && !self.batches_in(busy).is_empty() {
+            return None;
+        }
+        let sealed = self.batches_in(|place| place == Place::Sealed);
+        if sealed.is_empty() && self.opened_at + self.limits.window <= self.now {
+            self.seal(Closed::Window);
+        }
+        self.batches_in(|place| place == Place::Sealed).first().copied()
+    }
+
+    fn batches_in(&self, is: impl Fn(Place) -> bool) -> Vec<usize> {
+        let mut batches: Vec<_> =
+            self.items.iter().filter(|item| is(item.place)).filter_map(|item| item.batch).collect();
+        batches.dedup();
+        batches
+    }
+
+    fn hand_over(&mut self, batch: usize) {
+        let mut held = Vec::new();
+        for item in &mut self.items {
+            if item.batch == Some(batch) && Self::unfinished(item.place) {
+                item.place = Place::Out;
+                held.push(item.id);
+            }
+        }
+        let info = &mut self.batches[batch];
+        info.attempts += 1;
+        info.guard = Guard::Handler;
+        info.held = held;
+        if info.attempts > 1 {
+            self.retries += 1;
+        } else {
+            self.oldest = self.oldest.max(self.now - info.opened_at);
+        }
+    }
+
+    /// Ends now: what was never handed over, and what was.
+    fn stop(&mut self) -> Option<(Vec<u32>, Vec<u32>)> {
+        if self.stopped {
+            return None;
+        }
+        self.closed = true;
+        self.seal(Closed::Shutdown);
+        self.stopped = true;
+        let (mut unsent, mut indeterminate) = (Vec::new(), Vec::new());
+        for item in &mut self.items {
+            let batch = item.batch.map(|batch| &self.batches[batch]);
+            match item.place {
+                Place::Sealed => {
+                    item.place = Place::Unsent;
+                    unsent.push(item.id);
+                }
+                Place::Waiting(_) => {
+                    item.place = Place::Indeterminate;
+                    indeterminate.push(item.id);
+                }
+                Place::Out if batch.is_some_and(|batch| batch.guard == Guard::Away) => {
+                    item.place = Place::Indeterminate;
+                    self.still_held += 1;
+                }
+                Place::Out if batch.is_some_and(|batch| batch.held.contains(&item.id)) => {
+                    item.place = Place::Indeterminate;
+                    indeterminate.push(item.id);
+                }
+                Place::Out => item.place = Place::Delivered,
+                _ => {}
+            }
+        }
+        // The handlers are dropped, and their guards with them.
+        for batch in &mut self.batches {
+            batch.verdict = None;
+            if batch.guard == Guard::Handler {
+                batch.guard = Guard::None;
+                batch.held.clear();
+            }
+        }
+        self.admit();
+        Some((unsent, indeterminate))
+    }
+
+    /// Lets in who is next in line, while there is room.
+    fn admit(&mut self) {
+        while let Some(&task) = self.line.front() {
+            if !self.closed && !self.has_room() {
+                return;
+            }
+            self.line.pop_front();
+            let at = self.tasks.iter().position(|(other, _)| *other == task).unwrap();
+            match self.tasks[at].1 {
+                Task::Send(id) if self.closed => self.answer(task, Answer::Refused(Some(id))),
+                Task::Send(id) => {
+                    self.accept(id);
+                    self.answer(task, Answer::Accepted);
+                }
+                _ if self.closed => self.answer(task, Answer::Refused(None)),
+                _ => self.tasks[at].1 = Task::Slot,
+            }
+        }
+    }
+
+    /// Ends the flushes and shutdowns that have what they waited for.
+    fn tell(&mut self) {
+        let mut ended = Vec::new();
+        for (task, waits) in &self.tasks {
+            match waits {
+                Task::Flush(items) => {
+                    let places: Vec<_> = items.iter().map(|item| self.items[*item].place).collect();
+                    let number = |is| places.iter().filter(|place| **place == is).count() as u64;
+                    if !places.iter().any(|place| Self::unfinished(*place)) {
+                        ended.push((
+                            *task,
+                            Answer::Flushed {
+                                delivered: number(Place::Delivered),
+                                failed: number(Place::Failed),
+                                unsent: number(Place::Unsent),
+                                indeterminate: number(Place::Indeterminate),
+                            },
+                        ));
+                    }
+                }
+                Task::Shutdown if self.stopped => {
+                    let (unsent, indeterminate) = self.remains.take().unwrap_or_default();
+                    ended.push((
+                        *task,
+                        Answer::Ended {
+                            delivered: self.count(|place| place == Place::Delivered) as u64,
+                            failed: self.count(|place| place == Place::Failed) as u64,
+                            unsent,
+                            indeterminate,
+                            held: self.still_held,
+                        },
+                    ));
+                }
+                _ => {}
+            }
+        }
+        for (task, answer) in ended {
+            self.answer(task, answer);
+        }
+    }
+
+    fn answer(&mut self, task: usize, answer: Answer) {
+        self.answers.push((task, answer));
+        self.tasks.retain(|(other, _)| *other != task);
+        self.after_a_handle();
+    }
+
+    /// Once everybody is gone, what a shutdown gave up goes the way of the rest.
+    fn forget(&mut self) {
+        let guards = self.batches.iter().any(|batch| batch.guard != Guard::None);
+        if self.stopped && !self.main_handle && self.tasks.is_empty() && !guards {
+            if let Some((unsent, indeterminate)) = self.remains.take() {
+                self.bury(indeterminate, Why::Indeterminate);
+                self.bury(unsent, Why::Unsent);
+            }
+        }
+    }
+
+    fn bury(&mut self, items: Vec<u32>, why: Why) {
+        if !items.is_empty() {
+            self.buried.push((items, why));
+        }
+    }
+
+    // ---- what can be seen
+
+    pub(crate) fn calls(&self) -> Vec<Call> {
+        let guarded = |(number, batch): (usize, &Batch)| Call {
+            batch: number as u64,
+            attempt: batch.attempts,
+            items: batch.held.clone(),
+        };
+        let batches = self.batches.iter().enumerate();
+        batches.filter(|(_, batch)| batch.guard != Guard::None).map(guarded).collect()
+    }
+
+    pub(crate) fn is_away(&self, batch: u64) -> bool {
+        self.batches[batch as usize].guard == Guard::Away
+    }
+
+    pub(crate) fn slots(&self) -> Vec<usize> {
+        let slot = |(task, waits): &(usize, Task)| matches!(waits, Task::Slot).then_some(*task);
+        self.tasks.iter().filter_map(slot).collect()
+    }
+
+    pub(crate) fn tasks(&self) -> Vec<usize> {
+        self.tasks.iter().map(|(task, _)| *task).collect()
+    }
+
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stopped
+    }
+
+    pub(crate) fn has_deadline(&self) -> bool {
+        self.stop_at.is_some()
+    }
+
+    pub(crate) fn figures(&self) -> Figures {
+        let number = |is| self.count(|place| place == is) as u64;
+        let by = |reason| self.batches.iter().filter(|b| b.closed_by == reason).count() as u64;
+        let sizes: Vec<_> = (0..self.batches.len())
+            .map(|batch| self.items.iter().filter(|item| item.batch == Some(batch)).count())
+            .collect();
+        Figures {
+            accepted: self.items.len() as u64,
+            delivered: number(Place::Delivered),
+            failed: number(Place::Failed),
+            unsent: number(Place::Unsent),
+            indeterminate: number(Place::Indeterminate),
+            pending: self.pending() as u64,
+            peak_pending: self.peak as u64,
+            waiting_senders: self.line.len(),
+            closed: [
+                by(Closed::Count),
+                by(Closed::Window),
+                by(Closed::Flush),
+                by(Closed::Shutdown),
+            ],
+            batched_items: sizes.iter().sum::<usize>() as u64,
+            largest_batch: sizes.iter().copied().max().unwrap_or(0),
+            retries: self.retries,
+            oldest_handed_over: self.oldest,
+        }
+    }
+}
