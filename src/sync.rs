@@ -4,6 +4,7 @@
 #[cfg(not(loom))]
 mod real {
     pub(crate) use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+    pub(crate) type HashBuilder = hashbrown::DefaultHashBuilder;
     pub(crate) use parking_lot::{Mutex, MutexGuard};
     pub(crate) use std::thread;
 }
@@ -13,6 +14,9 @@ mod modelled {
     pub(crate) use loom::sync::MutexGuard;
     pub(crate) use loom::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
     pub(crate) use loom::thread;
+
+    /// The same in each run of a model, which must take the same way as the one that it repeats.
+    pub(crate) type HashBuilder = core::hash::BuildHasherDefault<std::hash::DefaultHasher>;
 
     /// `loom`'s mutex with `parking_lot`'s signatures: a lock is never poisoned.
     #[derive(Debug)]

@@ -307,6 +307,12 @@ impl<K, V, Id> Contents<K, V, Id> {
         Some(self.remove_marked(slot, &marks))
     }
 
+    /// The next key to go leaves for one of another shard.
+    pub(super) fn make_way(&mut self) -> Option<(K, Items<V, Id>)> {
+        let victim = self.victim(None)?;
+        Some(self.evict(victim))
+    }
+
     /// The next key to go leaves if there are more than there may be.
     pub(super) fn evict_excess(&mut self) -> Option<(u32, K, Items<V, Id>)> {
         if self.keys.len() <= self.limits.max_keys {

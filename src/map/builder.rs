@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::bounded::BoundedArrayMap;
 use super::contents::Contents;
 use super::index::NoIndex;
+use super::sharded::ShardedBoundedArrayMap;
 use super::shared::SharedBoundedArrayMap;
 use super::slab::NONE;
 use crate::ConfigError;
@@ -299,6 +300,22 @@ impl<K, V, Id, L> Builder<K, V, Id, L> {
         K: Hash + Eq,
     {
         self.build().map(SharedBoundedArrayMap::from)
+    }
+}
+
+impl<K: Hash + Eq, V> Builder<K, V> {
+    /// Builds the form in several parts with a lock each: from 1 to `max_keys` of them, best a few
+    /// times as many as threads.
+    ///
+    /// # Errors
+    ///
+    /// As [`build`](Self::build).
+    pub fn build_sharded(self, shards: usize) -> Result<ShardedBoundedArrayMap<K, V>, ConfigError> {
+        let limits = self.checked()?;
+        if shards == 0 || shards > limits.max_keys {
+            return Err(ConfigError::new("shards", shards, "at least 1 and at most `max_keys`"));
+        }
+        Ok(ShardedBoundedArrayMap::build(limits, shards))
     }
 }
 

@@ -23,19 +23,18 @@ use core::borrow::Borrow;
 use core::hash::{BuildHasher, Hash};
 use std::time::Instant;
 
-use hashbrown::DefaultHashBuilder;
-
 use super::builder::{FullMap, Limits};
 use super::heaviest::Heaviest;
 use super::keys::Keys;
 use super::line::Spares;
 use super::stats::Stats;
 use super::tickets::Tickets;
+use crate::sync::HashBuilder;
 
 #[derive(Debug)]
 pub(super) struct Contents<K, V, Id> {
     pub(super) limits: Limits,
-    hasher: DefaultHashBuilder,
+    hasher: HashBuilder,
     pub(super) keys: Keys<K, V>,
     pub(super) spares: Spares<V>,
     /// `None` if nothing has to be known of an item but its value.
@@ -62,7 +61,7 @@ impl<K, V, Id> Contents<K, V, Id> {
         let tickets = limits.indexed || limits.weighed || limits.time_to_live.is_some();
         Self {
             limits,
-            hasher: DefaultHashBuilder::default(),
+            hasher: HashBuilder::default(),
             keys: Keys::new(),
             spares: Spares::new(),
             tickets: tickets.then(|| Tickets::new(limits.time_to_live, limits.indexed)),
@@ -130,7 +129,14 @@ impl<K, V, Id> Contents<K, V, Id> {
     where
         K: Hash + Eq,
     {
-        let key_hash = self.hasher.hash_one(key);
+        self.survey_hashed(self.hasher.hash_one(key), key, weight)
+    }
+
+    #[inline]
+    pub(super) fn survey_hashed(&self, key_hash: u64, key: &K, weight: u64) -> Survey
+    where
+        K: Eq,
+    {
         let found = self.keys.find(key_hash, key);
         Survey { key_hash, key: found, id_hash: 0, duplicate: false, weight }
     }

@@ -43,6 +43,11 @@ impl<V, Id> Items<V, Id> {
         self.values.iter()
     }
 
+    pub(super) fn iter_with_ids(&self) -> impl Iterator<Item = (&V, Option<&Id>)> + '_ {
+        let mut ids = self.ids.iter();
+        self.values.iter().map(move |value| (value, ids.next().and_then(Option::as_ref)))
+    }
+
     /// Each value with the id that it was pushed with, if any, oldest first.
     #[must_use = "these items have left the map and are lost if this is dropped"]
     pub fn with_ids(mut self) -> impl Iterator<Item = (V, Option<Id>)> {

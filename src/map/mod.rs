@@ -1,5 +1,6 @@
 //! Arrays of items under keys, with a bound on everything: [`BoundedArrayMap`] for one owner,
-//! [`SharedBoundedArrayMap`] for many.
+//! [`SharedBoundedArrayMap`] for many, [`ShardedBoundedArrayMap`] for
+//! more than one lock can serve.
 
 mod admit;
 mod bounded;
@@ -13,11 +14,15 @@ mod iter;
 mod keys;
 mod leave;
 mod line;
+mod listener;
 mod outcome;
 mod removal;
+mod sharded;
 mod shared;
 mod slab;
 mod stats;
+#[cfg(feature = "tokio")]
+mod sweeper;
 mod tickets;
 
 pub use bounded::BoundedArrayMap;
@@ -26,7 +31,11 @@ pub use checkout::{Checkout, SharedCheckout};
 pub use index::NoIndex;
 pub use items::Items;
 pub use iter::{Array, ArrayIter, IntoIter, Iter, IterLru};
+pub use listener::Event;
 pub use outcome::{Expired, Pushed, RejectReason};
 pub use removal::Shrunk;
+pub use sharded::ShardedBoundedArrayMap;
 pub use shared::SharedBoundedArrayMap;
 pub use stats::Stats;
+#[cfg(feature = "tokio")]
+pub use sweeper::Sweeper;

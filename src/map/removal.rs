@@ -2,6 +2,7 @@
 
 use core::borrow::Borrow;
 use core::hash::Hash;
+use std::collections::VecDeque;
 
 use super::bounded::BoundedArrayMap;
 use super::builder::Limits;
@@ -19,8 +20,6 @@ pub struct Shrunk<K, V, Id = NoIndex> {
     /// The oldest items of the keys that held too many, from the least to the most recently used
     /// key. The keys are clones: they stay.
     pub displaced: Vec<(K, Items<V, Id>)>,
-    /// Clones of keys that turned out not to be needed, to be dropped after any lock.
-    pub(super) spare: Vec<K>,
 }
 
 impl<K, V, Id> Shrunk<K, V, Id> {
@@ -55,35 +54,43 @@ impl<K, V, Id> Contents<K, V, Id> {
         removed
     }
 
-    pub(super) fn resize(&mut self, limits: Limits) -> Shrunk<K, V, Id>
+    /// `keys` is where clones of keys go, those in the end not needed too; what is left in it is
+    /// to be dropped after any lock.
+    pub(super) fn resize(
+        &mut self,
+        max_keys: usize,
+        max_items_per_key: usize,
+        keys: &mut VecDeque<(u32, K)>,
+    ) -> Result<Shrunk<K, V, Id>, ConfigError>
     where
         K: Clone,
     {
-        // Clones first, as they are user code: of more keys than it takes, if some are evicted.
-        let full = self.keys.order().rev().filter(|slot| {
-            let record = self.keys.at(*slot);
-            record.len() > limits.max_items_per_key
-        });
-        let full: Vec<_> = full.map(|slot| (slot, self.keys.at(slot).key.clone())).collect();
+        let limits = Limits { max_keys, max_items_per_key, ..self.limits };
+        limits.check()?;
+        for slot in self.keys.order().rev() {
+            let record = self.keys.at(slot);
+            if record.len() > max_items_per_key {
+                keys.push_back((slot, record.key.clone()));
+            }
+        }
 
         self.limits = limits;
-        let mut evicted = Vec::new();
-        let mut gone = Vec::new();
+        let (mut evicted, mut gone) = (Vec::new(), Vec::new());
         while let Some((slot, key, items)) = self.evict_excess() {
             gone.push(slot);
             evicted.push((key, items));
         }
         gone.sort_unstable();
         let mut displaced = Vec::new();
-        let mut spare = Vec::new();
-        for (slot, key) in full {
+        for _ in 0..keys.len() {
+            let Some((slot, key)) = keys.pop_front() else { break };
             let stays = gone.binary_search(&slot).is_err();
             match stays.then(|| self.displace_excess(slot)).flatten() {
                 Some(items) => displaced.push((key, items)),
-                None => spare.push(key),
+                None => keys.push_back((slot, key)),
             }
         }
-        Shrunk { evicted, displaced, spare }
+        Ok(Shrunk { evicted, displaced })
     }
 }
 
@@ -172,8 +179,6 @@ impl<K: Hash + Eq, V, Id, L> BoundedArrayMap<K, V, Id, L> {
     where
         K: Clone,
     {
-        let limits = Limits { max_keys, max_items_per_key, ..self.contents.limits };
-        limits.check()?;
-        Ok(self.contents.resize(limits))
+        self.contents.resize(max_keys, max_items_per_key, &mut VecDeque::new())
     }
 }

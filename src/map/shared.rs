@@ -4,6 +4,7 @@ use core::borrow::Borrow;
 use core::fmt;
 use core::hash::Hash;
 use core::marker::PhantomData;
+use std::collections::VecDeque;
 use std::time::Instant;
 
 use super::admit::{Arrival, hand_over};
@@ -13,8 +14,11 @@ use super::contents::Contents;
 use super::index::NoIndex;
 use super::items::Items;
 use super::iter::IntoIter;
+use super::listener::{Event, Listener};
 use super::outcome::{Expired, Pushed};
+use super::removal::Shrunk;
 use super::stats::Stats;
+use crate::ConfigError;
 use crate::sync::Mutex;
 
 /// A [`BoundedArrayMap`] behind one lock, for many threads and tasks.
@@ -62,6 +66,7 @@ use crate::sync::Mutex;
 pub struct SharedBoundedArrayMap<K, V, Id = NoIndex, L = PerKey> {
     pub(super) contents: Mutex<Contents<K, V, Id>>,
     weigher: Weigher<K, V>,
+    listener: Listener<K, V, Id>,
     of: PhantomData<fn() -> L>,
 }
 
@@ -71,9 +76,9 @@ impl<K: Hash + Eq, V> SharedBoundedArrayMap<K, V> {
     ///
     /// # Errors
     ///
-    /// A [`ConfigError`](crate::ConfigError) unless both are at least 1 and their product at most
+    /// A [`ConfigError`] unless both are at least 1 and their product at most
     /// 4,294,967,294.
-    pub fn new(max_keys: usize, max_items_per_key: usize) -> Result<Self, crate::ConfigError> {
+    pub fn new(max_keys: usize, max_items_per_key: usize) -> Result<Self, ConfigError> {
         BoundedArrayMap::new(max_keys, max_items_per_key).map(Self::from)
     }
 }
@@ -94,12 +99,13 @@ impl<K: Hash + Eq, V, Id> SharedBoundedArrayMap<K, V, Id> {
     }
 
     fn push_arrived(&self, now: Option<Instant>, key: K, value: V) -> Pushed<K, V, Id> {
-        let (pushed, _spare) = {
+        let (pushed, spare) = {
             let mut contents = self.contents.lock();
             let now = now.or_else(|| contents.now());
             let survey = contents.survey(&key, 0);
             contents.push_one(survey, Arrival { key, value, id: None, now })
         };
+        self.listener.tell_pushed(&pushed, spare.as_ref());
         pushed
     }
 
@@ -130,12 +136,13 @@ impl<K: Hash + Eq, V, Id> SharedBoundedArrayMap<K, V, Id> {
     where
         Id: Hash + Eq,
     {
-        let (pushed, _spare) = {
+        let (pushed, spare) = {
             let mut contents = self.contents.lock();
             let now = now.or_else(|| contents.now());
             let survey = contents.survey_unique(&key, &id, 0);
             contents.push_one(survey, Arrival { key, value, id: Some(id), now })
         };
+        self.listener.tell_pushed(&pushed, spare.as_ref());
         pushed
     }
 }
@@ -166,12 +173,15 @@ impl<K: Hash + Eq, V, Id, L> SharedBoundedArrayMap<K, V, Id, L> {
         sink: impl FnMut(Pushed<K, V, Id>),
     ) -> bool {
         let weight = self.weigher.weigh(&key, &value);
-        let (outcomes, _spare) = {
+        let (outcomes, spare) = {
             let mut contents = self.contents.lock();
             let now = now.or_else(|| contents.now());
             let survey = contents.survey(&key, weight);
             contents.push_many(survey, Arrival { key, value, id: None, now })
         };
+        for outcome in &outcomes {
+            self.listener.tell_pushed(outcome, spare.as_ref());
+        }
         hand_over(outcomes, sink)
     }
 
@@ -187,13 +197,27 @@ impl<K: Hash + Eq, V, Id, L> SharedBoundedArrayMap<K, V, Id, L> {
         Id: Hash + Eq,
     {
         let weight = self.weigher.weigh(&key, &value);
-        let (outcomes, _spare) = {
+        let (outcomes, spare) = {
             let mut contents = self.contents.lock();
             let now = contents.now();
             let survey = contents.survey_unique(&key, &id, weight);
             contents.push_many(survey, Arrival { key, value, id: Some(id), now })
         };
+        for outcome in &outcomes {
+            self.listener.tell_pushed(outcome, spare.as_ref());
+        }
         hand_over(outcomes, sink)
+    }
+
+    /// Pushes items one after another, as [`push_with`](Self::push_with) does, each under the lock
+    /// by itself, and returns how many of them were stored: see [`BoundedArrayMap::extend`].
+    pub fn extend(
+        &self,
+        items: impl IntoIterator<Item = (K, V)>,
+        mut sink: impl FnMut(Pushed<K, V, Id>),
+    ) -> usize {
+        let pushes = items.into_iter().map(|(key, value)| self.push_with(key, value, &mut sink));
+        pushes.filter(|stored| *stored).count()
     }
 
     /// As [`BoundedArrayMap::cancel`].
@@ -254,9 +278,78 @@ impl<K, V, Id, L> SharedBoundedArrayMap<K, V, Id, L> {
         K: Clone,
     {
         let mut keys = Vec::new();
-        let mut contents = self.contents.lock();
-        contents.keys_to_hand_back(now, budget, &mut keys);
-        contents.expire(keys)
+        let expired = {
+            let mut contents = self.contents.lock();
+            contents.keys_to_hand_back(now, budget, &mut keys);
+            contents.expire(keys)
+        };
+        self.listener.tell_expired(&expired);
+        expired
+    }
+
+    /// Has a listener told of all that is displaced, evicted, swept out or refused from now on,
+    /// whoever's call it was that did it; there is one listener at most.
+    ///
+    /// It runs after the lock has been released, on the thread of that call, before the call
+    /// returns; it may call the map. Calls of several threads may reach it in another order than
+    /// they had the lock in. It only looks: the values go to the caller. If it panics, the panic
+    /// ends there and is [counted](Self::listener_panics), and the next event reaches it again.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use std::sync::atomic::{AtomicUsize, Ordering};
+    /// use sluicegate::SharedBoundedArrayMap;
+    /// use sluicegate::map::Event;
+    ///
+    /// let evicted = Arc::new(AtomicUsize::new(0));
+    /// let count = Arc::clone(&evicted);
+    /// let map = SharedBoundedArrayMap::new(1, 10)?.with_listener(move |event| {
+    ///     if let Event::Evicted { items, .. } = event {
+    ///         count.fetch_add(items.len(), Ordering::Relaxed);
+    ///     }
+    /// });
+    /// assert!(map.push("a", 1).is_stored());
+    /// assert!(map.push("b", 2).is_stored());
+    /// assert_eq!(evicted.load(Ordering::Relaxed), 1);
+    /// # Ok::<(), sluicegate::ConfigError>(())
+    /// ```
+    #[must_use]
+    pub fn with_listener(
+        mut self,
+        listener: impl Fn(Event<'_, K, V, Id>) + Send + Sync + 'static,
+    ) -> Self {
+        self.listener = Listener::new(listener);
+        self
+    }
+
+    /// How often the listener has panicked.
+    #[must_use]
+    pub fn listener_panics(&self) -> usize {
+        self.listener.panics()
+    }
+
+    /// As [`BoundedArrayMap::resize`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn resize(
+        &self,
+        max_keys: usize,
+        max_items_per_key: usize,
+    ) -> Result<Shrunk<K, V, Id>, ConfigError>
+    where
+        K: Clone,
+    {
+        let mut keys = VecDeque::new();
+        let shrunk = self.contents.lock().resize(max_keys, max_items_per_key, &mut keys)?;
+        for (key, items) in &shrunk.evicted {
+            self.listener.tell_evicted(key, items);
+        }
+        for (key, items) in &shrunk.displaced {
+            self.listener.tell_displaced(key, items);
+        }
+        Ok(shrunk)
     }
 
     /// As [`BoundedArrayMap::next_expiry`].
@@ -283,6 +376,12 @@ impl<K, V, Id, L> SharedBoundedArrayMap<K, V, Id, L> {
         self.contents.lock().items
     }
 
+    /// As [`BoundedArrayMap::weight`].
+    #[must_use]
+    pub fn weight(&self) -> u64 {
+        self.contents.lock().weight
+    }
+
     /// As [`BoundedArrayMap::is_empty`].
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -298,7 +397,8 @@ impl<K, V, Id, L> SharedBoundedArrayMap<K, V, Id, L> {
 
 impl<K, V, Id, L> From<BoundedArrayMap<K, V, Id, L>> for SharedBoundedArrayMap<K, V, Id, L> {
     fn from(map: BoundedArrayMap<K, V, Id, L>) -> Self {
-        Self { contents: Mutex::new(map.contents), weigher: map.weigher, of: PhantomData }
+        let contents = Mutex::new(map.contents);
+        Self { contents, weigher: map.weigher, listener: Listener::none(), of: PhantomData }
     }
 }
 

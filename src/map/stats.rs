@@ -41,3 +41,25 @@ pub struct Stats {
     /// The most items that were ever resident at once.
     pub peak_items: usize,
 }
+
+impl Stats {
+    /// Those of two parts together.
+    pub(super) fn and(self, other: Self) -> Self {
+        Self {
+            pushed: self.pushed + other.pushed,
+            items: self.items + other.items,
+            keys: self.keys + other.keys,
+            weight: self.weight + other.weight,
+            taken: self.taken + other.taken,
+            displaced: self.displaced + other.displaced,
+            evicted: self.evicted + other.evicted,
+            rejected: self.rejected + other.rejected,
+            expired: self.expired + other.expired,
+            cancelled: self.cancelled + other.cancelled,
+            evicted_keys: self.evicted_keys + other.evicted_keys,
+            duplicates: self.duplicates + other.duplicates,
+            peak_keys: self.peak_keys + other.peak_keys,
+            peak_items: self.peak_items + other.peak_items,
+        }
+    }
+}
