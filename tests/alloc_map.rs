@@ -49,7 +49,7 @@ fn one_item_a_key_allocates_nothing_however_the_keys_come_and_go() {
 #[test]
 fn a_key_that_was_taken_and_fills_up_again_allocates_once() {
     let mut map = filled();
-    let mut round = |map: &mut BoundedArrayMap<u64, u64>| {
+    let round = |map: &mut BoundedArrayMap<u64, u64>| {
         for key in 0..KEYS {
             assert_eq!(map.take(&key).len(), ITEMS as usize);
             for item in 0..ITEMS {
@@ -121,7 +121,6 @@ fn memory_is_what_the_documentation_says() {
         used.bytes_current as f64 / keys as f64
     };
     let (one, many) = (resident(1), resident(128));
-    println!("bytes a key with one item: {one:.0}; bytes an item of 128: {:.1}", many / 128.0);
     assert!(one <= 96.0, "{one}");
     assert!(many / 128.0 <= 18.0, "{}", many / 128.0);
 }

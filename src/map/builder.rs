@@ -304,16 +304,16 @@ impl<K, V, Id, L> Builder<K, V, Id, L> {
 }
 
 impl<K: Hash + Eq, V> Builder<K, V> {
-    /// Builds the form in several parts with a lock each: from 1 to `max_keys` of them, best a few
-    /// times as many as threads.
+    /// Builds the form in several parts with a lock each: from 1 to 65,536 of them, best a
+    /// few times as many as threads.
     ///
     /// # Errors
     ///
     /// As [`build`](Self::build).
     pub fn build_sharded(self, shards: usize) -> Result<ShardedBoundedArrayMap<K, V>, ConfigError> {
         let limits = self.checked()?;
-        if shards == 0 || shards > limits.max_keys {
-            return Err(ConfigError::new("shards", shards, "at least 1 and at most `max_keys`"));
+        if !(1..=65_536).contains(&shards) {
+            return Err(ConfigError::new("shards", shards, "at least 1 and at most 65536"));
         }
         Ok(ShardedBoundedArrayMap::build(limits, shards))
     }

@@ -6,6 +6,8 @@ use super::line::Line;
 use super::outcome::Expired;
 use super::tickets::Gone;
 
+type KeysWithItems<K, V, Id> = Vec<(K, Items<V, Id>)>;
+
 impl<K, V, Id> Contents<K, V, Id> {
     /// The one way out for a single item: its key's line and its ticket go together. The key
     /// stays, with no items perhaps.
@@ -123,7 +125,7 @@ impl<K, V, Id> Contents<K, V, Id> {
 
     /// Hands over all keys that are not checked out, leaving a map that goes on counting: those
     /// keys one by one if some are, all at once otherwise.
-    pub(super) fn clear(&mut self) -> (Vec<(K, Items<V, Id>)>, Option<Self>) {
+    pub(super) fn clear(&mut self) -> (KeysWithItems<K, V, Id>, Option<Self>) {
         if self.keys.held() == 0 {
             let mut empty = Self::new(self.limits);
             empty.stats = self.stats;

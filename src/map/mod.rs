@@ -17,6 +17,8 @@ mod line;
 mod listener;
 mod outcome;
 mod removal;
+#[cfg(feature = "serde")]
+mod serial;
 mod sharded;
 mod shared;
 mod slab;
@@ -34,6 +36,8 @@ pub use iter::{Array, ArrayIter, IntoIter, Iter, IterLru};
 pub use listener::Event;
 pub use outcome::{Expired, Pushed, RejectReason};
 pub use removal::Shrunk;
+#[cfg(feature = "serde")]
+pub use serial::Restore;
 pub use sharded::ShardedBoundedArrayMap;
 pub use shared::SharedBoundedArrayMap;
 pub use stats::Stats;

@@ -10,6 +10,7 @@
 ///
 /// Counts are of items unless they say otherwise, and start at zero when the map is built.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct Stats {
     /// Pushes of any kind, those refused included.
