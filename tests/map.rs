@@ -429,7 +429,9 @@ fn a_panic_in_what_the_user_gave_loses_nothing() {
     }
     let caught = |act: &mut dyn FnMut()| panic::catch_unwind(AssertUnwindSafe(act)).unwrap_err();
 
-    caught(&mut || drop(map.push_with("a", 99, drop)));
+    caught(&mut || {
+        map.push_with("a", 99, drop);
+    });
     caught(&mut || {
         drop(map.remove_if("a", |_| panic::resume_unwind(Box::new("a predicate"))));
     });
