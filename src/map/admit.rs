@@ -119,6 +119,9 @@ impl<K, V, Id> Contents<K, V, Id> {
 
     /// Hands everything that the item pushes out, or the item itself, to `spill`. Returns the key
     /// if it was there already and the one handed in is not needed.
+    ///
+    /// Not inlined, so that the short way stays short.
+    #[inline(never)]
     #[inline]
     fn push(
         &mut self,

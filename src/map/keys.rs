@@ -72,10 +72,12 @@ impl<K, V> Keys<K, V> {
         self.table.find(hash, |slot| self.records[*slot].key.borrow() == key).copied()
     }
 
+    #[inline]
     pub(super) fn at(&self, slot: u32) -> &Record<K, V> {
         &self.records[slot]
     }
 
+    #[inline]
     pub(super) fn at_mut(&mut self, slot: u32) -> &mut Record<K, V> {
         &mut self.records[slot]
     }

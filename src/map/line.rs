@@ -16,6 +16,7 @@ pub(super) type LineIter<'a, T> = Chain<slice::Iter<'a, T>, slice::Iter<'a, T>>;
 impl<T> Line<T> {
     pub(super) const EMPTY: Self = Self::Many(VecDeque::new());
 
+    #[inline]
     pub(super) fn len(&self) -> usize {
         match self {
             Self::One(_) => 1,
