@@ -50,6 +50,17 @@ impl WakeList {
     }
 }
 
+/// Calls a waker, or drops it, where a destructor may be running: its panic goes on from here, but
+/// not while the thread is unwinding, which would end the process.
+#[inline]
+pub(crate) fn unless_unwinding(call: impl FnOnce()) {
+    if std::thread::panicking() {
+        let _ = catch_unwind(AssertUnwindSafe(call));
+    } else {
+        call();
+    }
+}
+
 /// Keeps the first panic of several calls into user code, until all of them were made.
 #[derive(Debug, Default)]
 pub(crate) struct FirstPanic(Option<Box<dyn core::any::Any + Send>>);

@@ -26,12 +26,15 @@ struct Call {
     closed_by: ClosedBy,
 }
 
+/// What came to the dead letter, and why.
+type Buried = (Vec<u32>, String);
+
 /// What happened, in order, with the milliseconds since the test began.
 #[derive(Clone)]
 struct Log {
     began: Instant,
     calls: Arc<Mutex<Vec<Call>>>,
-    buried: Arc<Mutex<Vec<(Vec<u32>, String)>>>,
+    buried: Arc<Mutex<Vec<Buried>>>,
 }
 
 impl Log {
@@ -80,12 +83,23 @@ impl Log {
         self.calls.lock().unwrap().iter().map(|call| (call.at, call.items.clone())).collect()
     }
 
-    fn buried(&self) -> Vec<(Vec<u32>, String)> {
+    fn buried(&self) -> Vec<Buried> {
         self.buried.lock().unwrap().clone()
     }
 }
 
 type BoxFuture = std::pin::Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
+
+/// Runs a test with the clock paused. Where all wait for each other the clock runs on, to its end.
+fn paused(test: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap();
+    let day = Duration::from_secs(24 * 60 * 60);
+    runtime.block_on(async { tokio::time::timeout(day, test).await }).expect("it hangs");
+}
 
 fn millis(ms: u64) -> Duration {
     Duration::from_millis(ms)

@@ -3,18 +3,21 @@
 use core::future::Future;
 use core::task::{Context, Poll};
 use std::error::Error;
+use std::sync::OnceLock;
 use std::time::Instant;
 
 use super::driver::{Driver, Timer};
 use super::{Batch, Batcher, Builder};
 use crate::ConfigError;
 
-/// An alarm that never rings. A window of zero is over at once, any other never.
+/// Time stands still, as a model must run the same way twice: a window of zero is over at once, any
+/// other never.
 struct Still;
 
 impl Timer for Still {
     fn now() -> Instant {
-        Instant::now()
+        static NOW: OnceLock<Instant> = OnceLock::new();
+        *NOW.get_or_init(Instant::now)
     }
 
     fn poll_alarm(&mut self, _: Option<Instant>, _: &mut Context<'_>) -> Poll<()> {

@@ -8,8 +8,9 @@ use std::time::Instant;
 use super::core::{Core, Job, Limits, Next, Remains};
 use super::error::BatchError;
 use super::report::{FlushReport, ShutdownReport, Stats};
-use super::wake::{Wakes, contained};
+use super::wake::Wakes;
 use crate::Semaphore;
+use crate::settled::quietly;
 use crate::sync::Mutex;
 
 pub(crate) type DeadLetter<T> = dyn Fn(Vec<T>, BatchError) + Send + Sync;
@@ -58,9 +59,10 @@ impl<T> Shared<T> {
         self.locked(|core, wakes| core.push(item, self.clock, wakes))
     }
 
-    pub(crate) fn next(&self, waker: &Waker, now: Instant) -> Next<T> {
+    pub(crate) fn next(&self, waker: &Waker) -> Next<T> {
         let mut waker = Some(waker.clone());
-        self.locked(|core, wakes| core.next(now, &mut waker, wakes))
+        // The clock is read under the lock, so that no window that is over opens after it.
+        self.locked(|core, wakes| core.next(self.now(), &mut waker, wakes))
     }
 
     pub(crate) fn give_back(&self, id: u64, items: Vec<T>) {
@@ -85,13 +87,13 @@ impl<T> Shared<T> {
 
     fn make_room(&self, items: usize) {
         // A sender's waker may panic; the driver must not end for it.
-        let _ = contained(|| self.room.add_permits(items));
+        quietly(|| self.room.add_permits(items));
     }
 
     /// Hands items to the dead letter. When it panics, they were handed out all the same.
     pub(crate) fn bury(&self, items: Vec<T>, why: BatchError) {
         if !items.is_empty() {
-            let _ = contained(|| (self.dead_letter)(items, why));
+            quietly(|| (self.dead_letter)(items, why));
         }
     }
 
@@ -102,7 +104,7 @@ impl<T> Shared<T> {
 
     /// After the core refuses items: the senders that wait learn it.
     fn wake_senders(&self) {
-        let _ = contained(|| self.room.close());
+        quietly(|| self.room.close());
     }
 
     /// The deadline of a shutdown is over: what is left is kept for the report.
@@ -113,7 +115,7 @@ impl<T> Shared<T> {
             core.keep(remains);
             delays
         });
-        let _ = contained(|| drop(delays));
+        quietly(|| drop(delays));
         self.wake_senders();
     }
 
@@ -128,7 +130,7 @@ impl<T> Shared<T> {
     fn bury_all(&self, remains: Remains<T>) {
         self.bury(remains.indeterminate, BatchError::Indeterminate);
         self.bury(remains.unsent, BatchError::Unsent);
-        let _ = contained(|| drop(remains.delays));
+        quietly(|| drop(remains.delays));
     }
 
     pub(crate) fn flush(&self) -> u64 {

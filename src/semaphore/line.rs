@@ -101,11 +101,7 @@ impl Line {
         self.head == NONE && self.debt == 0
     }
 
-    pub(super) fn is_head(&self, ticket: Ticket) -> bool {
-        self.head == ticket.seat && self.is_waiting(ticket)
-    }
-
-    pub(super) fn is_waiting(&self, ticket: Ticket) -> bool {
+    fn is_waiting(&self, ticket: Ticket) -> bool {
         self.seats[ticket.seat as usize].number == ticket.number
     }
 
@@ -176,13 +172,18 @@ impl Line {
         Some(waker)
     }
 
-    /// Replaces the waker of somebody who waits, and hands back the old one.
-    pub(super) fn rewake(&mut self, ticket: Ticket, waker: Waker) -> Option<Waker> {
-        self.seats[ticket.seat as usize].waker.replace(waker)
+    /// The waker of somebody who waits; `None` if nobody with this ticket does.
+    pub(super) fn waker(&mut self, ticket: Ticket) -> Option<&mut Waker> {
+        let seat = self.seats.get_mut(ticket.seat as usize)?;
+        if seat.number == ticket.number { seat.waker.as_mut() } else { None }
     }
 
-    /// Takes somebody who waits out of the line.
-    pub(super) fn leave(&mut self, ticket: Ticket) -> Option<Waker> {
+    /// Takes somebody who waits out of the line, and says whether that was the head; `None` if
+    /// nobody with this ticket waits.
+    pub(super) fn leave(&mut self, ticket: Ticket) -> Option<(bool, Waker)> {
+        if !self.is_waiting(ticket) {
+            return None;
+        }
         self.cancelled += 1;
         let Links { prev, next } = self.links[ticket.seat as usize];
         match self.links.get_mut(prev as usize) {
@@ -193,7 +194,7 @@ impl Line {
             Some(next) => next.prev = prev,
             None => self.tail = prev,
         }
-        self.vacate(ticket.seat)
+        Some((prev == NONE, self.vacate(ticket.seat)?))
     }
 
     fn pop_head(&mut self) -> Option<Waker> {

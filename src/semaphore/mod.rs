@@ -13,6 +13,7 @@ mod stats;
 mod timeout;
 
 use core::fmt;
+use core::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::Arc;
 
 pub use acquire::{Acquire, AcquireOwned};
@@ -372,6 +373,10 @@ impl Semaphore {
         self.state.is_closed()
     }
 }
+
+// A panic in a caller's waker leaves it whole.
+impl UnwindSafe for Semaphore {}
+impl RefUnwindSafe for Semaphore {}
 
 impl fmt::Debug for Semaphore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

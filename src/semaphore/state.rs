@@ -30,7 +30,7 @@ use super::error::{AcquireError, TryAcquireError};
 use super::line::{Line, Ticket};
 use super::stats::SemaphoreStats;
 use crate::sync::{AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering};
-use crate::wake_list::WakeList;
+use crate::wake_list::{WakeList, unless_unwinding};
 
 /// The most permits that a semaphore can have.
 pub(super) const MAX_PERMITS: usize = usize::MAX >> 3;
@@ -208,10 +208,9 @@ impl State {
     /// any more.
     #[cold]
     pub(super) fn rewake(&self, ticket: Ticket, fresh: Waker) -> Option<()> {
-        // Wakers outlive the guard: arguments, and what is returned, are dropped after it.
         let mut guard = self.line.lock();
-        let line = guard.as_deref_mut().filter(|line| line.is_waiting(ticket))?;
-        let replaced = line.rewake(ticket, fresh);
+        let waker = guard.as_deref_mut()?.waker(ticket)?;
+        let replaced = core::mem::replace(waker, fresh);
         drop(guard);
         drop(replaced);
         Some(())
@@ -222,22 +221,19 @@ impl State {
     pub(super) fn leave(&self, ticket: Ticket, need: u32) {
         let mut guard = self.line.lock();
         let Some(line) = guard.as_deref_mut() else { return };
-        if !line.is_waiting(ticket) {
-            let served = self.claim(ticket);
+        let Some((was_head, waker)) = line.leave(ticket) else {
             drop(guard);
-            if served {
+            if self.claim(ticket) {
                 self.declined.fetch_add(1, Ordering::Relaxed);
                 self.release(need as usize);
             }
             return;
-        }
-        let was_head = line.is_head(ticket);
-        let waker = line.leave(ticket);
+        };
         // Whoever stands behind the head may need less than it did.
         let served = if was_head { self.grant_one(line, 0) } else { Served::default() };
         drop(guard);
         self.wake(served);
-        drop(waker);
+        unless_unwinding(|| drop(waker));
     }
 
     /// Gives back permits that were taken from this semaphore.
@@ -409,7 +405,7 @@ impl State {
         if more {
             self.wake_more(first);
         } else if let Some(waker) = first {
-            waker.wake();
+            unless_unwinding(|| waker.wake());
         }
     }
 

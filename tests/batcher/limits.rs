@@ -74,74 +74,95 @@ fn retries_are_counted_with_the_first_attempt() {
     assert_eq!(Retry::exponential(2, millis(2), millis(1)).unwrap_err().field(), "cap");
 }
 
-#[tokio::test(start_paused = true)]
-async fn capacity_counts_what_the_handler_holds() {
-    let log = Log::new();
-    let batcher =
-        log.builder().max_items(2).capacity(3).window(millis(0)).build(log.handler(10)).unwrap();
-    for item in 0..3 {
-        batcher.try_send(item).unwrap();
-    }
-    pass(1).await;
-    assert_eq!(batcher.try_send(9), Err(TrySendError::Full(9)), "two are in the handler");
-    let waiting = tokio::spawn({
-        let batcher = batcher.clone();
-        async move { batcher.send(3).await }
+#[test]
+fn capacity_counts_what_the_handler_holds() {
+    paused(async {
+        let log = Log::new();
+        let batcher = log
+            .builder()
+            .max_items(2)
+            .capacity(3)
+            .window(millis(0))
+            .build(log.handler(10))
+            .unwrap();
+        for item in 0..3 {
+            batcher.try_send(item).unwrap();
+        }
+        pass(1).await;
+        assert_eq!(batcher.try_send(9), Err(TrySendError::Full(9)), "two are in the handler");
+        let waiting = tokio::spawn({
+            let batcher = batcher.clone();
+            async move { batcher.send(3).await }
+        });
+        pass(1).await;
+        assert_eq!(batcher.stats().waiting_senders, 1);
+        conserved(&batcher);
+        pass(8).await;
+        waiting.await.unwrap().unwrap();
+        assert_eq!(log.batches(), [(0, vec![0, 1]), (10, vec![2])]);
+        assert_eq!(batcher.stats().peak_pending, 3);
     });
-    pass(1).await;
-    assert_eq!(batcher.stats().waiting_senders, 1);
-    conserved(&batcher);
-    pass(8).await;
-    waiting.await.unwrap().unwrap();
-    assert_eq!(log.batches(), [(0, vec![0, 1]), (10, vec![2])]);
-    assert_eq!(batcher.stats().peak_pending, 3);
 }
 
-#[tokio::test(start_paused = true)]
-async fn room_is_given_in_line_and_a_slot_is_used_without_waiting() {
-    let log = Log::new();
-    let batcher =
-        log.builder().max_items(1).capacity(1).window(millis(0)).build(log.handler(10)).unwrap();
-    batcher.send(0).await.unwrap();
-    let mut line = Vec::new();
-    for item in 1..4 {
-        let batcher = batcher.clone();
-        line.push(tokio::spawn(async move { batcher.send(item).await }));
-        tokio::task::yield_now().await;
-    }
-    // Who gives up leaves the line to the others.
-    line.remove(1).abort();
-    pass(40).await;
-    assert_eq!(log.batches(), [(0, vec![0]), (10, vec![1]), (20, vec![3])]);
+#[test]
+fn room_is_given_in_line_and_a_slot_is_used_without_waiting() {
+    paused(async {
+        let log = Log::new();
+        let batcher = log
+            .builder()
+            .max_items(1)
+            .capacity(1)
+            .window(millis(0))
+            .build(log.handler(10))
+            .unwrap();
+        batcher.send(0).await.unwrap();
+        let mut line = Vec::new();
+        for item in 1..4 {
+            let batcher = batcher.clone();
+            line.push(tokio::spawn(async move { batcher.send(item).await }));
+            tokio::task::yield_now().await;
+        }
+        // Who gives up leaves the line to the others.
+        line.remove(1).abort();
+        pass(40).await;
+        assert_eq!(log.batches(), [(0, vec![0]), (10, vec![1]), (20, vec![3])]);
 
-    let slot = batcher.reserve().await.unwrap();
-    assert_eq!(batcher.try_send(9), Err(TrySendError::Full(9)), "the slot has the room");
-    slot.send(4).unwrap();
-    pass(20).await;
-    drop(batcher.reserve().await.unwrap());
-    batcher.try_send(5).expect("a dropped slot gives its room back");
-    conserved(&batcher);
+        let slot = batcher.reserve().await.unwrap();
+        assert_eq!(batcher.try_send(9), Err(TrySendError::Full(9)), "the slot has the room");
+        slot.send(4).unwrap();
+        pass(20).await;
+        drop(batcher.reserve().await.unwrap());
+        batcher.try_send(5).expect("a dropped slot gives its room back");
+        conserved(&batcher);
+    });
 }
 
-#[tokio::test(start_paused = true)]
-async fn whoever_waits_gets_the_item_back_at_shutdown() {
-    let log = Log::new();
-    let batcher =
-        log.builder().max_items(1).capacity(2).window(millis(0)).build(log.handler(10)).unwrap();
-    let slot = batcher.reserve().await.unwrap();
-    batcher.send(0).await.unwrap();
-    let waiting = tokio::spawn({
-        let batcher = batcher.clone();
-        async move { batcher.send(7).await }
+#[test]
+fn whoever_waits_gets_the_item_back_at_shutdown() {
+    paused(async {
+        let log = Log::new();
+        let batcher = log
+            .builder()
+            .max_items(1)
+            .capacity(2)
+            .window(millis(0))
+            .build(log.handler(10))
+            .unwrap();
+        let slot = batcher.reserve().await.unwrap();
+        batcher.send(0).await.unwrap();
+        let waiting = tokio::spawn({
+            let batcher = batcher.clone();
+            async move { batcher.send(7).await }
+        });
+        pass(1).await;
+        let ended = batcher.shutdown(None).await;
+        assert_eq!(waiting.await.unwrap(), Err(SendError(7)));
+        assert_eq!(slot.send(8), Err(SendError(8)));
+        assert_eq!(batcher.send(9).await, Err(SendError(9)));
+        assert_eq!(batcher.try_send(9), Err(TrySendError::Closed(9)));
+        assert!(batcher.reserve().await.is_err());
+        assert!(batcher.is_closed());
+        assert!(ended.all_delivered());
+        assert_eq!(ended.delivered, 1);
     });
-    pass(1).await;
-    let ended = batcher.shutdown(None).await;
-    assert_eq!(waiting.await.unwrap(), Err(SendError(7)));
-    assert_eq!(slot.send(8), Err(SendError(8)));
-    assert_eq!(batcher.send(9).await, Err(SendError(9)));
-    assert_eq!(batcher.try_send(9), Err(TrySendError::Closed(9)));
-    assert!(batcher.reserve().await.is_err());
-    assert!(batcher.is_closed());
-    assert!(ended.all_delivered());
-    assert_eq!(ended.delivered, 1);
 }

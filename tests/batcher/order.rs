@@ -30,141 +30,160 @@ fn failing(
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_failed_batch_is_tried_again_before_the_next_begins_and_only_with_what_failed() {
-    let log = Log::new();
-    let batcher = log
-        .builder()
-        .max_items(3)
-        .retry(Retry::exponential(3, millis(10), millis(100)).unwrap())
-        .build(failing(&log, &[(1, 1), (2, 2)], 1))
-        .unwrap();
-    for item in 0..6 {
-        batcher.send(item).await.unwrap();
-    }
-    pass(60).await;
-    assert_eq!(
-        log.batches(),
-        [(0, vec![0, 1, 2]), (11, vec![1, 2]), (32, vec![2]), (33, vec![3, 4, 5])]
-    );
-    let attempts: Vec<_> = log.calls.lock().unwrap().iter().map(|call| call.attempt).collect();
-    assert_eq!(attempts, [1, 2, 3, 1]);
-    let stats = batcher.stats();
-    assert_eq!((stats.delivered, stats.failed, stats.retries), (6, 0, 2));
-    conserved(&batcher);
+#[test]
+fn a_failed_batch_is_tried_again_before_the_next_begins_and_only_with_what_failed() {
+    paused(async {
+        let log = Log::new();
+        let batcher = log
+            .builder()
+            .max_items(3)
+            .retry(Retry::exponential(3, millis(10), millis(100)).unwrap())
+            .build(failing(&log, &[(1, 1), (2, 2)], 1))
+            .unwrap();
+        for item in 0..6 {
+            batcher.send(item).await.unwrap();
+        }
+        pass(60).await;
+        assert_eq!(
+            log.batches(),
+            [(0, vec![0, 1, 2]), (11, vec![1, 2]), (32, vec![2]), (33, vec![3, 4, 5])]
+        );
+        let attempts: Vec<_> = log.calls.lock().unwrap().iter().map(|call| call.attempt).collect();
+        assert_eq!(attempts, [1, 2, 3, 1]);
+        let stats = batcher.stats();
+        assert_eq!((stats.delivered, stats.failed, stats.retries), (6, 0, 2));
+        conserved(&batcher);
+    });
 }
 
-#[tokio::test(start_paused = true)]
-async fn side_by_side_a_batch_waits_for_its_retry_without_its_place_but_keeps_its_room() {
-    let log = Log::new();
-    let batcher = log
-        .builder()
-        .max_items(1)
-        .capacity(4)
-        .concurrency(2)
-        .retry(Retry::constant(2, millis(50)).unwrap())
-        .build(failing(&log, &[(0, 1), (1, 1)], 10))
-        .unwrap();
-    for item in 0..4 {
-        batcher.send(item).await.unwrap();
-    }
-    pass(15).await;
-    assert_eq!(batcher.stats().pending, 4, "all of them are unfinished");
-    assert!(batcher.try_send(9).is_err());
-    pass(100).await;
-    assert_eq!(
-        log.batches(),
-        [(0, vec![0]), (0, vec![1]), (10, vec![2]), (10, vec![3]), (60, vec![0]), (60, vec![1])]
-    );
-    conserved(&batcher);
+#[test]
+fn side_by_side_a_batch_waits_for_its_retry_without_its_place_but_keeps_its_room() {
+    paused(async {
+        let log = Log::new();
+        let batcher = log
+            .builder()
+            .max_items(1)
+            .capacity(4)
+            .concurrency(2)
+            .retry(Retry::constant(2, millis(50)).unwrap())
+            .build(failing(&log, &[(0, 1), (1, 1)], 10))
+            .unwrap();
+        for item in 0..4 {
+            batcher.send(item).await.unwrap();
+        }
+        pass(15).await;
+        assert_eq!(batcher.stats().pending, 4, "all of them are unfinished");
+        assert!(batcher.try_send(9).is_err());
+        pass(100).await;
+        assert_eq!(
+            log.batches(),
+            [
+                (0, vec![0]),
+                (0, vec![1]),
+                (10, vec![2]),
+                (10, vec![3]),
+                (60, vec![0]),
+                (60, vec![1])
+            ]
+        );
+        conserved(&batcher);
+    });
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_flush_sees_what_the_same_thread_sent_before_it_and_nothing_later() {
-    let log = Log::new();
-    let batcher = log.builder().max_items(100).build(log.handler(10)).unwrap();
-    batcher.try_send(1).unwrap();
-    batcher.try_send(2).unwrap();
-    let mut flush = Box::pin(batcher.flush());
-    assert!(futures_util::poll!(&mut flush).is_pending());
-    batcher.try_send(3).unwrap();
-    let report = flush.await;
-    assert_eq!((report.delivered, report.failed), (2, 0));
-    assert!(report.all_delivered());
-    assert_eq!(log.ms(), 10);
-    assert_eq!(log.batches(), [(0, vec![1, 2])]);
-    assert_eq!(batcher.stats().pending, 1, "the third waits for its own window");
-    assert_eq!(log.calls.lock().unwrap()[0].closed_by, ClosedBy::Flush);
+#[test]
+fn a_flush_sees_what_the_same_thread_sent_before_it_and_nothing_later() {
+    paused(async {
+        let log = Log::new();
+        let batcher = log.builder().max_items(100).build(log.handler(10)).unwrap();
+        batcher.try_send(1).unwrap();
+        batcher.try_send(2).unwrap();
+        let mut flush = Box::pin(batcher.flush());
+        assert!(futures_util::poll!(&mut flush).is_pending());
+        batcher.try_send(3).unwrap();
+        let report = flush.await;
+        assert_eq!((report.delivered, report.failed), (2, 0));
+        assert!(report.all_delivered());
+        assert_eq!(log.ms(), 10);
+        assert_eq!(log.batches(), [(0, vec![1, 2])]);
+        assert_eq!(batcher.stats().pending, 1, "the third waits for its own window");
+        assert_eq!(log.calls.lock().unwrap()[0].closed_by, ClosedBy::Flush);
 
-    let _ = batcher.flush().await;
-    let nothing = batcher.flush().await;
-    assert_eq!(nothing.delivered, 0, "there was nothing to wait for");
+        let _ = batcher.flush().await;
+        let nothing = batcher.flush().await;
+        assert_eq!(nothing.delivered, 0, "there was nothing to wait for");
+    });
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_flush_waits_for_retries_too_and_reports_what_failed_for_good() {
-    let log = Log::new();
-    let batcher = log
-        .builder()
-        .max_items(3)
-        .retry(Retry::constant(2, millis(100)).unwrap())
-        .build(failing(&log, &[(0, 1), (1, 9)], 5))
-        .unwrap();
-    for item in 0..4 {
-        batcher.send(item).await.unwrap();
-    }
-    pass(20).await;
-    let report = batcher.flush().await;
-    assert_eq!((report.delivered, report.failed), (2, 1), "one was delivered before");
-    assert_eq!(log.ms(), 115);
-    assert_eq!(
-        log.buried(),
-        [(vec![1], "the batch failed in attempt 2, its last: 1 left".to_owned())]
-    );
-    conserved(&batcher);
+#[test]
+fn a_flush_waits_for_retries_too_and_reports_what_failed_for_good() {
+    paused(async {
+        let log = Log::new();
+        let batcher = log
+            .builder()
+            .max_items(3)
+            .retry(Retry::constant(2, millis(100)).unwrap())
+            .build(failing(&log, &[(0, 1), (1, 9)], 5))
+            .unwrap();
+        for item in 0..4 {
+            batcher.send(item).await.unwrap();
+        }
+        pass(20).await;
+        let report = batcher.flush().await;
+        assert_eq!((report.delivered, report.failed), (2, 1), "one was delivered before");
+        assert_eq!(log.ms(), 115);
+        assert_eq!(
+            log.buried(),
+            [(vec![1], "the batch failed in attempt 2, its last: 1 left".to_owned())]
+        );
+        conserved(&batcher);
+    });
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_dropped_flush_leaves_the_items_alone() {
-    let log = Log::new();
-    let batcher = log.builder().max_items(100).build(log.handler(10)).unwrap();
-    batcher.try_send(1).unwrap();
-    let waited = tokio::time::timeout(millis(3), batcher.flush()).await;
-    assert!(waited.is_err());
-    pass(20).await;
-    assert_eq!(log.batches(), [(0, vec![1])]);
-    assert_eq!(batcher.stats().delivered, 1);
+#[test]
+fn a_dropped_flush_leaves_the_items_alone() {
+    paused(async {
+        let log = Log::new();
+        let batcher = log.builder().max_items(100).build(log.handler(10)).unwrap();
+        batcher.try_send(1).unwrap();
+        let waited = tokio::time::timeout(millis(3), batcher.flush()).await;
+        assert!(waited.is_err());
+        pass(20).await;
+        assert_eq!(log.batches(), [(0, vec![1])]);
+        assert_eq!(batcher.stats().delivered, 1);
+    });
 }
 
-#[tokio::test(start_paused = true)]
-async fn each_senders_items_keep_their_order() {
-    let log = Log::new();
-    let batcher = log
-        .builder()
-        .max_items(7)
-        .capacity(10)
-        .window(millis(3))
-        .concurrency(3)
-        .build(log.handler(4))
-        .unwrap();
-    let senders: Vec<_> = (0..4)
-        .map(|sender| {
-            let batcher = batcher.clone();
-            tokio::spawn(async move {
-                for n in 0..50 {
-                    batcher.send(sender * 1000 + n).await.unwrap();
-                }
+#[test]
+fn each_senders_items_keep_their_order() {
+    paused(async {
+        let log = Log::new();
+        let batcher = log
+            .builder()
+            .max_items(7)
+            .capacity(10)
+            .window(millis(3))
+            .concurrency(3)
+            .build(log.handler(4))
+            .unwrap();
+        let senders: Vec<_> = (0..4)
+            .map(|sender| {
+                let batcher = batcher.clone();
+                tokio::spawn(async move {
+                    for n in 0..50 {
+                        batcher.send(sender * 1000 + n).await.unwrap();
+                    }
+                })
             })
-        })
-        .collect();
-    for sender in senders {
-        sender.await.unwrap();
-    }
-    assert!(batcher.shutdown(None).await.all_delivered());
-    let seen: Vec<_> = log.batches().into_iter().flat_map(|(_, items)| items).collect();
-    for sender in 0..4 {
-        let theirs: Vec<_> = seen.iter().filter(|item| *item / 1000 == sender).collect();
-        assert_eq!(theirs.len(), 50);
-        assert!(theirs.is_sorted());
-    }
+            .collect();
+        for sender in senders {
+            sender.await.unwrap();
+        }
+        assert!(batcher.shutdown(None).await.all_delivered());
+        let seen: Vec<_> = log.batches().into_iter().flat_map(|(_, items)| items).collect();
+        for sender in 0..4 {
+            let theirs: Vec<_> = seen.iter().filter(|item| *item / 1000 == sender).collect();
+            assert_eq!(theirs.len(), 50);
+            assert!(theirs.is_sorted());
+        }
+    });
 }

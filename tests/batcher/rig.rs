@@ -11,8 +11,9 @@ use std::time::Duration;
 
 use sluicegate::Retry;
 use sluicegate::batcher::{Batch, BatchError, Batcher, Driver};
+use tokio::task::coop::{Unconstrained, unconstrained};
 
-use super::reference::{Answer, Call, Figures, Limits, Verdict, Why};
+use super::reference::{Answer, Buried, Call, Figures, Limits, Verdict, Why};
 
 /// No `Clone`: what comes back is what went in.
 pub(crate) struct Item(pub(crate) u32);
@@ -102,25 +103,26 @@ impl Drop for Handling {
     }
 }
 
-type Task = Polled<Pin<Box<dyn Future<Output = Answer>>>>;
+/// Without tokio's budget, which would hold up what nobody but the rig schedules.
+type Task = Polled<Unconstrained<Pin<Box<dyn Future<Output = Answer>>>>>;
 
 /// What a held slot is told.
 type Order = Arc<Mutex<(Option<Option<u32>>, Option<Waker>)>>;
 
 pub(crate) struct Rig {
     batcher: Option<Batcher<Item>>,
-    driver: Option<Polled<tokio::task::coop::Unconstrained<Driver>>>,
+    driver: Option<Polled<Unconstrained<Driver>>>,
     tasks: Vec<Option<Task>>,
     orders: Vec<Option<Order>>,
     scripts: Arc<Mutex<Vec<Arc<Script>>>>,
     pub(crate) answers: Vec<(usize, Answer)>,
-    buried: Arc<Mutex<Vec<(Vec<u32>, Why)>>>,
+    buried: Arc<Mutex<Vec<Buried>>>,
 }
 
 impl Rig {
     pub(crate) fn new(limits: Limits) -> Self {
         let scripts: Arc<Mutex<Vec<Arc<Script>>>> = Arc::default();
-        let buried: Arc<Mutex<Vec<(Vec<u32>, Why)>>> = Arc::default();
+        let buried: Arc<Mutex<Vec<Buried>>> = Arc::default();
         let handler = {
             let scripts = scripts.clone();
             move |batch: Batch<Item>| {
@@ -157,7 +159,7 @@ impl Rig {
             .unwrap();
         Self {
             batcher: Some(batcher),
-            driver: Some(Polled::new(tokio::task::coop::unconstrained(driver))),
+            driver: Some(Polled::new(unconstrained(driver))),
             tasks: Vec::new(),
             orders: Vec::new(),
             scripts,
@@ -176,7 +178,7 @@ impl Rig {
     }
 
     fn start(&mut self, order: Option<Order>, future: impl Future<Output = Answer> + 'static) {
-        self.tasks.push(Some(Polled::new(Box::pin(future))));
+        self.tasks.push(Some(Polled::new(unconstrained(Box::pin(future)))));
         self.orders.push(order);
         self.poll_task(self.tasks.len() - 1);
     }
@@ -303,7 +305,7 @@ impl Rig {
 
     /// Polls whoever was woken, the driver first, until nobody is.
     pub(crate) fn run(&mut self) {
-        loop {
+        for _ in 0..10_000 {
             let mut polled = false;
             if let Some(driver) = &mut self.driver {
                 match driver.poll_if_woken() {
@@ -319,6 +321,7 @@ impl Rig {
                 return;
             }
         }
+        panic!("it does not come to rest");
     }
 
     fn poll_task(&mut self, number: usize) -> bool {
@@ -342,7 +345,7 @@ impl Rig {
         self.driver.is_none()
     }
 
-    pub(crate) fn buried(&self) -> Vec<(Vec<u32>, Why)> {
+    pub(crate) fn buried(&self) -> Vec<Buried> {
         self.buried.lock().unwrap().clone()
     }
 

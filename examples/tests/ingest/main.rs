@@ -3,6 +3,7 @@
 
 mod cli;
 mod reference;
+mod register;
 mod rules;
 mod run;
 mod tables;

@@ -110,7 +110,7 @@ fn one_after_the_other_all_counts_are_the_same() {
 
 /// What the generator never does: URIs that come back after they went or with another subject,
 /// subjects of the wrong kind, everything under a handful of names.
-fn anything_goes(seed: u64, authors: u64) -> Vec<String> {
+pub(crate) fn anything_goes(seed: u64, authors: u64) -> Vec<String> {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     let mut lines = Vec::new();
     for _ in 0..250 {

@@ -1,0 +1,53 @@
+//! Which markers the public types have: losing one breaks those who rely on it.
+
+#![cfg(not(loom))]
+
+use std::panic::{RefUnwindSafe, UnwindSafe};
+
+use sluicegate::{
+    Acquire, AcquireError, AcquireOwned, AcquireTimeoutError, BatchExecutor, BoundedArrayMap,
+    ConfigError, OwnedSemaphorePermit, PollSemaphore, Retry, Semaphore, SemaphorePermit,
+    SemaphoreStats, Settled, SharedBoundedArrayMap, TryAcquireError,
+};
+
+fn shared<T: Send + Sync + Unpin>() {}
+fn unwinds<T: UnwindSafe + RefUnwindSafe>() {}
+fn is_an_error<T: std::error::Error + Send + Sync + 'static>() {}
+
+#[test]
+fn everything_crosses_threads() {
+    shared::<Semaphore>();
+    shared::<Acquire<'_>>();
+    shared::<AcquireOwned>();
+    shared::<SemaphorePermit<'_>>();
+    shared::<OwnedSemaphorePermit>();
+    shared::<PollSemaphore>();
+    shared::<SemaphoreStats>();
+    shared::<BoundedArrayMap<u64, u64, u64>>();
+    shared::<SharedBoundedArrayMap<u64, u64, u64>>();
+    shared::<BatchExecutor>();
+    shared::<Settled<u64, u64>>();
+    shared::<Retry>();
+    #[cfg(feature = "tokio")]
+    {
+        shared::<sluicegate::Batcher<u64>>();
+        shared::<sluicegate::Batch<u64>>();
+    }
+}
+
+#[test]
+fn the_semaphore_survives_a_panic() {
+    unwinds::<Semaphore>();
+    unwinds::<SemaphorePermit<'_>>();
+    unwinds::<OwnedSemaphorePermit>();
+    unwinds::<Acquire<'_>>();
+    unwinds::<AcquireOwned>();
+}
+
+#[test]
+fn errors_are_errors() {
+    is_an_error::<AcquireError>();
+    is_an_error::<TryAcquireError>();
+    is_an_error::<AcquireTimeoutError>();
+    is_an_error::<ConfigError>();
+}
