@@ -122,7 +122,6 @@ impl<K, V, Id> Contents<K, V, Id> {
     ///
     /// Not inlined, so that the short way stays short.
     #[inline(never)]
-    #[inline]
     fn push(
         &mut self,
         survey: Survey,
