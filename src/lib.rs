@@ -44,7 +44,10 @@ mod wake_list;
 pub use batcher::{Batch, Batcher};
 pub use error::ConfigError;
 pub use executor::{BatchEnd, BatchExecutor, BatchExecutorBuilder, BatchSummary, KeyedExecutor};
-pub use map::{BoundedArrayMap, FullKey, FullMap, Pushed, RejectReason, SharedBoundedArrayMap};
+pub use map::{
+    BoundedArrayMap, FullKey, FullMap, Pushed, RejectReason, ShardedBoundedArrayMap,
+    SharedBoundedArrayMap,
+};
 pub use retry::{Delays, Retry};
 pub use semaphore::{
     Acquire, AcquireError, AcquireOwned, AcquireTimeoutError, OwnedSemaphorePermit, PollSemaphore,
