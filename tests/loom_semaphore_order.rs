@@ -95,7 +95,8 @@ fn added_permits_are_seen_by_acquire() {
 /// `forget_permits`.
 #[test]
 fn release_is_seen_by_who_counts() {
-    let counts: [(fn(&Semaphore) -> bool, usize); 2] = [
+    type Count = (fn(&Semaphore) -> bool, usize);
+    let counts: [Count; 2] = [
         (|semaphore| semaphore.available_permits() == 1, 0),
         (|semaphore| semaphore.forget_permits(1) == 1, 1),
     ];
