@@ -30,7 +30,7 @@ use super::tally::Category;
 type Waiting = BoundedArrayMap<Id, Child, Id>;
 
 /// How many users and posts are remembered to be in the database.
-const KNOWN: usize = 50_000;
+const KNOWN: usize = 20_000;
 
 /// Limits of what waits.
 #[derive(Debug, Clone, Copy)]
