@@ -10,7 +10,7 @@
 //! | primitive | what for | instead of |
 //! | --- | --- | --- |
 //! | [`Semaphore`] | at most so many at once | `while active >= max { sleep }` |
-//! | [`BoundedArrayMap`], [`SharedBoundedArrayMap`] | items that wait under a key for something that has not arrived | a map of arrays that grows |
+//! | [`BoundedArrayMap`], [`SharedBoundedArrayMap`], [`ShardedBoundedArrayMap`] | items that wait under a key for something that has not arrived | a map of arrays that grows |
 //! | `Batcher` (feature `tokio`) | many small writes as few large ones, within a window of time | a loop around a channel and a timer |
 //! | [`BatchExecutor`] | many fallible things, a bounded number at once, every outcome kept | unbounded `join_all`, streams that stall |
 //!
@@ -44,7 +44,10 @@ mod wake_list;
 pub use batcher::{Batch, Batcher};
 pub use error::ConfigError;
 pub use executor::{BatchEnd, BatchExecutor, BatchExecutorBuilder, BatchSummary, KeyedExecutor};
-pub use map::{BoundedArrayMap, FullKey, FullMap, Pushed, RejectReason, SharedBoundedArrayMap};
+pub use map::{
+    BoundedArrayMap, FullKey, FullMap, Pushed, RejectReason, ShardedBoundedArrayMap,
+    SharedBoundedArrayMap,
+};
 pub use retry::{Delays, Retry};
 pub use semaphore::{
     Acquire, AcquireError, AcquireOwned, AcquireTimeoutError, OwnedSemaphorePermit, PollSemaphore,

@@ -4,6 +4,7 @@
 #[cfg(not(loom))]
 mod real {
     pub(crate) use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+    pub(crate) type HashBuilder = hashbrown::DefaultHashBuilder;
     pub(crate) use parking_lot::{Mutex, MutexGuard};
     pub(crate) use std::thread;
 }
@@ -52,6 +53,9 @@ mod modelled {
 
     atomic!(AtomicU64, u64);
     atomic!(AtomicUsize, usize);
+
+    /// The same in each run of a model, which must take the same way as the one that it repeats.
+    pub(crate) type HashBuilder = core::hash::BuildHasherDefault<std::hash::DefaultHasher>;
 
     /// `loom`'s mutex with `parking_lot`'s signatures: a lock is never poisoned.
     #[derive(Debug)]

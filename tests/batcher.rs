@@ -26,12 +26,15 @@ struct Call {
     closed_by: ClosedBy,
 }
 
+/// What came to the dead letter, and why.
+type Buried = (Vec<u32>, String);
+
 /// What happened, in order, with the milliseconds since the test began.
 #[derive(Clone)]
 struct Log {
     began: Instant,
     calls: Arc<Mutex<Vec<Call>>>,
-    buried: Arc<Mutex<Vec<(Vec<u32>, String)>>>,
+    buried: Arc<Mutex<Vec<Buried>>>,
 }
 
 impl Log {
@@ -80,7 +83,7 @@ impl Log {
         self.calls.lock().unwrap().iter().map(|call| (call.at, call.items.clone())).collect()
     }
 
-    fn buried(&self) -> Vec<(Vec<u32>, String)> {
+    fn buried(&self) -> Vec<Buried> {
         self.buried.lock().unwrap().clone()
     }
 }

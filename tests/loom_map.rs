@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom::thread;
+use sluicegate::map::Event;
 use sluicegate::{BoundedArrayMap, Pushed, RejectReason, SharedBoundedArrayMap};
 
 const TTL: Duration = Duration::from_secs(60);
@@ -174,5 +175,156 @@ fn a_destructor_may_call_the_map() {
             drop(items);
         }
         drop(map.clear());
+    });
+}
+
+/// Two producers push over the caps of a map whose listener pushes what was displaced under another
+/// key: nothing is lost and nobody waits for himself.
+///
+/// Fails, as a deadlock, if a push tells the listener before it releases the lock.
+#[test]
+fn a_listener_may_push() {
+    loom::model(|| {
+        type Map = SharedBoundedArrayMap<u32, u32>;
+        // Of the standard library, as only that one knows weak references.
+        let map = std::sync::Arc::new_cyclic(|this: &std::sync::Weak<Map>| {
+            let this = this.clone();
+            SharedBoundedArrayMap::new(2, 1).unwrap().with_listener(move |event| {
+                if let Event::Displaced { key: 0, value, .. } = event {
+                    let map = this.upgrade().expect("a push is under way");
+                    assert!(map.push(1, *value).is_stored());
+                }
+            })
+        });
+        assert!(map.push(0, 1).is_stored());
+        let producers = [2, 3].map(|value| {
+            let map = std::sync::Arc::clone(&map);
+            thread::spawn(move || match map.push(0, value) {
+                Pushed::Displaced { value, .. } => value,
+                other => panic!("the key was full: {other:?}"),
+            })
+        });
+        let mut seen: Vec<u32> = producers.map(|producer| producer.join().unwrap()).into();
+        seen.extend(map.take(&0));
+        seen.sort_unstable();
+        assert_eq!(seen, [1, 2, 3]);
+        assert_eq!((map.take(&1).count(), map.listener_panics()), (1, 0));
+        balanced(&map);
+    });
+}
+
+/// A checkout is dropped, one of its two items acknowledged, against pushes to its key and to
+/// another: what is put back keeps its place before what was pushed meanwhile, the caps hold, and
+/// the key is not evicted.
+///
+/// Fails if a key that is checked out stays in the order of use, and so can be evicted, or if
+/// what is put back goes behind what has come since.
+#[test]
+fn a_checkout_goes_back_before_what_was_pushed_meanwhile() {
+    loom::model(|| {
+        let map = Arc::new(SharedBoundedArrayMap::new(1, 2).unwrap());
+        for value in [1_u32, 2] {
+            assert!(map.push(0_u32, value).is_stored());
+        }
+        let mut guard = map.checkout(&0).unwrap();
+        let pusher = {
+            let map = Arc::clone(&map);
+            thread::spawn(move || match map.push(0, 3) {
+                Pushed::Stored => Vec::new(),
+                // Before the acknowledgement both places are taken by what is checked out.
+                Pushed::Rejected { reason: RejectReason::KeyFull, value, .. } => vec![value],
+                // After the checkout the key itself could go, and came back in the other's place.
+                Pushed::Evicted { key: 1, .. } => Vec::new(),
+                other => panic!("the rest of the checkout is not to go: {other:?}"),
+            })
+        };
+        let stranger = {
+            let map = Arc::clone(&map);
+            thread::spawn(move || match map.push(1, 4) {
+                Pushed::Rejected { reason: RejectReason::MapFull, .. } => None,
+                Pushed::Evicted { key: 0, items } => Some(items.collect::<Vec<_>>()),
+                other => panic!("the map was full: {other:?}"),
+            })
+        };
+        assert_eq!(guard.acknowledge(), Some(1));
+        drop(guard);
+        let refused = pusher.join().unwrap();
+        let evicted = stranger.join().unwrap();
+        let kept: Vec<u32> = match evicted {
+            Some(items) => items,
+            None => map.take(&0).collect(),
+        };
+        // An item that was pushed after the eviction is under a key of its own.
+        let late: Vec<u32> =
+            map.clear().filter(|(key, _)| *key == 0).flat_map(|(_, i)| i).collect();
+        let mut seen = kept;
+        assert_eq!(seen.first(), Some(&2), "put back first");
+        seen.extend(refused);
+        seen.extend(late);
+        assert_eq!(seen, [2, 3]);
+        balanced(&map);
+    });
+}
+
+/// Two producers of new keys and a drainer over two shards whose common budget is one key: there
+/// are never more, an eviction means that it was used up, and every item ends in one place.
+///
+/// Fails if the budget is looked at and raised in two steps, or if a key that leaves is not counted
+/// out.
+#[test]
+fn shards_keep_to_one_budget() {
+    loom::model(|| {
+        let map = BoundedArrayMap::builder().max_keys(1).max_items_per_key(1).build_sharded(2);
+        let map = Arc::new(map.unwrap());
+        let of_shard = |shard| -> Vec<u32> {
+            (0..).filter(|key| map.shard_of(key) == shard).take(2).collect()
+        };
+        let (first, second) = (of_shard(0), of_shard(1));
+        assert!(map.push(first[0], 0).is_stored());
+        let producers = [first[1], second[0]].map(|key| {
+            let map = Arc::clone(&map);
+            thread::spawn(move || match map.push(key, key) {
+                Pushed::Stored => 0,
+                Pushed::Evicted { items, .. } => items.len(),
+                other => panic!("all keys are new: {other:?}"),
+            })
+        });
+        let drained = map.take(&first[0]).len();
+        let evicted: usize = producers.map(|producer| producer.join().unwrap()).iter().sum();
+        let stats = map.stats();
+        assert_eq!((stats.keys, stats.items), (map.len(), map.len()));
+        assert_eq!(3, stats.items + drained + evicted);
+        // Each push stores its item, and there is room for one.
+        assert_eq!(map.len(), 1);
+    });
+}
+
+/// The one key that the map may hold goes back and forth between two shards, as three producers
+/// take each other's place.
+///
+/// Fails, as a deadlock, if of two locks a push takes that of its own shard first.
+#[test]
+fn shards_take_each_others_place() {
+    loom::model(|| {
+        let map = BoundedArrayMap::builder().max_keys(1).max_items_per_key(1).build_sharded(2);
+        let map = Arc::new(map.unwrap());
+        let of_shard = |shard| -> Vec<u32> {
+            (0..).filter(|key| map.shard_of(key) == shard).take(2).collect()
+        };
+        let (first, second) = (of_shard(0), of_shard(1));
+        let evicted = |pushed| match pushed {
+            Pushed::Stored => 0,
+            Pushed::Evicted { items, .. } => items.len(),
+            other => panic!("all keys are new: {other:?}"),
+        };
+        assert!(map.push(first[0], 0).is_stored());
+        let producers = [second[0], second[1]].map(|key| {
+            let map = Arc::clone(&map);
+            thread::spawn(move || evicted(map.push(key, key)))
+        });
+        let mine = evicted(map.push(first[1], 0));
+        let gone: usize = producers.map(|producer| producer.join().unwrap()).iter().sum();
+        assert_eq!(gone + mine, 3, "each took somebody's place");
+        assert_eq!((map.len(), map.stats().items), (1, 1));
     });
 }

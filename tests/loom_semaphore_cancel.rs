@@ -28,7 +28,7 @@ fn cancel_while_being_granted() {
 }
 
 /// 3. Drop of a granted, never polled future against enqueue: what it was granted goes to the one
-/// who has just come, or is there for it to take.
+///    who has just come, or is there for it to take.
 ///
 /// Fails if `leave` keeps what it was granted, and if it puts it back without serving the line.
 #[test]
@@ -49,7 +49,7 @@ fn drop_of_a_granted_future_against_enqueue() {
 }
 
 /// 4. Cancelling a large head wakes all whom that lets through, with what was there before and
-/// with what comes back meanwhile.
+///    with what comes back meanwhile.
 ///
 /// Fails if `leave` does not serve those behind the head, and if it serves one of them.
 #[test]
@@ -111,7 +111,7 @@ fn add_permits_against_cancel_of_the_head() {
 }
 
 /// 18. A timeout against its grant, as the cancel that it is: it looks once more and goes, and
-/// may find itself granted before, between or after.
+///     may find itself granted before, between or after.
 ///
 /// Fails if `leave` keeps what it was granted.
 #[test]
@@ -148,7 +148,7 @@ fn blocking_acquire_against_grant() {
 }
 
 /// 19. Two futures of one task, one abandoned: the task is woken once more for the one it wants,
-/// even if the wake-up for the other came first.
+///     even if the wake-up for the other came first.
 ///
 /// Fails if `leave` keeps what it was granted, and if it passes it on without a wake-up.
 #[test]

@@ -75,7 +75,7 @@ fn close_against_enqueue_with_a_debt() {
 }
 
 /// 6. Close against grant, with more in line than one batch of wake-ups tells: while the third has
-/// yet to be told, nothing is granted to it past those who were.
+///    yet to be told, nothing is granted to it past those who were.
 ///
 /// Fails if `grant` does not look for the close, and if `close` stops after a batch.
 #[test]
@@ -171,7 +171,7 @@ fn poll_of_a_granted_future_against_close() {
 }
 
 /// 7. Grant, close, then drop: the permit goes to the next in line, or stays free; the next is
-/// told of the close either way.
+///    told of the close either way.
 ///
 /// Fails if `leave` keeps what it was granted.
 #[test]

@@ -31,8 +31,10 @@ fn forget_permits_against_grant() {
     });
 }
 
+type Change = (fn(&Semaphore), usize);
+
 /// What changes two permits, of which one is free at least, and how many there are then.
-const CHANGES: [(fn(&Semaphore), usize); 4] = [
+const CHANGES: [Change; 4] = [
     (|semaphore| assert_eq!(semaphore.forget_permits(1), 1), 1),
     (|semaphore| semaphore.add_permits(1), 3),
     (|semaphore| semaphore.set_limit(1), 1),
@@ -78,7 +80,7 @@ fn a_closed_semaphore_stays_closed() {
 }
 
 /// 11. Shrink with debt against release and acquire, then grow: nobody is given a permit that is
-/// owed, and growing serves who waits for one.
+///     owed, and growing serves who waits for one.
 ///
 /// Fails if `grant` pays no debt, if a shrink does not set the flag for what it owes, and if
 /// growing does not serve the line.
@@ -184,7 +186,7 @@ fn shrink_against_forgetting_a_free_permit() {
 }
 
 /// 11. Shrink against permits that are added and forgotten: each is counted in the limit from when
-/// it can be taken on.
+///     it can be taken on.
 ///
 /// Fails if the limit changes without the lock.
 #[test]

@@ -42,7 +42,7 @@ fn release_is_seen_by_acquire() {
 }
 
 /// 17. By one who is granted two permits by whoever gave back the last, and looked for the close
-/// before that.
+///     before that.
 ///
 /// Three threads that all go through the lock are too many to be exhaustive; three preemptions
 /// are what it takes.
@@ -126,7 +126,8 @@ fn added_permits_are_seen_by_acquire() {
 /// `forget_permits`.
 #[test]
 fn release_is_seen_by_who_counts() {
-    let counts: [(fn(&Semaphore) -> bool, usize); 2] = [
+    type Count = (fn(&Semaphore) -> bool, usize);
+    let counts: [Count; 2] = [
         (|semaphore| semaphore.available_permits() == 1, 0),
         (|semaphore| semaphore.forget_permits(1) == 1, 1),
     ];

@@ -67,7 +67,7 @@ fn release_against_the_first_poll_of_a_place_in_line() {
 }
 
 /// 8. Clearing `SLOW` against a fast acquire: the permit that comes back belongs to the one who
-/// waits, at every moment.
+///    waits, at every moment.
 ///
 /// Fails if `grant` clears the flag before it takes out what it granted.
 #[test]
@@ -107,7 +107,7 @@ fn nobody_passes_the_next_in_line() {
 }
 
 /// 8. Clearing `SLOW` against a fast release and a fast acquire: who is not in line has a permit
-/// only after all who are.
+///    only after all who are.
 ///
 /// Fails if `grant` writes the word it has computed, rather than changing it by the difference.
 #[test]
@@ -168,7 +168,7 @@ fn two_releases_against_enqueue() {
 }
 
 /// 15. The boundary between two batches of wake-ups: the third of three, whom the first batch of
-/// two has no room for, is served too, and not passed while the lock is free.
+///     two has no room for, is served too, and not passed while the lock is free.
 ///
 /// Fails if `grant` does not ask to be called again when the batch is full, and if it clears the
 /// flag with a full batch.
@@ -210,7 +210,7 @@ fn leave_and_enqueue_between_two_batches() {
 }
 
 /// 16. An overflow leaves the count as it was: nobody adds to the permits that a release is about
-/// to take out again.
+///     to take out again.
 ///
 /// Fails if the release is not undone, and if `add_permits` takes the excess for room.
 #[test]

@@ -77,7 +77,7 @@ fn panic_in_wake() {
 }
 
 /// 13. A waker that panics when it is cloned for a place in line: there is no such place, and
-/// nobody waits for it.
+///     nobody waits for it.
 ///
 /// Fails if `join` clones the waker when it has set the flag.
 #[test]
@@ -98,7 +98,7 @@ fn panic_in_clone() {
 }
 
 /// 13. A waker that panics when it is cloned in the place of another: the place is kept, and the
-/// next time it is left there.
+///     next time it is left there.
 ///
 /// Fails if the place takes the waker for left before it has its clone.
 #[test]
@@ -143,7 +143,7 @@ fn panic_in_drop_of_one_that_leaves() {
 }
 
 /// 13. A waker that panics when another takes its place: the place is kept, and knows which of the
-/// two was left in it.
+///     two was left in it.
 ///
 /// Fails if the place takes note of the new waker after it has dropped the old.
 #[test]
@@ -168,7 +168,7 @@ fn panic_in_drop_of_the_waker_before() {
 }
 
 /// 13. A waker that panics when it is dropped for not being needed: the permit is had by the next
-/// poll, and once.
+///     poll, and once.
 ///
 /// Fails if the place takes note of the permits it found in `join` after it has dropped the waker.
 #[test]
@@ -195,7 +195,7 @@ fn panic_in_drop_of_a_waker_not_needed() {
 }
 
 /// 13. A waker that panics when it is dropped by a close, or by the one that finds it closed: the
-/// others are told, and the place is given up once.
+///     others are told, and the place is given up once.
 ///
 /// Fails if a panic leaves `wake_all`.
 #[test]
@@ -265,7 +265,7 @@ fn release_in_wake() {
 }
 
 /// 14. A waker that drops another waiter, who may have been granted in the same batch: its permit
-/// goes to the next.
+///     goes to the next.
 ///
 /// Fails, locked up, if wakers are woken under the lock.
 #[test]

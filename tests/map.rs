@@ -253,10 +253,10 @@ fn a_budget_bounds_a_sweep_and_the_next_one_goes_on() {
     let values = |map: &mut Indexed, budget| -> Vec<u32> {
         map.expire(start + TTL, budget).into_iter().map(|item| item.value).collect()
     };
-    assert_eq!(values(&mut map, 0), []);
+    assert!(values(&mut map, 0).is_empty());
     assert_eq!(values(&mut map, 2), [0, 1]);
     assert_eq!(values(&mut map, usize::MAX), [2, 3, 4]);
-    assert_eq!(values(&mut map, usize::MAX), []);
+    assert!(values(&mut map, usize::MAX).is_empty());
     assert!(map.is_empty());
 }
 
@@ -388,4 +388,72 @@ fn both_forms_are_as_portable_as_what_is_in_them() {
     portable::<SharedBoundedArrayMap<String, Cell<u8>>>();
     portable::<sluicegate::map::Builder<*const u8, *const u8>>();
     portable::<sluicegate::map::IntoIter<String, u8>>();
+}
+
+#[cfg(feature = "serde")]
+#[test]
+fn what_is_written_and_read_again_keeps_its_order() {
+    use serde::de::DeserializeSeed;
+
+    let mut map = BoundedArrayMap::new(3, 3).unwrap();
+    for (key, value) in [("a", 1), ("b", 2), ("c", 3), ("a", 4)] {
+        assert!(map.push(key.to_string(), value).is_stored());
+    }
+    let written = serde_json::to_string(&map).unwrap();
+    assert_eq!(written, r#"[["b",[2]],["c",[3]],["a",[1,4]]]"#);
+
+    // The one that reads has limits of its own, which hold.
+    let mut smaller = BoundedArrayMap::<String, i32>::new(2, 1).unwrap();
+    let mut gone = Vec::new();
+    let mut reader = serde_json::Deserializer::from_str(&written);
+    smaller.restore_with(|pushed| gone.push(pushed)).deserialize(&mut reader).unwrap();
+    assert_eq!(serde_json::to_string(&smaller).unwrap(), r#"[["c",[3]],["a",[4]]]"#);
+    assert!(matches!(&gone[0], Pushed::Evicted { key, .. } if key == "b"));
+    assert_eq!(gone[1], Pushed::Displaced { value: 1, id: None });
+
+    let stats = serde_json::to_string(&smaller.stats()).unwrap();
+    let read: sluicegate::map::Stats = serde_json::from_str(&stats).unwrap();
+    assert_eq!(read, smaller.stats());
+}
+
+#[test]
+fn a_panic_in_what_the_user_gave_loses_nothing() {
+    let builder = BoundedArrayMap::builder().max_keys(9).max_items_per_key(9);
+    let weigh = |_: &&str, value: &u32| match value {
+        99 => panic::resume_unwind(Box::new("a weigher")),
+        value => u64::from(*value),
+    };
+    let mut map = builder.max_weight(10, weigh).build().unwrap();
+    for (key, value) in [("a", 3), ("b", 3), ("c", 3)] {
+        assert!(map.push_with(key, value, |_| unreachable!("it fits")));
+    }
+    let caught = |act: &mut dyn FnMut()| panic::catch_unwind(AssertUnwindSafe(act)).unwrap_err();
+
+    caught(&mut || {
+        map.push_with("a", 99, drop);
+    });
+    caught(&mut || {
+        drop(map.remove_if("a", |_| panic::resume_unwind(Box::new("a predicate"))));
+    });
+    caught(&mut || {
+        drop(map.retain(|key, _| match *key {
+            "c" => panic::resume_unwind(Box::new("a predicate")),
+            _ => false,
+        }));
+    });
+    assert_eq!((map.total_items(), map.weight(), map.stats().pushed), (3, 9, 3));
+
+    let mut seen = Vec::new();
+    caught(&mut || {
+        map.push_with("d", 10, |pushed| {
+            seen.push(pushed);
+            panic::resume_unwind(Box::new("a sink"));
+        });
+    });
+    assert_eq!(seen.len(), 3, "it is handed the rest all the same");
+    assert_eq!((map.total_items(), map.weight(), map.stats().evicted), (1, 10, 3));
+    let mut refused = None;
+    assert!(!map.push_with("e", 11, |pushed| refused = Some(pushed)));
+    let reason = RejectReason::TooHeavy;
+    assert_eq!(refused, Some(Pushed::Rejected { reason, key: "e", value: 11, id: None }));
 }

@@ -18,6 +18,7 @@ use subjects::{Ours, Reference, Seen, Subject, Tokio};
 #[derive(Debug, Clone)]
 enum Step {
     Acquire(u32),
+    Enqueue(u32),
     Poll { which: usize, waker: usize },
     Cancel(usize),
     Try(u32),
@@ -35,6 +36,7 @@ fn step() -> impl Strategy<Value = Step> {
     let any = 0..1000usize;
     prop_oneof![
         8 => (0..6u32).prop_map(Step::Acquire),
+        3 => (0..6u32).prop_map(Step::Enqueue),
         6 => (any.clone(), 0..2usize).prop_map(|(which, waker)| Step::Poll { which, waker }),
         4 => any.clone().prop_map(Step::Cancel),
         3 => (0..4u32).prop_map(Step::Try),
@@ -86,8 +88,15 @@ impl<S: Subject> Drive<S> {
                 let id = self.wakes.len();
                 self.wakes.push(Default::default());
                 self.waiting.push(id);
-                self.subject.acquire(id, need);
+                self.subject.acquire(id, need, false);
                 self.poll(id, 0)
+            }
+            Step::Enqueue(need) => {
+                let id = self.wakes.len();
+                self.wakes.push(Default::default());
+                self.waiting.push(id);
+                self.subject.acquire(id, need, true);
+                Seen::Nothing
             }
             Step::Poll { which, waker } if !self.waiting.is_empty() => {
                 self.poll(self.waiting[which % self.waiting.len()], waker)
@@ -152,6 +161,9 @@ proptest! {
             prop_assert_eq!(semaphore.waiters(), reference.queue.len());
             prop_assert_eq!(semaphore.granted_unclaimed(), reference.granted.len());
             prop_assert_eq!(semaphore.is_closed(), reference.closed);
+            let stats = semaphore.stats();
+            let counted = (stats.waits, stats.cancellations, stats.peak_waiters);
+            prop_assert_eq!(counted, reference.counted);
             // Conservation: the reference derives this from what is free, held, granted and owed.
             prop_assert_eq!(semaphore.limit(), reference.limit());
         }
@@ -164,7 +176,8 @@ proptest! {
         // tokio sets aside what is free for a head that needs more. When it is closed then, that
         // comes back only as the head is dropped.
         let mut set_aside = false;
-        for step in steps.iter().filter(|step| !matches!(step, Step::SetLimit(_))) {
+        let ours_alone = |step: &&Step| matches!(step, Step::SetLimit(_) | Step::Enqueue(_));
+        for step in steps.iter().filter(|step| !ours_alone(step)) {
             set_aside |= matches!(step, Step::Close) && ours.subject.semaphore.waiters() > 0;
             let (seen, expected) = (ours.step(step), tokios.step(step));
             if !(set_aside && matches!(step, Step::ForgetFree(_))) {

@@ -1,14 +1,15 @@
 //! Who is there, and who waits for whom. Every decision about a line is taken here, in one step.
 //!
 //! ```text
-//!                 parent there
-//!  child ───────────────────────────────────────▶ accepted ──▶ stored / duplicate / failed
-//!    │                                               ▲
-//!    │ parent missing                                │ arrived
-//!    ▼            parent comes                       │
-//!  waiting ───────────────────▶ freed ───────────────┘
-//!    │                            │
-//!    ├─▶ displaced, evicted,      └─▶ cancelled
+//!          it is there, waits or is freed
+//!  child ─────────────────────────────────▶ duplicate
+//!    │            parent there
+//!    ├────────────────────────────────────▶ accepted ──▶ stored / failed
+//!    │ parent missing                          ▲
+//!    ▼            parent comes                 │ arrived
+//!  waiting ─────────────────────▶ freed ───────┘
+//!    │                              │
+//!    ├─▶ displaced, evicted,        └─▶ cancelled
 //!    │   expired, cancelled
 //!    └─▶ (end of the run) waiting
 //! ```
@@ -30,7 +31,7 @@ use super::tally::Category;
 type Waiting = BoundedArrayMap<Id, Child, Id>;
 
 /// How many users and posts are remembered to be in the database.
-const KNOWN: usize = 50_000;
+const KNOWN: usize = 20_000;
 
 /// Limits of what waits.
 #[derive(Debug, Clone, Copy)]

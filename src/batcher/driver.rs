@@ -13,8 +13,8 @@ use super::batch::Batch;
 use super::core::{Job, Next};
 use super::error::BatchError;
 use super::shared::Shared;
-use super::wake::contained;
 use crate::Retry;
+use crate::settled::{caught, quietly};
 
 /// Batches begun in one poll before the driver lets the other tasks of its thread have a turn.
 const BATCHES_PER_POLL: usize = 32;
@@ -78,7 +78,7 @@ impl<T, H, F, C> Run<T, H, F, C> {
 
     fn drop_attempts(&mut self) {
         for attempt in self.attempts.drain(..) {
-            let _ = contained(|| drop(attempt));
+            quietly(|| drop(attempt));
         }
     }
 }
@@ -142,14 +142,14 @@ where
     fn begin(&mut self, mut job: Job<T>, cx: &mut Context<'_>) {
         let batch = Batch::new(&mut job, Arc::clone(&self.shared));
         let index = self.attempts.len();
-        match contained(|| (self.handler)(batch)) {
+        match caught(|| (self.handler)(batch)) {
             Ok(future) => {
                 let state = State::Running(Box::pin(future));
                 self.attempts.push(Attempt { job, state });
                 self.poll_attempt(index, cx);
             }
-            Err(message) => {
-                let panicked = BatchError::Panicked { message, attempts: job.attempts };
+            Err(panic) => {
+                let panicked = BatchError::Panicked { panic, attempts: job.attempts };
                 self.attempts.push(Attempt { job, state: State::Ended(Err(panicked)) });
                 self.conclude(index);
             }
@@ -160,15 +160,15 @@ where
         let Attempt { job, state } = &mut self.attempts[index];
         let State::Running(future) = state else { return };
         let attempts = job.attempts;
-        let ended = match contained(|| future.as_mut().poll(cx).map_err(Into::into)) {
+        let ended = match caught(|| future.as_mut().poll(cx).map_err(Into::into)) {
             Ok(Poll::Pending) => return,
             Ok(Poll::Ready(Ok(()))) => Ok(()),
             Ok(Poll::Ready(Err(error))) => Err(BatchError::Failed { error, attempts }),
-            Err(message) => Err(BatchError::Panicked { message, attempts }),
+            Err(panic) => Err(BatchError::Panicked { panic, attempts }),
         };
         // The guard may live in the future: it must be back before it is asked for.
         let future = mem::replace(state, State::Ended(ended));
-        let _ = contained(|| drop(future));
+        quietly(|| drop(future));
         self.conclude(index);
     }
 
@@ -185,10 +185,10 @@ where
                     Some(delay) => {
                         job.items = left;
                         self.shared.retry(job, C::now() + delay, delivered);
-                        let _ = contained(|| drop(error));
+                        quietly(|| drop(error));
                     }
                     None => {
-                        let _ = contained(|| drop(job));
+                        quietly(|| drop(job));
                         let failed = left.len();
                         self.shared.bury(left, error);
                         self.shared.settle(id, delivered, failed, Vec::new());
@@ -196,9 +196,9 @@ where
                 }
             }
             state => {
-                let _ = contained(|| drop((state, job)));
+                quietly(|| drop((state, job)));
                 // The items' destructors run here, before anybody learns that they are delivered.
-                let _ = contained(|| left.clear());
+                quietly(|| left.clear());
                 self.shared.settle(id, handed, 0, left);
             }
         }
@@ -207,7 +207,7 @@ where
     /// The wait before the next attempt, unless this was the last.
     fn next_delay(&self, job: &mut Job<T>) -> Option<Duration> {
         let delays = &mut job.delays;
-        contained(|| delays.get_or_insert_with(|| self.retry.delays()).next()).ok().flatten()
+        caught(|| delays.get_or_insert_with(|| self.retry.delays()).next()).ok().flatten()
     }
 }
 

@@ -3,6 +3,8 @@
 use core::fmt;
 use std::error::Error;
 
+use crate::Panic;
+
 /// The batcher takes no more items; here is the one that was handed in.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct SendError<T>(pub T);
@@ -91,8 +93,8 @@ pub enum BatchError {
     },
     /// The handler panicked in its last attempt.
     Panicked {
-        /// The panic's message, if it was text.
-        message: String,
+        /// What the panic carried.
+        panic: Panic,
         /// How many attempts were made, the first counted.
         attempts: u32,
     },
@@ -119,8 +121,8 @@ impl fmt::Display for BatchError {
             Self::Failed { error, attempts } => {
                 write!(f, "the batch failed in attempt {attempts}, its last: {error}")
             }
-            Self::Panicked { message, attempts } => {
-                write!(f, "the handler panicked in attempt {attempts}, its last: {message}")
+            Self::Panicked { panic, attempts } => {
+                write!(f, "the handler failed in attempt {attempts}, its last: it {panic}")
             }
             Self::Unsent => {
                 f.write_str("the batcher's driver went away before the items were handed over")

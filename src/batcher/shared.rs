@@ -8,8 +8,9 @@ use std::time::Instant;
 use super::core::{Core, Job, Limits, Next, Remains};
 use super::error::BatchError;
 use super::report::{FlushReport, ShutdownReport, Stats};
-use super::wake::{Wakes, contained};
+use super::wake::Wakes;
 use crate::Semaphore;
+use crate::settled::quietly;
 use crate::sync::Mutex;
 
 pub(crate) type DeadLetter<T> = dyn Fn(Vec<T>, BatchError) + Send + Sync;
@@ -86,13 +87,13 @@ impl<T> Shared<T> {
 
     fn make_room(&self, items: usize) {
         // A sender's waker may panic; the driver must not end for it.
-        let _ = contained(|| self.room.add_permits(items));
+        quietly(|| self.room.add_permits(items));
     }
 
     /// Hands items to the dead letter. When it panics, they were handed out all the same.
     pub(crate) fn bury(&self, items: Vec<T>, why: BatchError) {
         if !items.is_empty() {
-            let _ = contained(|| (self.dead_letter)(items, why));
+            quietly(|| (self.dead_letter)(items, why));
         }
     }
 
@@ -103,7 +104,7 @@ impl<T> Shared<T> {
 
     /// After the core refuses items: the senders that wait learn it.
     fn wake_senders(&self) {
-        let _ = contained(|| self.room.close());
+        quietly(|| self.room.close());
     }
 
     /// The deadline of a shutdown is over: what is left is kept for the report.
@@ -114,7 +115,7 @@ impl<T> Shared<T> {
             core.keep(remains);
             delays
         });
-        let _ = contained(|| drop(delays));
+        quietly(|| drop(delays));
         self.wake_senders();
     }
 
@@ -129,7 +130,7 @@ impl<T> Shared<T> {
     fn bury_all(&self, remains: Remains<T>) {
         self.bury(remains.indeterminate, BatchError::Indeterminate);
         self.bury(remains.unsent, BatchError::Unsent);
-        let _ = contained(|| drop(remains.delays));
+        quietly(|| drop(remains.delays));
     }
 
     pub(crate) fn flush(&self) -> u64 {

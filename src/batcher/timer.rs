@@ -9,8 +9,8 @@ use tokio::runtime::Handle;
 use tokio::time::{self, Sleep};
 
 use super::driver::Timer;
-use super::wake::contained;
 use crate::ConfigError;
+use crate::settled::caught;
 
 /// One timer entry at the most, and none while there is nothing to wait for.
 pub(crate) struct TokioTimer {
@@ -55,7 +55,7 @@ pub(crate) fn runtime() -> Result<Handle, ConfigError> {
     let runtime = Handle::try_current()
         .map_err(|_| ConfigError::new("runtime", format_args!("missing"), expected))?;
     // tokio has no other way to ask: without its time driver, making a timer panics.
-    contained(|| drop(time::sleep(core::time::Duration::ZERO))).map_err(|_| {
+    caught(|| drop(time::sleep(core::time::Duration::ZERO))).map_err(|_| {
         let timerless = format_args!("without timers");
         ConfigError::new("runtime", timerless, "one with timers: call `enable_time` on its builder")
     })?;

@@ -3,9 +3,11 @@
 use core::borrow::Borrow;
 use core::fmt;
 use core::hash::Hash;
+use core::marker::PhantomData;
 use std::time::{Duration, Instant};
 
-use super::builder::Builder;
+use super::admit::{Arrival, hand_over};
+use super::builder::{Builder, PerKey, Weigher};
 use super::contents::Contents;
 use super::index::NoIndex;
 use super::items::Items;
@@ -55,7 +57,14 @@ use crate::ConfigError;
 /// # Type parameters
 ///
 /// `K` is the key and `V` the item. `Id` is what the items are indexed by, if they are: see
-/// [`Builder::indexed`]. A map without an index pays nothing for not having one.
+/// [`Builder::indexed`]. A map without an index pays nothing for not having one. `L` says whether
+/// one push can push out more than one thing: [`PerKey`], no; [`Total`](super::Total), yes.
+///
+/// # Checkouts
+///
+/// While a key is [checked out](Self::checkout), its items keep their places: they count, cannot be
+/// evicted, and their ids stay resident. To all other calls the key has only what has come since,
+/// and [`take`](Self::take) and another checkout get nothing, so that the order is kept.
 ///
 /// # Panics in user code
 ///
@@ -64,13 +73,24 @@ use crate::ConfigError;
 ///
 /// # How it is built
 ///
-/// Keys and items live in two slabs, arrays whose freed places are used again, and refer to each
-/// other by number. Each item is in a list of its key's items, and if items can expire, in a list
-/// of all of them in order of arrival; so whichever way it leaves, it leaves at no more than a
-/// constant cost. `lru` keeps the keys' order of use. It and the index hold numbers with hashes
-/// that were computed once, never keys or ids, which are stored once. Memory grows with what is
-/// resident and is kept for what comes next, until [`clear`](Self::clear).
-pub struct BoundedArrayMap<K, V, Id = NoIndex>(pub(super) Contents<K, V, Id>);
+/// Keys live in an array whose freed places are used again; a hash table and the list in order of
+/// use know them by their place. A key's only item lies beside the key, more of them in a ring
+/// buffer, which is handed over as it is by `take`. Buffers that were grown out of or emptied are
+/// kept for other keys. Only if items expire, weigh something or are indexed does each have a
+/// ticket, which knows its key, arrival and weight and is in the list of all items in order of
+/// arrival. Hashes are computed once, so nothing but a look-up calls user code.
+///
+/// Memory grows with what is resident and is kept for what comes next, until
+/// [`clear`](Self::clear). With `u64` for keys and items, a key with a single item takes 74 to 96
+/// bytes, depending on how well its number fits the arrays, which double; an item in a buffer takes
+/// 8 to 16, and up to as much again where its buffer has left smaller ones behind. Once a map has
+/// reached its usual size, items come and go without a request for memory; a key that was handed
+/// over with a buffer costs one when the next key grows as large.
+pub struct BoundedArrayMap<K, V, Id = NoIndex, L = PerKey> {
+    pub(super) contents: Contents<K, V, Id>,
+    pub(super) weigher: Weigher<K, V>,
+    pub(super) of: PhantomData<fn() -> L>,
+}
 
 impl<K, V> BoundedArrayMap<K, V> {
     /// Chooses limits and policies one by one.
@@ -94,9 +114,11 @@ impl<K: Hash + Eq, V> BoundedArrayMap<K, V> {
 impl<K: Hash + Eq, V, Id> BoundedArrayMap<K, V, Id> {
     /// Pushes an item with no id, as having arrived now. Reads the clock only if items expire.
     ///
-    /// O(1) amortised, plus the number of items under a key that is evicted.
+    /// O(1) amortised, plus the number of items under a key that is evicted if items expire or are
+    /// indexed.
+    #[inline]
     pub fn push(&mut self, key: K, value: V) -> Pushed<K, V, Id> {
-        let now = self.0.now();
+        let now = self.contents.now();
         self.push_arrived(now, key, value)
     }
 
@@ -105,14 +127,15 @@ impl<K: Hash + Eq, V, Id> BoundedArrayMap<K, V, Id> {
     /// Time does not run backwards here: an item counts as having arrived no earlier than any
     /// that was pushed before it and is resident. If items do not expire, `now` is not used.
     ///
-    /// O(1) amortised, plus the number of items under a key that is evicted.
+    /// As costly as [`push`](Self::push).
     pub fn push_at(&mut self, now: Instant, key: K, value: V) -> Pushed<K, V, Id> {
         self.push_arrived(Some(now), key, value)
     }
 
+    #[inline]
     fn push_arrived(&mut self, now: Option<Instant>, key: K, value: V) -> Pushed<K, V, Id> {
-        let survey = self.0.survey(&key);
-        self.0.push(survey, key, value, None, now).0
+        let survey = self.contents.survey(&key, 0);
+        self.contents.push_one(survey, Arrival { key, value, id: None, now }).0
     }
 
     /// Pushes an item unless one with the same id is resident, as having arrived now. Reads the
@@ -138,7 +161,7 @@ impl<K: Hash + Eq, V, Id> BoundedArrayMap<K, V, Id> {
     where
         Id: Hash + Eq,
     {
-        let now = self.0.now();
+        let now = self.contents.now();
         self.push_unique_arrived(now, key, id, value)
     }
 
@@ -161,48 +184,167 @@ impl<K: Hash + Eq, V, Id> BoundedArrayMap<K, V, Id> {
     where
         Id: Hash + Eq,
     {
-        let survey = self.0.survey_unique(&key, &id);
-        self.0.push(survey, key, value, Some(id), now).0
+        let survey = self.contents.survey_unique(&key, &id, 0);
+        self.contents.push_one(survey, Arrival { key, value, id: Some(id), now }).0
+    }
+}
+
+impl<K: Hash + Eq, V, Id, L> BoundedArrayMap<K, V, Id, L> {
+    /// Pushes an item and hands all that it pushes out, or the item itself if it is refused, to
+    /// `sink`: what [`push`](Self::push) would return, except that there can be more of it. Returns
+    /// whether the item was stored. Reads the clock only if items expire.
+    ///
+    /// # Panics
+    ///
+    /// If the weigher does, the map is as it was. If `sink` does, the push has been done; `sink` is
+    /// still called with the rest before the panic goes on.
+    ///
+    /// O(1) amortised, plus the number of keys that are evicted and, if items expire, weigh
+    /// something or are indexed, of the items under them.
+    pub fn push_with(&mut self, key: K, value: V, sink: impl FnMut(Pushed<K, V, Id>)) -> bool {
+        let now = self.contents.now();
+        self.push_with_arrived(now, key, value, sink)
     }
 
-    /// Takes out the item with this id, wherever it is; `None` if none is resident.
+    /// As [`push_with`](Self::push_with), as having arrived at `now`: see
+    /// [`push_at`](BoundedArrayMap::push_at).
+    pub fn push_with_at(
+        &mut self,
+        now: Instant,
+        key: K,
+        value: V,
+        sink: impl FnMut(Pushed<K, V, Id>),
+    ) -> bool {
+        self.push_with_arrived(Some(now), key, value, sink)
+    }
+
+    fn push_with_arrived(
+        &mut self,
+        now: Option<Instant>,
+        key: K,
+        value: V,
+        sink: impl FnMut(Pushed<K, V, Id>),
+    ) -> bool {
+        let weight = self.weigher.weigh(&key, &value);
+        let survey = self.contents.survey(&key, weight);
+        let arrival = Arrival { key, value, id: None, now };
+        hand_over(self.contents.push_many(survey, arrival).0, sink)
+    }
+
+    /// As [`push_with`](Self::push_with), unless an item with the same id is resident.
+    pub fn push_unique_with(
+        &mut self,
+        key: K,
+        id: Id,
+        value: V,
+        sink: impl FnMut(Pushed<K, V, Id>),
+    ) -> bool
+    where
+        Id: Hash + Eq,
+    {
+        let now = self.contents.now();
+        self.push_unique_with_arrived(now, key, id, value, sink)
+    }
+
+    /// As [`push_unique_with`](Self::push_unique_with), as having arrived at `now`.
+    pub fn push_unique_with_at(
+        &mut self,
+        now: Instant,
+        key: K,
+        id: Id,
+        value: V,
+        sink: impl FnMut(Pushed<K, V, Id>),
+    ) -> bool
+    where
+        Id: Hash + Eq,
+    {
+        self.push_unique_with_arrived(Some(now), key, id, value, sink)
+    }
+
+    fn push_unique_with_arrived(
+        &mut self,
+        now: Option<Instant>,
+        key: K,
+        id: Id,
+        value: V,
+        sink: impl FnMut(Pushed<K, V, Id>),
+    ) -> bool
+    where
+        Id: Hash + Eq,
+    {
+        let weight = self.weigher.weigh(&key, &value);
+        let survey = self.contents.survey_unique(&key, &id, weight);
+        let arrival = Arrival { key, value, id: Some(id), now };
+        hand_over(self.contents.push_many(survey, arrival).0, sink)
+    }
+
+    /// Pushes items one after another, as [`push_with`](Self::push_with) does, and returns how many
+    /// of them were stored.
+    ///
+    /// # Panics
+    ///
+    /// As `push_with`; what `items` has not yielded by then is not pushed.
+    ///
+    /// ```
+    /// use sluicegate::{BoundedArrayMap, Pushed};
+    ///
+    /// let mut map = BoundedArrayMap::new(10, 2)?;
+    /// let mut displaced = 0;
+    /// let stored = map.extend((0..5).map(|like| ("post", like)), |pushed| {
+    ///     displaced += usize::from(matches!(pushed, Pushed::Displaced { .. }));
+    /// });
+    /// assert_eq!((stored, displaced), (5, 3));
+    /// # Ok::<(), sluicegate::ConfigError>(())
+    /// ```
+    pub fn extend(
+        &mut self,
+        items: impl IntoIterator<Item = (K, V)>,
+        mut sink: impl FnMut(Pushed<K, V, Id>),
+    ) -> usize {
+        let pushes = items.into_iter().map(|(key, value)| self.push_with(key, value, &mut sink));
+        pushes.filter(|stored| *stored).count()
+    }
+
+    /// Takes out the item with this id, wherever it is; `None` if none is resident, or if it is
+    /// checked out.
     ///
     /// The key comes with it, as a clone if it has other items. Its order of use stays as it is.
     ///
-    /// O(1).
+    /// O(items under its key), which is to find its place in an array of numbers and to close the
+    /// gap.
     pub fn cancel<Q>(&mut self, id: &Q) -> Option<(K, V)>
     where
         K: Clone,
         Id: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        let item = self.0.find_id(id)?;
-        let key = self.0.key_to_hand_back(item);
-        let (key, entry) = self.0.cancel(item, key);
-        Some((key, entry.value))
+        let ticket = self.contents.find_free_id(id)?;
+        let key = self.contents.key_to_hand_back(ticket);
+        self.contents.cancel(ticket, key).map(|gone| (gone.key, gone.value))
     }
 
     /// Whether an item with this id is resident, found out without using its key.
     ///
-    /// O(1).
+    /// O(1). True also of an item that is checked out.
     pub fn contains_id<Q>(&self, id: &Q) -> bool
     where
         Id: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        self.0.find_id(id).is_some()
+        self.contents.find_id(id).is_some()
     }
 
-    /// Takes out a key and hands over all its items, oldest first; none if it is not in the map.
+    /// Takes out a key and hands over all its items, oldest first; none if it is not in the map or
+    /// is checked out.
     ///
-    /// O(items handed over).
+    /// O(1), or O(items handed over) if items expire, weigh something or are indexed.
     pub fn take<Q>(&mut self, key: &Q) -> Items<V, Id>
     where
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        match self.0.find(key) {
-            Some(slot) => self.0.take(slot).1,
+        match self.contents.find_free(key) {
+            Some(slot) => self.contents.take(slot).1,
             None => Items::none(),
         }
     }
@@ -215,9 +357,9 @@ impl<K: Hash + Eq, V, Id> BoundedArrayMap<K, V, Id> {
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        let slot = self.0.find(key)?;
-        self.0.promote(slot);
-        Some(Array::new(&self.0.keys[slot], &self.0.items))
+        let slot = self.contents.find(key)?;
+        self.contents.keys.promote(slot);
+        Array::new(&self.contents.keys.at(slot).items)
     }
 
     /// The items under a key, to look at without using it.
@@ -228,8 +370,8 @@ impl<K: Hash + Eq, V, Id> BoundedArrayMap<K, V, Id> {
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        let slot = self.0.find(key)?;
-        Some(Array::new(&self.0.keys[slot], &self.0.items))
+        let slot = self.contents.find(key)?;
+        Array::new(&self.contents.keys.at(slot).items)
     }
 
     /// Whether there are items under a key, found out without using it.
@@ -240,11 +382,11 @@ impl<K: Hash + Eq, V, Id> BoundedArrayMap<K, V, Id> {
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        self.0.find(key).is_some()
+        self.peek(key).is_some()
     }
 }
 
-impl<K, V, Id> BoundedArrayMap<K, V, Id> {
+impl<K, V, Id, L> BoundedArrayMap<K, V, Id, L> {
     /// Takes out the items whose time to live has passed at `now`, oldest arrival first, but no
     /// more than `budget` of them; none if items do not expire.
     ///
@@ -252,7 +394,7 @@ impl<K, V, Id> BoundedArrayMap<K, V, Id> {
     /// budget allows, more may be due: call again, perhaps after letting others have the map. It
     /// uses no key, so a sweep keeps nothing alive.
     ///
-    /// O(items handed over), whatever the size of the map.
+    /// O(items handed over + items checked out), whatever the size of the map.
     ///
     /// ```
     /// use std::time::{Duration, Instant};
@@ -280,8 +422,8 @@ impl<K, V, Id> BoundedArrayMap<K, V, Id> {
         K: Clone,
     {
         let mut keys = Vec::new();
-        self.0.keys_to_hand_back(now, budget, &mut keys);
-        self.0.expire(keys)
+        self.contents.keys_to_hand_back(now, budget, &mut keys);
+        self.contents.expire(keys)
     }
 
     /// When the next item is due, to set a timer by. `None` if nothing is resident, if items do
@@ -290,20 +432,24 @@ impl<K, V, Id> BoundedArrayMap<K, V, Id> {
     /// O(1).
     #[must_use]
     pub fn next_expiry(&self) -> Option<Instant> {
-        self.0.arrivals.next_expiry()
+        self.contents.next_expiry()
     }
 
     /// Takes out everything and hands it over, from the least to the most recently used key. The
     /// items count as taken; the counts go on.
     ///
-    /// O(1), and then O(1) for each item as it is handed over. Gives up the map's memory.
+    /// What is checked out stays, with what has come under the same keys since.
+    ///
+    /// O(1), and then O(1) for each item as it is handed over, and gives up the map's memory; if
+    /// some keys are checked out, O(keys).
     pub fn clear(&mut self) -> IntoIter<K, V, Id> {
-        IntoIter(self.0.clear())
+        let (first, rest) = self.contents.clear();
+        IntoIter::new(first, rest)
     }
 
     /// The keys and their items, from the most to the least recently used key. Uses none of them.
     pub fn iter(&self) -> Iter<'_, K, V> {
-        Iter::new(&self.0)
+        Iter::new(&self.contents)
     }
 
     /// The keys and their items in the order in which they would be evicted: from the least to
@@ -320,13 +466,19 @@ impl<K, V, Id> BoundedArrayMap<K, V, Id> {
     /// How many keys are resident: at most `max_keys`.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.0.keys.len()
+        self.contents.keys.len()
     }
 
     /// How many items are resident under all keys together. O(1).
     #[must_use]
     pub fn total_items(&self) -> usize {
-        self.0.items.len()
+        self.contents.items
+    }
+
+    /// What the resident items weigh together; 0 if they are not weighed. O(1).
+    #[must_use]
+    pub fn weight(&self) -> u64 {
+        self.contents.weight
     }
 
     /// Whether nothing is resident.
@@ -338,29 +490,29 @@ impl<K, V, Id> BoundedArrayMap<K, V, Id> {
     /// The most keys at once.
     #[must_use]
     pub fn max_keys(&self) -> usize {
-        self.0.limits.max_keys
+        self.contents.limits.max_keys
     }
 
     /// The most items at once under each key.
     #[must_use]
     pub fn max_items_per_key(&self) -> usize {
-        self.0.limits.max_items_per_key
+        self.contents.limits.max_items_per_key
     }
 
     /// How long items live, if they expire.
     #[must_use]
     pub fn time_to_live(&self) -> Option<Duration> {
-        self.0.limits.time_to_live
+        self.contents.limits.time_to_live
     }
 
     /// What went in and by which way it left. O(1).
     #[must_use]
     pub fn stats(&self) -> Stats {
-        self.0.stats()
+        self.contents.stats()
     }
 }
 
-impl<K: fmt::Debug, V: fmt::Debug, Id> fmt::Debug for BoundedArrayMap<K, V, Id> {
+impl<K: fmt::Debug, V: fmt::Debug, Id, L> fmt::Debug for BoundedArrayMap<K, V, Id, L> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_map().entries(self.iter()).finish()
     }

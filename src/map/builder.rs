@@ -3,11 +3,13 @@
 use core::fmt;
 use core::hash::Hash;
 use core::marker::PhantomData;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::bounded::BoundedArrayMap;
 use super::contents::Contents;
 use super::index::NoIndex;
+use super::sharded::ShardedBoundedArrayMap;
 use super::shared::SharedBoundedArrayMap;
 use super::slab::NONE;
 use crate::ConfigError;
@@ -32,6 +34,40 @@ pub enum FullMap {
     EvictLeastRecentlyUsed,
     /// Hands back the new item and changes nothing.
     RejectNewKey,
+    /// Stores the new item and hands back the heaviest key with all its items: the one whose items
+    /// weigh most together, or of which there are most if they are not weighed. Of two such, the
+    /// one that came first. Every push and removal then costs O(log keys).
+    EvictHeaviest,
+}
+
+/// Marks a map with no limits but those on keys and on the items under each: one push makes at
+/// most one item or one key go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PerKey {}
+
+/// Marks a map with a limit on all its items or on their weight: one push can make many keys go,
+/// and all pushes go through [`push_with`](BoundedArrayMap::push_with).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Total {}
+
+/// Says what an item weighs.
+pub(super) struct Weigher<K, V>(Option<Arc<Weigh<K, V>>>);
+
+type Weigh<K, V> = dyn Fn(&K, &V) -> u64 + Send + Sync;
+
+impl<K, V> Weigher<K, V> {
+    pub(super) const NONE: Self = Self(None);
+
+    #[inline]
+    pub(super) fn weigh(&self, key: &K, value: &V) -> u64 {
+        self.0.as_ref().map_or(0, |weigh| weigh(key, value))
+    }
+}
+
+impl<K, V> Clone for Weigher<K, V> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -41,7 +77,45 @@ pub(super) struct Limits {
     pub(super) full_key: FullKey,
     pub(super) full_map: FullMap,
     pub(super) time_to_live: Option<Duration>,
+    pub(super) max_items: usize,
+    pub(super) max_weight: u64,
+    pub(super) weighed: bool,
+    pub(super) indexed: bool,
+    /// Whether nothing was chosen but the two caps.
+    pub(super) plain: bool,
 }
+
+impl Limits {
+    /// Checks the two limits that every map has, also when they are changed.
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
+        ConfigError::at_least_one("max_keys", self.max_keys)?;
+        ConfigError::at_least_one("max_items_per_key", self.max_items_per_key)?;
+        // Keys and items are numbered in 32 bits.
+        let most = NONE as usize - 1;
+        if self.max_keys > most {
+            return Err(ConfigError::new("max_keys", self.max_keys, "at most 4294967294"));
+        }
+        if self.max_items_per_key > most / self.max_keys {
+            return Err(ConfigError::new(
+                "max_items_per_key",
+                self.max_items_per_key,
+                "at most 4294967294 / `max_keys`",
+            ));
+        }
+        if self.max_items < self.max_items_per_key {
+            let expected = "at least `max_items_per_key`";
+            return Err(ConfigError::new("max_items", self.max_items, expected));
+        }
+        if self.max_weight == 0 || self.max_weight > HEAVIEST {
+            let expected = "at least 1 and at most 9223372036854775807";
+            return Err(ConfigError::new("max_weight", self.max_weight, expected));
+        }
+        Ok(())
+    }
+}
+
+/// So that the weight of a map and of one item more cannot overflow.
+const HEAVIEST: u64 = u64::MAX / 2;
 
 /// Chooses the limits and policies of a [`BoundedArrayMap`] or a [`SharedBoundedArrayMap`].
 ///
@@ -62,12 +136,13 @@ pub(super) struct Limits {
 /// # Ok::<(), sluicegate::ConfigError>(())
 /// ```
 #[must_use = "a builder does nothing until `build` or `build_shared` is called"]
-pub struct Builder<K, V, Id = NoIndex> {
+pub struct Builder<K, V, Id = NoIndex, L = PerKey> {
     limits: Limits,
-    of: PhantomData<Maker<K, V, Id>>,
+    weigher: Weigher<K, V>,
+    of: PhantomData<Maker<K, V, Id, L>>,
 }
 
-type Maker<K, V, Id> = fn() -> BoundedArrayMap<K, V, Id>;
+type Maker<K, V, Id, L> = fn() -> BoundedArrayMap<K, V, Id, L>;
 
 impl<K, V> Builder<K, V> {
     pub(super) fn new() -> Self {
@@ -77,10 +152,17 @@ impl<K, V> Builder<K, V> {
             full_key: FullKey::default(),
             full_map: FullMap::default(),
             time_to_live: None,
+            max_items: usize::MAX,
+            max_weight: HEAVIEST,
+            weighed: false,
+            indexed: false,
+            plain: false,
         };
-        Self { limits, of: PhantomData }
+        Self { limits, weigher: Weigher::NONE, of: PhantomData }
     }
+}
 
+impl<K, V, L> Builder<K, V, NoIndex, L> {
     /// Gives the map an index by an id of each item, which is what
     /// [`push_unique`](BoundedArrayMap::push_unique) and [`cancel`](BoundedArrayMap::cancel) use.
     ///
@@ -96,12 +178,58 @@ impl<K, V> Builder<K, V> {
     /// assert_eq!(likes.cancel("like/1"), Some(("post", 7)));
     /// # Ok::<(), sluicegate::ConfigError>(())
     /// ```
-    pub fn indexed<Id>(self) -> Builder<K, V, Id> {
-        Builder { limits: self.limits, of: PhantomData }
+    pub fn indexed<Id>(self) -> Builder<K, V, Id, L> {
+        let limits = Limits { indexed: true, ..self.limits };
+        Builder { limits, weigher: self.weigher, of: PhantomData }
     }
 }
 
-impl<K, V, Id> Builder<K, V, Id> {
+impl<K, V, Id, L> Builder<K, V, Id, L> {
+    /// The most items at once under all keys together: at least `max_items_per_key`. By default
+    /// only that and `max_keys` limit them.
+    ///
+    /// If a push exceeds it, whole keys go as [`FullMap`] says, but never the one that is pushed
+    /// to. As that can be many, the map takes items through
+    /// [`push_with`](BoundedArrayMap::push_with) only.
+    pub fn max_items(self, max_items: usize) -> Builder<K, V, Id, Total> {
+        let limits = Limits { max_items, ..self.limits };
+        Builder { limits, weigher: self.weigher, of: PhantomData }
+    }
+
+    /// The most that all items may weigh together, from 1 to 9,223,372,036,854,775,807 (2⁶³ - 1),
+    /// in whatever unit `weigh` answers in: bytes, say. It is asked once about each item, when
+    /// that is pushed.
+    ///
+    /// What is exceeded is made room for as with [`max_items`](Self::max_items). A key whose items
+    /// would weigh more than the whole map may is full, and does what [`FullKey`] says; an item
+    /// that weighs more by itself is refused.
+    ///
+    /// ```
+    /// use sluicegate::{BoundedArrayMap, Pushed};
+    ///
+    /// let mut map = BoundedArrayMap::builder()
+    ///     .max_keys(100)
+    ///     .max_items_per_key(100)
+    ///     .max_weight(10, |_key: &&str, text: &String| text.len() as u64)
+    ///     .build()?;
+    /// let mut gone = Vec::new();
+    /// for (key, text) in [("a", "1234"), ("b", "1234"), ("c", "1234567890")] {
+    ///     assert!(map.push_with(key, text.to_string(), |pushed| gone.push(pushed)));
+    /// }
+    /// assert!(matches!(gone[0], Pushed::Evicted { key: "a", .. }));
+    /// assert!(matches!(gone[1], Pushed::Evicted { key: "b", .. }));
+    /// assert_eq!(map.weight(), 10);
+    /// # Ok::<(), sluicegate::ConfigError>(())
+    /// ```
+    pub fn max_weight(
+        self,
+        max_weight: u64,
+        weigh: impl Fn(&K, &V) -> u64 + Send + Sync + 'static,
+    ) -> Builder<K, V, Id, Total> {
+        let limits = Limits { max_weight, weighed: true, ..self.limits };
+        Builder { limits, weigher: Weigher(Some(Arc::new(weigh))), of: PhantomData }
+    }
+
     /// The most keys at once: at least 1. Must be chosen.
     pub fn max_keys(mut self, max_keys: usize) -> Self {
         self.limits.max_keys = max_keys;
@@ -134,26 +262,19 @@ impl<K, V, Id> Builder<K, V, Id> {
         self
     }
 
-    fn checked(self) -> Result<Limits, ConfigError> {
+    fn checked(&self) -> Result<Limits, ConfigError> {
         let limits = self.limits;
-        ConfigError::at_least_one("max_keys", limits.max_keys)?;
-        ConfigError::at_least_one("max_items_per_key", limits.max_items_per_key)?;
-        // The slots of the items are numbered in 32 bits.
-        let most = NONE as usize - 1;
-        if limits.max_keys > most {
-            return Err(ConfigError::new("max_keys", limits.max_keys, "at most 4294967294"));
-        }
-        if limits.max_items_per_key > most / limits.max_keys {
-            return Err(ConfigError::new(
-                "max_items_per_key",
-                limits.max_items_per_key,
-                "at most 4294967294 / `max_keys`",
-            ));
-        }
+        limits.check()?;
         if limits.time_to_live == Some(Duration::ZERO) {
             return Err(ConfigError::new("time_to_live", Duration::ZERO, "longer than zero"));
         }
-        Ok(limits)
+        let plain = limits.full_key == FullKey::DisplaceOldest
+            && limits.full_map == FullMap::EvictLeastRecentlyUsed
+            && limits.max_items == usize::MAX
+            && limits.time_to_live.is_none()
+            && !limits.weighed
+            && !limits.indexed;
+        Ok(Limits { plain, ..limits })
     }
 
     /// Builds the map. It reserves no memory yet.
@@ -161,11 +282,12 @@ impl<K, V, Id> Builder<K, V, Id> {
     /// # Errors
     ///
     /// A [`ConfigError`] if a limit is missing or is not what it may be.
-    pub fn build(self) -> Result<BoundedArrayMap<K, V, Id>, ConfigError>
+    pub fn build(self) -> Result<BoundedArrayMap<K, V, Id, L>, ConfigError>
     where
         K: Hash + Eq,
     {
-        Ok(BoundedArrayMap(Contents::new(self.checked()?)))
+        let contents = Contents::new(self.checked()?);
+        Ok(BoundedArrayMap { contents, weigher: self.weigher, of: PhantomData })
     }
 
     /// Builds the form that many threads and tasks can share.
@@ -173,7 +295,7 @@ impl<K, V, Id> Builder<K, V, Id> {
     /// # Errors
     ///
     /// As [`build`](Self::build).
-    pub fn build_shared(self) -> Result<SharedBoundedArrayMap<K, V, Id>, ConfigError>
+    pub fn build_shared(self) -> Result<SharedBoundedArrayMap<K, V, Id, L>, ConfigError>
     where
         K: Hash + Eq,
     {
@@ -181,13 +303,29 @@ impl<K, V, Id> Builder<K, V, Id> {
     }
 }
 
-impl<K, V, Id> Clone for Builder<K, V, Id> {
-    fn clone(&self) -> Self {
-        Self { limits: self.limits, of: PhantomData }
+impl<K: Hash + Eq, V> Builder<K, V> {
+    /// Builds the form in several parts with a lock each: from 1 to 65,536 of them, best a
+    /// few times as many as threads.
+    ///
+    /// # Errors
+    ///
+    /// As [`build`](Self::build).
+    pub fn build_sharded(self, shards: usize) -> Result<ShardedBoundedArrayMap<K, V>, ConfigError> {
+        let limits = self.checked()?;
+        if !(1..=65_536).contains(&shards) {
+            return Err(ConfigError::new("shards", shards, "at least 1 and at most 65536"));
+        }
+        Ok(ShardedBoundedArrayMap::build(limits, shards))
     }
 }
 
-impl<K, V, Id> fmt::Debug for Builder<K, V, Id> {
+impl<K, V, Id, L> Clone for Builder<K, V, Id, L> {
+    fn clone(&self) -> Self {
+        Self { limits: self.limits, weigher: self.weigher.clone(), of: PhantomData }
+    }
+}
+
+impl<K, V, Id, L> fmt::Debug for Builder<K, V, Id, L> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Builder").field(&self.limits).finish()
     }

@@ -1,9 +1,8 @@
-//! Which ids are resident, and under which item.
+//! Which ids are resident, and on which ticket.
 
 use core::borrow::Borrow;
-use std::collections::HashSet;
 
-use super::handle::{Handle, Lookup, Prehashed, Probe};
+use hashbrown::HashTable;
 
 /// The index of a map that has none: no value of this type exists, so such a map has no ids, and
 /// its index takes neither memory nor time.
@@ -12,42 +11,44 @@ pub enum NoIndex {}
 
 #[derive(Debug)]
 pub(super) struct Index<Id> {
-    /// By item slot, as long as the highest slot that ever had an id.
+    /// By ticket, as long as the highest that ever had an id; with the hash that it came in with.
     ids: Vec<Option<(Id, u64)>>,
-    handles: HashSet<Handle, Prehashed>,
+    table: HashTable<u32>,
 }
 
 impl<Id> Index<Id> {
     pub(super) fn new() -> Self {
-        Self { ids: Vec::new(), handles: HashSet::default() }
+        Self { ids: Vec::new(), table: HashTable::new() }
     }
 
-    pub(super) fn insert(&mut self, slot: u32, hash: u64, id: Id) {
-        if self.ids.len() <= slot as usize {
-            self.ids.resize_with(slot as usize + 1, || None);
+    pub(super) fn insert(&mut self, ticket: u32, hash: u64, id: Id) {
+        if self.ids.len() <= ticket as usize {
+            self.ids.resize_with(ticket as usize + 1, || None);
         }
-        self.ids[slot as usize] = Some((id, hash));
-        self.handles.insert(Handle { hash, slot });
+        self.ids[ticket as usize] = Some((id, hash));
+        let hash_of = |ticket: &u32| self.ids[*ticket as usize].as_ref().map_or(0, |(_, h)| *h);
+        self.table.insert_unique(hash, ticket, hash_of);
     }
 
     /// Takes out the id of an item that leaves, if it has one.
-    pub(super) fn remove(&mut self, slot: u32) -> Option<Id> {
-        let (id, hash) = self.ids.get_mut(slot as usize)?.take()?;
-        self.handles.remove(&Handle { hash, slot });
+    pub(super) fn remove(&mut self, ticket: u32) -> Option<Id> {
+        let (id, hash) = self.ids.get_mut(ticket as usize)?.take()?;
+        if let Ok(entry) = self.table.find_entry(hash, |known| *known == ticket) {
+            entry.remove();
+        }
         Some(id)
     }
 
-    /// The slot of the item with this id.
+    /// The ticket of the item with this id.
     pub(super) fn find<Q>(&self, hash: u64, id: &Q) -> Option<u32>
     where
         Id: Borrow<Q>,
         Q: Eq + ?Sized,
     {
-        let same = |slot: u32| match &self.ids[slot as usize] {
+        let same = |ticket: &u32| match &self.ids[*ticket as usize] {
             Some((known, _)) => known.borrow() == id,
             None => false,
         };
-        let lookup: &dyn Probe = &Lookup { hash, same };
-        self.handles.get(lookup).map(|handle| handle.slot)
+        self.table.find(hash, same).copied()
     }
 }

@@ -4,13 +4,7 @@ use core::fmt;
 use core::iter::FusedIterator;
 
 use super::index::NoIndex;
-
-/// An item on its way out.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Entry<V, Id> {
-    pub(super) value: V,
-    pub(super) id: Option<Id>,
-}
+use super::line::Line;
 
 /// The items of one key, which have left the map, oldest first.
 ///
@@ -30,33 +24,37 @@ pub(super) struct Entry<V, Id> {
 #[must_use = "these items have left the map and are lost if this is dropped"]
 #[derive(Clone)]
 pub struct Items<V, Id = NoIndex> {
-    /// Kept apart so that a single item, which most keys hold, takes no allocation.
-    first: Option<Entry<V, Id>>,
-    rest: std::vec::IntoIter<Entry<V, Id>>,
+    values: Line<V>,
+    /// As long as the values, or empty if the map has no index.
+    ids: Line<Option<Id>>,
 }
 
 impl<V, Id> Items<V, Id> {
     pub(super) fn none() -> Self {
-        Self { first: None, rest: Vec::new().into_iter() }
+        Self { values: Line::EMPTY, ids: Line::EMPTY }
     }
 
-    /// Of entries that are there, oldest first.
-    pub(super) fn gather(count: usize, mut next: impl FnMut() -> Entry<V, Id>) -> Self {
-        let first = (count > 0).then(&mut next);
-        let mut rest = Vec::with_capacity(count.saturating_sub(1));
-        rest.extend((1..count).map(|_| next()));
-        Self { first, rest: rest.into_iter() }
+    pub(super) fn new(values: Line<V>, ids: Line<Option<Id>>) -> Self {
+        Self { values, ids }
     }
 
     /// The values that are left, oldest first.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = &V> + '_ {
-        self.first.iter().chain(self.rest.as_slice()).map(|entry| &entry.value)
+        self.values.iter()
+    }
+
+    pub(super) fn iter_with_ids(&self) -> impl Iterator<Item = (&V, Option<&Id>)> + '_ {
+        let mut ids = self.ids.iter();
+        self.values.iter().map(move |value| (value, ids.next().and_then(Option::as_ref)))
     }
 
     /// Each value with the id that it was pushed with, if any, oldest first.
     #[must_use = "these items have left the map and are lost if this is dropped"]
-    pub fn with_ids(self) -> impl DoubleEndedIterator<Item = (V, Option<Id>)> {
-        self.first.into_iter().chain(self.rest).map(|entry| (entry.value, entry.id))
+    pub fn with_ids(mut self) -> impl Iterator<Item = (V, Option<Id>)> {
+        core::iter::from_fn(move || {
+            let value = self.values.pop_first()?;
+            Some((value, self.ids.pop_first().flatten()))
+        })
     }
 }
 
@@ -64,20 +62,20 @@ impl<V, Id> Iterator for Items<V, Id> {
     type Item = V;
 
     fn next(&mut self) -> Option<V> {
-        let entry = self.first.take().or_else(|| self.rest.next())?;
-        Some(entry.value)
+        // The id first: should dropping it panic, the value is still there.
+        drop(self.ids.pop_first());
+        self.values.pop_first()
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        let len = usize::from(self.first.is_some()) + self.rest.len();
-        (len, Some(len))
+        (self.values.len(), Some(self.values.len()))
     }
 }
 
 impl<V, Id> DoubleEndedIterator for Items<V, Id> {
     fn next_back(&mut self) -> Option<V> {
-        let entry = self.rest.next_back().or_else(|| self.first.take())?;
-        Some(entry.value)
+        drop(self.ids.pop_last());
+        self.values.pop_last()
     }
 }
 
@@ -93,8 +91,7 @@ impl<V: fmt::Debug, Id> fmt::Debug for Items<V, Id> {
 
 impl<V: PartialEq, Id: PartialEq> PartialEq for Items<V, Id> {
     fn eq(&self, other: &Self) -> bool {
-        let ours = self.first.iter().chain(self.rest.as_slice());
-        ours.eq(other.first.iter().chain(other.rest.as_slice()))
+        self.values.iter().eq(other.values.iter()) && self.ids.iter().eq(other.ids.iter())
     }
 }
 

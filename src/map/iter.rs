@@ -4,47 +4,52 @@ use core::fmt;
 use core::iter::{FusedIterator, Rev};
 
 use super::bounded::BoundedArrayMap;
-use super::contents::{Contents, KeyRecord, Node};
-use super::handle::Handle;
+use super::contents::Contents;
 use super::index::NoIndex;
 use super::items::Items;
-use super::slab::Slab;
+use super::keys::Order;
+use super::line::{Line, LineIter};
 
 /// The items under one key, oldest first, to look at.
 ///
 /// There is no mutable counterpart through which the cap could be passed.
-pub struct Array<'a, V> {
-    items: &'a Slab<Node<V>>,
-    oldest: u32,
-    newest: u32,
-    len: usize,
-}
+pub struct Array<'a, V>(&'a Line<V>);
 
 impl<'a, V> Array<'a, V> {
-    pub(super) fn new<K>(record: &KeyRecord<K>, items: &'a Slab<Node<V>>) -> Self {
-        let KeyRecord { oldest, newest, len, .. } = *record;
-        Self { items, oldest, newest, len: len as usize }
+    /// `None` if there are no items: all are checked out.
+    pub(super) fn new(items: &'a Line<V>) -> Option<Self> {
+        (items.len() > 0).then_some(Self(items))
     }
 
     /// How many items there are: at least 1, at most `max_items_per_key`.
-    #[expect(clippy::len_without_is_empty, reason = "a resident key has at least one item")]
+    #[expect(clippy::len_without_is_empty, reason = "there is at least one item")]
+    #[must_use]
     pub fn len(&self) -> usize {
-        self.len
+        self.0.len()
     }
 
     /// The item that a full key displaces next.
+    #[must_use]
     pub fn oldest(&self) -> &'a V {
-        &self.items[self.oldest].value
+        self.at(0)
     }
 
     /// The item that was pushed last.
+    #[must_use]
     pub fn newest(&self) -> &'a V {
-        &self.items[self.newest].value
+        self.at(self.len() - 1)
+    }
+
+    fn at(&self, place: usize) -> &'a V {
+        match self.0.get(place) {
+            Some(item) => item,
+            None => unreachable!("there is at least one item"),
+        }
     }
 
     /// The items, oldest first.
     pub fn iter(&self) -> ArrayIter<'a, V> {
-        ArrayIter { array: *self }
+        ArrayIter { left: self.len(), items: self.0.iter() }
     }
 }
 
@@ -75,13 +80,13 @@ impl<'a, V> IntoIterator for Array<'a, V> {
 #[must_use = "iterators are lazy"]
 #[derive(Debug)]
 pub struct ArrayIter<'a, V> {
-    /// What is left of it.
-    array: Array<'a, V>,
+    items: LineIter<'a, V>,
+    left: usize,
 }
 
 impl<V> Clone for ArrayIter<'_, V> {
     fn clone(&self) -> Self {
-        Self { array: self.array }
+        Self { items: self.items.clone(), left: self.left }
     }
 }
 
@@ -89,23 +94,21 @@ impl<'a, V> Iterator for ArrayIter<'a, V> {
     type Item = &'a V;
 
     fn next(&mut self) -> Option<&'a V> {
-        self.array.len = self.array.len.checked_sub(1)?;
-        let node = &self.array.items[self.array.oldest];
-        self.array.oldest = node.newer;
-        Some(&node.value)
+        let item = self.items.next()?;
+        self.left -= 1;
+        Some(item)
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        (self.array.len, Some(self.array.len))
+        (self.left, Some(self.left))
     }
 }
 
 impl<V> DoubleEndedIterator for ArrayIter<'_, V> {
     fn next_back(&mut self) -> Option<Self::Item> {
-        self.array.len = self.array.len.checked_sub(1)?;
-        let node = &self.array.items[self.array.newest];
-        self.array.newest = node.older;
-        Some(&node.value)
+        let item = self.items.next_back()?;
+        self.left -= 1;
+        Some(item)
     }
 }
 
@@ -117,11 +120,7 @@ impl<V> FusedIterator for ArrayIter<'_, V> {}
 ///
 /// Looking promotes nothing.
 #[must_use = "iterators are lazy"]
-pub struct Iter<'a, K, V> {
-    keys: &'a Slab<KeyRecord<K>>,
-    items: &'a Slab<Node<V>>,
-    order: lru::Iter<'a, Handle, u32>,
-}
+pub struct Iter<'a, K, V>(Order<'a, K, V>);
 
 /// [`Iter`] backwards: from the least to the most recently used key, which is the order in which
 /// keys are evicted.
@@ -129,19 +128,18 @@ pub type IterLru<'a, K, V> = Rev<Iter<'a, K, V>>;
 
 impl<'a, K, V> Iter<'a, K, V> {
     pub(super) fn new<Id>(contents: &'a Contents<K, V, Id>) -> Self {
-        let order = contents.recency.iter();
-        Self { keys: &contents.keys, items: &contents.items, order }
+        Self(contents.keys.order())
     }
 
     fn at(&self, slot: u32) -> (&'a K, Array<'a, V>) {
-        let record = &self.keys[slot];
-        (&record.key, Array::new(record, self.items))
+        let record = self.0.keys().at(slot);
+        (&record.key, Array(&record.items))
     }
 }
 
 impl<K, V> Clone for Iter<'_, K, V> {
     fn clone(&self) -> Self {
-        Self { keys: self.keys, items: self.items, order: self.order.clone() }
+        Self(self.0.clone())
     }
 }
 
@@ -155,17 +153,17 @@ impl<'a, K, V> Iterator for Iter<'a, K, V> {
     type Item = (&'a K, Array<'a, V>);
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.order.next().map(|(handle, _)| self.at(handle.slot))
+        self.0.next().map(|slot| self.at(slot))
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        self.order.size_hint()
+        (self.0.left(), Some(self.0.left()))
     }
 }
 
 impl<K, V> DoubleEndedIterator for Iter<'_, K, V> {
     fn next_back(&mut self) -> Option<Self::Item> {
-        self.order.next_back().map(|(handle, _)| self.at(handle.slot))
+        self.0.next_back().map(|slot| self.at(slot))
     }
 }
 
@@ -175,18 +173,32 @@ impl<K, V> FusedIterator for Iter<'_, K, V> {}
 
 /// Owns what was in a map, and hands it over key by key, from the least to the most recently used.
 #[must_use = "everything that was in the map is lost if this is dropped"]
-pub struct IntoIter<K, V, Id = NoIndex>(pub(super) Contents<K, V, Id>);
+pub struct IntoIter<K, V, Id = NoIndex> {
+    first: std::vec::IntoIter<(K, Items<V, Id>)>,
+    rest: Option<Contents<K, V, Id>>,
+}
+
+impl<K, V, Id> IntoIter<K, V, Id> {
+    pub(super) fn new(first: Vec<(K, Items<V, Id>)>, rest: Option<Contents<K, V, Id>>) -> Self {
+        Self { first: first.into_iter(), rest }
+    }
+}
 
 impl<K, V, Id> Iterator for IntoIter<K, V, Id> {
     type Item = (K, Items<V, Id>);
 
     fn next(&mut self) -> Option<Self::Item> {
-        let slot = self.0.recency.least_recent()?;
-        Some(self.0.take(slot))
+        if let Some(next) = self.first.next() {
+            return Some(next);
+        }
+        let rest = self.rest.as_mut()?;
+        let slot = rest.keys.order().next_back()?;
+        Some(rest.take(slot))
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        let len = self.0.keys.len();
+        let rest = self.rest.as_ref().map_or(0, |rest| rest.keys.order().left());
+        let len = self.first.len() + rest;
         (len, Some(len))
     }
 }
@@ -197,24 +209,26 @@ impl<K, V, Id> FusedIterator for IntoIter<K, V, Id> {}
 
 impl<K: fmt::Debug, V: fmt::Debug, Id> fmt::Debug for IntoIter<K, V, Id> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_map().entries(Iter::new(&self.0).rev()).finish()
+        let mut map = f.debug_map();
+        map.entries(self.first.as_slice().iter().map(|(key, items)| (key, items)));
+        map.entries(self.rest.iter().flat_map(|rest| Iter::new(rest).rev())).finish()
     }
 }
 
-impl<K, V, Id> IntoIterator for BoundedArrayMap<K, V, Id> {
+impl<K, V, Id, L> IntoIterator for BoundedArrayMap<K, V, Id, L> {
     type Item = (K, Items<V, Id>);
     type IntoIter = IntoIter<K, V, Id>;
 
     fn into_iter(self) -> IntoIter<K, V, Id> {
-        IntoIter(self.0)
+        IntoIter::new(Vec::new(), Some(self.contents))
     }
 }
 
-impl<'a, K, V, Id> IntoIterator for &'a BoundedArrayMap<K, V, Id> {
+impl<'a, K, V, Id, L> IntoIterator for &'a BoundedArrayMap<K, V, Id, L> {
     type Item = (&'a K, Array<'a, V>);
     type IntoIter = Iter<'a, K, V>;
 
     fn into_iter(self) -> Iter<'a, K, V> {
-        Iter::new(&self.0)
+        Iter::new(&self.contents)
     }
 }

@@ -1,25 +1,45 @@
 //! Arrays of items under keys, with a bound on everything: [`BoundedArrayMap`] for one owner,
-//! [`SharedBoundedArrayMap`] for many.
+//! [`SharedBoundedArrayMap`] for many, [`ShardedBoundedArrayMap`] for
+//! more than one lock can serve.
 
-mod arrivals;
+mod admit;
 mod bounded;
 mod builder;
+mod checkout;
 mod contents;
-mod handle;
+mod heaviest;
 mod index;
 mod items;
 mod iter;
+mod keys;
+mod leave;
+mod line;
+mod listener;
 mod outcome;
-mod recency;
+mod removal;
+#[cfg(feature = "serde")]
+mod serial;
+mod sharded;
 mod shared;
 mod slab;
 mod stats;
+#[cfg(feature = "tokio")]
+mod sweeper;
+mod tickets;
 
 pub use bounded::BoundedArrayMap;
-pub use builder::{Builder, FullKey, FullMap};
+pub use builder::{Builder, FullKey, FullMap, PerKey, Total};
+pub use checkout::{Checkout, SharedCheckout};
 pub use index::NoIndex;
 pub use items::Items;
 pub use iter::{Array, ArrayIter, IntoIter, Iter, IterLru};
+pub use listener::Event;
 pub use outcome::{Expired, Pushed, RejectReason};
+pub use removal::Shrunk;
+#[cfg(feature = "serde")]
+pub use serial::Restore;
+pub use sharded::ShardedBoundedArrayMap;
 pub use shared::SharedBoundedArrayMap;
 pub use stats::Stats;
+#[cfg(feature = "tokio")]
+pub use sweeper::Sweeper;

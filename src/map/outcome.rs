@@ -68,22 +68,25 @@ impl<K, V, Id> Pushed<K, V, Id> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum RejectReason {
-    /// The key holds `max_items_per_key` items and [`FullKey::RejectNew`](super::FullKey) was
-    /// chosen.
+    /// The key holds `max_items_per_key` items, or as much weight as the map may, and
+    /// [`FullKey::RejectNew`](super::FullKey) was chosen or all of them are checked out.
     KeyFull,
-    /// The key is new, the map holds `max_keys` keys and
-    /// [`FullMap::RejectNewKey`](super::FullMap) was chosen.
+    /// The map has no room for the item without evicting a key, and
+    /// [`FullMap::RejectNewKey`](super::FullMap) was chosen or too much is checked out.
     MapFull,
     /// An item with the same id is resident.
     Duplicate,
+    /// The item weighs more than the whole map may.
+    TooHeavy,
 }
 
 impl fmt::Display for RejectReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::KeyFull => "the key holds as many items as it may",
-            Self::MapFull => "the map holds as many keys as it may",
+            Self::KeyFull => "the key holds as much as it may",
+            Self::MapFull => "the map holds as much as it may",
             Self::Duplicate => "an item with this id is already in the map",
+            Self::TooHeavy => "the item weighs more than the whole map may",
         })
     }
 }

@@ -3,15 +3,22 @@
 use core::borrow::Borrow;
 use core::fmt;
 use core::hash::Hash;
+use core::marker::PhantomData;
+use std::collections::VecDeque;
 use std::time::Instant;
 
+use super::admit::{Arrival, hand_over};
 use super::bounded::BoundedArrayMap;
+use super::builder::{PerKey, Weigher};
 use super::contents::Contents;
 use super::index::NoIndex;
 use super::items::Items;
 use super::iter::IntoIter;
+use super::listener::{Event, Listener};
 use super::outcome::{Expired, Pushed};
+use super::removal::Shrunk;
 use super::stats::Stats;
+use crate::ConfigError;
 use crate::sync::Mutex;
 
 /// A [`BoundedArrayMap`] behind one lock, for many threads and tasks.
@@ -56,8 +63,11 @@ use crate::sync::Mutex;
 ///
 /// Of a mutex around the state machine of the plain map. As every step of that returns what
 /// leaves, no value can be dropped before the lock is released.
-pub struct SharedBoundedArrayMap<K, V, Id = NoIndex> {
-    contents: Mutex<Contents<K, V, Id>>,
+pub struct SharedBoundedArrayMap<K, V, Id = NoIndex, L = PerKey> {
+    pub(super) contents: Mutex<Contents<K, V, Id>>,
+    weigher: Weigher<K, V>,
+    listener: Listener<K, V, Id>,
+    of: PhantomData<fn() -> L>,
 }
 
 impl<K: Hash + Eq, V> SharedBoundedArrayMap<K, V> {
@@ -66,9 +76,9 @@ impl<K: Hash + Eq, V> SharedBoundedArrayMap<K, V> {
     ///
     /// # Errors
     ///
-    /// A [`ConfigError`](crate::ConfigError) unless both are at least 1 and their product at most
+    /// A [`ConfigError`] unless both are at least 1 and their product at most
     /// 4,294,967,294.
-    pub fn new(max_keys: usize, max_items_per_key: usize) -> Result<Self, crate::ConfigError> {
+    pub fn new(max_keys: usize, max_items_per_key: usize) -> Result<Self, ConfigError> {
         BoundedArrayMap::new(max_keys, max_items_per_key).map(Self::from)
     }
 }
@@ -89,12 +99,13 @@ impl<K: Hash + Eq, V, Id> SharedBoundedArrayMap<K, V, Id> {
     }
 
     fn push_arrived(&self, now: Option<Instant>, key: K, value: V) -> Pushed<K, V, Id> {
-        let (pushed, _spare) = {
+        let (pushed, spare) = {
             let mut contents = self.contents.lock();
             let now = now.or_else(|| contents.now());
-            let survey = contents.survey(&key);
-            contents.push(survey, key, value, None, now)
+            let survey = contents.survey(&key, 0);
+            contents.push_one(survey, Arrival { key, value, id: None, now })
         };
+        self.listener.tell_pushed(&pushed, spare.as_ref());
         pushed
     }
 
@@ -125,13 +136,88 @@ impl<K: Hash + Eq, V, Id> SharedBoundedArrayMap<K, V, Id> {
     where
         Id: Hash + Eq,
     {
-        let (pushed, _spare) = {
+        let (pushed, spare) = {
             let mut contents = self.contents.lock();
             let now = now.or_else(|| contents.now());
-            let survey = contents.survey_unique(&key, &id);
-            contents.push(survey, key, value, Some(id), now)
+            let survey = contents.survey_unique(&key, &id, 0);
+            contents.push_one(survey, Arrival { key, value, id: Some(id), now })
         };
+        self.listener.tell_pushed(&pushed, spare.as_ref());
         pushed
+    }
+}
+
+impl<K: Hash + Eq, V, Id, L> SharedBoundedArrayMap<K, V, Id, L> {
+    /// As [`BoundedArrayMap::push_with`]. The weigher and `sink` run without the lock.
+    pub fn push_with(&self, key: K, value: V, sink: impl FnMut(Pushed<K, V, Id>)) -> bool {
+        self.push_with_arrived(None, key, value, sink)
+    }
+
+    /// As [`BoundedArrayMap::push_with_at`]; of the order of arrival holds what
+    /// [`push_at`](SharedBoundedArrayMap::push_at) says.
+    pub fn push_with_at(
+        &self,
+        now: Instant,
+        key: K,
+        value: V,
+        sink: impl FnMut(Pushed<K, V, Id>),
+    ) -> bool {
+        self.push_with_arrived(Some(now), key, value, sink)
+    }
+
+    fn push_with_arrived(
+        &self,
+        now: Option<Instant>,
+        key: K,
+        value: V,
+        sink: impl FnMut(Pushed<K, V, Id>),
+    ) -> bool {
+        let weight = self.weigher.weigh(&key, &value);
+        let (outcomes, spare) = {
+            let mut contents = self.contents.lock();
+            let now = now.or_else(|| contents.now());
+            let survey = contents.survey(&key, weight);
+            contents.push_many(survey, Arrival { key, value, id: None, now })
+        };
+        for outcome in &outcomes {
+            self.listener.tell_pushed(outcome, spare.as_ref());
+        }
+        hand_over(outcomes, sink)
+    }
+
+    /// As [`BoundedArrayMap::push_unique_with`]. The weigher and `sink` run without the lock.
+    pub fn push_unique_with(
+        &self,
+        key: K,
+        id: Id,
+        value: V,
+        sink: impl FnMut(Pushed<K, V, Id>),
+    ) -> bool
+    where
+        Id: Hash + Eq,
+    {
+        let weight = self.weigher.weigh(&key, &value);
+        let (outcomes, spare) = {
+            let mut contents = self.contents.lock();
+            let now = contents.now();
+            let survey = contents.survey_unique(&key, &id, weight);
+            contents.push_many(survey, Arrival { key, value, id: Some(id), now })
+        };
+        for outcome in &outcomes {
+            self.listener.tell_pushed(outcome, spare.as_ref());
+        }
+        hand_over(outcomes, sink)
+    }
+
+    /// Pushes items one after another, as [`push_with`](Self::push_with) does, each under the lock
+    /// by itself, and returns how many of them were stored: see [`BoundedArrayMap::extend`].
+    pub fn extend(
+        &self,
+        items: impl IntoIterator<Item = (K, V)>,
+        mut sink: impl FnMut(Pushed<K, V, Id>),
+    ) -> usize {
+        let pushes = items.into_iter().map(|(key, value)| self.push_with(key, value, &mut sink));
+        pushes.filter(|stored| *stored).count()
     }
 
     /// As [`BoundedArrayMap::cancel`].
@@ -141,13 +227,13 @@ impl<K: Hash + Eq, V, Id> SharedBoundedArrayMap<K, V, Id> {
         Id: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        let (key, entry) = {
+        let gone = {
             let mut contents = self.contents.lock();
-            let item = contents.find_id(id)?;
-            let key = contents.key_to_hand_back(item);
-            contents.cancel(item, key)
+            let ticket = contents.find_free_id(id)?;
+            let key = contents.key_to_hand_back(ticket);
+            contents.cancel(ticket, key)
         };
-        Some((key, entry.value))
+        gone.map(|gone| (gone.key, gone.value))
     }
 
     /// As [`BoundedArrayMap::contains_id`]: true of the moment at which the lock was had.
@@ -167,7 +253,7 @@ impl<K: Hash + Eq, V, Id> SharedBoundedArrayMap<K, V, Id> {
     {
         let taken = {
             let mut contents = self.contents.lock();
-            contents.find(key).map(|slot| contents.take(slot))
+            contents.find_free(key).map(|slot| contents.take(slot))
         };
         taken.map_or_else(Items::none, |(_key, items)| items)
     }
@@ -178,11 +264,12 @@ impl<K: Hash + Eq, V, Id> SharedBoundedArrayMap<K, V, Id> {
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        self.contents.lock().find(key).is_some()
+        let contents = self.contents.lock();
+        contents.find(key).is_some_and(|slot| contents.keys.at(slot).items.len() > 0)
     }
 }
 
-impl<K, V, Id> SharedBoundedArrayMap<K, V, Id> {
+impl<K, V, Id, L> SharedBoundedArrayMap<K, V, Id, L> {
     /// As [`BoundedArrayMap::expire`]. The lock is held for as long as it takes to move `budget`
     /// items out, so the budget is what bounds how long others wait.
     #[must_use = "these items have left the map and are lost if this is dropped"]
@@ -191,20 +278,90 @@ impl<K, V, Id> SharedBoundedArrayMap<K, V, Id> {
         K: Clone,
     {
         let mut keys = Vec::new();
-        let mut contents = self.contents.lock();
-        contents.keys_to_hand_back(now, budget, &mut keys);
-        contents.expire(keys)
+        let expired = {
+            let mut contents = self.contents.lock();
+            contents.keys_to_hand_back(now, budget, &mut keys);
+            contents.expire(keys)
+        };
+        self.listener.tell_expired(&expired);
+        expired
+    }
+
+    /// Has a listener told of all that is displaced, evicted, swept out or refused from now on,
+    /// whoever's call it was that did it; there is one listener at most.
+    ///
+    /// It runs after the lock has been released, on the thread of that call, before the call
+    /// returns; it may call the map. Calls of several threads may reach it in another order than
+    /// they had the lock in. It only looks: the values go to the caller. If it panics, the panic
+    /// ends there and is [counted](Self::listener_panics), and the next event reaches it again.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use std::sync::atomic::{AtomicUsize, Ordering};
+    /// use sluicegate::SharedBoundedArrayMap;
+    /// use sluicegate::map::Event;
+    ///
+    /// let evicted = Arc::new(AtomicUsize::new(0));
+    /// let count = Arc::clone(&evicted);
+    /// let map = SharedBoundedArrayMap::new(1, 10)?.with_listener(move |event| {
+    ///     if let Event::Evicted { items, .. } = event {
+    ///         count.fetch_add(items.len(), Ordering::Relaxed);
+    ///     }
+    /// });
+    /// assert!(map.push("a", 1).is_stored());
+    /// assert!(map.push("b", 2).is_stored());
+    /// assert_eq!(evicted.load(Ordering::Relaxed), 1);
+    /// # Ok::<(), sluicegate::ConfigError>(())
+    /// ```
+    #[must_use]
+    pub fn with_listener(
+        mut self,
+        listener: impl Fn(Event<'_, K, V, Id>) + Send + Sync + 'static,
+    ) -> Self {
+        self.listener = Listener::new(listener);
+        self
+    }
+
+    /// How often the listener has panicked.
+    #[must_use]
+    pub fn listener_panics(&self) -> usize {
+        self.listener.panics()
+    }
+
+    /// As [`BoundedArrayMap::resize`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn resize(
+        &self,
+        max_keys: usize,
+        max_items_per_key: usize,
+    ) -> Result<Shrunk<K, V, Id>, ConfigError>
+    where
+        K: Clone,
+    {
+        let mut keys = VecDeque::new();
+        let shrunk = self.contents.lock().resize(max_keys, max_items_per_key, &mut keys)?;
+        for (key, items) in &shrunk.evicted {
+            self.listener.tell_evicted(key, items);
+        }
+        for (key, items) in &shrunk.displaced {
+            self.listener.tell_displaced(key, items);
+        }
+        Ok(shrunk)
     }
 
     /// As [`BoundedArrayMap::next_expiry`].
     #[must_use]
     pub fn next_expiry(&self) -> Option<Instant> {
-        self.contents.lock().arrivals.next_expiry()
+        self.contents.lock().next_expiry()
     }
 
     /// As [`BoundedArrayMap::clear`]. The lock is held for O(1).
     pub fn clear(&self) -> IntoIter<K, V, Id> {
-        IntoIter(self.contents.lock().clear())
+        let (first, rest) = self.contents.lock().clear();
+        IntoIter::new(first, rest)
     }
 
     /// As [`BoundedArrayMap::len`].
@@ -216,7 +373,13 @@ impl<K, V, Id> SharedBoundedArrayMap<K, V, Id> {
     /// As [`BoundedArrayMap::total_items`].
     #[must_use]
     pub fn total_items(&self) -> usize {
-        self.contents.lock().items.len()
+        self.contents.lock().items
+    }
+
+    /// As [`BoundedArrayMap::weight`].
+    #[must_use]
+    pub fn weight(&self) -> u64 {
+        self.contents.lock().weight
     }
 
     /// As [`BoundedArrayMap::is_empty`].
@@ -232,14 +395,15 @@ impl<K, V, Id> SharedBoundedArrayMap<K, V, Id> {
     }
 }
 
-impl<K, V, Id> From<BoundedArrayMap<K, V, Id>> for SharedBoundedArrayMap<K, V, Id> {
-    fn from(map: BoundedArrayMap<K, V, Id>) -> Self {
-        Self { contents: Mutex::new(map.0) }
+impl<K, V, Id, L> From<BoundedArrayMap<K, V, Id, L>> for SharedBoundedArrayMap<K, V, Id, L> {
+    fn from(map: BoundedArrayMap<K, V, Id, L>) -> Self {
+        let contents = Mutex::new(map.contents);
+        Self { contents, weigher: map.weigher, listener: Listener::none(), of: PhantomData }
     }
 }
 
 /// Shows the counts, not the contents.
-impl<K, V, Id> fmt::Debug for SharedBoundedArrayMap<K, V, Id> {
+impl<K, V, Id, L> fmt::Debug for SharedBoundedArrayMap<K, V, Id, L> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("SharedBoundedArrayMap").field(&self.stats()).finish()
     }

@@ -31,6 +31,7 @@ impl<T> Slab<T> {
 
     /// Puts a value in; its slot is at most the number of values ever held at once. The builder
     /// has made sure that slots fit.
+    #[inline]
     pub(super) fn insert(&mut self, value: T) -> u32 {
         let slot = self.free;
         if slot == NONE {
@@ -47,6 +48,7 @@ impl<T> Slab<T> {
         slot
     }
 
+    #[inline]
     pub(super) fn remove(&mut self, slot: u32) -> T {
         let place = core::mem::replace(&mut self.places[slot as usize], Place::Free(self.free));
         let Place::Taken(value) = place else { unreachable!("a slot is freed once") };
@@ -59,6 +61,7 @@ impl<T> Slab<T> {
 impl<T> Index<u32> for Slab<T> {
     type Output = T;
 
+    #[inline]
     fn index(&self, slot: u32) -> &T {
         match &self.places[slot as usize] {
             Place::Taken(value) => value,
@@ -68,6 +71,7 @@ impl<T> Index<u32> for Slab<T> {
 }
 
 impl<T> IndexMut<u32> for Slab<T> {
+    #[inline]
     fn index_mut(&mut self, slot: u32) -> &mut T {
         match &mut self.places[slot as usize] {
             Place::Taken(value) => value,

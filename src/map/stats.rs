@@ -10,25 +10,28 @@
 ///
 /// Counts are of items unless they say otherwise, and start at zero when the map is built.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct Stats {
     /// Pushes of any kind, those refused included.
     pub pushed: u64,
-    /// Resident now, at most `max_keys` x `max_items_per_key`.
+    /// Resident now, those in a checkout included: at most `max_keys` x `max_items_per_key`.
     pub items: usize,
     /// Keys resident now, at most `max_keys`.
     pub keys: usize,
-    /// Handed over by `take` and `clear`.
+    /// What the resident items weigh together; 0 if they are not weighed.
+    pub weight: u64,
+    /// Handed over by `take` and `clear`, or acknowledged by a checkout.
     pub taken: u64,
-    /// Pushed out by the cap of their own key.
+    /// Pushed out by the cap of their own key, or by its shrinking.
     pub displaced: u64,
-    /// Pushed out with their key, to make room for another key.
+    /// Pushed out with their key, to make room for another, or by a shrinking of the map.
     pub evicted: u64,
     /// Handed back by the push itself.
     pub rejected: u64,
     /// Handed over by `expire`.
     pub expired: u64,
-    /// Handed over by `cancel`.
+    /// Handed over by `cancel`, `remove_if` and `retain`.
     pub cancelled: u64,
     /// Keys that were evicted; their items are counted in [`evicted`](Self::evicted).
     pub evicted_keys: u64,
@@ -38,4 +41,26 @@ pub struct Stats {
     pub peak_keys: usize,
     /// The most items that were ever resident at once.
     pub peak_items: usize,
+}
+
+impl Stats {
+    /// Those of two parts together.
+    pub(super) fn and(self, other: Self) -> Self {
+        Self {
+            pushed: self.pushed + other.pushed,
+            items: self.items + other.items,
+            keys: self.keys + other.keys,
+            weight: self.weight + other.weight,
+            taken: self.taken + other.taken,
+            displaced: self.displaced + other.displaced,
+            evicted: self.evicted + other.evicted,
+            rejected: self.rejected + other.rejected,
+            expired: self.expired + other.expired,
+            cancelled: self.cancelled + other.cancelled,
+            evicted_keys: self.evicted_keys + other.evicted_keys,
+            duplicates: self.duplicates + other.duplicates,
+            peak_keys: self.peak_keys + other.peak_keys,
+            peak_items: self.peak_items + other.peak_items,
+        }
+    }
 }

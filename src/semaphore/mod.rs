@@ -341,6 +341,9 @@ impl Semaphore {
 
     /// Runs a future with one permit, which is given back when it ends, in whichever way.
     ///
+    /// The future is not polled before there is a permit. A timer that was made with it may run from
+    /// earlier, though: `async { sleep(second).await }` makes the timer later than `sleep(second)`.
+    ///
     /// # Errors
     ///
     /// [`AcquireError`] if the semaphore is closed before the permit is had; the future is

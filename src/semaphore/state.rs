@@ -224,7 +224,8 @@ impl State {
         let Some((was_head, waker)) = line.leave(ticket) else {
             drop(guard);
             if self.claim(ticket) {
-                self.declined.fetch_add(1, Ordering::Relaxed);
+                let declined = u64::from(!self.is_closed());
+                self.declined.fetch_add(declined, Ordering::Relaxed);
                 self.release(need as usize);
             }
             return;

@@ -9,7 +9,8 @@ use std::time::Duration;
 pub struct SemaphoreStats {
     /// How often somebody took a place in line.
     pub waits: u64,
-    /// How many left it before they had their permits, or before they fetched them.
+    /// How many left it before they had their permits, or before they fetched them, other than
+    /// because the semaphore was closed.
     pub cancellations: u64,
     /// The most that ever waited at once.
     pub peak_waiters: usize,

@@ -33,14 +33,14 @@ fn a_handler_that_panics_fails_its_batch_and_nothing_else() {
             batcher.send(item).await.unwrap();
         }
         pass(1).await;
-        let text = |text: &str| format!("the handler panicked in attempt 1, its last: {text}");
+        let text = |text: &str| format!("the handler failed in attempt 1, its last: it {text}");
         let buried = log.buried();
         assert_eq!(buried.len(), 3);
         assert_eq!(buried[0].0, [0, 1]);
         assert!(buried[0].1.contains("in the call"), "{}", buried[0].1);
         assert_eq!(buried[1].0, [3], "2 was taken out before");
         assert!(buried[1].1.contains("in the future"), "{}", buried[1].1);
-        assert_eq!(buried[2], (vec![5], text("a value that is not text")));
+        assert_eq!(buried[2], (vec![5], text("panicked, with a payload that is not text")));
         let stats = batcher.stats();
         assert_eq!((stats.delivered, stats.failed), (4, 4));
         conserved(&batcher);

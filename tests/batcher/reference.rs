@@ -52,6 +52,9 @@ pub(crate) enum Why {
     Indeterminate,
 }
 
+/// What came to the dead letter, and why.
+pub(crate) type Buried = (Vec<u32>, Why);
+
 /// Where the guard of a batch is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Guard {
@@ -139,7 +142,7 @@ pub(crate) struct Reference {
     retries: u64,
     oldest: Time,
     pub(crate) answers: Vec<(usize, Answer)>,
-    pub(crate) buried: Vec<(Vec<u32>, Why)>,
+    pub(crate) buried: Vec<Buried>,
 }
 
 impl Reference {

@@ -13,7 +13,7 @@ use sluicegate::Retry;
 use sluicegate::batcher::{Batch, BatchError, Batcher, Driver};
 use tokio::task::coop::{Unconstrained, unconstrained};
 
-use super::reference::{Answer, Call, Figures, Limits, Verdict, Why};
+use super::reference::{Answer, Buried, Call, Figures, Limits, Verdict, Why};
 
 /// No `Clone`: what comes back is what went in.
 pub(crate) struct Item(pub(crate) u32);
@@ -116,13 +116,13 @@ pub(crate) struct Rig {
     orders: Vec<Option<Order>>,
     scripts: Arc<Mutex<Vec<Arc<Script>>>>,
     pub(crate) answers: Vec<(usize, Answer)>,
-    buried: Arc<Mutex<Vec<(Vec<u32>, Why)>>>,
+    buried: Arc<Mutex<Vec<Buried>>>,
 }
 
 impl Rig {
     pub(crate) fn new(limits: Limits) -> Self {
         let scripts: Arc<Mutex<Vec<Arc<Script>>>> = Arc::default();
-        let buried: Arc<Mutex<Vec<(Vec<u32>, Why)>>> = Arc::default();
+        let buried: Arc<Mutex<Vec<Buried>>> = Arc::default();
         let handler = {
             let scripts = scripts.clone();
             move |batch: Batch<Item>| {
@@ -345,7 +345,7 @@ impl Rig {
         self.driver.is_none()
     }
 
-    pub(crate) fn buried(&self) -> Vec<(Vec<u32>, Why)> {
+    pub(crate) fn buried(&self) -> Vec<Buried> {
         self.buried.lock().unwrap().clone()
     }
 

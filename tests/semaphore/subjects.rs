@@ -21,8 +21,8 @@ pub(crate) enum Seen {
 
 pub(crate) trait Subject {
     fn new(permits: usize) -> Self;
-    /// Makes a future, which is not polled yet.
-    fn acquire(&mut self, id: usize, need: u32);
+    /// Makes a future, which is not polled yet, but takes its place in line if so asked.
+    fn acquire(&mut self, id: usize, need: u32, enqueue: bool);
     /// A future that is ready goes; its permits, if any, are held from then on.
     fn poll(&mut self, id: usize, waker: &Waker) -> Option<bool>;
     fn cancel(&mut self, id: usize);
@@ -41,7 +41,7 @@ pub(crate) trait Subject {
 
 /// Writes the face of a real semaphore: the two have the same methods, which is the point.
 macro_rules! real {
-    ($name:ident, $semaphore:ty, $permit:ty, $future:ty, $boxed:expr, $error:expr, $limit:expr) => {
+    ($name:ident, $semaphore:ty, $permit:ty, $future:ty, $acquire:expr, $error:expr, $limit:expr) => {
         pub(crate) struct $name {
             pub(crate) semaphore: Arc<$semaphore>,
             waiting: BTreeMap<usize, $future>,
@@ -54,9 +54,8 @@ macro_rules! real {
                 Self { semaphore, waiting: BTreeMap::new(), held: Vec::new() }
             }
 
-            fn acquire(&mut self, id: usize, need: u32) {
-                let future = self.semaphore.clone().acquire_many_owned(need);
-                self.waiting.insert(id, $boxed(future));
+            fn acquire(&mut self, id: usize, need: u32, enqueue: bool) {
+                self.waiting.insert(id, $acquire(self.semaphore.clone(), need, enqueue));
             }
 
             fn poll(&mut self, id: usize, waker: &Waker) -> Option<bool> {
@@ -130,7 +129,10 @@ real!(
     Semaphore,
     OwnedSemaphorePermit,
     AcquireOwned,
-    |future| future,
+    |semaphore: Arc<Semaphore>, need, enqueue: bool| match enqueue {
+        true => semaphore.enqueue_owned(need),
+        false => semaphore.acquire_many_owned(need),
+    },
     |error| error,
     Semaphore::set_limit
 );
@@ -143,7 +145,7 @@ real!(
     tokio::sync::Semaphore,
     TokioPermit,
     TokioFuture,
-    Box::pin,
+    |semaphore: Arc<tokio::sync::Semaphore>, need, _| Box::pin(semaphore.acquire_many_owned(need)),
     |error| match error {
         tokio::sync::TryAcquireError::Closed => TryAcquireError::Closed,
         tokio::sync::TryAcquireError::NoPermits => TryAcquireError::NoPermits,
@@ -159,11 +161,15 @@ pub(crate) struct Reference {
     pub(crate) closed: bool,
     /// Futures that were made and not polled yet.
     fresh: BTreeMap<usize, u32>,
+    /// Futures that were given their permits as they were made.
+    holding: BTreeMap<usize, u32>,
     pub(crate) queue: VecDeque<(usize, u32, Waker)>,
     pub(crate) granted: BTreeMap<usize, u32>,
     /// Those who waited when it was closed.
     dismissed: Vec<usize>,
     held: Vec<u32>,
+    /// Waits, cancellations, and the most that waited at once.
+    pub(crate) counted: (u64, u64, usize),
 }
 
 impl Reference {
@@ -172,8 +178,18 @@ impl Reference {
     }
 
     pub(crate) fn limit(&self) -> usize {
-        let out: u32 = self.held.iter().chain(self.granted.values()).sum();
-        self.free + out as usize - self.debt
+        self.free + self.out() - self.debt
+    }
+
+    fn out(&self) -> usize {
+        let out = self.held.iter().chain(self.granted.values()).chain(self.holding.values());
+        out.sum::<u32>() as usize
+    }
+
+    fn join(&mut self, id: usize, need: u32, waker: Waker) {
+        self.queue.push_back((id, need, waker));
+        self.counted.0 += 1;
+        self.counted.2 = self.counted.2.max(self.queue.len());
     }
 
     fn serve(&mut self) {
@@ -191,7 +207,7 @@ impl Reference {
         }
     }
 
-    fn take(&mut self, need: u32) -> Result<(), TryAcquireError> {
+    fn take(&mut self, need: u32) -> Result<u32, TryAcquireError> {
         if self.closed {
             return Err(TryAcquireError::Closed);
         }
@@ -199,8 +215,7 @@ impl Reference {
             return Err(TryAcquireError::NoPermits);
         }
         self.free -= need as usize;
-        self.held.push(need);
-        Ok(())
+        Ok(need)
     }
 }
 
@@ -209,20 +224,47 @@ impl Subject for Reference {
         Self { free: permits, ..Self::default() }
     }
 
-    fn acquire(&mut self, id: usize, need: u32) {
-        self.fresh.insert(id, need);
+    fn acquire(&mut self, id: usize, need: u32, enqueue: bool) {
+        match self.take(need) {
+            Ok(need) if enqueue => {
+                self.holding.insert(id, need);
+            }
+            Err(TryAcquireError::NoPermits) if enqueue => {
+                self.join(id, need, Waker::noop().clone());
+            }
+            // Nothing was taken: it is looked at again when it is polled.
+            Ok(need) => {
+                self.free += need as usize;
+                self.fresh.insert(id, need);
+            }
+            Err(_) => {
+                self.fresh.insert(id, need);
+            }
+        }
     }
 
     fn poll(&mut self, id: usize, waker: &Waker) -> Option<bool> {
         if let Some(need) = self.fresh.remove(&id) {
             match self.take(need) {
-                Ok(()) => return Some(true),
+                Ok(need) => {
+                    self.held.push(need);
+                    return Some(true);
+                }
                 Err(TryAcquireError::Closed) => return Some(false),
                 Err(TryAcquireError::NoPermits) => {
-                    self.queue.push_back((id, need, waker.clone()));
+                    self.join(id, need, waker.clone());
                     return None;
                 }
             }
+        }
+        if let Some(need) = self.holding.remove(&id) {
+            if self.closed {
+                self.free += need as usize;
+                self.serve();
+                return Some(false);
+            }
+            self.held.push(need);
+            return Some(true);
         }
         if let Some(need) = self.granted.remove(&id) {
             if self.closed {
@@ -243,13 +285,18 @@ impl Subject for Reference {
 
     fn cancel(&mut self, id: usize) {
         self.fresh.remove(&id);
+        let waited = self.queue.iter().any(|place| place.0 == id) || self.granted.contains_key(&id);
+        self.counted.1 += u64::from(waited && !self.closed);
         self.queue.retain(|place| place.0 != id);
-        self.free += self.granted.remove(&id).unwrap_or(0) as usize;
+        let granted = self.granted.remove(&id).or_else(|| self.holding.remove(&id));
+        self.free += granted.unwrap_or(0) as usize;
         self.serve();
     }
 
     fn try_acquire(&mut self, need: u32) -> Result<(), TryAcquireError> {
-        self.take(need)
+        let need = self.take(need)?;
+        self.held.push(need);
+        Ok(())
     }
 
     fn held(&self) -> usize {
@@ -264,8 +311,7 @@ impl Subject for Reference {
     fn forget(&mut self, which: usize) {
         self.held.swap_remove(which);
         // Nothing can be owed beyond what is there.
-        let out: u32 = self.held.iter().chain(self.granted.values()).sum();
-        self.debt = self.debt.min(self.free + out as usize);
+        self.debt = self.debt.min(self.free + self.out());
     }
 
     fn split(&mut self, which: usize, permits: usize) -> bool {

@@ -13,8 +13,14 @@ use sluicegate_examples::ingest::tally::Category;
 use tempfile::TempDir;
 
 /// A small world, in which much meets.
-const CROWDED: Shape =
-    Shape { authors: 40, author_every: 60, delete_one_in: 4, delete_after: 15, early_by: 12 };
+const CROWDED: Shape = Shape {
+    authors: 40,
+    author_every: 60,
+    delete_one_in: 4,
+    delete_after: 15,
+    early_by: 12,
+    hot_every: 10,
+};
 
 fn stream(seed: u64, shape: Shape) -> Vec<String> {
     let mut lines = Vec::new();

@@ -1,0 +1,163 @@
+//! Working through a key's items under a guard, which puts back what was not acknowledged.
+
+use core::borrow::Borrow;
+use core::fmt;
+use core::hash::Hash;
+
+use super::bounded::BoundedArrayMap;
+use super::builder::PerKey;
+use super::contents::Contents;
+use super::index::NoIndex;
+use super::line::Line;
+use super::shared::SharedBoundedArrayMap;
+
+/// Where a checkout came from, and how to get at it.
+trait Source<K, V, Id> {
+    fn with<R>(&mut self, act: impl FnOnce(&mut Contents<K, V, Id>) -> R) -> R;
+}
+
+impl<K, V, Id, L> Source<K, V, Id> for &mut BoundedArrayMap<K, V, Id, L> {
+    fn with<R>(&mut self, act: impl FnOnce(&mut Contents<K, V, Id>) -> R) -> R {
+        act(&mut self.contents)
+    }
+}
+
+impl<K, V, Id, L> Source<K, V, Id> for &SharedBoundedArrayMap<K, V, Id, L> {
+    fn with<R>(&mut self, act: impl FnOnce(&mut Contents<K, V, Id>) -> R) -> R {
+        act(&mut self.contents.lock())
+    }
+}
+
+macro_rules! guard {
+    ($(#[$doc:meta])* $Guard:ident, $Source:ty) => {
+        $(#[$doc])*
+        #[must_use = "its items go back as soon as it is dropped"]
+        pub struct $Guard<'a, K, V, Id = NoIndex, L = PerKey> {
+            source: $Source,
+            slot: u32,
+            items: Line<V>,
+            ids: core::marker::PhantomData<fn() -> (K, Id, L)>,
+        }
+
+        impl<K, V, Id, L> $Guard<'_, K, V, Id, L> {
+            /// How many items are left to acknowledge.
+            #[must_use]
+            pub fn len(&self) -> usize {
+                self.items.len()
+            }
+
+            /// Whether all items have been acknowledged.
+            #[must_use]
+            pub fn is_empty(&self) -> bool {
+                self.len() == 0
+            }
+
+            /// The oldest item that is left: the one that is acknowledged next.
+            #[must_use]
+            pub fn first(&self) -> Option<&V> {
+                self.items.get(0)
+            }
+
+            /// The items that are left, oldest first.
+            pub fn iter(&self) -> impl DoubleEndedIterator<Item = &V> + '_ {
+                self.items.iter()
+            }
+
+            /// The oldest item is done with: it leaves the map for good, with its id, and is
+            /// handed over. It counts as taken. O(1).
+            #[must_use = "it owns the item, which is lost if it is dropped"]
+            pub fn acknowledge(&mut self) -> Option<V> {
+                let value = self.items.pop_first()?;
+                let slot = self.slot;
+                // Dropped after the lock, if there is one.
+                let _id = self.source.with(|contents| contents.acknowledge(slot));
+                Some(value)
+            }
+        }
+
+        impl<K, V, Id, L> Drop for $Guard<'_, K, V, Id, L> {
+            /// Puts back what was not acknowledged. O(items that have come since).
+            fn drop(&mut self) {
+                let rest = core::mem::replace(&mut self.items, Line::EMPTY);
+                let slot = self.slot;
+                let _key = self.source.with(|contents| contents.settle(slot, rest));
+            }
+        }
+
+        impl<K, V: fmt::Debug, Id, L> fmt::Debug for $Guard<'_, K, V, Id, L> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.debug_list().entries(self.iter()).finish()
+            }
+        }
+    };
+}
+
+guard! {
+    /// The items of one key of a [`BoundedArrayMap`], to be worked through one by one.
+    ///
+    /// [`acknowledge`](Self::acknowledge) each item when it is done with. What is left when this
+    /// is dropped, after an error say, is in the map as before, and the key is the most recently
+    /// used. If it is leaked (`mem::forget`), the key and its room stay taken.
+    Checkout, &'a mut BoundedArrayMap<K, V, Id, L>
+}
+
+guard! {
+    /// The items of one key of a [`SharedBoundedArrayMap`], to be worked through one by one while
+    /// others use the map: no lock is held meanwhile.
+    ///
+    /// [`acknowledge`](Self::acknowledge) each item when it is done with. What is left when this
+    /// is dropped, after an error or a cancellation say, is in the map again, in order and before
+    /// what has come since; its room was kept. The key is then the most recently used. If it is
+    /// leaked (`mem::forget`), the key and its room stay taken.
+    SharedCheckout, &'a SharedBoundedArrayMap<K, V, Id, L>
+}
+
+impl<K: Hash + Eq, V, Id, L> BoundedArrayMap<K, V, Id, L> {
+    /// All items of a key, under a guard that puts back those that are not acknowledged; `None` if
+    /// the key is not in the map.
+    ///
+    /// O(1), or O(items under the key) if items expire, weigh something or are indexed.
+    ///
+    /// ```
+    /// use sluicegate::BoundedArrayMap;
+    ///
+    /// let mut map = BoundedArrayMap::new(10, 10)?;
+    /// for like in 0..3 {
+    ///     assert!(map.push("post", like).is_stored());
+    /// }
+    /// let store = |like: &i32| if *like < 2 { Ok(()) } else { Err("the disk is full") };
+    ///
+    /// let mut likes = map.checkout("post").expect("there are some");
+    /// while likes.first().is_some_and(|like| store(like).is_ok()) {
+    ///     assert!(likes.acknowledge().is_some());
+    /// }
+    /// drop(likes);
+    /// assert_eq!(map.take("post").collect::<Vec<_>>(), [2]);
+    /// # Ok::<(), sluicegate::ConfigError>(())
+    /// ```
+    pub fn checkout<Q>(&mut self, key: &Q) -> Option<Checkout<'_, K, V, Id, L>>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        let slot = self.contents.find_free(key)?;
+        let items = self.contents.check_out(slot);
+        Some(Checkout { source: self, slot, items, ids: core::marker::PhantomData })
+    }
+}
+
+impl<K: Hash + Eq, V, Id, L> SharedBoundedArrayMap<K, V, Id, L> {
+    /// As [`BoundedArrayMap::checkout`]: `None` also if the key is checked out already.
+    pub fn checkout<Q>(&self, key: &Q) -> Option<SharedCheckout<'_, K, V, Id, L>>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        let (slot, items) = {
+            let mut contents = self.contents.lock();
+            let slot = contents.find_free(key)?;
+            (slot, contents.check_out(slot))
+        };
+        Some(SharedCheckout { source: self, slot, items, ids: core::marker::PhantomData })
+    }
+}

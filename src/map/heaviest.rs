@@ -1,0 +1,55 @@
+//! The keys in the order of what they weigh, kept only if the heaviest is to be evicted.
+
+use core::cmp::Reverse;
+use std::collections::BTreeSet;
+
+/// Of two keys of the same weight, the one that came first counts as the heavier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Rank {
+    weight: u64,
+    came: Reverse<u64>,
+    slot: u32,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Heaviest {
+    order: BTreeSet<Rank>,
+    /// By slot: its rank if it is in the order.
+    ranks: Vec<Option<Rank>>,
+    came: u64,
+}
+
+impl Heaviest {
+    /// Enters a key, or changes what it weighs. O(log keys).
+    pub(super) fn set(&mut self, slot: u32, weight: u64) {
+        if self.ranks.len() <= slot as usize {
+            self.ranks.resize(slot as usize + 1, None);
+        }
+        let came = match self.remove(slot) {
+            Some(rank) => rank.came,
+            None => {
+                self.came += 1;
+                Reverse(self.came)
+            }
+        };
+        let rank = Rank { weight, came, slot };
+        self.ranks[slot as usize] = Some(rank);
+        self.order.insert(rank);
+    }
+
+    fn remove(&mut self, slot: u32) -> Option<Rank> {
+        let rank = self.ranks.get_mut(slot as usize)?.take()?;
+        self.order.remove(&rank);
+        Some(rank)
+    }
+
+    /// O(log keys).
+    pub(super) fn forget(&mut self, slot: u32) {
+        self.remove(slot);
+    }
+
+    /// The slots, heaviest first.
+    pub(super) fn iter(&self) -> impl Iterator<Item = u32> + '_ {
+        self.order.iter().rev().map(|rank| rank.slot)
+    }
+}

@@ -1,0 +1,178 @@
+//! How items leave, one by one or with their key: second steps, which call no user code.
+
+use super::contents::{Contents, Marked};
+use super::items::Items;
+use super::line::Line;
+use super::outcome::Expired;
+use super::tickets::Gone;
+
+type KeysWithItems<K, V, Id> = Vec<(K, Items<V, Id>)>;
+
+impl<K, V, Id> Contents<K, V, Id> {
+    /// The one way out for a single item: its key's line and its ticket go together. The key
+    /// stays, with no items perhaps.
+    pub(super) fn remove_item(&mut self, slot: u32, place: usize) -> (V, Option<Id>) {
+        let record = self.keys.at_mut(slot);
+        let out = record.out as usize;
+        let value = if place == 0 { record.items.pop_first() } else { record.items.remove(place) };
+        let Some(value) = value else { unreachable!("only what is there is removed") };
+        self.items -= 1;
+        let id = match &mut self.tickets {
+            Some(tickets) => {
+                let Gone { id, weight } = tickets.leave(slot, out + place);
+                self.weight -= weight;
+                id
+            }
+            None => None,
+        };
+        self.rank(slot);
+        (value, id)
+    }
+
+    /// The way out for some items of a key. The key stays, with no items perhaps.
+    pub(super) fn remove_marked(&mut self, slot: u32, marks: &[bool]) -> Items<V, Id> {
+        let record = self.keys.at_mut(slot);
+        let values = record.items.extract(marks, &mut self.spares);
+        self.items -= values.len();
+        let ids = match &mut self.tickets {
+            Some(tickets) => {
+                let mut with_out = vec![false; record.out as usize];
+                with_out.extend(marks);
+                let (ids, weight) = tickets.leave_some(slot, &with_out);
+                self.weight -= weight;
+                ids
+            }
+            None => Line::EMPTY,
+        };
+        self.rank(slot);
+        Items::new(values, ids)
+    }
+
+    /// The way out for a key that is not checked out and all its items.
+    #[inline]
+    pub(super) fn remove_key(&mut self, slot: u32) -> (K, Items<V, Id>) {
+        let record = self.keys.remove(slot);
+        self.items -= record.items.len();
+        if let Some(heaviest) = &mut self.heaviest {
+            heaviest.forget(slot);
+        }
+        let ids = match &mut self.tickets {
+            Some(tickets) => {
+                let (ids, weight) = tickets.leave_all(slot);
+                self.weight -= weight;
+                ids
+            }
+            None => Line::EMPTY,
+        };
+        (record.key, Items::new(record.items, ids))
+    }
+
+    /// A key whose last item has left leaves too, unless it is checked out.
+    pub(super) fn remove_if_empty(&mut self, slot: u32) -> Option<K> {
+        let record = self.keys.at(slot);
+        if record.held || record.items.len() > 0 {
+            return None;
+        }
+        let record = self.keys.remove(slot);
+        self.spares.recycle(record.items);
+        if let Some(heaviest) = &mut self.heaviest {
+            heaviest.forget(slot);
+        }
+        if let Some(tickets) = &mut self.tickets {
+            tickets.forget(slot);
+        }
+        Some(record.key)
+    }
+
+    #[inline]
+    pub(super) fn take(&mut self, slot: u32) -> (K, Items<V, Id>) {
+        let (key, items) = self.remove_key(slot);
+        self.stats.taken += items.len() as u64;
+        (key, items)
+    }
+
+    /// `key` is what [`Self::key_to_hand_back`] said.
+    pub(super) fn cancel(&mut self, ticket: u32, key: Option<K>) -> Option<Expired<K, V, Id>> {
+        self.stats.cancelled += 1;
+        self.remove_with_key(ticket, key)
+    }
+
+    /// `keys` is what [`Self::keys_to_hand_back`] said.
+    pub(super) fn expire(&mut self, keys: Vec<(u32, Option<K>)>) -> Vec<Expired<K, V, Id>> {
+        self.stats.expired += keys.len() as u64;
+        let mut expired = Vec::with_capacity(keys.len());
+        for (ticket, key) in keys {
+            expired.extend(self.remove_with_key(ticket, key));
+        }
+        expired
+    }
+
+    fn remove_with_key(&mut self, ticket: u32, key: Option<K>) -> Option<Expired<K, V, Id>> {
+        let tickets = self.tickets.as_ref()?;
+        let slot = tickets.key_of(ticket);
+        let place = tickets.place_of(ticket) - self.keys.at(slot).out as usize;
+        let (value, id) = self.remove_item(slot, place);
+        let key = key.or_else(|| self.remove_if_empty(slot))?;
+        Some(Expired { key, value, id })
+    }
+
+    /// Removes what was marked, and its key if it was all of its items.
+    pub(super) fn cancel_marked(&mut self, marked: &Marked) -> (Option<K>, Items<V, Id>) {
+        let items = self.remove_marked(marked.slot, &marked.marks);
+        self.stats.cancelled += items.len() as u64;
+        (self.remove_if_empty(marked.slot), items)
+    }
+
+    /// Hands over all keys that are not checked out, leaving a map that goes on counting: those
+    /// keys one by one if some are, all at once otherwise.
+    pub(super) fn clear(&mut self) -> (KeysWithItems<K, V, Id>, Option<Self>) {
+        if self.keys.held() == 0 {
+            let mut empty = Self::new(self.limits);
+            empty.stats = self.stats;
+            empty.stats.taken += self.items as u64;
+            return (Vec::new(), Some(core::mem::replace(self, empty)));
+        }
+        let slots: Vec<u32> = self.keys.order().rev().collect();
+        (slots.into_iter().map(|slot| self.take(slot)).collect(), None)
+    }
+
+    /// Moves the items of a key into a checkout.
+    pub(super) fn check_out(&mut self, slot: u32) -> Line<V> {
+        self.keys.hold(slot);
+        if let Some(tickets) = &mut self.tickets {
+            tickets.call_out(slot, true);
+        }
+        let record = self.keys.at_mut(slot);
+        let items = core::mem::replace(&mut record.items, Line::EMPTY);
+        record.out = items.len() as u32;
+        self.rank(slot);
+        items
+    }
+
+    /// The oldest item of a checkout, whose value is there, leaves for good.
+    pub(super) fn acknowledge(&mut self, slot: u32) -> Option<Id> {
+        self.keys.at_mut(slot).out -= 1;
+        self.items -= 1;
+        self.stats.taken += 1;
+        let gone = self.tickets.as_mut()?.leave(slot, 0);
+        self.weight -= gone.weight;
+        gone.id
+    }
+
+    /// Ends a checkout: what is left of it goes back before what has come since. Returns the key
+    /// if it has no items.
+    pub(super) fn settle(&mut self, slot: u32, mut rest: Line<V>) -> Option<K> {
+        if let Some(tickets) = &mut self.tickets {
+            tickets.call_out(slot, false);
+        }
+        let record = self.keys.at_mut(slot);
+        record.out = 0;
+        while let Some(item) = record.items.pop_first() {
+            rest.push(item, &mut self.spares);
+        }
+        self.spares.recycle(core::mem::replace(&mut record.items, rest));
+        self.keys.release(slot);
+        self.rank(slot);
+        self.remove_if_empty(slot)
+    }
+}

@@ -1,0 +1,114 @@
+//! Telling somebody of what a shared map pushes out.
+
+use core::fmt;
+use std::panic::{self, AssertUnwindSafe};
+
+use super::index::NoIndex;
+use super::items::Items;
+use super::outcome::{Expired, Pushed, RejectReason};
+use crate::sync::{AtomicUsize, Ordering};
+
+/// Something left a [`SharedBoundedArrayMap`](super::SharedBoundedArrayMap), or was refused,
+/// without having been asked for: to look at, as the value goes to the caller.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Event<'a, K, V, Id = NoIndex> {
+    /// The oldest item of a full key made room for another.
+    Displaced {
+        /// Its key.
+        key: &'a K,
+        /// The item.
+        value: &'a V,
+        /// Its id, if it was pushed with one.
+        id: Option<&'a Id>,
+    },
+    /// A key made room for another.
+    Evicted {
+        /// The key.
+        key: &'a K,
+        /// All its items.
+        items: &'a Items<V, Id>,
+    },
+    /// An item was due and was swept out.
+    Expired(&'a Expired<K, V, Id>),
+    /// A push was refused.
+    Rejected {
+        /// Why.
+        reason: RejectReason,
+        /// The key as handed in.
+        key: &'a K,
+        /// The item as handed in.
+        value: &'a V,
+        /// Its id as handed in, if there was one.
+        id: Option<&'a Id>,
+    },
+}
+
+type Listen<K, V, Id> = dyn Fn(Event<'_, K, V, Id>) + Send + Sync;
+
+/// Whoever listens, and how often that panicked.
+pub(super) struct Listener<K, V, Id> {
+    listen: Option<Box<Listen<K, V, Id>>>,
+    panics: AtomicUsize,
+}
+
+impl<K, V, Id> Listener<K, V, Id> {
+    pub(super) fn none() -> Self {
+        Self { listen: None, panics: AtomicUsize::new(0) }
+    }
+
+    pub(super) fn new(listen: impl Fn(Event<'_, K, V, Id>) + Send + Sync + 'static) -> Self {
+        Self { listen: Some(Box::new(listen)), panics: AtomicUsize::new(0) }
+    }
+
+    pub(super) fn panics(&self) -> usize {
+        // A count for people to read; it orders nothing.
+        self.panics.load(Ordering::Relaxed)
+    }
+
+    /// Must not be called under a lock. A panic ends here, as the values on their way to the
+    /// caller would be lost with it.
+    fn tell(&self, event: Event<'_, K, V, Id>) {
+        if let Some(listen) = &self.listen {
+            if panic::catch_unwind(AssertUnwindSafe(|| listen(event))).is_err() {
+                self.panics.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// `pushed_to` is the key of a push that went to a resident one.
+    pub(super) fn tell_pushed(&self, pushed: &Pushed<K, V, Id>, pushed_to: Option<&K>) {
+        match (pushed, pushed_to) {
+            (Pushed::Displaced { value, id }, Some(key)) => {
+                self.tell(Event::Displaced { key, value, id: id.as_ref() });
+            }
+            (Pushed::Evicted { key, items }, _) => self.tell(Event::Evicted { key, items }),
+            (Pushed::Rejected { reason, key, value, id }, _) => {
+                self.tell(Event::Rejected { reason: *reason, key, value, id: id.as_ref() });
+            }
+            (Pushed::Stored | Pushed::Displaced { .. }, _) => {}
+        }
+    }
+
+    pub(super) fn tell_expired(&self, expired: &[Expired<K, V, Id>]) {
+        for expired in expired {
+            self.tell(Event::Expired(expired));
+        }
+    }
+
+    pub(super) fn tell_displaced(&self, key: &K, items: &Items<V, Id>) {
+        for (value, id) in items.iter_with_ids() {
+            self.tell(Event::Displaced { key, value, id });
+        }
+    }
+
+    pub(super) fn tell_evicted(&self, key: &K, items: &Items<V, Id>) {
+        self.tell(Event::Evicted { key, items });
+    }
+}
+
+impl<K, V, Id> fmt::Debug for Listener<K, V, Id> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Listener").field("listens", &self.listen.is_some()).finish()
+    }
+}

@@ -1,0 +1,184 @@
+//! Ways out that touch many items at once: by predicate, and by shrinking the limits.
+
+use core::borrow::Borrow;
+use core::hash::Hash;
+use std::collections::VecDeque;
+
+use super::bounded::BoundedArrayMap;
+use super::builder::Limits;
+use super::contents::Contents;
+use super::index::NoIndex;
+use super::items::Items;
+use crate::ConfigError;
+
+/// What a [`resize`](BoundedArrayMap::resize) left no room for.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use = "these items have left the map and are lost if this is dropped"]
+pub struct Shrunk<K, V, Id = NoIndex> {
+    /// The keys that were too many, in the order in which a full map evicts.
+    pub evicted: Vec<(K, Items<V, Id>)>,
+    /// The oldest items of the keys that held too many, from the least to the most recently used
+    /// key. The keys are clones: they stay.
+    pub displaced: Vec<(K, Items<V, Id>)>,
+}
+
+impl<K, V, Id> Shrunk<K, V, Id> {
+    /// Whether there was room for everything.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.evicted.is_empty() && self.displaced.is_empty()
+    }
+}
+
+impl<K, V, Id> Contents<K, V, Id> {
+    /// The predicate is asked about everything before anything is changed.
+    pub(super) fn retain(&mut self, mut keep: impl FnMut(&K, &V) -> bool) -> Removed<K, V, Id>
+    where
+        K: Clone,
+    {
+        let order = self.keys.order().rev();
+        let marked = order.filter_map(|slot| self.mark(slot, |key, item| !keep(key, item)));
+        let marked: Vec<_> = marked
+            .map(|marked| {
+                let stays = !marked.all();
+                (stays.then(|| self.keys.at(marked.slot).key.clone()), marked)
+            })
+            .collect();
+        let mut removed = Vec::with_capacity(marked.len());
+        for (key, marked) in marked {
+            let (gone, items) = self.cancel_marked(&marked);
+            if let Some(key) = key.or(gone) {
+                removed.push((key, items));
+            }
+        }
+        removed
+    }
+
+    /// `keys` is where clones of keys go, those in the end not needed too; what is left in it is
+    /// to be dropped after any lock.
+    pub(super) fn resize(
+        &mut self,
+        max_keys: usize,
+        max_items_per_key: usize,
+        keys: &mut VecDeque<(u32, K)>,
+    ) -> Result<Shrunk<K, V, Id>, ConfigError>
+    where
+        K: Clone,
+    {
+        let limits = Limits { max_keys, max_items_per_key, ..self.limits };
+        limits.check()?;
+        for slot in self.keys.order().rev() {
+            let record = self.keys.at(slot);
+            if record.len() > max_items_per_key {
+                keys.push_back((slot, record.key.clone()));
+            }
+        }
+
+        self.limits = limits;
+        let (mut evicted, mut gone) = (Vec::new(), Vec::new());
+        while let Some((slot, key, items)) = self.evict_excess() {
+            gone.push(slot);
+            evicted.push((key, items));
+        }
+        gone.sort_unstable();
+        let mut displaced = Vec::new();
+        for _ in 0..keys.len() {
+            let Some((slot, key)) = keys.pop_front() else { break };
+            let stays = gone.binary_search(&slot).is_err();
+            match stays.then(|| self.displace_excess(slot)).flatten() {
+                Some(items) => displaced.push((key, items)),
+                None => keys.push_back((slot, key)),
+            }
+        }
+        Ok(Shrunk { evicted, displaced })
+    }
+}
+
+type Removed<K, V, Id> = Vec<(K, Items<V, Id>)>;
+
+impl<K: Hash + Eq, V, Id, L> BoundedArrayMap<K, V, Id, L> {
+    /// Takes the items for which `leaves` is true out from under a key and hands them over, oldest
+    /// first. Uses no key. The items count as cancelled.
+    ///
+    /// # Panics
+    ///
+    /// If `leaves` does; the map is then as it was.
+    ///
+    /// O(items under the key).
+    ///
+    /// ```
+    /// use sluicegate::BoundedArrayMap;
+    ///
+    /// let mut map = BoundedArrayMap::new(10, 10)?;
+    /// for like in 0..6 {
+    ///     assert!(map.push("post", like).is_stored());
+    /// }
+    /// let odd = map.remove_if("post", |like| like % 2 == 1);
+    /// assert_eq!(odd.collect::<Vec<_>>(), [1, 3, 5]);
+    /// assert_eq!(map.take("post").collect::<Vec<_>>(), [0, 2, 4]);
+    /// # Ok::<(), sluicegate::ConfigError>(())
+    /// ```
+    pub fn remove_if<Q>(&mut self, key: &Q, mut leaves: impl FnMut(&V) -> bool) -> Items<V, Id>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        let marked = self.contents.find(key);
+        let marked = marked.and_then(|slot| self.contents.mark(slot, |_, item| leaves(item)));
+        marked.map_or_else(Items::none, |marked| self.contents.cancel_marked(&marked).1)
+    }
+
+    /// Takes out all items for which `keep` is false and hands them over with their keys (clones
+    /// of those that stay), from the least to the most recently used key. Uses no key. The items
+    /// count as cancelled.
+    ///
+    /// # Panics
+    ///
+    /// If `keep` does; the map is then as it was.
+    ///
+    /// O(items in the map).
+    #[must_use = "these items have left the map and are lost if this is dropped"]
+    pub fn retain(&mut self, keep: impl FnMut(&K, &V) -> bool) -> Vec<(K, Items<V, Id>)>
+    where
+        K: Clone,
+    {
+        self.contents.retain(keep)
+    }
+
+    /// Changes the limits, and hands over what a smaller map leaves no room for: exactly the
+    /// excess, which counts as evicted and displaced.
+    ///
+    /// Keys that are checked out stay, with what is checked out; they and the map are over their
+    /// limits until enough has left.
+    ///
+    /// # Errors
+    ///
+    /// A [`ConfigError`] if a limit is not what it may be, as when the map was built. Nothing has
+    /// changed then.
+    ///
+    /// O(keys in the map + items handed over).
+    ///
+    /// ```
+    /// use sluicegate::BoundedArrayMap;
+    ///
+    /// let mut map = BoundedArrayMap::new(2, 2)?;
+    /// for (key, value) in [("a", 1), ("b", 2), ("b", 3)] {
+    ///     assert!(map.push(key, value).is_stored());
+    /// }
+    /// let gone = map.resize(1, 1)?;
+    /// assert_eq!(gone.evicted[0].0, "a");
+    /// assert_eq!(gone.displaced[0].0, "b");
+    /// assert_eq!(map.take("b").collect::<Vec<_>>(), [3]);
+    /// # Ok::<(), sluicegate::ConfigError>(())
+    /// ```
+    pub fn resize(
+        &mut self,
+        max_keys: usize,
+        max_items_per_key: usize,
+    ) -> Result<Shrunk<K, V, Id>, ConfigError>
+    where
+        K: Clone,
+    {
+        self.contents.resize(max_keys, max_items_per_key, &mut VecDeque::new())
+    }
+}

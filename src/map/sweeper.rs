@@ -1,0 +1,154 @@
+//! A task that sweeps a shared map. The only part of the map that knows a runtime.
+
+use core::fmt;
+use core::hash::Hash;
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use super::outcome::Expired;
+use super::shared::SharedBoundedArrayMap;
+use crate::ConfigError;
+
+/// A task that takes overdue items out of a [`SharedBoundedArrayMap`] on a period.
+///
+/// Each round goes on, in steps of at most `budget` items, until nothing is due; between two steps
+/// it lets other tasks run, and within none it waits. All that it takes out goes to `report`, step
+/// by step.
+///
+/// It ends when it is [told to](Self::stop), when this is dropped, and at the latest one period
+/// after the map has been dropped, which it does not keep alive. No item that it has taken out is
+/// lost by that.
+///
+/// When not to use it: if you have a loop of your own that comes by often enough, call
+/// [`expire`](SharedBoundedArrayMap::expire) there.
+///
+/// ```
+/// use std::sync::Arc;
+/// use std::time::Duration;
+/// use sluicegate::BoundedArrayMap;
+/// use sluicegate::map::Sweeper;
+///
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), sluicegate::ConfigError> {
+/// let day = Duration::from_secs(24 * 60 * 60);
+/// let map = BoundedArrayMap::builder().max_keys(100).max_items_per_key(100).time_to_live(day);
+/// let map = Arc::new(map.build_shared()?);
+/// assert!(map.push("post", "like").is_stored());
+///
+/// let minute = Duration::from_secs(60);
+/// let sweeper = Sweeper::spawn(&map, minute, 1_000, |expired| {
+///     println!("{} items were never claimed", expired.len());
+/// })?;
+/// sweeper.stop().await;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # How it is built
+///
+/// Of one task with one timer. It stops between steps only, so that what a step has taken out is
+/// always reported.
+#[must_use = "it stops when it is dropped; `detach` lets it go on for as long as the map"]
+pub struct Sweeper {
+    task: Option<JoinHandle<()>>,
+}
+
+impl Sweeper {
+    /// Starts the task. The first round is one `period` from now. The clock is tokio's.
+    ///
+    /// A panic in `report` costs it what it was handed, and nothing else: sweeping goes on.
+    ///
+    /// # Errors
+    ///
+    /// A [`ConfigError`] unless `period` is longer than zero and `budget` at least 1.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime, or in one whose time is not enabled.
+    pub fn spawn<K, V, Id, L>(
+        map: &Arc<SharedBoundedArrayMap<K, V, Id, L>>,
+        period: Duration,
+        budget: usize,
+        report: impl FnMut(Vec<Expired<K, V, Id>>) + Send + 'static,
+    ) -> Result<Self, ConfigError>
+    where
+        K: Clone + Hash + Eq + Send + 'static,
+        V: Send + 'static,
+        Id: Send + 'static,
+        L: 'static,
+    {
+        if period.is_zero() {
+            return Err(ConfigError::new("period", period, "longer than zero"));
+        }
+        ConfigError::at_least_one("budget", budget)?;
+        let task = tokio::spawn(sweep(Arc::downgrade(map), period, budget, report));
+        Ok(Self { task: Some(task) })
+    }
+
+    /// Ends the task, and returns when it has ended.
+    ///
+    /// # Cancel safety
+    ///
+    /// The task is told to end by the call's first poll; dropping the future then only stops
+    /// waiting for it.
+    pub async fn stop(mut self) {
+        if let Some(task) = self.task.take() {
+            task.abort();
+            // An error says that it was aborted, which it was.
+            let _ = task.await;
+        }
+    }
+
+    /// Lets the task go on for as long as the map lives.
+    pub fn detach(mut self) {
+        self.task = None;
+    }
+}
+
+impl Drop for Sweeper {
+    fn drop(&mut self) {
+        if let Some(task) = &self.task {
+            task.abort();
+        }
+    }
+}
+
+impl fmt::Debug for Sweeper {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let running = self.task.as_ref().is_some_and(|task| !task.is_finished());
+        f.debug_struct("Sweeper").field("running", &running).finish()
+    }
+}
+
+async fn sweep<K: Clone, V, Id, L>(
+    map: Weak<SharedBoundedArrayMap<K, V, Id, L>>,
+    period: Duration,
+    budget: usize,
+    mut report: impl FnMut(Vec<Expired<K, V, Id>>),
+) {
+    let mut rounds = interval(period);
+    rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // The first tick is at once.
+    rounds.tick().await;
+    loop {
+        rounds.tick().await;
+        loop {
+            let Some(map) = map.upgrade() else { return };
+            let expired = map.expire(Instant::now().into_std(), budget);
+            // Before the report: that may be slow, and must not be what drops the map.
+            drop(map);
+            let all = expired.len() < budget;
+            if !expired.is_empty() {
+                let _ = panic::catch_unwind(AssertUnwindSafe(|| report(expired)));
+            }
+            if all {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+}
