@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
+use cooked_waker::{IntoWaker, WakeRef};
 use sluicegate::{
     AcquireOwned, AcquireTimeoutError, OwnedSemaphorePermit, PollSemaphore, Semaphore,
     TryAcquireError,
@@ -155,6 +156,81 @@ fn a_panic_while_the_waker_is_replaced_loses_no_place() {
     assert_eq!(message(panic), "dropped");
     semaphore.add_permits(2);
     assert!(line.iter_mut().all(|place| poll_quietly(place).is_ready()));
+}
+
+/// A waker whose clones live elsewhere may leave its address to the waker of another task.
+#[test]
+fn a_waker_is_not_taken_for_another_at_its_old_address() {
+    #[derive(Debug, Clone, Default)]
+    struct Boxed(Arc<AtomicUsize>);
+    impl WakeRef for Boxed {
+        fn wake_by_ref(&self) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+    impl cooked_waker::Wake for Boxed {}
+
+    let semaphore = Arc::new(Semaphore::new(0));
+    let mut place = semaphore.clone().acquire_owned();
+    let (first, second) = (Boxed::default(), Boxed::default());
+    let waker = Box::new(first.clone()).into_waker();
+    let address = waker.data();
+    assert!(poll(&mut place, &waker).is_pending());
+    drop(waker);
+    let mut others = Vec::new();
+    let waker = loop {
+        let waker = Box::new(second.clone()).into_waker();
+        if waker.data() == address {
+            break waker;
+        }
+        others.push(waker);
+        assert!(others.len() < 10_000, "the allocator never gives the address again");
+    };
+    assert!(poll(&mut place, &waker).is_pending());
+    semaphore.add_permits(1);
+    let woken = [first, second].map(|waker| waker.0.load(Ordering::Relaxed));
+    assert_eq!(woken, [0, 1], "the waker of the last poll");
+}
+
+#[test]
+fn two_wakers_that_panic_in_one_step_do_not_end_the_process() {
+    struct Bomb(&'static str);
+    impl Bomb {
+        fn waker(fuse: &'static str) -> Waker {
+            Waker::from(Arc::new(Self(fuse)))
+        }
+    }
+    impl Wake for Bomb {
+        fn wake(self: Arc<Self>) {
+            assert!(self.0 != "wake", "woken");
+        }
+    }
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            assert!(self.0 != "drop", "dropped");
+        }
+    }
+    let semaphore = Arc::new(Semaphore::new(1));
+    let mut line = line(&semaphore, &[2, 1]);
+    assert!(poll(&mut line[0], &Bomb::waker("drop")).is_pending());
+    assert!(poll(&mut line[1], &Bomb::waker("wake")).is_pending());
+    let head = line.remove(0);
+    let panic = catch_unwind(AssertUnwindSafe(|| drop(head))).unwrap_err();
+    assert_eq!(message(panic), "woken");
+    assert!(poll_quietly(&mut line[0]).is_ready());
+}
+
+#[test]
+fn a_hundred_thousand_wakers_may_close_it_again() {
+    let semaphore = Arc::new(Semaphore::new(0));
+    let mut line = line(&semaphore, &vec![1; 100_000]);
+    let closes = {
+        let semaphore = semaphore.clone();
+        on_wake(move || semaphore.close())
+    };
+    assert!(line.iter_mut().all(|place| poll(place, &closes).is_pending()));
+    semaphore.close();
+    assert_eq!(semaphore.waiters(), 0);
 }
 
 #[test]

@@ -19,6 +19,7 @@ impl Wake for Unpark {
 }
 
 /// Parks the thread until the future is ready, or until `park` says that time is up.
+#[track_caller]
 fn block_on<F: Future>(future: F, mut park: impl FnMut() -> bool) -> Option<F::Output> {
     refuse_inside_a_runtime();
     let waker = Waker::from(Arc::new(Unpark(thread::current())));
@@ -34,6 +35,7 @@ fn block_on<F: Future>(future: F, mut park: impl FnMut() -> bool) -> Option<F::O
     }
 }
 
+#[track_caller]
 fn block_for_good<F: Future>(future: F) -> F::Output {
     let park = || {
         thread::park();

@@ -116,7 +116,10 @@ impl Semaphore {
         Self { state: State::with_wait_times(permits) }
     }
 
-    /// How many permits could be taken at once now: 0 while somebody waits, whatever is free.
+    /// How many permits are free: 0 while somebody waits, since those are spoken for.
+    ///
+    /// After a [`close`](Self::close) it goes on to say how many are free, though nobody can take
+    /// them.
     pub fn available_permits(&self) -> usize {
         self.state.available()
     }
@@ -161,7 +164,10 @@ impl Semaphore {
         self.state.waiting()
     }
 
-    /// How many were granted their permits and have not been polled since.
+    /// How many waited, were granted their permits, and have not been polled since.
+    ///
+    /// Whoever had permits without waiting is not among them, even if the future that holds them was
+    /// not polled yet.
     ///
     /// A number that stays above zero points to a task that has stalled: its permits lie idle
     /// until it is polled or dropped.
@@ -186,7 +192,9 @@ impl Semaphore {
     ///
     /// # Panics
     ///
-    /// If there would be more than [`Self::MAX_PERMITS`]; none is added then.
+    /// If more than [`Self::MAX_PERMITS`] would be free; none is added then. As with tokio's, those
+    /// that are held do not count before they come back.
+    #[track_caller]
     pub fn add_permits(&self, n: usize) {
         self.state.add(n);
     }
@@ -203,6 +211,11 @@ impl Semaphore {
     /// # Errors
     ///
     /// [`AcquireError`] if the semaphore is closed, or is closed while this waits.
+    ///
+    /// # Panics
+    ///
+    /// When polled for the first time with 2^32 − 1 others in line, or polled again after it
+    /// completed.
     ///
     /// # Cancel safety
     ///
@@ -223,7 +236,7 @@ impl Semaphore {
     /// [`add_permits`](Self::add_permits) or [`set_limit`](Self::set_limit) makes them enough, and
     /// so does everybody behind it. No permits at all are given without waiting.
     ///
-    /// # Errors, cancel safety, complexity
+    /// # Errors, panics, cancel safety, complexity
     ///
     /// Those of [`acquire`](Self::acquire).
     #[inline]
@@ -256,7 +269,7 @@ impl Semaphore {
 
     /// [`acquire`](Self::acquire) with a permit that can outlive the borrow.
     ///
-    /// # Errors, cancel safety, complexity
+    /// # Errors, panics, cancel safety, complexity
     ///
     /// Those of [`acquire`](Self::acquire).
     ///
@@ -282,7 +295,7 @@ impl Semaphore {
 
     /// [`acquire_many`](Self::acquire_many) with a permit that can outlive the borrow.
     ///
-    /// # Errors, cancel safety, complexity
+    /// # Errors, panics, cancel safety, complexity
     ///
     /// Those of [`acquire`](Self::acquire).
     pub fn acquire_many_owned(self: Arc<Self>, n: u32) -> AcquireOwned {
@@ -316,7 +329,7 @@ impl Semaphore {
     /// For who must decide the order before the waiting begins: to take places for several tasks
     /// in a given order and then spawn them, say. Permits that are free are taken now.
     ///
-    /// # Errors, cancel safety, complexity
+    /// # Errors, panics, cancel safety, complexity
     ///
     /// Those of [`acquire`](Self::acquire).
     ///
@@ -332,7 +345,7 @@ impl Semaphore {
 
     /// [`enqueue`](Self::enqueue) with a permit that can outlive the borrow.
     ///
-    /// # Errors, cancel safety, complexity
+    /// # Errors, panics, cancel safety, complexity
     ///
     /// Those of [`acquire`](Self::acquire).
     pub fn enqueue_owned(self: Arc<Self>, n: u32) -> AcquireOwned {

@@ -33,7 +33,7 @@ macro_rules! permit {
             /// # Panics
             ///
             /// If the two come from different semaphores, or hold more than [`u32::MAX`]
-            /// permits together; both are given back then.
+            /// permits together. `other` is given back then, and this one is as it was.
             #[track_caller]
             pub fn merge(&mut self, mut other: Self) {
                 assert!(

@@ -40,6 +40,9 @@ enum Stage {
 }
 
 /// Tells whether a task's waker is the one that was left in line, without asking the line.
+///
+/// It is that of the clone in line, which lives as long as it can be compared with: a waker that is
+/// gone may have left its address to another.
 #[derive(Debug, PartialEq, Eq)]
 struct WakerId(usize, usize);
 
@@ -91,22 +94,25 @@ impl Place {
 
     #[cold]
     fn poll_slow(&mut self, state: &State, cx: &mut Context<'_>) -> Poll<Result<(), AcquireError>> {
-        let id = WakerId::of(cx.waker());
         let result = match &mut self.stage {
             // Wakers are cloned and dropped out here: that is a stranger's code, and may do
             // anything. So the stage is right before one is dropped.
-            Stage::Outside => match state.join(self.need, cx.waker().clone()) {
-                Ok(Joined::Queued(ticket)) => {
-                    self.stage = Stage::Queued { ticket, waker: id };
-                    return Poll::Pending;
+            Stage::Outside => {
+                let fresh = cx.waker().clone();
+                let waker = WakerId::of(&fresh);
+                match state.join(self.need, fresh) {
+                    Ok(Joined::Queued(ticket)) => {
+                        self.stage = Stage::Queued { ticket, waker };
+                        return Poll::Pending;
+                    }
+                    Ok(Joined::Taken(unused)) => {
+                        self.stage = Stage::Holding;
+                        drop(unused);
+                        Ok(())
+                    }
+                    Err(closed) => Err(closed),
                 }
-                Ok(Joined::Taken(unused)) => {
-                    self.stage = Stage::Holding;
-                    drop(unused);
-                    Ok(())
-                }
-                Err(closed) => Err(closed),
-            },
+            }
             Stage::Queued { .. } | Stage::Holding if state.is_closed() => {
                 self.leave_slow(state);
                 Err(AcquireError(()))
@@ -114,11 +120,11 @@ impl Place {
             Stage::Queued { ticket, waker } => {
                 if !state.claim(*ticket) {
                     // Without the lock, if the task has not changed its waker.
-                    if *waker == id {
+                    if *waker == WakerId::of(cx.waker()) {
                         return Poll::Pending;
                     }
                     let fresh = cx.waker().clone();
-                    *waker = id;
+                    *waker = WakerId::of(&fresh);
                     if state.rewake(*ticket, fresh).is_some() {
                         return Poll::Pending;
                     }

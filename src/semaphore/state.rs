@@ -30,7 +30,7 @@ use super::error::{AcquireError, TryAcquireError};
 use super::line::{Line, Ticket};
 use super::stats::SemaphoreStats;
 use crate::sync::{AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering};
-use crate::wake_list::{WakeList, unless_unwinding};
+use crate::wake_list::{FirstPanic, WakeList, unless_unwinding};
 
 /// The most permits that a semaphore can have.
 pub(super) const MAX_PERMITS: usize = usize::MAX >> 3;
@@ -231,10 +231,13 @@ impl State {
             return;
         };
         // Whoever stands behind the head may need less than it did.
-        let served = if was_head { self.grant_one(line, 0) } else { Served::default() };
+        let served = was_head.then(|| self.grant_one(line, 0));
         drop(guard);
-        self.wake(served);
-        unless_unwinding(|| drop(waker));
+        let Some(served) = served else { return unless_unwinding(|| drop(waker)) };
+        let mut panic = FirstPanic::default();
+        panic.catch(|| self.wake(served));
+        panic.catch(|| drop(waker));
+        panic.resume();
     }
 
     /// Gives back permits that were taken from this semaphore.
@@ -260,6 +263,7 @@ impl State {
         }
     }
 
+    #[track_caller]
     fn undo_overflow(&self, permits: usize, before: usize) {
         if (before & PERMITS) + permits > MAX_PERMITS {
             self.word.fetch_sub(permits, Ordering::Relaxed);
@@ -276,13 +280,15 @@ impl State {
     ///
     /// # Panics
     ///
-    /// If there would be more than `MAX_PERMITS`; none is added then.
+    /// If more than `MAX_PERMITS` would be free; none is added then.
+    #[track_caller]
     pub(super) fn add(&self, permits: usize) {
         self.give(self.line.lock(), permits, permits);
     }
 
     /// Gives permits to those who wait, and what is left to the word; raises the limit by how many
     /// of them are `new`.
+    #[track_caller]
     fn give(&self, mut guard: MutexGuard<'_, Option<Box<Line>>>, permits: usize, new: usize) {
         let word = self.word.load(Ordering::Relaxed);
         if permits > MAX_PERMITS.saturating_sub(word & PERMITS) {
@@ -375,12 +381,14 @@ impl State {
 
     /// Fails everybody who waits and everybody who comes later.
     pub(super) fn close(&self) {
+        let mut guard = self.line.lock();
+        // Under the lock, so that nobody joins the line after it was emptied. Whoever closed it
+        // before is emptying it, and may be calling this from a waker.
+        if self.word.fetch_or(CLOSED, Ordering::AcqRel) & CLOSED != 0 {
+            return;
+        }
         let mut wakers = WakeList::new();
-        loop {
-            let mut guard = self.line.lock();
-            // Under the lock, so that nobody joins the line after it was emptied.
-            self.word.fetch_or(CLOSED, Ordering::AcqRel);
-            let Some(line) = guard.as_deref_mut() else { break };
+        while let Some(line) = guard.as_deref_mut() {
             while let Some(waker) = line.dismiss_head() {
                 wakers.push(waker);
                 if wakers.is_full() {
@@ -396,6 +404,7 @@ impl State {
             if done {
                 break;
             }
+            guard = self.line.lock();
         }
         wakers.finish();
     }
