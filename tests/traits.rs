@@ -7,7 +7,7 @@ use std::panic::{RefUnwindSafe, UnwindSafe};
 use sluicegate::{
     Acquire, AcquireError, AcquireOwned, AcquireTimeoutError, BatchExecutor, BoundedArrayMap,
     ConfigError, OwnedSemaphorePermit, PollSemaphore, Retry, Semaphore, SemaphorePermit,
-    SemaphoreStats, Settled, SharedBoundedArrayMap, TryAcquireError,
+    SemaphoreStats, Settled, ShardedBoundedArrayMap, SharedBoundedArrayMap, TryAcquireError,
 };
 
 fn shared<T: Send + Sync + Unpin>() {}
@@ -25,6 +25,7 @@ fn everything_crosses_threads() {
     shared::<SemaphoreStats>();
     shared::<BoundedArrayMap<u64, u64, u64>>();
     shared::<SharedBoundedArrayMap<u64, u64, u64>>();
+    shared::<ShardedBoundedArrayMap<u64, u64>>();
     shared::<BatchExecutor>();
     shared::<Settled<u64, u64>>();
     shared::<Retry>();
@@ -42,6 +43,15 @@ fn the_semaphore_survives_a_panic() {
     unwinds::<OwnedSemaphorePermit>();
     unwinds::<Acquire<'_>>();
     unwinds::<AcquireOwned>();
+}
+
+#[test]
+fn the_maps_survive_a_panic() {
+    unwinds::<BoundedArrayMap<u64, u64, u64>>();
+    unwinds::<SharedBoundedArrayMap<u64, u64, u64>>();
+    unwinds::<ShardedBoundedArrayMap<u64, u64>>();
+    let map = SharedBoundedArrayMap::new(1, 1).unwrap();
+    assert!(std::panic::catch_unwind(|| map.push("a", 1).is_stored()).is_ok());
 }
 
 #[test]

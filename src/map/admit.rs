@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::builder::{FullKey, FullMap};
 use super::contents::{Contents, Survey};
 use super::items::Items;
-use super::outcome::{Pushed, RejectReason};
+use super::outcome::{Pushed, RejectReason, drop_quietly};
 use super::tickets::Tickets;
 
 /// An item at the door.
@@ -35,7 +35,11 @@ pub(super) fn hand_over<K, V, Id>(
         stored &= outcome.is_stored();
         let call = AssertUnwindSafe(|| sink(outcome));
         if let Err(panic) = panic::catch_unwind(call) {
-            panicked.get_or_insert(panic);
+            match panicked {
+                None => panicked = Some(panic),
+                // The rest must still be handed over.
+                Some(_) => drop_quietly(panic),
+            }
         }
     }
     match panicked {
@@ -45,26 +49,36 @@ pub(super) fn hand_over<K, V, Id>(
 }
 
 impl<K, V, Id> Contents<K, V, Id> {
-    /// A push into a map where at most one thing has to go. Returns also the key, if it was there
-    /// already and the one handed in is not needed.
+    /// A push that is refused if more than one thing would have to go, as is so only if the map is
+    /// over its limits. Returns also the key, if it was there already and the one handed in is not
+    /// needed.
     #[inline]
     pub(super) fn push_one(
         &mut self,
         survey: Survey,
         arrival: Arrival<K, V, Id>,
     ) -> (Pushed<K, V, Id>, Option<K>) {
-        if self.is_plain() {
+        if self.is_plain(&survey) {
             return self.push_plain(survey, arrival);
         }
-        let mut pushed = Pushed::Stored;
-        let spare = self.push(survey, arrival, &mut |outcome| pushed = outcome);
-        (pushed, spare)
+        let mut pushed = None;
+        let spare = self.push(survey, arrival, 1, &mut |outcome| {
+            debug_assert!(pushed.is_none(), "one push has one outcome");
+            pushed = Some(outcome);
+        });
+        (pushed.unwrap_or(Pushed::Stored), spare)
     }
 
-    /// Whether all there is to a push are the two caps, both of which displace and evict.
+    /// Whether all there is to a push are the two caps, both of which displace and evict, and
+    /// neither of which is exceeded.
     #[inline]
-    fn is_plain(&self) -> bool {
-        self.limits.plain && self.keys.held() == 0
+    fn is_plain(&self, survey: &Survey) -> bool {
+        self.limits.plain
+            && self.keys.held() == 0
+            && match survey.key {
+                Some(slot) => self.keys.at(slot).items.len() <= self.limits.max_items_per_key,
+                None => self.keys.len() <= self.limits.max_keys,
+            }
     }
 
     /// What [`Self::push`] comes down to in a plain map: by far the most common one.
@@ -113,12 +127,12 @@ impl<K, V, Id> Contents<K, V, Id> {
         arrival: Arrival<K, V, Id>,
     ) -> (Vec<Pushed<K, V, Id>>, Option<K>) {
         let mut outcomes = Vec::new();
-        let spare = self.push(survey, arrival, &mut |outcome| outcomes.push(outcome));
+        let spare = self.push(survey, arrival, usize::MAX, &mut |outcome| outcomes.push(outcome));
         (outcomes, spare)
     }
 
-    /// Hands everything that the item pushes out, or the item itself, to `spill`. Returns the key
-    /// if it was there already and the one handed in is not needed.
+    /// Hands everything that the item pushes out, or the item itself, to `spill`, which is at most
+    /// `most` things. Returns the key if it was there already and the one handed in is not needed.
     ///
     /// Not inlined, so that the short way stays short.
     #[inline(never)]
@@ -126,11 +140,12 @@ impl<K, V, Id> Contents<K, V, Id> {
         &mut self,
         survey: Survey,
         arrival: Arrival<K, V, Id>,
+        most: usize,
         spill: &mut impl FnMut(Pushed<K, V, Id>),
     ) -> Option<K> {
         self.stats.pushed += 1;
         let Arrival { key, value, id, now } = arrival;
-        let displaced = match self.judge(&survey) {
+        let displaced = match self.judge(&survey, most) {
             Ok(displaced) => displaced,
             Err(reason) => {
                 self.stats.rejected += 1;
@@ -173,10 +188,11 @@ impl<K, V, Id> Contents<K, V, Id> {
         spare
     }
 
-    /// Whether the item may come in, and if so, how many must leave its own key. Whole keys leave
-    /// as long as the map [is over](Self::is_over) its limits.
+    /// Whether the item may come in, with at most `most` items of its own key or other keys gone
+    /// for it, and if so, how many must leave its own key. Whole keys leave as long as the map
+    /// [is over](Self::is_over) its limits.
     #[inline]
-    fn judge(&self, survey: &Survey) -> Result<Displaced, RejectReason> {
+    fn judge(&self, survey: &Survey, most: usize) -> Result<Displaced, RejectReason> {
         if survey.duplicate {
             return Err(RejectReason::Duplicate);
         }
@@ -187,11 +203,15 @@ impl<K, V, Id> Contents<K, V, Id> {
             Some(slot) => self.to_displace(slot, survey.weight)?,
             None => Displaced::default(),
         };
+        if displaced.items > most {
+            return Err(RejectReason::KeyFull);
+        }
         let items = self.items - displaced.items;
         let weight = self.weight - displaced.weight;
         if self.exceeds(survey, self.keys.len(), items, weight)
             && (self.limits.full_map == FullMap::RejectNewKey
-                || (self.keys.held() > 0 && !self.can_evict(survey, items, weight)))
+                || ((self.keys.held() > 0 || most < usize::MAX)
+                    && !self.can_evict(survey, items, weight, most - displaced.items)))
         {
             return Err(RejectReason::MapFull);
         }
@@ -235,10 +255,11 @@ impl<K, V, Id> Contents<K, V, Id> {
             || weight + survey.weight > self.limits.max_weight
     }
 
-    /// Whether evicting keys that are not checked out can make room.
-    fn can_evict(&self, survey: &Survey, mut items: usize, mut weight: u64) -> bool {
+    /// Whether evicting at most so many keys that are not checked out can make room.
+    fn can_evict(&self, survey: &Survey, mut items: usize, mut weight: u64, most: usize) -> bool {
         let mut keys = self.keys.len();
-        for victim in self.keys.order().filter(|slot| Some(*slot) != survey.key) {
+        // Which ones matters only to totals, where `most` bounds nothing.
+        for victim in self.keys.order().filter(|slot| Some(*slot) != survey.key).take(most) {
             keys -= 1;
             items -= self.keys.at(victim).items.len();
             weight -= self.weight_of(victim);
@@ -290,7 +311,7 @@ impl<K, V, Id> Contents<K, V, Id> {
         };
         let held = self.keys.at(slot).held;
         match &mut self.heaviest {
-            Some(heaviest) if held => heaviest.forget(slot),
+            Some(heaviest) if held => heaviest.set_aside(slot),
             Some(heaviest) => heaviest.set(slot, weight),
             None => {}
         }

@@ -4,6 +4,7 @@ use core::borrow::Borrow;
 use core::fmt;
 use core::hash::Hash;
 use core::marker::PhantomData;
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::time::{Duration, Instant};
 
 use super::admit::{Arrival, hand_over};
@@ -12,7 +13,7 @@ use super::contents::Contents;
 use super::index::NoIndex;
 use super::items::Items;
 use super::iter::{Array, IntoIter, Iter, IterLru};
-use super::outcome::{Expired, Pushed};
+use super::outcome::{Expired, Pushed, drop_quietly};
 use super::stats::Stats;
 use crate::ConfigError;
 
@@ -58,7 +59,8 @@ use crate::ConfigError;
 ///
 /// `K` is the key and `V` the item. `Id` is what the items are indexed by, if they are: see
 /// [`Builder::indexed`]. A map without an index pays nothing for not having one. `L` says whether
-/// one push can push out more than one thing: [`PerKey`], no; [`Total`](super::Total), yes.
+/// one push may have to push out more than one thing: [`PerKey`], no (unless a
+/// [`resize`](Self::resize) has left the map over its limits); [`Total`](super::Total), yes.
 ///
 /// # Checkouts
 ///
@@ -70,6 +72,9 @@ use crate::ConfigError;
 ///
 /// `Hash` and `Eq` of keys and ids, and `Clone` of keys, are called before anything is changed. If
 /// one of them panics, the map is as it was; the arguments of the call are dropped.
+///
+/// A panic in the destructor of a key or an id that an answer has no use for ends there: the
+/// values are handed over all the same.
 ///
 /// # How it is built
 ///
@@ -135,7 +140,10 @@ impl<K: Hash + Eq, V, Id> BoundedArrayMap<K, V, Id> {
     #[inline]
     fn push_arrived(&mut self, now: Option<Instant>, key: K, value: V) -> Pushed<K, V, Id> {
         let survey = self.contents.survey(&key, 0);
-        self.contents.push_one(survey, Arrival { key, value, id: None, now }).0
+        let arrival = Arrival { key, value, id: None, now };
+        let (pushed, spare) = self.contents.push_one(survey, arrival);
+        drop_quietly(spare);
+        pushed
     }
 
     /// Pushes an item unless one with the same id is resident, as having arrived now. Reads the
@@ -185,7 +193,10 @@ impl<K: Hash + Eq, V, Id> BoundedArrayMap<K, V, Id> {
         Id: Hash + Eq,
     {
         let survey = self.contents.survey_unique(&key, &id, 0);
-        self.contents.push_one(survey, Arrival { key, value, id: Some(id), now }).0
+        let arrival = Arrival { key, value, id: Some(id), now };
+        let (pushed, spare) = self.contents.push_one(survey, arrival);
+        drop_quietly(spare);
+        pushed
     }
 }
 
@@ -228,7 +239,9 @@ impl<K: Hash + Eq, V, Id, L> BoundedArrayMap<K, V, Id, L> {
         let weight = self.weigher.weigh(&key, &value);
         let survey = self.contents.survey(&key, weight);
         let arrival = Arrival { key, value, id: None, now };
-        hand_over(self.contents.push_many(survey, arrival).0, sink)
+        let (outcomes, spare) = self.contents.push_many(survey, arrival);
+        drop_quietly(spare);
+        hand_over(outcomes, sink)
     }
 
     /// As [`push_with`](Self::push_with), unless an item with the same id is resident.
@@ -275,7 +288,9 @@ impl<K: Hash + Eq, V, Id, L> BoundedArrayMap<K, V, Id, L> {
         let weight = self.weigher.weigh(&key, &value);
         let survey = self.contents.survey_unique(&key, &id, weight);
         let arrival = Arrival { key, value, id: Some(id), now };
-        hand_over(self.contents.push_many(survey, arrival).0, sink)
+        let (outcomes, spare) = self.contents.push_many(survey, arrival);
+        drop_quietly(spare);
+        hand_over(outcomes, sink)
     }
 
     /// Pushes items one after another, as [`push_with`](Self::push_with) does, and returns how many
@@ -320,7 +335,7 @@ impl<K: Hash + Eq, V, Id, L> BoundedArrayMap<K, V, Id, L> {
     {
         let ticket = self.contents.find_free_id(id)?;
         let key = self.contents.key_to_hand_back(ticket);
-        self.contents.cancel(ticket, key).map(|gone| (gone.key, gone.value))
+        self.contents.cancel(ticket, key).map(Expired::into_pair)
     }
 
     /// Whether an item with this id is resident, found out without using its key.
@@ -343,10 +358,10 @@ impl<K: Hash + Eq, V, Id, L> BoundedArrayMap<K, V, Id, L> {
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        match self.contents.find_free(key) {
-            Some(slot) => self.contents.take(slot).1,
-            None => Items::none(),
-        }
+        let Some(slot) = self.contents.find_free(key) else { return Items::none() };
+        let (key, items) = self.contents.take(slot);
+        drop_quietly(key);
+        items
     }
 
     /// The items under a key, which this uses: it becomes the most recently used one.
@@ -426,10 +441,11 @@ impl<K, V, Id, L> BoundedArrayMap<K, V, Id, L> {
         self.contents.expire(keys)
     }
 
-    /// When the next item is due, to set a timer by. `None` if nothing is resident, if items do
-    /// not expire, or if that moment lies beyond what an [`Instant`] can say.
+    /// When the next item is due, to set a timer by. `None` if nothing is resident or all of it is
+    /// checked out, if items do not expire, or if that moment lies beyond what an [`Instant`] can
+    /// say. What is checked out has no say in it: ask again when a checkout has ended.
     ///
-    /// O(1).
+    /// O(1 + items checked out that arrived before all others).
     #[must_use]
     pub fn next_expiry(&self) -> Option<Instant> {
         self.contents.next_expiry()
@@ -510,6 +526,15 @@ impl<K, V, Id, L> BoundedArrayMap<K, V, Id, L> {
     pub fn stats(&self) -> Stats {
         self.contents.stats()
     }
+}
+
+// No panic leaves the map half changed, not even one in the weigher, which by itself stands in the
+// way of the two.
+impl<K: UnwindSafe, V: UnwindSafe, Id: UnwindSafe, L> UnwindSafe for BoundedArrayMap<K, V, Id, L> {}
+
+impl<K: RefUnwindSafe, V: RefUnwindSafe, Id: RefUnwindSafe, L> RefUnwindSafe
+    for BoundedArrayMap<K, V, Id, L>
+{
 }
 
 impl<K: fmt::Debug, V: fmt::Debug, Id, L> fmt::Debug for BoundedArrayMap<K, V, Id, L> {

@@ -9,6 +9,7 @@ use super::builder::PerKey;
 use super::contents::Contents;
 use super::index::NoIndex;
 use super::line::Line;
+use super::outcome::drop_quietly;
 use super::shared::SharedBoundedArrayMap;
 
 /// Where a checkout came from, and how to get at it.
@@ -70,7 +71,8 @@ macro_rules! guard {
                 let value = self.items.pop_first()?;
                 let slot = self.slot;
                 // Dropped after the lock, if there is one.
-                let _id = self.source.with(|contents| contents.acknowledge(slot));
+                let id = self.source.with(|contents| contents.acknowledge(slot));
+                drop_quietly(id);
                 Some(value)
             }
         }
@@ -80,7 +82,8 @@ macro_rules! guard {
             fn drop(&mut self) {
                 let rest = core::mem::replace(&mut self.items, Line::EMPTY);
                 let slot = self.slot;
-                let _key = self.source.with(|contents| contents.settle(slot, rest));
+                let key = self.source.with(|contents| contents.settle(slot, rest));
+                drop_quietly(key);
             }
         }
 

@@ -14,7 +14,7 @@ struct Rank {
 #[derive(Debug, Default)]
 pub(super) struct Heaviest {
     order: BTreeSet<Rank>,
-    /// By slot: its rank if it is in the order.
+    /// By slot: its rank in the order, or the one that it had when it was set aside.
     ranks: Vec<Option<Rank>>,
     came: u64,
 }
@@ -41,6 +41,14 @@ impl Heaviest {
         let rank = self.ranks.get_mut(slot as usize)?.take()?;
         self.order.remove(&rank);
         Some(rank)
+    }
+
+    /// Takes a key out of the order until it is entered again, as one that came when it did.
+    /// O(log keys).
+    pub(super) fn set_aside(&mut self, slot: u32) {
+        if let Some(Some(rank)) = self.ranks.get(slot as usize) {
+            self.order.remove(rank);
+        }
     }
 
     /// O(log keys).

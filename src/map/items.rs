@@ -5,6 +5,7 @@ use core::iter::FusedIterator;
 
 use super::index::NoIndex;
 use super::line::Line;
+use super::outcome::drop_quietly;
 
 /// The items of one key, which have left the map, oldest first.
 ///
@@ -62,9 +63,10 @@ impl<V, Id> Iterator for Items<V, Id> {
     type Item = V;
 
     fn next(&mut self) -> Option<V> {
-        // The id first: should dropping it panic, the value is still there.
-        drop(self.ids.pop_first());
-        self.values.pop_first()
+        // Both first: should dropping the id panic, the rest must still be in pairs.
+        let (value, id) = (self.values.pop_first(), self.ids.pop_first());
+        drop_quietly(id);
+        value
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
@@ -74,8 +76,9 @@ impl<V, Id> Iterator for Items<V, Id> {
 
 impl<V, Id> DoubleEndedIterator for Items<V, Id> {
     fn next_back(&mut self) -> Option<V> {
-        drop(self.ids.pop_last());
-        self.values.pop_last()
+        let (value, id) = (self.values.pop_last(), self.ids.pop_last());
+        drop_quietly(id);
+        value
     }
 }
 

@@ -160,6 +160,13 @@ impl<K, V> Keys<K, V> {
         }
     }
 
+    /// The slots of the keys that are held, in no order of use. O(1) if there are none, O(keys
+    /// ever resident at once) otherwise.
+    pub(super) fn held_slots(&self) -> impl Iterator<Item = u32> + '_ {
+        let held = self.records.iter().filter(|(_, record)| record.held);
+        held.map(|(slot, _)| slot).take(self.held)
+    }
+
     pub(super) fn order(&self) -> Order<'_, K, V> {
         let left = self.len() - self.held;
         Order { keys: self, newest: self.newest, oldest: self.oldest, left }

@@ -1,12 +1,11 @@
 //! Telling somebody of what a shared map pushes out.
 
-use core::fmt;
-use std::panic::{self, AssertUnwindSafe};
-
 use super::index::NoIndex;
 use super::items::Items;
-use super::outcome::{Expired, Pushed, RejectReason};
+use super::outcome::{Expired, Pushed, RejectReason, drop_quietly};
+use crate::settled::caught;
 use crate::sync::{AtomicUsize, Ordering};
+use core::fmt;
 
 /// Something left a [`SharedBoundedArrayMap`](super::SharedBoundedArrayMap), or was refused,
 /// without having been asked for: to look at, as the value goes to the caller.
@@ -70,8 +69,9 @@ impl<K, V, Id> Listener<K, V, Id> {
     /// caller would be lost with it.
     fn tell(&self, event: Event<'_, K, V, Id>) {
         if let Some(listen) = &self.listen {
-            if panic::catch_unwind(AssertUnwindSafe(|| listen(event))).is_err() {
+            if let Err(panic) = caught(|| listen(event)) {
                 self.panics.fetch_add(1, Ordering::Relaxed);
+                drop_quietly(panic);
             }
         }
     }

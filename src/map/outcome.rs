@@ -4,6 +4,16 @@ use core::fmt;
 
 use super::index::NoIndex;
 use super::items::Items;
+use crate::settled::quietly;
+
+/// Drops a key or an id that is not part of an answer. The answer owns values, which a panic in
+/// this destructor must not take with it.
+#[inline]
+pub(super) fn drop_quietly<T>(leftover: T) {
+    if core::mem::needs_drop::<T>() {
+        quietly(|| drop(leftover));
+    }
+}
 
 /// What a push did, with everything that it pushed out or refused.
 ///
@@ -69,10 +79,14 @@ impl<K, V, Id> Pushed<K, V, Id> {
 #[non_exhaustive]
 pub enum RejectReason {
     /// The key holds `max_items_per_key` items, or as much weight as the map may, and
-    /// [`FullKey::RejectNew`](super::FullKey) was chosen or all of them are checked out.
+    /// [`FullKey::RejectNew`](super::FullKey) was chosen or all of them are checked out. Also if a
+    /// [`resize`](crate::BoundedArrayMap::resize) has left it with so many that more than one
+    /// would have to go for a single [`push`](crate::BoundedArrayMap::push).
     KeyFull,
     /// The map has no room for the item without evicting a key, and
-    /// [`FullMap::RejectNewKey`](super::FullMap) was chosen or too much is checked out.
+    /// [`FullMap::RejectNewKey`](super::FullMap) was chosen or too much is checked out. Also if a
+    /// [`resize`](crate::BoundedArrayMap::resize) has left it with so many keys that more than one
+    /// would have to go for a single [`push`](crate::BoundedArrayMap::push).
     MapFull,
     /// An item with the same id is resident.
     Duplicate,
@@ -103,4 +117,12 @@ pub struct Expired<K, V, Id = NoIndex> {
     pub value: V,
     /// Its id, if it was pushed with one.
     pub id: Option<Id>,
+}
+
+impl<K, V, Id> Expired<K, V, Id> {
+    /// What is left without the id.
+    pub(super) fn into_pair(self) -> (K, V) {
+        drop_quietly(self.id);
+        (self.key, self.value)
+    }
 }

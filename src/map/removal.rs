@@ -9,6 +9,7 @@ use super::builder::Limits;
 use super::contents::Contents;
 use super::index::NoIndex;
 use super::items::Items;
+use super::outcome::drop_quietly;
 use crate::ConfigError;
 
 /// What a [`resize`](BoundedArrayMap::resize) left no room for.
@@ -18,7 +19,7 @@ pub struct Shrunk<K, V, Id = NoIndex> {
     /// The keys that were too many, in the order in which a full map evicts.
     pub evicted: Vec<(K, Items<V, Id>)>,
     /// The oldest items of the keys that held too many, from the least to the most recently used
-    /// key. The keys are clones: they stay.
+    /// key, and then those of keys that are checked out. The keys are clones: they stay.
     pub displaced: Vec<(K, Items<V, Id>)>,
 }
 
@@ -67,7 +68,7 @@ impl<K, V, Id> Contents<K, V, Id> {
     {
         let limits = Limits { max_keys, max_items_per_key, ..self.limits };
         limits.check()?;
-        for slot in self.keys.order().rev() {
+        for slot in self.keys.order().rev().chain(self.keys.held_slots()) {
             let record = self.keys.at(slot);
             if record.len() > max_items_per_key {
                 keys.push_back((slot, record.key.clone()));
@@ -125,7 +126,10 @@ impl<K: Hash + Eq, V, Id, L> BoundedArrayMap<K, V, Id, L> {
     {
         let marked = self.contents.find(key);
         let marked = marked.and_then(|slot| self.contents.mark(slot, |_, item| leaves(item)));
-        marked.map_or_else(Items::none, |marked| self.contents.cancel_marked(&marked).1)
+        let Some(marked) = marked else { return Items::none() };
+        let (key, items) = self.contents.cancel_marked(&marked);
+        drop_quietly(key);
+        items
     }
 
     /// Takes out all items for which `keep` is false and hands them over with their keys (clones
@@ -149,14 +153,18 @@ impl<K: Hash + Eq, V, Id, L> BoundedArrayMap<K, V, Id, L> {
     /// excess, which counts as evicted and displaced.
     ///
     /// Keys that are checked out stay, with what is checked out; they and the map are over their
-    /// limits until enough has left.
+    /// limits until enough has left. As long as a key or the map is so far over its limit that
+    /// room for one item takes more than one thing to go, a [`push`](Self::push) is refused, while
+    /// [`push_with`](Self::push_with) hands over all that has to go; and a further call of this,
+    /// with the same limits say, hands over the excess that is no longer checked out.
     ///
     /// # Errors
     ///
     /// A [`ConfigError`] if a limit is not what it may be, as when the map was built. Nothing has
     /// changed then.
     ///
-    /// O(keys in the map + items handed over).
+    /// O(keys in the map + items handed over); if some keys are checked out, O(the most keys that
+    /// were ever in it at once + items handed over).
     ///
     /// ```
     /// use sluicegate::BoundedArrayMap;
@@ -179,6 +187,9 @@ impl<K: Hash + Eq, V, Id, L> BoundedArrayMap<K, V, Id, L> {
     where
         K: Clone,
     {
-        self.contents.resize(max_keys, max_items_per_key, &mut VecDeque::new())
+        let mut keys = VecDeque::new();
+        let shrunk = self.contents.resize(max_keys, max_items_per_key, &mut keys);
+        drop_quietly(keys);
+        shrunk
     }
 }

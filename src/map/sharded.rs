@@ -3,6 +3,7 @@
 use core::borrow::Borrow;
 use core::fmt;
 use core::hash::{BuildHasher, Hash};
+use std::panic::{self, AssertUnwindSafe, RefUnwindSafe, UnwindSafe};
 use std::time::Instant;
 
 use super::admit::Arrival;
@@ -11,7 +12,7 @@ use super::contents::Contents;
 use super::index::NoIndex;
 use super::items::Items;
 use super::iter::IntoIter;
-use super::outcome::{Expired, Pushed};
+use super::outcome::{Expired, Pushed, drop_quietly};
 use super::stats::Stats;
 use crate::sync::{AtomicUsize, HashBuilder, Mutex, Ordering};
 
@@ -122,10 +123,11 @@ impl<K: Hash + Eq, V> ShardedBoundedArrayMap<K, V> {
         // Out here, so that if `Eq` panics it is dropped after the lock.
         let mut arrival = Some(Arrival { key, value, id: None, now });
         let done = self.push_here(&mut self.shards[own].lock(), hash, &mut arrival);
-        let (pushed, _spare) = match done {
+        let (pushed, spare) = match done {
             Some(done) => done,
             None => self.push_for_another(own, hash, &mut arrival),
         };
+        drop_quietly(spare);
         pushed
     }
 
@@ -213,7 +215,9 @@ impl<K: Hash + Eq, V> ShardedBoundedArrayMap<K, V> {
             let slot = shard.keys.find(hash, key);
             slot.map(|slot| self.removing(&mut shard, |shard| shard.take(slot)))
         };
-        taken.map_or_else(Items::none, |(_key, items)| items)
+        let Some((key, items)) = taken else { return Items::none() };
+        drop_quietly(key);
+        items
     }
 
     /// As [`BoundedArrayMap::contains`](super::BoundedArrayMap::contains): true of the moment at
@@ -231,6 +235,12 @@ impl<K: Hash + Eq, V> ShardedBoundedArrayMap<K, V> {
 impl<K, V> ShardedBoundedArrayMap<K, V> {
     /// As [`BoundedArrayMap::expire`](super::BoundedArrayMap::expire), shard by shard: oldest
     /// arrival first within each. `budget` is that of all together.
+    ///
+    /// # Panics
+    ///
+    /// If `Clone` of a key does, unless items of another shard were taken out before that: then
+    /// these are handed over, and the panic is left to the next call, which comes to that key
+    /// again.
     #[must_use = "these items have left the map and are lost if this is dropped"]
     pub fn expire(&self, now: Instant, budget: usize) -> Vec<Expired<K, V>>
     where
@@ -238,10 +248,22 @@ impl<K, V> ShardedBoundedArrayMap<K, V> {
     {
         let mut expired = Vec::new();
         for shard in &self.shards {
-            let mut keys = Vec::new();
-            let mut shard = shard.lock();
-            shard.keys_to_hand_back(now, budget - expired.len(), &mut keys);
-            expired.append(&mut self.removing(&mut shard, |shard| shard.expire(keys)));
+            let (mut keys, left) = (Vec::new(), budget - expired.len());
+            let sweep = AssertUnwindSafe(|| {
+                let mut shard = shard.lock();
+                shard.keys_to_hand_back(now, left, &mut keys);
+                let keys = core::mem::take(&mut keys);
+                self.removing(&mut shard, |shard| shard.expire(keys))
+            });
+            match panic::catch_unwind(sweep) {
+                Ok(mut swept) => expired.append(&mut swept),
+                Err(panic) if expired.is_empty() => panic::resume_unwind(panic),
+                Err(panic) => {
+                    drop_quietly(keys);
+                    drop_quietly(panic);
+                    break;
+                }
+            }
         }
         expired
     }
@@ -289,6 +311,11 @@ impl<K, V> ShardedBoundedArrayMap<K, V> {
         self.shards.iter().fold(Stats::default(), |sum, shard| sum.and(shard.lock().stats()))
     }
 }
+
+// No panic leaves the map half changed, and what is in it is lent to nobody.
+impl<K, V> UnwindSafe for ShardedBoundedArrayMap<K, V> {}
+
+impl<K, V> RefUnwindSafe for ShardedBoundedArrayMap<K, V> {}
 
 /// Shows the counts, not the contents.
 impl<K, V> fmt::Debug for ShardedBoundedArrayMap<K, V> {

@@ -5,6 +5,7 @@ use core::fmt;
 use core::hash::Hash;
 use core::marker::PhantomData;
 use std::collections::VecDeque;
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::time::Instant;
 
 use super::admit::{Arrival, hand_over};
@@ -15,7 +16,7 @@ use super::index::NoIndex;
 use super::items::Items;
 use super::iter::IntoIter;
 use super::listener::{Event, Listener};
-use super::outcome::{Expired, Pushed};
+use super::outcome::{Expired, Pushed, drop_quietly};
 use super::removal::Shrunk;
 use super::stats::Stats;
 use crate::ConfigError;
@@ -106,6 +107,7 @@ impl<K: Hash + Eq, V, Id> SharedBoundedArrayMap<K, V, Id> {
             contents.push_one(survey, Arrival { key, value, id: None, now })
         };
         self.listener.tell_pushed(&pushed, spare.as_ref());
+        drop_quietly(spare);
         pushed
     }
 
@@ -143,6 +145,7 @@ impl<K: Hash + Eq, V, Id> SharedBoundedArrayMap<K, V, Id> {
             contents.push_one(survey, Arrival { key, value, id: Some(id), now })
         };
         self.listener.tell_pushed(&pushed, spare.as_ref());
+        drop_quietly(spare);
         pushed
     }
 }
@@ -182,6 +185,7 @@ impl<K: Hash + Eq, V, Id, L> SharedBoundedArrayMap<K, V, Id, L> {
         for outcome in &outcomes {
             self.listener.tell_pushed(outcome, spare.as_ref());
         }
+        drop_quietly(spare);
         hand_over(outcomes, sink)
     }
 
@@ -206,6 +210,7 @@ impl<K: Hash + Eq, V, Id, L> SharedBoundedArrayMap<K, V, Id, L> {
         for outcome in &outcomes {
             self.listener.tell_pushed(outcome, spare.as_ref());
         }
+        drop_quietly(spare);
         hand_over(outcomes, sink)
     }
 
@@ -233,7 +238,7 @@ impl<K: Hash + Eq, V, Id, L> SharedBoundedArrayMap<K, V, Id, L> {
             let key = contents.key_to_hand_back(ticket);
             contents.cancel(ticket, key)
         };
-        gone.map(|gone| (gone.key, gone.value))
+        gone.map(Expired::into_pair)
     }
 
     /// As [`BoundedArrayMap::contains_id`]: true of the moment at which the lock was had.
@@ -255,7 +260,9 @@ impl<K: Hash + Eq, V, Id, L> SharedBoundedArrayMap<K, V, Id, L> {
             let mut contents = self.contents.lock();
             contents.find_free(key).map(|slot| contents.take(slot))
         };
-        taken.map_or_else(Items::none, |(_key, items)| items)
+        let Some((key, items)) = taken else { return Items::none() };
+        drop_quietly(key);
+        items
     }
 
     /// As [`BoundedArrayMap::contains`]: true of the moment at which the lock was had.
@@ -342,7 +349,9 @@ impl<K, V, Id, L> SharedBoundedArrayMap<K, V, Id, L> {
         K: Clone,
     {
         let mut keys = VecDeque::new();
-        let shrunk = self.contents.lock().resize(max_keys, max_items_per_key, &mut keys)?;
+        let shrunk = self.contents.lock().resize(max_keys, max_items_per_key, &mut keys);
+        drop_quietly(keys);
+        let shrunk = shrunk?;
         for (key, items) in &shrunk.evicted {
             self.listener.tell_evicted(key, items);
         }
@@ -401,6 +410,11 @@ impl<K, V, Id, L> From<BoundedArrayMap<K, V, Id, L>> for SharedBoundedArrayMap<K
         Self { contents, weigher: map.weigher, listener: Listener::none(), of: PhantomData }
     }
 }
+
+// No panic leaves the map half changed, and what is in it is lent to nobody.
+impl<K, V, Id, L> UnwindSafe for SharedBoundedArrayMap<K, V, Id, L> {}
+
+impl<K, V, Id, L> RefUnwindSafe for SharedBoundedArrayMap<K, V, Id, L> {}
 
 /// Shows the counts, not the contents.
 impl<K, V, Id, L> fmt::Debug for SharedBoundedArrayMap<K, V, Id, L> {

@@ -29,6 +29,14 @@ impl<T> Slab<T> {
         self.taken
     }
 
+    /// The slots that are taken, with what is in them. O(values ever held at once).
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &T)> + '_ {
+        (0..).zip(&self.places).filter_map(|(slot, place)| match place {
+            Place::Taken(value) => Some((slot, value)),
+            Place::Free(_) => None,
+        })
+    }
+
     /// Puts a value in; its slot is at most the number of values ever held at once. The builder
     /// has made sure that slots fit.
     #[inline]

@@ -2,16 +2,16 @@
 
 use core::fmt;
 use core::hash::Hash;
-use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::outcome::Expired;
+use super::outcome::{Expired, drop_quietly};
 use super::shared::SharedBoundedArrayMap;
 use crate::ConfigError;
+use crate::settled::{caught, quietly};
 
 /// A task that takes overdue items out of a [`SharedBoundedArrayMap`] on a period.
 ///
@@ -60,7 +60,9 @@ pub struct Sweeper {
 impl Sweeper {
     /// Starts the task. The first round is one `period` from now. The clock is tokio's.
     ///
-    /// A panic in `report` costs it what it was handed, and nothing else: sweeping goes on.
+    /// A panic in `report` costs it what it was handed, and nothing else: sweeping goes on. One in
+    /// `Clone` of a key costs nothing: what is due stays in the map, and the next round comes to it
+    /// again. Of either, only the panic hook tells.
     ///
     /// # Errors
     ///
@@ -138,12 +140,19 @@ async fn sweep<K: Clone, V, Id, L>(
         rounds.tick().await;
         loop {
             let Some(map) = map.upgrade() else { return };
-            let expired = map.expire(Instant::now().into_std(), budget);
+            let expired = caught(|| map.expire(Instant::now().into_std(), budget));
             // Before the report: that may be slow, and must not be what drops the map.
             drop(map);
+            let expired = match expired {
+                Ok(expired) => expired,
+                Err(panic) => {
+                    drop_quietly(panic);
+                    break;
+                }
+            };
             let all = expired.len() < budget;
             if !expired.is_empty() {
-                let _ = panic::catch_unwind(AssertUnwindSafe(|| report(expired)));
+                quietly(|| report(expired));
             }
             if all {
                 break;
