@@ -243,10 +243,6 @@ impl State {
     /// Gives back permits that were taken from this semaphore.
     #[inline]
     pub(super) fn release(&self, permits: usize) {
-        // Looked at first, because permits that go to the line need not pass through the word.
-        if self.word.load(Ordering::Relaxed) & SLOW != 0 {
-            return self.release_to_line(permits);
-        }
         // Release: pairs with the Acquire of whoever takes them.
         let before = self.word.fetch_add(permits, Ordering::Release);
         if before.wrapping_add(permits) > MAX_PERMITS {
@@ -259,7 +255,7 @@ impl State {
     fn added(&self, permits: usize, before: usize) {
         self.undo_overflow(permits, before);
         if before & SLOW != 0 {
-            self.release_to_line(0);
+            self.give(self.line.lock(), 0, 0);
         }
     }
 
@@ -269,11 +265,6 @@ impl State {
             self.word.fetch_sub(permits, Ordering::Relaxed);
             overflow(permits);
         }
-    }
-
-    #[cold]
-    fn release_to_line(&self, permits: usize) {
-        self.give(self.line.lock(), permits, 0);
     }
 
     /// Adds permits that were never taken.
