@@ -138,7 +138,7 @@ impl State {
         loop {
             let left = word.wrapping_sub(need);
             if left > MAX_PERMITS || need > MAX_PERMITS {
-                return Self::refuse(word, need);
+                return self.refuse(need);
             }
             // Acquire: pairs with the Release of every addition to the word.
             match self.word.compare_exchange_weak(word, left, Ordering::Acquire, Ordering::Relaxed)
@@ -150,8 +150,8 @@ impl State {
     }
 
     #[cold]
-    fn refuse(word: usize, need: usize) -> Result<(), TryAcquireError> {
-        if word & CLOSED != 0 {
+    fn refuse(&self, need: usize) -> Result<(), TryAcquireError> {
+        if self.is_closed() {
             Err(TryAcquireError::Closed)
         } else if need == 0 {
             Ok(())
@@ -364,10 +364,9 @@ impl State {
                 }
             }
         }
+        // What is owed is paid out of these first.
         let lacking = permits - limit;
-        let forgiven = lacking.min(line.debt);
-        line.debt -= forgiven;
-        self.give(guard, lacking - forgiven, lacking);
+        self.give(guard, lacking, lacking);
     }
 
     /// Fails everybody who waits and everybody who comes later.
@@ -456,7 +455,7 @@ impl State {
         line.debt -= paid;
         left -= paid;
         let mut more = false;
-        if word & CLOSED == 0 && line.debt == 0 {
+        if word & CLOSED == 0 {
             let mut last = 0;
             for _ in 0..room {
                 let Some((number, waker)) = line.serve_head(&mut left) else { break };
