@@ -156,8 +156,7 @@ impl<T> Core<T> {
         }
         self.open.push(item);
         self.stats.accepted += 1;
-        let pending = self.stats.accepted - self.stats.finished();
-        self.stats.peak_pending = self.stats.peak_pending.max(pending);
+        self.stats.peak_pending = self.stats.peak_pending.max(self.pending());
         let full = self.open.len() == self.limits.max_items;
         if full {
             self.seal(ClosedBy::Count);
@@ -447,8 +446,14 @@ impl<T> Core<T> {
         self.phase == Phase::Accepting
     }
 
-    /// Counted where the items are, so that the equation of the figures can be wrong.
-    pub(crate) fn pending(&self) -> usize {
+    /// Items accepted and unfinished. Asked for at each rest of a batcher that drains, so it must
+    /// not look at every batch.
+    fn pending(&self) -> u64 {
+        self.stats.accepted - self.stats.finished()
+    }
+
+    /// The same, counted where the items are, so that the equation of the figures can be wrong.
+    fn counted(&self) -> usize {
         self.open.len()
             + self.sealed.iter().map(|job| job.items.len()).sum::<usize>()
             + self.waiting.values().map(|job| job.items.len()).sum::<usize>()
@@ -456,6 +461,7 @@ impl<T> Core<T> {
     }
 
     pub(crate) fn stats(&self) -> Stats {
-        Stats { pending: self.pending() as u64, ..self.stats }
+        debug_assert_eq!(self.pending(), self.counted() as u64, "an item was lost or made up");
+        Stats { pending: self.pending(), ..self.stats }
     }
 }

@@ -220,7 +220,7 @@ impl<T> Batcher<T> {
     ///
     /// # Complexity
     ///
-    /// Linear in the batches that are closed and unfinished.
+    /// O(1). With debug assertions the pending items are counted again, batch by batch.
     pub fn stats(&self) -> Stats {
         self.shared().stats()
     }

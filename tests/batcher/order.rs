@@ -187,3 +187,36 @@ fn each_senders_items_keep_their_order() {
         }
     });
 }
+
+/// Hands over `batches` batches of one item, which was all accepted before; how long it took.
+async fn drained(batches: u32, shutdown: bool) -> Duration {
+    let (batcher, driver) = Batcher::builder()
+        .max_items(1)
+        .capacity(batches as usize)
+        .dead_letter(|_: Vec<u32>, _| {})
+        .build_with_driver(|batch: Batch<u32>| async move {
+            tokio::task::yield_now().await;
+            drop(batch);
+            Ok::<(), String>(())
+        })
+        .unwrap();
+    for item in 0..batches {
+        batcher.try_send(item).unwrap();
+    }
+    tokio::spawn(driver);
+    let began = std::time::Instant::now();
+    if shutdown {
+        assert!(batcher.shutdown(None).await.all_delivered());
+    } else {
+        assert!(batcher.flush().await.all_delivered());
+    }
+    began.elapsed()
+}
+
+/// The clock is a real one, but it only compares the two, which do the same work.
+#[tokio::test]
+async fn a_shutdown_costs_no_more_for_each_batch_the_more_there_are() {
+    let flush = drained(20_000, false).await;
+    let shutdown = drained(20_000, true).await;
+    assert!(shutdown < flush * 10, "a shutdown took {shutdown:?}, a flush {flush:?}");
+}
