@@ -74,7 +74,7 @@ impl<T> Builder<T> {
     /// How many batches may be in the handler at once. At least 1.
     ///
     /// With 1, batches are finished in order: a batch that waits for its retry holds up those
-    /// behind it. With more, it waits without its place.
+    /// behind it. With more, it waits without its place, and when it is due takes turns with them.
     pub fn concurrency(mut self, concurrency: usize) -> Self {
         self.concurrency = concurrency;
         self

@@ -34,7 +34,8 @@ use crate::{SemaphorePermit, TryAcquireError};
 /// Senders get room in the order they asked for it. Items of one sender are handed over in the
 /// order it sent them, within a batch and from batch to batch. With a `concurrency` of 1, the
 /// default, one batch is finished with all its retries before the next begins; with more, batches
-/// are begun in order but run side by side, and a batch that waits for its retry lets others pass.
+/// are begun in order but run side by side, and a batch that waits for its retry lets others pass:
+/// retries that are due and batches that were never tried are handed over in turn.
 ///
 /// # Example
 ///

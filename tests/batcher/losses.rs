@@ -100,6 +100,26 @@ fn a_policy_that_panics_ends_the_retries() {
 }
 
 #[test]
+fn a_policy_whose_panic_panics_when_it_is_dropped_loses_nothing() {
+    paused(async {
+        let log = Log::new();
+        let backoff = || std::iter::from_fn(|| -> Option<Duration> { panic_any(Touchy(true)) });
+        let batcher = log
+            .builder()
+            .max_items(1)
+            .retry(Retry::with_backoff(5, backoff).unwrap())
+            .build(|_| async { Err("always") })
+            .unwrap();
+        batcher.send(1).await.unwrap();
+        batcher.send(2).await.unwrap();
+        assert_eq!(batcher.flush().await.failed, 2);
+        let buried: Vec<_> = log.buried().into_iter().map(|(items, _)| items).collect();
+        assert_eq!(buried, [[1], [2]]);
+        conserved(&batcher);
+    });
+}
+
+#[test]
 fn dropping_the_last_handle_drains_without_waiting_for_the_window() {
     paused(async {
         let log = Log::new();

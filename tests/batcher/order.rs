@@ -90,6 +90,36 @@ fn side_by_side_a_batch_waits_for_its_retry_without_its_place_but_keeps_its_room
     });
 }
 
+/// It is due again at once, each time.
+#[test]
+fn a_batch_that_always_fails_does_not_keep_the_others_out() {
+    paused(async {
+        let log = Log::new();
+        let handler = {
+            let log = log.clone();
+            move |batch: Batch<u32>| {
+                log.note(&batch);
+                async move { if batch.as_slice() == [0] { Err("poison") } else { Ok(()) } }
+            }
+        };
+        let batcher = log
+            .builder()
+            .max_items(1)
+            .capacity(9)
+            .concurrency(2)
+            .retry(Retry::constant(100, millis(0)).unwrap())
+            .build(handler)
+            .unwrap();
+        for item in 0..9 {
+            batcher.send(item).await.unwrap();
+        }
+        let _ = batcher.flush().await;
+        let handed: Vec<_> = log.batches().into_iter().map(|(_, items)| items[0]).collect();
+        assert_eq!(handed[..17], [0, 0, 1, 0, 2, 0, 3, 0, 4, 0, 5, 0, 6, 0, 7, 0, 8]);
+        assert_eq!((handed.len(), batcher.stats().failed), (108, 1));
+    });
+}
+
 #[test]
 fn a_flush_sees_what_the_same_thread_sent_before_it_and_nothing_later() {
     paused(async {
@@ -184,6 +214,54 @@ fn each_senders_items_keep_their_order() {
             let theirs: Vec<_> = seen.iter().filter(|item| *item / 1000 == sender).collect();
             assert_eq!(theirs.len(), 50);
             assert!(theirs.is_sorted());
+        }
+    });
+}
+
+/// Reads `count` messages that are there already. Each takes of the task's budget.
+async fn read(count: usize) {
+    let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
+    for n in 0..count {
+        sender.send(n).unwrap();
+    }
+    for _ in 0..count {
+        receiver.recv().await;
+    }
+}
+
+/// Each batch but the first takes the whole budget of a poll, and another takes its place.
+#[test]
+fn a_batch_comes_to_its_end_beside_others_that_spend_the_tasks_budget() {
+    paused(async {
+        for concurrency in 2..5 {
+            let log = Log::new();
+            let ended: Arc<Mutex<Vec<u32>>> = Arc::default();
+            let handler = {
+                let ended = ended.clone();
+                move |batch: Batch<u32>| {
+                    let ended = ended.clone();
+                    async move {
+                        tokio::task::yield_now().await;
+                        let first = batch.as_slice() == [0];
+                        read(if first { 200 } else { 512 }).await;
+                        ended.lock().unwrap().extend(batch.as_slice());
+                        Ok::<(), String>(())
+                    }
+                }
+            };
+            let batcher = log
+                .builder()
+                .max_items(1)
+                .capacity(100)
+                .concurrency(concurrency)
+                .build(handler)
+                .unwrap();
+            for item in 0..100 {
+                batcher.send(item).await.unwrap();
+            }
+            assert!(batcher.flush().await.all_delivered());
+            let place = ended.lock().unwrap().iter().position(|item| *item == 0).unwrap();
+            assert!(place < concurrency, "{place} of {concurrency} side by side ended before it");
         }
     });
 }
