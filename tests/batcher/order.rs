@@ -266,6 +266,34 @@ fn a_batch_comes_to_its_end_beside_others_that_spend_the_tasks_budget() {
     });
 }
 
+#[test]
+fn a_long_batch_leaves_some_of_the_tasks_budget_to_a_short_one() {
+    paused(async {
+        for long_first in [true, false] {
+            let log = Log::new();
+            let ended: Arc<Mutex<Vec<bool>>> = Arc::default();
+            let handler = {
+                let ended = ended.clone();
+                move |batch: Batch<u32>| {
+                    let ended = ended.clone();
+                    async move {
+                        tokio::task::yield_now().await;
+                        let long = (batch.as_slice() == [0]) == long_first;
+                        read(if long { 100_000 } else { 200 }).await;
+                        ended.lock().unwrap().push(long);
+                        Ok::<(), String>(())
+                    }
+                }
+            };
+            let batcher = log.builder().max_items(1).concurrency(2).build(handler).unwrap();
+            batcher.send(0).await.unwrap();
+            batcher.send(1).await.unwrap();
+            assert!(batcher.flush().await.all_delivered());
+            assert_eq!(*ended.lock().unwrap(), [false, true], "long first: {long_first}");
+        }
+    });
+}
+
 /// Hands over `batches` batches of one item, which was all accepted before; how long it took.
 async fn drained(batches: u32, shutdown: bool) -> Duration {
     let (batcher, driver) = Batcher::builder()
