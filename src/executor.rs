@@ -142,7 +142,7 @@ impl BatchExecutor {
     /// reports the panic beside them. (`Promise.allSettled` closes what throws and rejects at
     /// once.) Panics of `f` and of its futures are outcomes:
     /// [`Settled::Panicked`](crate::Settled::Panicked). A panic in dropping a future that has
-    /// already settled changes nothing.
+    /// already settled, or the iterator or `f` of a run that is done, changes nothing.
     ///
     /// # Cancel safety
     ///
@@ -333,6 +333,8 @@ impl BatchExecutor {
         SFut: Future<Output = ()>,
     {
         let mut run = Run::new(self.limit, self.limits, source, f, order, Sunk::new(sink));
-        poll_fn(|cx| run.poll(cx)).await
+        let summary = poll_fn(|cx| run.poll(cx)).await;
+        drop(run.into_outlet());
+        summary
     }
 }

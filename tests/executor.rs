@@ -809,3 +809,83 @@ fn not_all_fulfilled_hands_everything_back() {
     assert_eq!(parted.fulfilled, [(0, 1), (1, 2), (3, 4)]);
     assert_eq!(parted.failed.iter().map(|(index, _)| *index).collect::<Vec<_>>(), [2, 4]);
 }
+
+/// Its message is part of whatever holds it; what is behind it is not.
+#[derive(Debug)]
+struct Outer(std::fmt::Error);
+
+impl std::fmt::Display for Outer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("outer")
+    }
+}
+
+impl std::error::Error for Outer {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.0)
+    }
+}
+
+#[test]
+fn not_all_fulfilled_tells_each_error_of_its_chain_once() {
+    use std::error::Error;
+
+    let outcomes = [Settled::Fulfilled(1), Settled::Rejected(Outer(std::fmt::Error))];
+    let error = Settled::all_fulfilled(outcomes).unwrap_err();
+    assert_eq!(error.to_string(), "1 of 2 items failed, item 1 first: rejected: outer");
+    assert!(error.source().is_some_and(|source| source.is::<std::fmt::Error>()));
+    let timed_out = [Settled::<u8, _>::TimedOut, Settled::Rejected(Outer(std::fmt::Error))];
+    assert!(Settled::all_fulfilled(timed_out).unwrap_err().source().is_none());
+}
+
+/// Panics when it is dropped.
+struct Touchy;
+
+impl Drop for Touchy {
+    fn drop(&mut self) {
+        panic_quietly("a destructor");
+    }
+}
+
+impl Wake for Touchy {
+    fn wake(self: Arc<Self>) {}
+}
+
+#[test]
+fn a_waker_that_panics_when_it_is_dropped_harms_no_cancelled_run() {
+    let dropped = Rc::new(());
+    let run = executor(3).all_settled(0..3, |_| {
+        let held = Rc::clone(&dropped);
+        async move {
+            pending::<()>().await;
+            drop(held);
+            Ok::<(), ()>(())
+        }
+    });
+    let mut run = Box::pin(run);
+    {
+        let waker = Waker::from(Arc::new(Touchy));
+        assert!(run.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    }
+    assert!(catch_unwind(AssertUnwindSafe(|| drop(run))).is_ok());
+    assert_eq!(Rc::strong_count(&dropped), 1);
+}
+
+#[test]
+fn what_panics_when_the_run_is_done_with_it_loses_no_outcome() {
+    let source = || {
+        let touchy = Touchy;
+        (0..3).inspect(move |_| {
+            let _held = &touchy;
+        })
+    };
+    let touchy = Touchy;
+    let outcomes = finish(executor(2).all_settled(source(), move |n| {
+        let _held = &touchy;
+        ready(Ok::<_, ()>(n))
+    }));
+    assert_eq!(Settled::all_fulfilled(outcomes).unwrap(), [0, 1, 2]);
+    let summary =
+        finish(executor(2).for_each(source(), |n| ready(Ok::<_, ()>(n)), |_, _| ready(())));
+    assert_eq!(summary.to_string(), "3 fulfilled; exhausted");
+}

@@ -11,7 +11,7 @@ use super::wake::Wakes;
 #[derive(Debug)]
 struct Barrier {
     before: u64,
-    remaining: usize,
+    remaining: u64,
     report: FlushReport,
     waker: Option<Waker>,
 }
@@ -25,7 +25,7 @@ pub(crate) struct Barriers {
 
 impl Barriers {
     /// A barrier over the `remaining` unfinished items, all of them in batches before `before`.
-    pub(crate) fn raise(&mut self, before: u64, remaining: usize) -> u64 {
+    pub(crate) fn raise(&mut self, before: u64, remaining: u64) -> u64 {
         let ticket = self.next_ticket;
         self.next_ticket += 1;
         let report = FlushReport::default();
@@ -37,7 +37,7 @@ impl Barriers {
     pub(crate) fn count(&mut self, batch: u64, fate: Fate, items: usize, wakes: &mut Wakes) {
         for barrier in self.waiting.values_mut().filter(|barrier| batch < barrier.before) {
             barrier.report.add(fate, items);
-            barrier.remaining -= items;
+            barrier.remaining -= items as u64;
             if barrier.remaining == 0 {
                 wakes.push(barrier.waker.take());
             }

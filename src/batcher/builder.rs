@@ -22,7 +22,7 @@ use crate::{ConfigError, Retry, Semaphore};
 ///
 /// | | default | may be |
 /// | --- | --- | --- |
-/// | `max_items` | 500 | at least 1 |
+/// | `max_items` | 500 | 1 to [`Semaphore::MAX_PERMITS`] |
 /// | `window` | 50 ms | zero to ten years |
 /// | `capacity` | 4 x `max_items` | `max_items` to [`Semaphore::MAX_PERMITS`] |
 /// | `concurrency` | 1 | at least 1 |
@@ -50,7 +50,8 @@ impl<T> Builder<T> {
         }
     }
 
-    /// The most items in a batch; one that has them is closed. At least 1.
+    /// The most items in a batch; one that has them is closed. At least 1, and at most
+    /// [`Semaphore::MAX_PERMITS`].
     pub fn max_items(mut self, max_items: usize) -> Self {
         self.max_items = max_items;
         self
@@ -74,7 +75,7 @@ impl<T> Builder<T> {
     /// How many batches may be in the handler at once. At least 1.
     ///
     /// With 1, batches are finished in order: a batch that waits for its retry holds up those
-    /// behind it. With more, it waits without its place.
+    /// behind it. With more, it waits without its place, and when it is due takes turns with them.
     pub fn concurrency(mut self, concurrency: usize) -> Self {
         self.concurrency = concurrency;
         self
@@ -93,8 +94,9 @@ impl<T> Builder<T> {
     /// in a guard that outlives the batcher.
     ///
     /// There is no default, because each would be a silent loss for somebody. It runs in the
-    /// driver's task and holds up the batcher while it does; it must not block, nor own a handle.
-    /// A panic in it is caught, and changes nothing: it was given the items.
+    /// driver's task and holds up the batcher while it does, or, when the driver has ended, on the
+    /// thread that drops the last handle or a guard that outlived it; it must not block, nor own a
+    /// handle. A panic in it is caught, and changes nothing: it was given the items.
     pub fn dead_letter<D>(mut self, dead_letter: D) -> Self
     where
         D: Fn(Vec<T>, BatchError) + Send + Sync + 'static,
@@ -170,12 +172,11 @@ impl<T: Send + 'static> Builder<T> {
     {
         let Self { max_items, window, capacity, concurrency, retry, dead_letter } = self;
         ConfigError::at_least_one("max_items", max_items)?;
+        at_most_permits("max_items", max_items)?;
         ConfigError::at_least_one("concurrency", concurrency)?;
         at_most_longest("window", window)?;
         let capacity = capacity.unwrap_or(max_items.saturating_mul(4).min(Semaphore::MAX_PERMITS));
-        if capacity > Semaphore::MAX_PERMITS {
-            return Err(ConfigError::new("capacity", capacity, "at most `Semaphore::MAX_PERMITS`"));
-        }
+        at_most_permits("capacity", capacity)?;
         if capacity < max_items {
             return Err(ConfigError::new("capacity", capacity, "at least `max_items`"));
         }
@@ -188,6 +189,13 @@ impl<T: Send + 'static> Builder<T> {
         let driver = Run::new(shared.clone(), handler, retry, timer);
         Ok((Batcher::over(shared), Driver(Box::pin(driver))))
     }
+}
+
+fn at_most_permits(field: &'static str, items: usize) -> Result<(), ConfigError> {
+    if items > Semaphore::MAX_PERMITS {
+        return Err(ConfigError::new(field, items, "at most `Semaphore::MAX_PERMITS`"));
+    }
+    Ok(())
 }
 
 impl<T> fmt::Debug for Builder<T> {

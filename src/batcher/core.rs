@@ -101,6 +101,8 @@ pub(crate) struct Core<T> {
     opened_at: Option<Instant>,
     sealed: VecDeque<Job<T>>,
     waiting: BTreeMap<(Instant, u64), Job<T>>,
+    /// Whether the batch handed over last was a retry.
+    retried_last: bool,
     out: Vec<Out<T>>,
     next_id: u64,
     /// Emptied vectors, for batches to come.
@@ -125,6 +127,7 @@ impl<T> Core<T> {
             opened_at: None,
             sealed: VecDeque::new(),
             waiting: BTreeMap::new(),
+            retried_last: false,
             out: Vec::new(),
             next_id: 0,
             spare: Vec::new(),
@@ -156,8 +159,7 @@ impl<T> Core<T> {
         }
         self.open.push(item);
         self.stats.accepted += 1;
-        let pending = self.stats.accepted - self.stats.finished();
-        self.stats.peak_pending = self.stats.peak_pending.max(pending);
+        self.stats.peak_pending = self.stats.peak_pending.max(self.pending());
         let full = self.open.len() == self.limits.max_items;
         if full {
             self.seal(ClosedBy::Count);
@@ -218,6 +220,7 @@ impl<T> Core<T> {
         }
         if let Some(mut job) = self.ripe(now) {
             job.attempts += 1;
+            self.retried_last = job.attempts > 1;
             if job.attempts == 1 {
                 let age = now.saturating_duration_since(job.opened_at);
                 self.stats.oldest_handed_over = self.stats.oldest_handed_over.max(age);
@@ -236,15 +239,24 @@ impl<T> Core<T> {
         Next::Sleep(self.alarm())
     }
 
-    /// A batch to hand over: a retry that is due, then a sealed one, then the open one if its
-    /// window is over.
+    /// A batch to hand over: a retry that is due, a sealed one, or the open one if its window is
+    /// over. Side by side, retries take turns with the others, so that a batch that always fails
+    /// cannot keep them out.
     fn ripe(&mut self, now: Instant) -> Option<Job<T>> {
-        let retry = self.waiting.first_entry().filter(|entry| entry.key().0 <= now);
-        if self.out.len() < self.limits.concurrency {
-            if let Some(entry) = retry {
-                return Some(entry.remove());
-            }
+        if self.out.len() == self.limits.concurrency {
+            return None;
         }
+        let due = self.waiting.keys().next().is_some_and(|(due, _)| *due <= now);
+        let yields = self.retried_last && self.limits.concurrency > 1;
+        let fresh = if due && !yields { None } else { self.fresh(now) };
+        if fresh.is_some() || !due {
+            return fresh;
+        }
+        self.waiting.pop_first().map(|(_, job)| job)
+    }
+
+    /// A batch to hand over for the first time.
+    fn fresh(&mut self, now: Instant) -> Option<Job<T>> {
         if !self.has_place() {
             return None;
         }
@@ -447,8 +459,14 @@ impl<T> Core<T> {
         self.phase == Phase::Accepting
     }
 
-    /// Counted where the items are, so that the equation of the figures can be wrong.
-    pub(crate) fn pending(&self) -> usize {
+    /// Items accepted and unfinished. Asked for at each rest of a batcher that drains, so it must
+    /// not look at every batch.
+    fn pending(&self) -> u64 {
+        self.stats.accepted - self.stats.finished()
+    }
+
+    /// The same, counted where the items are, so that the equation of the figures can be wrong.
+    fn counted(&self) -> usize {
         self.open.len()
             + self.sealed.iter().map(|job| job.items.len()).sum::<usize>()
             + self.waiting.values().map(|job| job.items.len()).sum::<usize>()
@@ -456,6 +474,7 @@ impl<T> Core<T> {
     }
 
     pub(crate) fn stats(&self) -> Stats {
-        Stats { pending: self.pending() as u64, ..self.stats }
+        debug_assert_eq!(self.pending(), self.counted() as u64, "an item was lost or made up");
+        Stats { pending: self.pending(), ..self.stats }
     }
 }

@@ -4,6 +4,7 @@ use core::fmt;
 use core::future::Future;
 use core::pin::Pin;
 use core::task::{Context, Poll};
+use std::collections::VecDeque;
 use std::error::Error;
 use std::mem;
 use std::sync::Arc;
@@ -56,7 +57,8 @@ pub(crate) struct Run<T, H, F, C> {
     handler: H,
     retry: Retry,
     timer: C,
-    attempts: Vec<Attempt<T, F>>,
+    /// In the order in which they are polled.
+    attempts: VecDeque<Attempt<T, F>>,
 }
 
 /// One batch in the handler. The job's items are in the guard.
@@ -73,7 +75,7 @@ enum State<F> {
 
 impl<T, H, F, C> Run<T, H, F, C> {
     pub(crate) fn new(shared: Arc<Shared<T>>, handler: H, retry: Retry, timer: C) -> Self {
-        Self { shared, handler, retry, timer, attempts: Vec::new() }
+        Self { shared, handler, retry, timer, attempts: VecDeque::new() }
     }
 
     fn drop_attempts(&mut self) {
@@ -97,10 +99,7 @@ where
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = &mut *self;
-        // Backwards, because one that is concluded makes way for the last.
-        for index in (0..this.attempts.len()).rev() {
-            this.poll_attempt(index, cx);
-        }
+        this.poll_attempts(cx);
         let mut begun = 0;
         loop {
             match this.shared.next(cx.waker()) {
@@ -113,8 +112,10 @@ where
                     }
                 }
                 Next::Returned(id) => {
-                    if let Some(index) = this.attempts.iter().position(|a| a.job.id == id) {
-                        this.conclude(index);
+                    let index = this.attempts.iter().position(|a| a.job.id == id);
+                    if let Some(attempt) = index.and_then(|index| this.attempts.remove(index)) {
+                        let attempt = this.conclude(attempt);
+                        this.attempts.extend(attempt);
                     }
                 }
                 Next::Sleep(until) => {
@@ -139,45 +140,60 @@ where
     E: Into<Box<dyn Error + Send + Sync>>,
     C: Timer,
 {
+    /// Polls each attempt once. The first goes behind all others: where the task's budget is
+    /// spent within a poll, as tokio's may be, each comes to the front in its turn.
+    fn poll_attempts(&mut self, cx: &mut Context<'_>) {
+        let Some(first) = self.attempts.pop_front() else { return };
+        let first = self.poll_attempt(first, cx);
+        for _ in 0..self.attempts.len() {
+            let next = self.attempts.pop_front();
+            let next = next.and_then(|attempt| self.poll_attempt(attempt, cx));
+            self.attempts.extend(next);
+        }
+        self.attempts.extend(first);
+    }
+
     fn begin(&mut self, mut job: Job<T>, cx: &mut Context<'_>) {
         let batch = Batch::new(&mut job, Arc::clone(&self.shared));
-        let index = self.attempts.len();
-        match caught(|| (self.handler)(batch)) {
+        let unfinished = match caught(|| (self.handler)(batch)) {
             Ok(future) => {
                 let state = State::Running(Box::pin(future));
-                self.attempts.push(Attempt { job, state });
-                self.poll_attempt(index, cx);
+                self.poll_attempt(Attempt { job, state }, cx)
             }
             Err(panic) => {
                 let panicked = BatchError::Panicked { panic, attempts: job.attempts };
-                self.attempts.push(Attempt { job, state: State::Ended(Err(panicked)) });
-                self.conclude(index);
+                self.conclude(Attempt { job, state: State::Ended(Err(panicked)) })
             }
-        }
+        };
+        self.attempts.extend(unfinished);
     }
 
-    fn poll_attempt(&mut self, index: usize, cx: &mut Context<'_>) {
-        let Attempt { job, state } = &mut self.attempts[index];
-        let State::Running(future) = state else { return };
-        let attempts = job.attempts;
+    /// Gives the attempt back unless it is over.
+    fn poll_attempt(
+        &mut self,
+        mut attempt: Attempt<T, F>,
+        cx: &mut Context<'_>,
+    ) -> Option<Attempt<T, F>> {
+        let State::Running(future) = &mut attempt.state else { return Some(attempt) };
+        let attempts = attempt.job.attempts;
         let ended = match caught(|| future.as_mut().poll(cx).map_err(Into::into)) {
-            Ok(Poll::Pending) => return,
+            Ok(Poll::Pending) => return Some(attempt),
             Ok(Poll::Ready(Ok(()))) => Ok(()),
             Ok(Poll::Ready(Err(error))) => Err(BatchError::Failed { error, attempts }),
             Err(panic) => Err(BatchError::Panicked { panic, attempts }),
         };
         // The guard may live in the future: it must be back before it is asked for.
-        let future = mem::replace(state, State::Ended(ended));
+        let future = mem::replace(&mut attempt.state, State::Ended(ended));
         quietly(|| drop(future));
-        self.conclude(index);
+        self.conclude(attempt)
     }
 
     /// The handler of an attempt is done: finishes the batch or tries it again, if its guard is
-    /// back; else `Next::Returned` will tell.
-    fn conclude(&mut self, index: usize) {
-        let id = self.attempts[index].job.id;
-        let Some((handed, mut left)) = self.shared.reclaim(id) else { return };
-        let Attempt { mut job, state } = self.attempts.swap_remove(index);
+    /// back; else gives the attempt back, and `Next::Returned` will tell.
+    fn conclude(&mut self, attempt: Attempt<T, F>) -> Option<Attempt<T, F>> {
+        let id = attempt.job.id;
+        let Some((handed, mut left)) = self.shared.reclaim(id) else { return Some(attempt) };
+        let Attempt { mut job, state } = attempt;
         match state {
             State::Ended(Err(error)) if !left.is_empty() => {
                 let delivered = handed - left.len();
@@ -202,12 +218,19 @@ where
                 self.shared.settle(id, handed, 0, left);
             }
         }
+        None
     }
 
-    /// The wait before the next attempt, unless this was the last.
+    /// The wait before the next attempt, unless this was the last. A policy that panics has none.
     fn next_delay(&self, job: &mut Job<T>) -> Option<Duration> {
         let delays = &mut job.delays;
-        caught(|| delays.get_or_insert_with(|| self.retry.delays()).next()).ok().flatten()
+        match caught(|| delays.get_or_insert_with(|| self.retry.delays()).next()) {
+            Ok(delay) => delay,
+            Err(panic) => {
+                quietly(|| drop(panic));
+                None
+            }
+        }
     }
 }
 

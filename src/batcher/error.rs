@@ -98,7 +98,8 @@ pub enum BatchError {
         /// How many attempts were made, the first counted.
         attempts: u32,
     },
-    /// The driver or its runtime went away before the items were handed to the handler.
+    /// The batcher stopped before the items were handed to the handler: its driver or runtime went
+    /// away, or a shutdown gave them up and nobody waited for its report.
     Unsent,
     /// The batcher stopped while the handler held the items or before it was given them again:
     /// they may have been delivered or not.
@@ -124,9 +125,7 @@ impl fmt::Display for BatchError {
             Self::Panicked { panic, attempts } => {
                 write!(f, "the handler failed in attempt {attempts}, its last: it {panic}")
             }
-            Self::Unsent => {
-                f.write_str("the batcher's driver went away before the items were handed over")
-            }
+            Self::Unsent => f.write_str("the batcher stopped before the items were handed over"),
             Self::Indeterminate => {
                 f.write_str("the batcher stopped while the items were with its handler")
             }
@@ -135,9 +134,10 @@ impl fmt::Display for BatchError {
 }
 
 impl Error for BatchError {
+    /// What lies behind the handler's error, whose message is already part of this one's.
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
-            Self::Failed { error, .. } => Some(&**error),
+            Self::Failed { error, .. } => error.source(),
             _ => None,
         }
     }

@@ -25,16 +25,17 @@ use crate::{SemaphorePermit, TryAcquireError};
 /// and may wait: chunk that. With a `max_items` of 1 a channel does the same for less.
 ///
 /// Handles are cheap to clone. When the last is dropped the batcher drains: what was accepted is
-/// still handed to the handler, without waiting for windows. The handler and the dead letter must
-/// not own a handle, else there is no last one; nor may a handler wait for a flush or a shutdown,
-/// which wait for it.
+/// still handed to the handler, without waiting for windows. The handler, the dead letter and the
+/// items must not own a handle, else there may be no last one; nor may a handler wait for a flush or
+/// a shutdown, which wait for it.
 ///
 /// # Fairness and order
 ///
 /// Senders get room in the order they asked for it. Items of one sender are handed over in the
 /// order it sent them, within a batch and from batch to batch. With a `concurrency` of 1, the
 /// default, one batch is finished with all its retries before the next begins; with more, batches
-/// are begun in order but run side by side, and a batch that waits for its retry lets others pass.
+/// are begun in order but run side by side, and a batch that waits for its retry lets others pass:
+/// retries that are due and batches that were never tried are handed over in turn.
 ///
 /// # Example
 ///
@@ -175,21 +176,30 @@ impl<T> Batcher<T> {
     ///
     /// Returns how those items ended; the dead letter has been given what failed.
     ///
+    /// It seals whatever the open batch holds, so a flush for each item means a batch for each
+    /// item: where a window is soon enough, let it close the batch.
+    ///
     /// # Cancel safety
     ///
     /// The open batch is closed when the future is first polled. Dropping it changes nothing more:
     /// the items go on as they are.
+    ///
+    /// # Complexity
+    ///
+    /// To begin, logarithmic in the flushes that are waited for; while it is waited for, O(1) for
+    /// each batch that ends. So many flushes side by side cost each batch a look at each of them.
     pub async fn flush(&self) -> FlushReport {
         FlushWait::new(self.shared()).await
     }
 
-    /// Refuses further items, lets those who wait to send go with theirs, closes the open batch,
-    /// and waits until everything is finished or `deadline` (from now on) has passed.
+    /// Refuses further items, sends those who wait to send away with theirs, closes the open
+    /// batch, and waits until everything is finished or `deadline` (from now on) has passed.
     ///
     /// At the deadline the handlers' futures are dropped, and what was not delivered comes back in
     /// the report: as `unsent` if the handler never saw it, as `indeterminate` if it did. Without a
     /// deadline that takes as long as the handlers and their retries. A zero stops at once. A
-    /// deadline further off than ten years is none.
+    /// deadline further off than ten years is none. It is the driver that keeps the deadline: one
+    /// that is neither polled nor dropped leaves the shutdown waiting.
     ///
     /// It may be called again, from any handle: the earliest deadline counts, and each call
     /// returns when all is over. The items go to the first that returns.
@@ -220,7 +230,7 @@ impl<T> Batcher<T> {
     ///
     /// # Complexity
     ///
-    /// Linear in the batches that are closed and unfinished.
+    /// O(1). With debug assertions the pending items are counted again, batch by batch.
     pub fn stats(&self) -> Stats {
         self.shared().stats()
     }

@@ -86,8 +86,13 @@ impl<S: Source, F, Fut, R, O> Run<S, F, Fut, R, O> {
         }
     }
 
+    /// Ends a run that is done. A panic in dropping what the caller gave it changes no outcome.
     pub(super) fn into_outlet(self) -> O {
-        self.outlet
+        let Self { source, start, order, outlet, .. } = self;
+        quietly(|| drop(source));
+        quietly(|| drop(start));
+        quietly(|| drop(order));
+        outlet
     }
 }
 

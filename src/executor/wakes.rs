@@ -16,6 +16,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{Wake, Waker};
 
+use crate::settled::quietly;
 use crate::sync::Mutex;
 
 /// The lines that were woken since the run last looked, in the order in which they were.
@@ -71,7 +72,8 @@ impl WakeList {
     /// Forgets the run's own waker: wakers that outlive the run must not keep its task alive.
     pub(super) fn retire(&self) {
         let sleeper = self.state.lock().sleeper.take();
-        drop(sleeper);
+        // Its destructor may panic, and the items that are still to be dropped come after it.
+        quietly(|| drop(sleeper));
     }
 
     fn wake(&self, line: usize) {

@@ -212,4 +212,13 @@ impl<T, E: fmt::Display> fmt::Display for NotAllFulfilled<T, E> {
     }
 }
 
-impl<T: fmt::Debug, E: Error> Error for NotAllFulfilled<T, E> {}
+impl<T: fmt::Debug, E: Error> Error for NotAllFulfilled<T, E> {
+    /// What lies behind the first failure, if that is an error, whose message is already part of
+    /// this one's.
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match &self.outcomes[self.first] {
+            Settled::Rejected(error) => error.source(),
+            _ => None,
+        }
+    }
+}

@@ -2,7 +2,7 @@
 
 use super::*;
 use sluicegate::batcher::{SendError, TrySendError};
-use sluicegate::{ConfigError, Retry, Semaphore};
+use sluicegate::{ConfigError, Retry};
 
 fn refused(builder: Builder<u32>) -> ConfigError {
     builder.build(Log::new().handler(0)).unwrap_err()
@@ -24,8 +24,8 @@ async fn bad_limits_are_refused_by_name() {
             format!("`capacity` is {}, but must be at most `Semaphore::MAX_PERMITS`", usize::MAX),
         ),
         (
-            builder().max_items(usize::MAX),
-            format!("`capacity` is {}, but must be at least `max_items`", Semaphore::MAX_PERMITS),
+            builder().max_items(usize::MAX).capacity(usize::MAX),
+            format!("`max_items` is {}, but must be at most `Semaphore::MAX_PERMITS`", usize::MAX),
         ),
         (
             builder().window(ten_years + Duration::from_nanos(1)),

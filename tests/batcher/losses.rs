@@ -2,6 +2,7 @@
 
 use super::*;
 use sluicegate::Retry;
+use std::error::Error;
 use std::panic::panic_any;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
@@ -96,6 +97,26 @@ fn a_policy_that_panics_ends_the_retries() {
             log.buried(),
             [(vec![1], "the batch failed in attempt 2, its last: always".to_owned())]
         );
+    });
+}
+
+#[test]
+fn a_policy_whose_panic_panics_when_it_is_dropped_loses_nothing() {
+    paused(async {
+        let log = Log::new();
+        let backoff = || std::iter::from_fn(|| -> Option<Duration> { panic_any(Touchy(true)) });
+        let batcher = log
+            .builder()
+            .max_items(1)
+            .retry(Retry::with_backoff(5, backoff).unwrap())
+            .build(|_| async { Err("always") })
+            .unwrap();
+        batcher.send(1).await.unwrap();
+        batcher.send(2).await.unwrap();
+        assert_eq!(batcher.flush().await.failed, 2);
+        let buried: Vec<_> = log.buried().into_iter().map(|(items, _)| items).collect();
+        assert_eq!(buried, [[1], [2]]);
+        conserved(&batcher);
     });
 }
 
@@ -255,7 +276,7 @@ fn a_driver_that_is_never_polled_loses_nothing() {
         let (batcher, driver) = log.builder().build_with_driver(log.handler(0)).unwrap();
         batcher.send(1).await.unwrap();
         drop(driver);
-        let why = "the batcher's driver went away before the items were handed over";
+        let why = "the batcher stopped before the items were handed over";
         assert_eq!(log.buried(), [(vec![1], why.to_owned())]);
         assert!(batcher.is_closed());
         assert_eq!(batcher.flush().await.delivered, 0);
@@ -329,4 +350,42 @@ async fn a_handler_may_work_on_a_blocking_thread() {
     let flushed = tokio::time::timeout(Duration::from_secs(60), batcher.flush()).await;
     assert!(flushed.expect("it hangs").all_delivered());
     assert_eq!(batcher.stats().delivered, 10);
+}
+
+/// Its message is part of the dead letter's reason; what is behind it is not.
+#[derive(Debug)]
+struct Outer(std::fmt::Error);
+
+impl std::fmt::Display for Outer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("outer")
+    }
+}
+
+impl Error for Outer {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&self.0)
+    }
+}
+
+#[test]
+fn the_reason_tells_each_error_of_its_chain_once() {
+    paused(async {
+        let told: Arc<Mutex<Vec<_>>> = Arc::default();
+        let batcher = Batcher::builder()
+            .dead_letter({
+                let told = told.clone();
+                move |_: Vec<u32>, why| {
+                    let behind = why.source().map(ToString::to_string);
+                    told.lock().unwrap().push((why.to_string(), behind));
+                }
+            })
+            .build(|_| async { Err(Outer(std::fmt::Error)) })
+            .unwrap();
+        batcher.send(1).await.unwrap();
+        assert_eq!(batcher.flush().await.failed, 1);
+        let behind = std::fmt::Error.to_string();
+        let own = "the batch failed in attempt 1, its last: outer".to_owned();
+        assert_eq!(*told.lock().unwrap(), [(own, Some(behind))]);
+    });
 }

@@ -90,6 +90,36 @@ fn side_by_side_a_batch_waits_for_its_retry_without_its_place_but_keeps_its_room
     });
 }
 
+/// It is due again at once, each time.
+#[test]
+fn a_batch_that_always_fails_does_not_keep_the_others_out() {
+    paused(async {
+        let log = Log::new();
+        let handler = {
+            let log = log.clone();
+            move |batch: Batch<u32>| {
+                log.note(&batch);
+                async move { if batch.as_slice() == [0] { Err("poison") } else { Ok(()) } }
+            }
+        };
+        let batcher = log
+            .builder()
+            .max_items(1)
+            .capacity(9)
+            .concurrency(2)
+            .retry(Retry::constant(100, millis(0)).unwrap())
+            .build(handler)
+            .unwrap();
+        for item in 0..9 {
+            batcher.send(item).await.unwrap();
+        }
+        let _ = batcher.flush().await;
+        let handed: Vec<_> = log.batches().into_iter().map(|(_, items)| items[0]).collect();
+        assert_eq!(handed[..17], [0, 0, 1, 0, 2, 0, 3, 0, 4, 0, 5, 0, 6, 0, 7, 0, 8]);
+        assert_eq!((handed.len(), batcher.stats().failed), (108, 1));
+    });
+}
+
 #[test]
 fn a_flush_sees_what_the_same_thread_sent_before_it_and_nothing_later() {
     paused(async {
@@ -186,4 +216,113 @@ fn each_senders_items_keep_their_order() {
             assert!(theirs.is_sorted());
         }
     });
+}
+
+/// Reads `count` messages that are there already. Each takes of the task's budget.
+async fn read(count: usize) {
+    let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
+    for n in 0..count {
+        sender.send(n).unwrap();
+    }
+    for _ in 0..count {
+        receiver.recv().await;
+    }
+}
+
+/// Each batch but the first takes the whole budget of a poll, and another takes its place.
+#[test]
+fn a_batch_comes_to_its_end_beside_others_that_spend_the_tasks_budget() {
+    paused(async {
+        for concurrency in 2..5 {
+            let log = Log::new();
+            let ended: Arc<Mutex<Vec<u32>>> = Arc::default();
+            let handler = {
+                let ended = ended.clone();
+                move |batch: Batch<u32>| {
+                    let ended = ended.clone();
+                    async move {
+                        tokio::task::yield_now().await;
+                        let first = batch.as_slice() == [0];
+                        read(if first { 200 } else { 512 }).await;
+                        ended.lock().unwrap().extend(batch.as_slice());
+                        Ok::<(), String>(())
+                    }
+                }
+            };
+            let batcher = log
+                .builder()
+                .max_items(1)
+                .capacity(100)
+                .concurrency(concurrency)
+                .build(handler)
+                .unwrap();
+            for item in 0..100 {
+                batcher.send(item).await.unwrap();
+            }
+            assert!(batcher.flush().await.all_delivered());
+            let place = ended.lock().unwrap().iter().position(|item| *item == 0).unwrap();
+            assert!(place < concurrency, "{place} of {concurrency} side by side ended before it");
+        }
+    });
+}
+
+#[test]
+fn a_long_batch_leaves_some_of_the_tasks_budget_to_a_short_one() {
+    paused(async {
+        for long_first in [true, false] {
+            let log = Log::new();
+            let ended: Arc<Mutex<Vec<bool>>> = Arc::default();
+            let handler = {
+                let ended = ended.clone();
+                move |batch: Batch<u32>| {
+                    let ended = ended.clone();
+                    async move {
+                        tokio::task::yield_now().await;
+                        let long = (batch.as_slice() == [0]) == long_first;
+                        read(if long { 100_000 } else { 200 }).await;
+                        ended.lock().unwrap().push(long);
+                        Ok::<(), String>(())
+                    }
+                }
+            };
+            let batcher = log.builder().max_items(1).concurrency(2).build(handler).unwrap();
+            batcher.send(0).await.unwrap();
+            batcher.send(1).await.unwrap();
+            assert!(batcher.flush().await.all_delivered());
+            assert_eq!(*ended.lock().unwrap(), [false, true], "long first: {long_first}");
+        }
+    });
+}
+
+/// Hands over `batches` batches of one item, which was all accepted before; how long it took.
+async fn drained(batches: u32, shutdown: bool) -> Duration {
+    let (batcher, driver) = Batcher::builder()
+        .max_items(1)
+        .capacity(batches as usize)
+        .dead_letter(|_: Vec<u32>, _| {})
+        .build_with_driver(|batch: Batch<u32>| async move {
+            tokio::task::yield_now().await;
+            drop(batch);
+            Ok::<(), String>(())
+        })
+        .unwrap();
+    for item in 0..batches {
+        batcher.try_send(item).unwrap();
+    }
+    tokio::spawn(driver);
+    let began = std::time::Instant::now();
+    if shutdown {
+        assert!(batcher.shutdown(None).await.all_delivered());
+    } else {
+        assert!(batcher.flush().await.all_delivered());
+    }
+    began.elapsed()
+}
+
+/// The clock is a real one, but it only compares the two, which do the same work.
+#[tokio::test]
+async fn a_shutdown_costs_no_more_for_each_batch_the_more_there_are() {
+    let flush = drained(20_000, false).await;
+    let shutdown = drained(20_000, true).await;
+    assert!(shutdown < flush * 10, "a shutdown took {shutdown:?}, a flush {flush:?}");
 }

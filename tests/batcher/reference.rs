@@ -140,6 +140,7 @@ pub(crate) struct Reference {
     main_handle: bool,
     peak: usize,
     retries: u64,
+    retried_last: bool,
     oldest: Time,
     pub(crate) answers: Vec<(usize, Answer)>,
     pub(crate) buried: Vec<Buried>,
@@ -163,6 +164,7 @@ impl Reference {
             main_handle: true,
             peak: 0,
             retries: 0,
+            retried_last: false,
             oldest: 0,
             answers: Vec::new(),
             buried: Vec::new(),
@@ -388,7 +390,8 @@ impl Reference {
         }
     }
 
-    /// The next batch to be handed over: retries first, then in order.
+    /// The next batch to be handed over: one at a time, retries first, then in order; side by side,
+    /// a retry and another in turn.
     fn ripe(&mut self) -> Option<usize> {
         let busy =
             |place: Place| matches!(place, Place::Out) || (matches!(place, Place::Waiting(_)));
@@ -405,17 +408,19 @@ impl Reference {
             })
             .collect();
         due.sort();
-        if let Some((_, batch)) = due.first() {
-            return Some(*batch);
+        let retry = due.first().map(|(_, batch)| *batch);
+        let one_at_a_time = self.limits.concurrency == 1;
+        if retry.is_some() && (one_at_a_time || !self.retried_last) {
+            return retry;
         }
-        if self.limits.concurrency == 1 && !self.batches_in(busy).is_empty() {
+        if one_at_a_time && !self.batches_in(busy).is_empty() {
             return None;
         }
         let sealed = self.batches_in(|place| place == Place::Sealed);
         if sealed.is_empty() && self.opened_at + self.limits.window <= self.now {
             self.seal(Closed::Window);
         }
-        self.batches_in(|place| place == Place::Sealed).first().copied()
+        self.batches_in(|place| place == Place::Sealed).first().copied().or(retry)
     }
 
     fn batches_in(&self, is: impl Fn(Place) -> bool) -> Vec<usize> {
@@ -437,7 +442,8 @@ impl Reference {
         info.attempts += 1;
         info.guard = Guard::Handler;
         info.held = held;
-        if info.attempts > 1 {
+        self.retried_last = info.attempts > 1;
+        if self.retried_last {
             self.retries += 1;
         } else {
             self.oldest = self.oldest.max(self.now - info.opened_at);
