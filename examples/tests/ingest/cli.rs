@@ -174,6 +174,9 @@ fn a_database_is_gone_on_with() {
 fn standard_input_is_read_to_its_end() {
     let mut child = start(&["--input", "-", "--json"]);
     child.stdin.take().unwrap().write_all(format!("{POST}\r\n\n{IDENTITY}").as_bytes()).unwrap();
+    let number = file(folder.path(), "1\n");
+    let (_, _, err) = ingest(&["--input", &number]);
+    assert!(err.contains("expected a JSON object"), "{err}");
     let Output { status, stdout, stderr } = child.wait_with_output().unwrap();
     assert_eq!((status.code(), String::from_utf8_lossy(&stderr)), (Some(0), "".into()));
     let json = flat(&String::from_utf8(stdout).unwrap());
