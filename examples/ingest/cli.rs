@@ -1,14 +1,16 @@
 //! The program: from arguments to exit status.
 
 use std::ffi::OsString;
-use std::future::pending;
+use std::future::Future;
 use std::io::{self, Write};
 use std::path::Path;
 use std::time::Duration;
 
 use clap::Parser;
+use futures_util::{Stream, StreamExt, stream};
 use indicatif::{ProgressBar, ProgressStyle};
-use sluicegate::Retry;
+use sluicegate::{ConfigError, Retry};
+use tokio::sync::oneshot;
 
 use super::generator::Generator;
 use super::options::Options;
@@ -24,9 +26,14 @@ const BALANCED: u8 = 0;
 const UNBALANCED: u8 = 1;
 /// Arguments, input or database are no good.
 const UNUSABLE: u8 = 2;
+/// A second Ctrl-C: what a shell reports for a program that SIGINT ended.
+const INTERRUPTED: i32 = 130;
 
 /// Runs the program and returns its exit status: 0 if every line that was read ended in exactly one
 /// way, 1 if not, 2 if the arguments, the input or the database are no good, with one line on `err`.
+///
+/// Ctrl-C, or SIGTERM on Unix, ends the input; what has been read is carried through, and the
+/// summary comes. A second one ends the process with status 130, whatever is still in hand.
 pub fn run(
     arguments: impl IntoIterator<Item = OsString>,
     out: &mut dyn Write,
@@ -35,11 +42,16 @@ pub fn run(
     let status = match Options::try_parse_from(arguments) {
         Ok(options) => ingest(&options).and_then(|summary| report(&options, summary, out, err)),
         Err(error) if !error.use_stderr() => {
-            write!(out, "{error}").map(|()| BALANCED).map_err(|error| error.to_string())
+            match write!(out, "{error}").and_then(|()| out.flush()) {
+                // Whoever closes the pipe has read enough of the help.
+                Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.to_string()),
+                _ => Ok(BALANCED),
+            }
         }
         Err(error) => {
             let text = error.to_string();
-            let line = text.lines().next().unwrap_or("bad arguments");
+            let what = text.lines().map(str::trim).take_while(|line| !line.is_empty());
+            let line = what.collect::<Vec<_>>().join(" ");
             Err(line.trim_start_matches("error: ").to_owned())
         }
     };
@@ -91,11 +103,19 @@ fn ingest(options: &Options) -> Result<Summary, String> {
         .map_err(|error| format!("the runtime: {error}"))?;
     let bar = progress_bar(options);
     let summary = runtime.block_on(async {
-        let lines = source::lines(raw, interrupted());
-        pipeline::run(&config, database, lines, |read| bar.set_position(read)).await
+        let stop = interrupted().map_err(|error| format!("the signals: {error}"))?;
+        let lines = source::lines(raw, stop);
+        let run = pipeline::run(&config, database, lines, |read| bar.set_position(read));
+        run.await.map_err(|error| in_terms_of_options(&error))
     });
     bar.finish_and_clear();
-    summary.map_err(|error| error.to_string())
+    summary
+}
+
+/// The same with the names that the caller knows; all other fields have values that are fine.
+fn in_terms_of_options(error: &ConfigError) -> String {
+    let text = error.to_string();
+    text.replace("max_items_per_key", "--pending-items").replace("max_keys", "--pending-keys")
 }
 
 fn input(options: &Options) -> Result<RawLines, String> {
@@ -106,7 +126,7 @@ fn input(options: &Options) -> Result<RawLines, String> {
     }
 }
 
-fn config(options: &Options) -> Result<Config, sluicegate::ConfigError> {
+fn config(options: &Options) -> Result<Config, ConfigError> {
     let limits = Limits {
         posts: options.pending_keys.unwrap_or(10_000),
         users: options.pending_keys.unwrap_or(5_000),
@@ -134,17 +154,41 @@ fn progress_bar(options: &Options) -> ProgressBar {
     bar.with_style(ProgressStyle::with_template(style).expect("a template that indicatif knows"))
 }
 
-/// Done at the first Ctrl-C; the second one ends the program without a summary.
-async fn interrupted() {
-    if tokio::signal::ctrl_c().await.is_err() {
-        // There are no signals here: the input ends when it ends.
-        return pending().await;
-    }
-    tokio::spawn(async {
-        if tokio::signal::ctrl_c().await.is_ok() {
-            std::process::exit(130);
-        }
+/// Done at the first signal; the second one ends the program without a summary. A task of its own
+/// listens from now on, because nobody looks at the input while the pipeline is full or drains.
+fn interrupted() -> io::Result<impl Future<Output = ()> + Send> {
+    let mut signals = signals()?;
+    let (first, told) = oneshot::channel();
+    tokio::spawn(async move {
+        signals.next().await;
+        // If the input has ended already, there is nobody to tell.
+        let _ = first.send(());
+        signals.next().await;
+        std::process::exit(INTERRUPTED);
     });
+    Ok(async {
+        // The task never drops its end without a word.
+        let _ = told.await;
+    })
+}
+
+/// Ctrl-C, and SIGTERM, with which a supervisor asks for the same.
+#[cfg(unix)]
+fn signals() -> io::Result<impl Stream<Item = ()> + Send + Unpin> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    Ok(stream::select(
+        stream::poll_fn(move |cx| interrupt.poll_recv(cx)),
+        stream::poll_fn(move |cx| terminate.poll_recv(cx)),
+    ))
+}
+
+/// Ctrl-C.
+#[cfg(windows)]
+fn signals() -> io::Result<impl Stream<Item = ()> + Send + Unpin> {
+    let mut interrupt = tokio::signal::windows::ctrl_c()?;
+    Ok(stream::poll_fn(move |cx| interrupt.poll_recv(cx)))
 }
 
 /// [`run`] with the arguments and the streams of this process.

@@ -129,6 +129,7 @@ impl fmt::Display for Malformed {
 impl std::error::Error for Malformed {}
 
 #[derive(Deserialize)]
+#[serde(expecting = "a JSON object")]
 struct Envelope<'a> {
     #[serde(borrow)]
     did: Cow<'a, str>,
@@ -139,6 +140,7 @@ struct Envelope<'a> {
 }
 
 #[derive(Deserialize)]
+#[serde(expecting = "a JSON object")]
 struct Commit<'a> {
     #[serde(borrow)]
     operation: Cow<'a, str>,
@@ -151,12 +153,14 @@ struct Commit<'a> {
 }
 
 #[derive(Deserialize)]
+#[serde(expecting = "a JSON object")]
 struct PostRecord<'a> {
     #[serde(borrow)]
     reply: Option<Reply<'a>>,
 }
 
 #[derive(Deserialize)]
+#[serde(expecting = "a JSON object")]
 struct Reply<'a> {
     #[serde(borrow)]
     parent: Reference<'a>,
@@ -165,6 +169,7 @@ struct Reply<'a> {
 }
 
 #[derive(Deserialize)]
+#[serde(expecting = "a JSON object")]
 struct Reference<'a> {
     #[serde(borrow)]
     uri: Cow<'a, str>,
@@ -172,6 +177,7 @@ struct Reference<'a> {
 
 /// The record of a like or a repost.
 #[derive(Deserialize)]
+#[serde(expecting = "a JSON object")]
 struct OfPost<'a> {
     #[serde(borrow)]
     subject: Reference<'a>,
@@ -179,6 +185,7 @@ struct OfPost<'a> {
 
 /// The record of a follow or a block.
 #[derive(Deserialize)]
+#[serde(expecting = "a JSON object")]
 struct OfUser<'a> {
     #[serde(borrow)]
     subject: Cow<'a, str>,

@@ -11,7 +11,7 @@ use clap::builder::RangedU64ValueParser;
 #[command(name = "ingest")]
 pub struct Options {
     /// JSON lines to read, or `-` for standard input; without it, generated events
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["events", "seed"])]
     pub input: Option<PathBuf>,
 
     /// Database to write or to go on with; without it, a temporary one

@@ -87,6 +87,23 @@ fn help_says_what_there_is_to_choose() {
     }
 }
 
+/// As `head` does to it.
+#[test]
+fn help_that_nobody_reads_to_its_end_is_no_error() {
+    struct Closed;
+    impl Write for Closed {
+        fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
+            Err(std::io::ErrorKind::BrokenPipe.into())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut err = Vec::new();
+    let status = cli::run(["ingest", "--help"].map(OsString::from), &mut Closed, &mut err);
+    assert_eq!((status, String::from_utf8(err).unwrap().as_str()), (0, ""));
+}
+
 #[test]
 fn bad_arguments_are_refused_in_one_line() {
     for (arguments, named) in [
@@ -97,7 +114,11 @@ fn bad_arguments_are_refused_in_one_line() {
         (&["--permits", "0"], "--permits"),
         (&["--pending-keys", "0"], "--pending-keys"),
         (&["--pending-items", "0"], "--pending-items"),
-        (&["--pending-keys", "4000000000", "--events", "1"], "max_items_per_key"),
+        (&["--pending-keys", "4294967295", "--events", "1"], "`--pending-keys` is 4294967295"),
+        (&["--pending-keys", "4000000000", "--events", "1"], "`--pending-items` is 100"),
+        (&["--input", "-", "--events", "1"], "'--input <FILE>' cannot be used with '--events <N>'"),
+        (&["--seed", "1", "--input", "-"], "'--input <FILE>'"),
+        (&["--input", "-", "--events", "1", "--seed", "1"], "--seed <N>"),
         (&["--ttl", "0"], "--ttl"),
         (&["--lookup-ms", "fast"], "--lookup-ms"),
         (&["--input"], "--input"),
@@ -153,6 +174,9 @@ fn malformed_lines_are_shown_with_their_number_and_the_run_goes_on() {
     {
         assert_eq!(json[name], count, "{name}: {json}");
     }
+    let number = file(folder.path(), "1\n");
+    let (_, _, err) = ingest(&["--input", &number]);
+    assert!(err.contains("expected a JSON object"), "{err}");
     let many = file(folder.path(), &"nonsense\n".repeat(1_000));
     let (status, _, err) = ingest(&["--input", &many]);
     assert_eq!((status, err.lines().count()), (0, 5), "{err}");
@@ -187,10 +211,27 @@ fn the_program_exits_with_status_2_too() {
     assert_eq!(String::from_utf8(output.stderr).unwrap().lines().count(), 1);
 }
 
-/// Its input stays open, so that only the signal can end it; what it had read is stored.
+#[cfg(unix)]
+fn send(signal: &str, child: &Child) {
+    let kill = Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap();
+    assert!(kill.success());
+}
+
 #[cfg(unix)]
 #[test]
 fn an_interrupt_drains() {
+    drains_at("-INT");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_request_to_terminate_drains_too() {
+    drains_at("-TERM");
+}
+
+/// Its input stays open, so that only the signal can end it; what it had read is stored.
+#[cfg(unix)]
+fn drains_at(signal: &str) {
     let folder = TempDir::new().unwrap();
     let db = folder.path().join("ingest.db");
     let mut child = start(&["--input", "-", "--json", "--db", db.to_str().unwrap()]);
@@ -207,11 +248,49 @@ fn an_interrupt_drains() {
         assert!(std::time::Instant::now() < limit, "the row does not come");
         std::thread::yield_now();
     }
-    let kill = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
-    assert!(kill.success());
+    send(signal, &child);
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
     let json = flat(&String::from_utf8(output.stdout).unwrap());
     assert_eq!((&json["read"], &json["stored"]), (&1.into(), &1.into()), "{json}");
     drop(stdin);
+}
+
+/// More than the pipeline takes in hand, so that it does not look at its input any more.
+#[cfg(unix)]
+#[test]
+fn a_second_interrupt_ends_a_pipeline_that_is_full() {
+    ends_at_the_second_interrupt(1_280);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_second_interrupt_ends_a_pipeline_whose_input_has_ended() {
+    ends_at_the_second_interrupt(100);
+}
+
+/// No event gets done in hours. The lines are so long that a pipe does not hold them: once they are
+/// written most have been read, and so the program listens for signals.
+#[cfg(unix)]
+fn ends_at_the_second_interrupt(lines: usize) {
+    let mut child = start(&["--input", "-", "--lookup-ms", "10000000"]);
+    let line = POST.replace("{}", &format!(r#"{{"text":"{}"}}"#, "x".repeat(2_000)));
+    let input = format!("{line}\n").repeat(lines);
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    let limit = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    // Again and again, since two that come too close to each other are one.
+    while child.try_wait().unwrap().is_none() {
+        if std::time::Instant::now() > limit {
+            child.kill().unwrap();
+            panic!("it does not listen: {:?}", child.wait_with_output());
+        }
+        send("-INT", &child);
+    }
+    let Output { status, stdout, stderr } = child.wait_with_output().unwrap();
+    assert_eq!(
+        (status.code(), stdout.len()),
+        (Some(130), 0),
+        "{}",
+        String::from_utf8_lossy(&stderr)
+    );
 }
