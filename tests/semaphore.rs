@@ -492,6 +492,33 @@ mod with_tokio {
         assert_eq!(semaphore.available_permits(), 1);
     }
 
+    /// To yield, tokio clones the waker.
+    #[tokio::test]
+    async fn a_waker_that_panics_at_the_end_of_a_turn_loses_no_permit() {
+        struct PanicsWhenCloned;
+        impl Clone for PanicsWhenCloned {
+            fn clone(&self) -> Self {
+                panic!("cloned")
+            }
+        }
+        impl WakeRef for PanicsWhenCloned {
+            fn wake_by_ref(&self) {
+                panic!("woken")
+            }
+        }
+        impl cooked_waker::Wake for PanicsWhenCloned {}
+
+        while tokio::task::coop::has_budget_remaining() {
+            tokio::task::coop::consume_budget().await;
+        }
+        let semaphore = Semaphore::new(1);
+        let mut place = semaphore.acquire();
+        let waker = Box::new(PanicsWhenCloned).into_waker();
+        assert!(catch_unwind(AssertUnwindSafe(|| poll(&mut place, &waker))).is_err());
+        drop(place);
+        assert_eq!(semaphore.available_permits(), 1);
+    }
+
     #[tokio::test]
     async fn a_task_that_always_gets_its_permit_still_yields() {
         let semaphore = Semaphore::new(1);

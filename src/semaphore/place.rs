@@ -84,8 +84,9 @@ impl Place {
     /// yielding costs no place in line.
     #[inline]
     fn hand_over(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), AcquireError>> {
+        // First: looking at the turn may clone the waker, which may panic.
+        self.stage = Stage::Holding;
         if budget::is_spent(cx) {
-            self.stage = Stage::Holding;
             return Poll::Pending;
         }
         self.stage = Stage::Left;
