@@ -86,7 +86,17 @@ pub(super) struct Limits {
 }
 
 impl Limits {
-    /// Checks the two limits that every map has, also when they are changed.
+    /// The limit on all items, if one was chosen.
+    pub(super) fn most_items(&self) -> Option<usize> {
+        (self.max_items < usize::MAX).then_some(self.max_items)
+    }
+
+    /// The limit on what all items weigh, if they are weighed.
+    pub(super) fn most_weight(&self) -> Option<u64> {
+        self.weighed.then_some(self.max_weight)
+    }
+
+    /// Checks what can be changed later too.
     pub(super) fn check(&self) -> Result<(), ConfigError> {
         ConfigError::at_least_one("max_keys", self.max_keys)?;
         ConfigError::at_least_one("max_items_per_key", self.max_items_per_key)?;
