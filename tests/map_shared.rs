@@ -8,11 +8,8 @@ use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use proptest::prelude::*;
 use sluicegate::map::Event;
-use sluicegate::{
-    BoundedArrayMap, FullMap, Pushed, RejectReason, ShardedBoundedArrayMap, SharedBoundedArrayMap,
-};
+use sluicegate::{BoundedArrayMap, Pushed, RejectReason, SharedBoundedArrayMap};
 
 const TTL: Duration = Duration::from_secs(60);
 
@@ -239,79 +236,4 @@ fn a_key_whose_shard_is_empty_takes_the_place_of_the_oldest_of_another() {
     assert_eq!((key, items.collect::<Vec<_>>()), (first[0], vec![first[0]]));
     assert!(map.contains(&first[1]) && map.contains(&second[0]));
     assert_eq!((map.len(), map.stats().evicted), (2, 1));
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
-
-    /// The caps are exact, nothing is evicted or refused while there is room, nothing is lost.
-    #[test]
-    fn shards_share_one_budget(
-        shards in 1..5_usize,
-        reject in any::<bool>(),
-        operations in prop::collection::vec((0..12_u32, 0..6_u8), 0..120),
-    ) {
-        let full_map =
-            if reject { FullMap::RejectNewKey } else { FullMap::EvictLeastRecentlyUsed };
-        let builder = BoundedArrayMap::builder().max_keys(5).max_items_per_key(2);
-        let builder = builder.full_map(full_map).time_to_live(TTL);
-        let map: ShardedBoundedArrayMap<u32, usize> = builder.build_sharded(shards).unwrap();
-        let start = Instant::now();
-        // The values under each resident key.
-        let mut model: Vec<(u32, Vec<usize>)> = Vec::new();
-        for (turn, (key, act)) in operations.into_iter().enumerate() {
-            let found = model.iter().position(|(known, _)| *known == key);
-            match act {
-                0 => {
-                    let taken: Vec<_> = map.take(&key).collect();
-                    prop_assert_eq!(taken, found.map_or(Vec::new(), |at| model.remove(at).1));
-                }
-                1 if turn % 16 == 0 => {
-                    let mut gone: Vec<_> =
-                        map.expire(start + TTL, 3).into_iter().map(|gone| gone.value).collect();
-                    gone.sort_unstable();
-                    let all: usize = model.iter().map(|(_, items)| items.len()).sum();
-                    prop_assert_eq!(gone.len(), all.min(3));
-                    for (_, items) in &mut model {
-                        items.retain(|value| !gone.contains(value));
-                    }
-                    model.retain(|(_, items)| !items.is_empty());
-                }
-                _ => match (map.push_at(start, key, turn), found) {
-                    (Pushed::Stored, Some(at)) => {
-                        prop_assert!(model[at].1.len() < 2);
-                        model[at].1.push(turn);
-                    }
-                    (Pushed::Displaced { value, .. }, Some(at)) => {
-                        prop_assert_eq!(model[at].1.len(), 2);
-                        prop_assert_eq!(model[at].1.remove(0), value);
-                        model[at].1.push(turn);
-                    }
-                    (Pushed::Stored, None) => {
-                        prop_assert!(model.len() < 5);
-                        model.push((key, vec![turn]));
-                    }
-                    (Pushed::Evicted { key: evicted, items }, None) => {
-                        prop_assert!(model.len() == 5 && !reject);
-                        let at = model.iter().position(|(known, _)| *known == evicted).unwrap();
-                        prop_assert_eq!(model.remove(at).1, items.collect::<Vec<_>>());
-                        model.push((key, vec![turn]));
-                    }
-                    (Pushed::Rejected { reason, key: back, value, .. }, None) => {
-                        prop_assert!(model.len() == 5 && reject);
-                        prop_assert_eq!((reason, back, value), (RejectReason::MapFull, key, turn));
-                    }
-                    (other, _) => prop_assert!(false, "{:?}", other),
-                },
-            }
-            let stats = map.stats();
-            prop_assert_eq!((map.len(), stats.keys), (model.len(), model.len()));
-            prop_assert_eq!(stats.items, model.iter().map(|(_, items)| items.len()).sum::<usize>());
-            let left = stats.taken + stats.displaced + stats.evicted + stats.rejected + stats.expired;
-            prop_assert_eq!(stats.pushed, stats.items as u64 + left);
-        }
-        let left: usize = map.clear().into_iter().flatten().map(|(_, items)| items.len()).sum();
-        prop_assert_eq!(left, model.iter().map(|(_, items)| items.len()).sum::<usize>());
-        prop_assert!(map.is_empty());
-    }
 }
