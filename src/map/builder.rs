@@ -145,7 +145,7 @@ const HEAVIEST: u64 = u64::MAX / 2;
 ///     .build()?;
 /// # Ok::<(), sluicegate::ConfigError>(())
 /// ```
-#[must_use = "a builder does nothing until `build` or `build_shared` is called"]
+#[must_use = "a builder does nothing until `build`, `build_shared` or `build_sharded` is called"]
 pub struct Builder<K, V, Id = NoIndex, L = PerKey> {
     limits: Limits,
     weigher: Weigher<K, V>,
@@ -315,7 +315,8 @@ impl<K, V, Id, L> Builder<K, V, Id, L> {
 
 impl<K: Hash + Eq, V> Builder<K, V> {
     /// Builds the form in several parts with a lock each: from 1 to 65,536 of them, best a
-    /// few times as many as threads.
+    /// few times as many as threads. There is no such form with an index or with totals:
+    /// [`ShardedBoundedArrayMap`] says why.
     ///
     /// # Errors
     ///

@@ -46,8 +46,9 @@ impl<K, V> Shard<'_, K, V> {
 /// that would wait too long for one.
 ///
 /// The cap on keys is that of the whole: as long as it has room nothing is evicted, however the
-/// keys are spread. Under each key all is exact. What is given up is the exact order of use: a full
-/// map evicts the first in line of the new key's own part, or if that is empty, of another.
+/// keys are spread. Under each key all is exact. What is given up is the exact order of all keys: a
+/// full map evicts the first in line (the least recently used key or the heaviest, as
+/// [`FullMap`] says) of the new key's own part, or if that has none to evict, of the next that has.
 ///
 /// When not to use it: if one lock is not what holds you up, take
 /// [`SharedBoundedArrayMap`](super::SharedBoundedArrayMap), whose order of use is exact, and which
@@ -57,12 +58,14 @@ impl<K, V> Shard<'_, K, V> {
 ///
 /// - An index by item id: whether an id is resident would have to be known to all parts at once, and
 ///   each item that leaves with an evicted key would need another part's lock. If an item always
-///   comes under the same key, look among that key's items instead.
+///   comes under the same key, [`remove_if`](Self::remove_if) finds it there.
 /// - Totals of items or weight: a map that has reached one is at it with every push, and to find
-///   out what has to go without losing a push that is then refused would take all locks each time.
+///   out what has to go before anything goes, as a refused push changes nothing, would take all
+///   locks each time.
+/// - `resize`: its limits are those that it was built with.
 ///
-/// [`Builder::build_sharded`](super::Builder::build_sharded) is not there for either, so that both
-/// are refused when the program is compiled. And its limits are those that it was built with.
+/// [`Builder::build_sharded`](super::Builder::build_sharded) is not there for the first two, so that
+/// they are refused when the program is compiled.
 ///
 /// ```compile_fail
 /// # use sluicegate::BoundedArrayMap;
@@ -78,7 +81,12 @@ impl<K, V> Shard<'_, K, V> {
 ///
 /// # Fairness and what runs under a lock
 ///
-/// As for `SharedBoundedArrayMap`.
+/// As for `SharedBoundedArrayMap`. A push of a new key to a full map takes a second lock if its own
+/// part has no key to evict, and all of them, once, if others were ahead of it each time or all that
+/// there is is checked out. So there is no waiting in circles, and none is refused while a key could
+/// go.
+///
+/// # Example
 ///
 /// ```
 /// use sluicegate::BoundedArrayMap;

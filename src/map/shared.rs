@@ -41,7 +41,7 @@ use crate::sync::Mutex;
 ///
 /// `Eq` of keys and ids, `Hash` of them, and `Clone` of keys: these must not call back into the
 /// same map. Nothing is dropped under the lock: all that leaves is moved out first, also what is
-/// left when one of those panics.
+/// left when one of those panics. Weighers, sinks, listeners and predicates run without it.
 ///
 /// # Example
 ///
@@ -63,7 +63,8 @@ use crate::sync::Mutex;
 /// # How it is built
 ///
 /// Of a mutex around the state machine of the plain map. As every step of that returns what
-/// leaves, no value can be dropped before the lock is released.
+/// leaves, no value can be dropped before the lock is released. To ask a predicate about items,
+/// these are lent out, as to a checkout.
 pub struct SharedBoundedArrayMap<K, V, Id = NoIndex, L = PerKey> {
     pub(super) contents: Mutex<Contents<K, V, Id>>,
     weigher: Weigher<K, V>,
