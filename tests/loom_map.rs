@@ -409,7 +409,7 @@ fn a_checkout_of_one_shard_keeps_its_room_from_the_others() {
 /// makes room once.
 ///
 /// Fails if a sweep finds what is due under one hold of a shard's lock and takes it out under
-/// another, or counts its keys out twice.
+/// another, or counts the keys before and after under two.
 #[test]
 fn sweeps_of_shards_share_no_item() {
     loom::model(|| {

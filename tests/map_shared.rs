@@ -404,6 +404,9 @@ mod sweeper {
         };
         assert_eq!(refused(Duration::ZERO, 1), "period");
         assert_eq!(refused(TTL, 0), "budget");
+        let endless = Sweeper::spawn(&map(), Duration::MAX, usize::MAX, drop).unwrap();
+        sleep(Duration::from_millis(1)).await;
+        endless.stop().await;
     }
 }
 
