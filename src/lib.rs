@@ -34,7 +34,7 @@ pub mod batcher;
 mod error;
 mod executor;
 pub mod map;
-mod retry;
+pub mod retry;
 mod semaphore;
 mod settled;
 mod sync;
@@ -48,7 +48,7 @@ pub use map::{
     BoundedArrayMap, FullKey, FullMap, Pushed, RejectReason, ShardedBoundedArrayMap,
     SharedBoundedArrayMap,
 };
-pub use retry::{Delays, Retry};
+pub use retry::{Delays, Retry, RetryBudget, RetryError, RetryWhen};
 pub use semaphore::{
     Acquire, AcquireError, AcquireOwned, AcquireTimeoutError, OwnedSemaphorePermit, PollSemaphore,
     Semaphore, SemaphorePermit, SemaphoreStats, TryAcquireError, WaitTimes,
