@@ -38,6 +38,7 @@ pub mod retry;
 mod semaphore;
 mod settled;
 mod sync;
+pub mod throttle;
 mod wake_list;
 
 #[cfg(any(feature = "tokio", loom))]
@@ -54,6 +55,7 @@ pub use semaphore::{
     Semaphore, SemaphorePermit, SemaphoreStats, TryAcquireError, WaitTimes,
 };
 pub use settled::{NotAllFulfilled, Panic, Partition, Settled, SettledCounts, SettledError};
+pub use throttle::{KeyedThrottle, Throttle};
 
 /// The examples of the README, as tests.
 #[cfg(all(doctest, feature = "tokio"))]
