@@ -51,8 +51,7 @@ pub enum TryAcquireError {
 pub struct KeysBusy {
     /// How many keys there may be.
     pub max_keys: usize,
-    /// When the first of them will be at rest if it is not used before; `None` if somebody waits
-    /// in line for each.
+    /// None of them is at rest before; `None` if that hangs on who is using them.
     pub until: Option<Instant>,
 }
 

@@ -36,8 +36,10 @@ impl Meter for Schedule {
         self.earliest(n, now).saturating_add(ahead)
     }
 
-    fn start(&mut self, n: u32, when: u64) {
-        self.next = self.gcra.starts(self.next, n.into(), when).1;
+    fn start(&mut self, n: u32, now: u64) -> u64 {
+        let (when, next) = self.gcra.starts(self.next, n.into(), now);
+        self.next = next;
+        when
     }
 
     fn at_rest(&self) -> u64 {

@@ -9,8 +9,8 @@ pub(super) trait Meter {
     /// About when that will be after `ahead` others.
     fn earliest_behind(&self, ahead: u64, n: u32, now: u64) -> u64;
 
-    /// Starts `n` together at `when`, which is not before what `earliest` says.
-    fn start(&mut self, n: u32, when: u64);
+    /// Starts `n` together at the `earliest`, and returns when that is.
+    fn start(&mut self, n: u32, now: u64) -> u64;
 
     /// The instant from which on nothing that has started counts any more.
     fn at_rest(&self) -> u64;

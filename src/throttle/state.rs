@@ -79,8 +79,7 @@ impl State {
             if when > latest {
                 return Err(Refused::TooFar);
             }
-            meter.start(n, when);
-            Ok(when)
+            Ok(meter.start(n, now))
         })
     }
 

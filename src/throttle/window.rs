@@ -98,13 +98,16 @@ impl Meter for Starts {
         place.saturating_add(self.window.length.saturating_mul(last / limit))
     }
 
-    fn start(&mut self, n: u32, when: u64) {
+    fn start(&mut self, n: u32, now: u64) -> u64 {
+        let when = self.earliest(n, now);
         for _ in 0..n {
-            if self.free[self.next] > when && !self.is_whole() {
+            // Those that are free now come first, so that nobody later starts before `when`.
+            if self.free[self.next] > now && !self.is_whole() {
                 self.grow();
             }
             self.take(when);
         }
+        when
     }
 
     fn at_rest(&self) -> u64 {
