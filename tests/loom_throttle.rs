@@ -177,9 +177,9 @@ fn each_keyed(model: impl Fn(Arc<KeyedThrottle<u32>>) + Send + Sync + Copy + 'st
     }
 }
 
-/// Guard: a key that is in use is not forgotten, which is looked at before whether it is at rest.
-/// Taken out (not looked at; or looked at after), a key is forgotten that has just started
-/// something, and starts more than it may.
+/// Guard: a key that is in use is not forgotten. Taken out, a key is forgotten that is about to
+/// start something, and starts more than it may. (That this is looked at before whether the key is
+/// at rest cannot be seen here: handles are counted by the standard `Arc`, not loom's.)
 #[test]
 fn forgetting_a_key_against_its_use() {
     each_keyed(|throttles| {

@@ -19,14 +19,21 @@ const SLOW: u64 = 1 << 63;
 
 #[derive(Debug)]
 pub(super) enum State {
-    Sliding(Mutex<Locked>),
+    Sliding(OneLine<Mutex<Locked>>),
     Gcra { gcra: Gcra, word: AtomicU64, line: Mutex<Line> },
 }
 
+/// What all threads change is in one cache line: the lock, and right behind it what each start
+/// changes.
 #[derive(Debug)]
+#[repr(align(64))]
+pub(super) struct OneLine<T>(T);
+
+#[derive(Debug)]
+#[repr(C)]
 pub(super) struct Locked {
-    line: Line,
     starts: Starts,
+    line: Line,
 }
 
 /// Why there is no instant to tell.
@@ -40,7 +47,7 @@ impl State {
         match rate.0 {
             Kind::Sliding(window) => {
                 let starts = Starts::new(window);
-                Self::Sliding(Mutex::new(Locked { line: Line::default(), starts }))
+                Self::Sliding(OneLine(Mutex::new(Locked { starts, line: Line::default() })))
             }
             Kind::Gcra(gcra) => {
                 Self::Gcra { gcra, word: AtomicU64::new(0), line: Mutex::new(Line::default()) }
@@ -53,7 +60,7 @@ impl State {
     pub(super) fn reserve(&self, n: u32, now: u64) -> Result<u64, Refused> {
         let latest = now + FARTHEST;
         match self {
-            Self::Sliding(locked) if n == 1 => {
+            Self::Sliding(OneLine(locked)) if n == 1 => {
                 let mut locked = locked.lock();
                 if locked.line.is_clear() {
                     return locked.starts.start_one(now, latest).ok_or(Refused::TooFar);
@@ -123,7 +130,7 @@ impl State {
 
     pub(super) fn waiters(&self) -> usize {
         match self {
-            Self::Sliding(locked) => locked.lock().line.len(),
+            Self::Sliding(OneLine(locked)) => locked.lock().line.len(),
             Self::Gcra { line, .. } => line.lock().len(),
         }
     }
@@ -135,8 +142,8 @@ impl State {
 
     fn locked<T>(&self, work: impl FnOnce(&mut Line, &mut dyn Meter) -> T) -> T {
         match self {
-            Self::Sliding(locked) => {
-                let Locked { line, starts } = &mut *locked.lock();
+            Self::Sliding(OneLine(locked)) => {
+                let Locked { starts, line } = &mut *locked.lock();
                 work(line, starts)
             }
             Self::Gcra { gcra, word, line } => {

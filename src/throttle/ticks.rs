@@ -11,6 +11,8 @@ const EPOCH: u64 = 1 << 62;
 /// No clock shows more: what comes up to two times ten years later is still below 2^63.
 const LATEST: u64 = (1 << 63) - (1 << 60);
 
+const LATEST_SECS: u64 = (LATEST - EPOCH) / 1_000_000_000;
+
 /// How far ahead something can be reserved.
 pub(super) const FARTHEST: u64 = LONGEST_WAIT.as_nanos() as u64;
 
@@ -25,9 +27,16 @@ impl Epoch {
     #[inline]
     pub(super) fn ticks(&self, now: Instant) -> u64 {
         match now.checked_duration_since(self.0) {
-            Some(after) => EPOCH.saturating_add(nanos(after)).min(LATEST),
-            None => EPOCH.saturating_sub(nanos(self.0.duration_since(now))),
+            Some(after) if after.as_secs() < LATEST_SECS => EPOCH + after.as_nanos() as u64,
+            Some(_) => LATEST,
+            None => self.before(now),
         }
+    }
+
+    #[cold]
+    fn before(&self, now: Instant) -> u64 {
+        let before = u64::try_from(self.0.duration_since(now).as_nanos());
+        EPOCH.saturating_sub(before.unwrap_or(EPOCH))
     }
 
     /// Later than all that can be asked for is as late as that.
@@ -39,10 +48,4 @@ impl Epoch {
             None => self.0.checked_sub(Duration::from_nanos(EPOCH - ticks)).unwrap_or(self.0),
         }
     }
-}
-
-/// Cut to 64 bits, which is more than five hundred years.
-#[inline]
-fn nanos(time: Duration) -> u64 {
-    time.as_secs().saturating_mul(1_000_000_000).saturating_add(time.subsec_nanos().into())
 }
