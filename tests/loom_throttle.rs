@@ -26,15 +26,19 @@ fn rates() -> [Rate; 2] {
     [Rate::sliding(1, SECOND).unwrap(), Rate::gcra(1, SECOND, 1).unwrap()]
 }
 
-/// Every interleaving, whatever the environment says.
 fn each_rate(model: impl Fn(Arc<Throttle>) + Send + Sync + Copy + 'static) {
     for rate in rates() {
-        let mut builder = loom::model::Builder::new();
-        builder.preemption_bound = None;
-        builder.max_permutations = None;
-        builder.max_duration = None;
-        builder.check(move || model(Arc::new(Throttle::with_rate(rate))));
+        exhaustive(move || model(Arc::new(Throttle::with_rate(rate))));
     }
+}
+
+/// Every interleaving, whatever the environment says.
+fn exhaustive(model: impl Fn() + Send + Sync + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = None;
+    builder.max_permutations = None;
+    builder.max_duration = None;
+    builder.check(model);
 }
 
 /// Counts how often it was woken: with `std`'s atomics, as it only observes.
@@ -167,13 +171,12 @@ fn two_look_at_once_and_one_may() {
     });
 }
 
-fn one_key(rate: Rate) -> Arc<KeyedThrottle<u32>> {
-    Arc::new(KeyedThrottle::new(1, move |_| rate).unwrap())
-}
-
-fn each_keyed(model: impl Fn(Arc<KeyedThrottle<u32>>) + Send + Sync + Copy + 'static) {
+fn each_keyed(
+    max_keys: usize,
+    model: impl Fn(Arc<KeyedThrottle<u32>>) + Send + Sync + Copy + 'static,
+) {
     for rate in rates() {
-        loom::model(move || model(one_key(rate)));
+        exhaustive(move || model(Arc::new(KeyedThrottle::new(max_keys, move |_| rate).unwrap())));
     }
 }
 
@@ -182,7 +185,7 @@ fn each_keyed(model: impl Fn(Arc<KeyedThrottle<u32>>) + Send + Sync + Copy + 'st
 /// at rest cannot be seen here: handles are counted by the standard `Arc`, not loom's.)
 #[test]
 fn forgetting_a_key_against_its_use() {
-    each_keyed(|throttles| {
+    each_keyed(1, |throttles| {
         throttles.throttle(&1, start()).unwrap();
         let user = {
             let throttles = throttles.clone();
@@ -198,7 +201,7 @@ fn forgetting_a_key_against_its_use() {
 /// a throttle of its own.
 #[test]
 fn two_bring_the_same_key() {
-    each_keyed(|throttles| {
+    each_keyed(2, |throttles| {
         let other = {
             let throttles = throttles.clone();
             thread::spawn(move || throttles.try_acquire_at(&1, 1, start()).is_ok())

@@ -186,6 +186,22 @@ fn who_does_not_come_when_called_stalls_nobody_and_is_first_again() {
 }
 
 #[test]
+fn whoever_becomes_first_because_another_did_not_come_is_called() {
+    let (throttle, now) = (Throttle::new(2, SECOND).unwrap(), Instant::now());
+    let (woken, waker) = waker();
+    throttle.reserve(1, now).unwrap();
+    let _abandoned = throttle.enqueue(1).unwrap();
+    let mut two = throttle.enqueue(2).unwrap();
+    let mut last = throttle.enqueue(1).unwrap();
+    let mut noop = Context::from_waker(Waker::noop());
+    assert!(two.poll_at(now, &mut Context::from_waker(&waker)).is_err());
+    assert!(last.poll_at(now + millis(100), &mut noop).is_err());
+    assert_eq!(woken.0.load(Ordering::Relaxed), 1, "it is first now, but not yet due");
+    assert_eq!(two.poll_at(now + millis(100), &mut noop), Err(now + SECOND));
+    assert!(two.poll_at(now + SECOND, &mut noop).is_ok());
+}
+
+#[test]
 fn tiers_are_those_of_the_key() {
     let minute = Duration::from_secs(60);
     let tiers = [100, 500, 2_000].map(|limit| Rate::sliding(limit, minute).unwrap());
