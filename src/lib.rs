@@ -31,6 +31,7 @@
 
 #[cfg(any(feature = "tokio", loom))]
 pub mod batcher;
+mod budget;
 mod error;
 mod executor;
 pub mod map;

@@ -202,7 +202,7 @@ impl Rig {
         self.start(None, async move {
             match batcher.send(Item(id)).await {
                 Ok(()) => Answer::Accepted,
-                Err(error) => Answer::Refused(Some(error.0.0)),
+                Err(error) => Answer::Refused(Some(error.into_inner().0)),
             }
         });
     }
@@ -221,7 +221,7 @@ impl Rig {
                 None => Answer::Dropped,
                 Some(id) => match slot.send(Item(id)) {
                     Ok(()) => Answer::Accepted,
-                    Err(error) => Answer::Refused(Some(error.0.0)),
+                    Err(error) => Answer::Refused(Some(error.into_inner().0)),
                 },
             }
         });
