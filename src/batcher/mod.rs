@@ -17,6 +17,10 @@ mod report;
 mod room;
 mod send;
 mod shared;
+#[cfg(feature = "sink")]
+mod sink;
+#[cfg(feature = "tokio")]
+mod stream;
 #[cfg(feature = "tokio")]
 mod timer;
 mod wait;
@@ -32,3 +36,7 @@ pub use self::driver::Driver;
 pub use self::error::{BatchError, Closed, SendError, SendManyError, TrySendError};
 pub use self::handle::{Batcher, Slot};
 pub use self::report::{BatchesClosed, ClosedBy, FlushReport, ShutdownReport, Stats};
+#[cfg(feature = "sink")]
+pub use self::sink::{BatcherSink, SinkError};
+#[cfg(feature = "tokio")]
+pub use self::stream::{Batched, BatchedExt};
