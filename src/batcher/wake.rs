@@ -38,6 +38,10 @@ impl Wakes {
         if self.first.is_none() {
             self.first = Some(waker);
         } else {
+            if self.senders == 2 {
+                // Once for all of them.
+                self.wake.reserve(SENDERS);
+            }
             self.wake.push(waker);
         }
     }
