@@ -4,9 +4,9 @@ use std::task::Waker;
 
 use crate::settled::quietly;
 
-/// How many senders are woken out of one critical section. Two under loom, so that the models see
+/// How many senders are woken out of one critical section. One under loom, so that the models see
 /// the seam.
-const SENDERS: usize = if cfg!(loom) { 2 } else { 64 };
+const SENDERS: usize = if cfg!(loom) { 1 } else { 64 };
 
 /// Wakers taken out under the lock, to be woken or dropped after it: declare it before the guard.
 ///
