@@ -26,7 +26,7 @@ use super::wait::{FlushWait, StopWait};
 /// ([`stats`](Self::stats)).
 ///
 /// Not for items that each need an answer of their own, nor for a source that is a stream anyway
-/// and may wait: chunk that. With a `max_items` of 1 a channel does the same for less.
+/// and may wait: chunk that. With a `max_items` of 1 a channel does the same for a quarter.
 ///
 /// Handles are cheap to clone. When the last is dropped the batcher drains: what was accepted is
 /// still handed to the handler, without waiting for windows. The handler, the dead letter and the
