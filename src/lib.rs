@@ -19,7 +19,8 @@
 //! # Features
 //!
 //! `tokio`, on by default, adds what needs timers or tasks: the batcher, and the time limits of the
-//! others. Without it nothing here knows a runtime. `full` is everything there is.
+//! others. Without it nothing here knows a runtime. `sink` adds `Sink`s for handles. `full` is
+//! everything there is.
 //!
 //! # How the house is built
 //!
@@ -33,6 +34,7 @@
 
 #[cfg(any(feature = "tokio", loom))]
 pub mod batcher;
+mod budget;
 mod error;
 mod executor;
 pub mod map;

@@ -40,6 +40,7 @@ fn everything_crosses_threads() {
         shared::<throttle::Acquire<std::sync::Arc<Throttle>>>();
         shared::<sluicegate::Batcher<u64>>();
         shared::<sluicegate::Batch<u64>>();
+        shared::<sluicegate::batcher::Slot<'_, u64>>();
     }
 }
 
