@@ -368,40 +368,40 @@ fn a_predicate_takes_nothing_from_a_drainer() {
     });
 }
 
-/// The one key that the map may hold is checked out of its shard, and done with, against a push of
-/// a key of the other shard: that is refused as long as there is no room, and finds it afterwards.
+/// The one key that the map may hold is checked out of its shard, and done with, against pushes of
+/// new keys of both shards: these are refused as long as there is no room, and find it afterwards.
 ///
 /// Fails if a key that leaves at the end of a checkout is not counted out, if a shard evicts one
-/// that is checked out, and, as a deadlock, if the push takes all locks from the highest number
-/// down.
+/// that is checked out, and, as a deadlock, if a push takes all locks from the highest number down.
 #[test]
 fn a_checkout_of_one_shard_keeps_its_room_from_the_others() {
     loom::model(|| {
         let map = BoundedArrayMap::builder().max_keys(1).max_items_per_key(1).build_sharded(2);
         let map = Arc::new(map.unwrap());
-        let of_shard = |shard| (0_u32..).find(|key| map.shard_of(key) == shard).unwrap();
+        let of_shard = |shard| -> Vec<u32> {
+            (0..).filter(|key| map.shard_of(key) == shard).take(2).collect()
+        };
         let (first, second) = (of_shard(0), of_shard(1));
-        assert!(map.push(first, 1).is_stored());
-        let mut guard = map.checkout(&first).unwrap();
-        let producers = [(second, 2), (first, 3)].map(|(key, value)| {
+        assert!(map.push(first[0], 1).is_stored());
+        let mut guard = map.checkout(&first[0]).unwrap();
+        let producers = [(first[1], 2), (second[0], 3)].map(|(key, value)| {
             let map = Arc::clone(&map);
             thread::spawn(move || match map.push(key, value) {
                 Pushed::Stored => Vec::new(),
-                Pushed::Rejected { value, .. } => vec![value],
+                Pushed::Rejected { reason: RejectReason::MapFull, value, .. } => vec![value],
                 Pushed::Evicted { items, .. } => items.collect(),
-                Pushed::Displaced { value, .. } => vec![value],
+                other => panic!("all keys are new: {other:?}"),
             })
         });
         assert_eq!(guard.acknowledge(), Some(1));
         drop(guard);
-        let mut seen: Vec<u32> = producers.map(|p| p.join().unwrap()).concat();
+        let mut seen: Vec<u32> = producers.map(|producer| producer.join().unwrap()).concat();
         assert_eq!((map.len(), map.stats().keys), (map.total_items(), map.total_items()));
         assert!(map.len() <= 1);
         seen.extend(map.clear().into_iter().flatten().flat_map(|(_, items)| items));
         seen.sort_unstable();
         assert_eq!(seen, [2, 3]);
-        // There is room again.
-        assert!(matches!(map.push(second, 4), Pushed::Stored));
+        assert!(matches!(map.push(second[1], 4), Pushed::Stored), "there is room again");
     });
 }
 
