@@ -13,7 +13,7 @@ use super::contents::Contents;
 use super::index::NoIndex;
 use super::items::Items;
 use super::iter::{Array, IntoIter, Iter, IterLru};
-use super::outcome::{Expired, Pushed, drop_quietly};
+use super::outcome::{Expired, Pushed, Spare, drop_quietly};
 use super::stats::Stats;
 use crate::ConfigError;
 
@@ -149,10 +149,7 @@ impl<K: Hash + Eq, V, Id> BoundedArrayMap<K, V, Id> {
     fn push_arrived(&mut self, now: Option<Instant>, key: K, value: V) -> Pushed<K, V, Id> {
         let survey = self.contents.survey(&key, 0);
         let arrival = Arrival { key, value, id: None, now };
-        let mut spare = None;
-        let pushed = self.contents.push_one(survey, arrival, &mut spare);
-        drop_quietly(spare);
-        pushed
+        self.contents.push_one(survey, arrival, &mut Spare(None))
     }
 
     /// Pushes an item unless one with the same id is resident, as having arrived now. Reads the
@@ -202,10 +199,7 @@ impl<K: Hash + Eq, V, Id> BoundedArrayMap<K, V, Id> {
     {
         let survey = self.contents.survey_unique(&key, &id, 0);
         let arrival = Arrival { key, value, id: Some(id), now };
-        let mut spare = None;
-        let pushed = self.contents.push_one(survey, arrival, &mut spare);
-        drop_quietly(spare);
-        pushed
+        self.contents.push_one(survey, arrival, &mut Spare(None))
     }
 }
 

@@ -135,6 +135,9 @@ impl<K, V, Id> Contents<K, V, Id> {
         if self.keys.held() == 0 {
             let mut empty = Self::new(self.limits);
             empty.stats = self.stats();
+            (empty.pushed, empty.displaced) = (self.pushed, self.displaced);
+            // The shared form has hashed keys with it.
+            empty.hasher = self.hasher.clone();
             empty.stats.taken += self.items as u64;
             return (Vec::new(), Some(core::mem::replace(self, empty)));
         }

@@ -3,23 +3,24 @@
 use core::borrow::Borrow;
 use core::fmt;
 use core::hash::{BuildHasher, Hash};
+use core::ops::Deref;
 use std::panic::{self, AssertUnwindSafe, RefUnwindSafe, UnwindSafe};
 use std::time::Instant;
 
 use super::admit::Arrival;
 use super::builder::{FullMap, Limits};
-use super::contents::Contents;
+use super::contents::{Contents, Survey};
 use super::index::NoIndex;
 use super::items::Items;
 use super::iter::IntoIter;
-use super::outcome::{Expired, Pushed, drop_quietly};
+use super::outcome::{Expired, Pushed, Spare, drop_quietly};
 use super::stats::Stats;
 use crate::sync::{AtomicUsize, HashBuilder, Mutex, Ordering};
 
 type Shard<K, V> = Contents<K, V, NoIndex>;
 
 /// What a push handed back, and the key if it was there already.
-type Done<K, V> = (Pushed<K, V>, Option<K>);
+type Done<K, V> = (Pushed<K, V>, Spare<K>);
 
 /// A [`BoundedArrayMap`](super::BoundedArrayMap) in several parts with a lock each, for threads
 /// that would wait too long for one.
@@ -55,16 +56,28 @@ type Done<K, V> = (Pushed<K, V>, Option<K>);
 /// itself out under the lock under which it leaves. Where two locks are held at once, the one of
 /// the lower number was taken first.
 pub struct ShardedBoundedArrayMap<K, V> {
-    shards: Box<[Mutex<Shard<K, V>>]>,
+    shards: Box<[Apart<Mutex<Shard<K, V>>>]>,
     hasher: HashBuilder,
     limits: Limits,
     /// Keys in all shards together: at most `limits.max_keys`.
     keys: AtomicUsize,
 }
 
+/// In cache lines of its own, and not in one that is fetched along with a neighbour's.
+#[repr(align(128))]
+struct Apart<T>(T);
+
+impl<T> Deref for Apart<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
 impl<K, V> ShardedBoundedArrayMap<K, V> {
     pub(super) fn build(limits: Limits, shards: usize) -> Self {
-        let shards = (0..shards).map(|_| Mutex::new(Contents::new(limits))).collect();
+        let shards = (0..shards).map(|_| Apart(Mutex::new(Contents::new(limits)))).collect();
         let keys = AtomicUsize::new(0);
         Self { shards, hasher: HashBuilder::default(), limits, keys }
     }
@@ -120,26 +133,44 @@ impl<K: Hash + Eq, V> ShardedBoundedArrayMap<K, V> {
     fn push_arrived(&self, now: Option<Instant>, key: K, value: V) -> Pushed<K, V> {
         let hash = self.hasher.hash_one(&key);
         let own = self.shard_of_hash(hash);
-        // Out here, so that if `Eq` panics it is dropped after the lock.
-        let mut arrival = Some(Arrival { key, value, id: None, now });
-        let done = self.push_here(&mut self.shards[own].lock(), hash, &mut arrival);
-        let (pushed, spare) = match done {
+        // Before the guard, so that if `Eq` panics they are dropped after the lock.
+        let mut spare = Spare(None);
+        let mut arrival;
+        let mut shard = self.shards[own].lock();
+        let found = shard.keys.find(hash, &key);
+        if let (Some(slot), true) = (found, shard.plain) {
+            spare.0 = Some(key);
+            return shard.push_to(slot, value);
+        }
+        arrival = Some(Arrival { key, value, id: None, now });
+        let done = self.push_here(&mut shard, hash, found, &mut arrival);
+        drop(shard);
+        let (pushed, _spare) = match done {
             Some(done) => done,
             None => self.push_for_another(own, hash, &mut arrival),
         };
-        drop_quietly(spare);
         pushed
+    }
+
+    fn look_and_push_here(
+        &self,
+        shard: &mut Shard<K, V>,
+        hash: u64,
+        arrival: &mut Option<Arrival<K, V, NoIndex>>,
+    ) -> Option<Done<K, V>> {
+        let found = shard.keys.find(hash, &arrival.as_ref()?.key);
+        self.push_here(shard, hash, found, arrival)
     }
 
     /// Pushes, if that takes nothing from another shard.
     fn push_here(
         &self,
         shard: &mut Shard<K, V>,
-        hash: u64,
+        key_hash: u64,
+        found: Option<u32>,
         arrival: &mut Option<Arrival<K, V, NoIndex>>,
     ) -> Option<Done<K, V>> {
-        let survey = shard.survey_hashed(hash, &arrival.as_ref()?.key, 0);
-        if survey.key.is_none() {
+        if found.is_none() {
             // The limit of this shard for this push: how the whole stands, said in its terms.
             shard.limits.max_keys = if self.reserve() {
                 usize::MAX
@@ -151,8 +182,13 @@ impl<K: Hash + Eq, V> ShardedBoundedArrayMap<K, V> {
                 return None;
             };
         }
-        let mut spare = None;
-        let pushed = shard.push_one(survey, arrival.take()?, &mut spare);
+        let arrival = arrival.take()?;
+        if found.is_none() && shard.plain {
+            return Some((shard.push_first(key_hash, arrival.key, arrival.value), Spare(None)));
+        }
+        let survey = Survey { key_hash, key: found, id_hash: 0, duplicate: false, weight: 0 };
+        let mut spare = Spare(None);
+        let pushed = shard.push_one(survey, arrival, &mut spare);
         Some((pushed, spare))
     }
 
@@ -170,14 +206,14 @@ impl<K: Hash + Eq, V> ShardedBoundedArrayMap<K, V> {
         for step in (1..count.max(2)).cycle() {
             let other = (own + step) % count;
             let done = if other == own {
-                self.push_here(&mut self.shards[own].lock(), hash, arrival)
+                self.look_and_push_here(&mut self.shards[own].lock(), hash, arrival)
             } else {
                 let mut low = self.shards[own.min(other)].lock();
                 let mut high = self.shards[own.max(other)].lock();
                 let (mine, theirs) =
                     if own < other { (&mut *low, &mut *high) } else { (&mut *high, &mut *low) };
                 // Looked at afresh: the locks were not held in between.
-                self.push_here(mine, hash, arrival)
+                self.look_and_push_here(mine, hash, arrival)
                     .or_else(|| Self::push_in_place_of(mine, theirs, hash, arrival))
             };
             if let Some(done) = done {
@@ -197,7 +233,7 @@ impl<K: Hash + Eq, V> ShardedBoundedArrayMap<K, V> {
         let survey = mine.survey_hashed(hash, &arrival.as_ref()?.key, 0);
         let (key, items) = theirs.make_way()?;
         mine.limits.max_keys = usize::MAX;
-        let mut spare = None;
+        let mut spare = Spare(None);
         let _stored = mine.push_one(survey, arrival.take()?, &mut spare);
         Some((Pushed::Evicted { key, items }, spare))
     }
@@ -277,7 +313,7 @@ impl<K, V> ShardedBoundedArrayMap<K, V> {
     /// [`BoundedArrayMap::clear`](super::BoundedArrayMap::clear) does.
     #[must_use = "everything that was in the map is lost if this is dropped"]
     pub fn clear(&self) -> Vec<IntoIter<K, V>> {
-        let clear = |shard: &Mutex<Shard<K, V>>| {
+        let clear = |shard: &Apart<Mutex<Shard<K, V>>>| {
             let (first, rest) = self.removing(&mut shard.lock(), Contents::clear);
             IntoIter::new(first, rest)
         };
