@@ -50,10 +50,10 @@ pub(super) fn hand_over<K, V, Id>(
 }
 
 impl<K, V, Id> Contents<K, V, Id> {
-    /// The short way of a push to a key that is there already, for [plain](Self::plain) maps.
+    /// The short way of a push to a key that is there already, for [plain](Self::plain) maps. To
+    /// promote it is left to the caller.
     #[inline]
     pub(super) fn push_to(&mut self, slot: u32, value: V) -> Pushed<K, V, Id> {
-        self.keys.promote(slot);
         self.pushed += 1;
         let most = self.limits.max_items_per_key;
         match self.keys.at_mut(slot).items.push_at_most(most, value, &mut self.spares) {

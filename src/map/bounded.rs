@@ -130,6 +130,7 @@ impl<K: Hash + Eq, V, Id> BoundedArrayMap<K, V, Id> {
         match self.contents.keys.find(hash, &key) {
             Some(slot) => {
                 drop_quietly(key);
+                self.contents.keys.promote(slot);
                 self.contents.push_to(slot, value)
             }
             None => self.contents.push_first(hash, key, value),
@@ -359,8 +360,9 @@ impl<K: Hash + Eq, V, Id, L> BoundedArrayMap<K, V, Id, L> {
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        let Some(slot) = self.contents.find_free(key) else { return Items::none() };
-        let (key, items) = self.contents.take(slot);
+        let hash = self.contents.hash(key);
+        let taken = self.contents.find_and_take(hash, key);
+        let Some((key, items)) = taken else { return Items::none() };
         drop_quietly(key);
         items
     }

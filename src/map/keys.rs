@@ -51,6 +51,10 @@ pub(super) struct Keys<K, V> {
     records: Slab<Record<K, V>>,
     table: HashTable<u32>,
     links: Vec<Link>,
+    /// How often a key was made the most recently used.
+    moves: u64,
+    /// By slot, as far as keys were promoted roughly: what `moves` was then.
+    moved: Vec<u64>,
     held: usize,
     /// By slot, as far as keys were ever held: how many items, older than all of the record's, are
     /// checked out.
@@ -60,7 +64,8 @@ pub(super) struct Keys<K, V> {
 impl<K, V> Keys<K, V> {
     pub(super) fn new() -> Self {
         let (records, table) = (Slab::new(), HashTable::new());
-        Self { records, table, links: Vec::new(), held: 0, out: Vec::new() }
+        let (links, moved) = (Vec::new(), Vec::new());
+        Self { records, table, links, moves: 0, moved, held: 0, out: Vec::new() }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -135,11 +140,35 @@ impl<K, V> Keys<K, V> {
         } else {
             self.unlink(slot);
         }
-        let record = self.records.remove(slot);
-        if let Ok(entry) = self.table.find_entry(record.hash, |known| *known == slot) {
+        let hash = self.records[slot].hash;
+        if let Ok(entry) = self.table.find_entry(hash, |known| *known == slot) {
             entry.remove();
         }
-        record
+        self.records.remove(slot)
+    }
+
+    /// Finds a key and removes it from all but the records, unless it is held.
+    #[inline]
+    pub(super) fn detach<Q>(&mut self, hash: u64, key: &Q) -> Option<u32>
+    where
+        K: Borrow<Q>,
+        Q: Eq + ?Sized,
+    {
+        let same = |slot: &u32| self.records[*slot].key.borrow() == key;
+        let entry = self.table.find_entry(hash, same).ok()?;
+        let slot = *entry.get();
+        if self.links[slot as usize + 1].newer == NONE {
+            return None;
+        }
+        entry.remove();
+        self.unlink(slot);
+        Some(slot)
+    }
+
+    /// Ends what [`Self::detach`] began.
+    #[inline]
+    pub(super) fn remove_detached(&mut self, slot: u32) -> Record<K, V> {
+        self.records.remove(slot)
     }
 
     /// Makes a key the most recently used, unless it is held.
@@ -149,6 +178,25 @@ impl<K, V> Keys<K, V> {
             self.unlink(slot);
             self.link(slot);
         }
+    }
+
+    /// As [`Self::promote`], but leaves a key where it is that is in the newer quarter of all: fewer
+    /// writes to what other threads have to read.
+    #[inline]
+    pub(super) fn promote_roughly(&mut self, slot: u32) {
+        // Each move since the key's own has put one other key before it at most.
+        let moved = self.moved.get(slot as usize).copied().unwrap_or(0);
+        if self.moves - moved >= self.len() as u64 / 4 {
+            self.promote(slot);
+            self.note_move(slot);
+        }
+    }
+
+    fn note_move(&mut self, slot: u32) {
+        if self.moved.len() <= slot as usize {
+            self.moved.resize(slot as usize + 1, 0);
+        }
+        self.moved[slot as usize] = self.moves;
     }
 
     pub(super) fn hold(&mut self, slot: u32) {
@@ -168,6 +216,7 @@ impl<K, V> Keys<K, V> {
 
     #[inline]
     fn link(&mut self, slot: u32) {
+        self.moves += 1;
         let link = slot + 1;
         let older = self.links[ENDS as usize].older;
         self.links[link as usize] = Link { newer: ENDS, older };

@@ -118,6 +118,7 @@ impl<K: Hash + Eq, V, Id> SharedBoundedArrayMap<K, V, Id> {
         match contents.keys.find(hash, &key) {
             Some(slot) => {
                 spare.0 = Some(key);
+                contents.keys.promote(slot);
                 contents.push_to(slot, value)
             }
             None => contents.push_first(hash, key, value),
@@ -278,10 +279,8 @@ impl<K: Hash + Eq, V, Id, L> SharedBoundedArrayMap<K, V, Id, L> {
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        let taken = {
-            let mut contents = self.contents.lock();
-            contents.find_free(key).map(|slot| contents.take(slot))
-        };
+        let hash = self.hasher.hash_one(key);
+        let taken = self.contents.lock().find_and_take(hash, key);
         let Some((key, items)) = taken else { return Items::none() };
         drop_quietly(key);
         items
