@@ -51,10 +51,6 @@ pub(super) struct Keys<K, V> {
     records: Slab<Record<K, V>>,
     table: HashTable<u32>,
     links: Vec<Link>,
-    /// How often a key was made the most recently used.
-    moves: u64,
-    /// By slot, as far as keys were promoted roughly: what `moves` was then.
-    moved: Vec<u64>,
     held: usize,
     /// By slot, as far as keys were ever held: how many items, older than all of the record's, are
     /// checked out.
@@ -64,8 +60,7 @@ pub(super) struct Keys<K, V> {
 impl<K, V> Keys<K, V> {
     pub(super) fn new() -> Self {
         let (records, table) = (Slab::new(), HashTable::new());
-        let (links, moved) = (Vec::new(), Vec::new());
-        Self { records, table, links, moves: 0, moved, held: 0, out: Vec::new() }
+        Self { records, table, links: Vec::new(), held: 0, out: Vec::new() }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -180,25 +175,6 @@ impl<K, V> Keys<K, V> {
         }
     }
 
-    /// As [`Self::promote`], but leaves a key where it is that is in the newer quarter of all: fewer
-    /// writes to what other threads have to read.
-    #[inline]
-    pub(super) fn promote_roughly(&mut self, slot: u32) {
-        // Each move since the key's own has put one other key before it at most.
-        let moved = self.moved.get(slot as usize).copied().unwrap_or(0);
-        if self.moves - moved >= self.len() as u64 / 4 {
-            self.promote(slot);
-            self.note_move(slot);
-        }
-    }
-
-    fn note_move(&mut self, slot: u32) {
-        if self.moved.len() <= slot as usize {
-            self.moved.resize(slot as usize + 1, 0);
-        }
-        self.moved[slot as usize] = self.moves;
-    }
-
     pub(super) fn hold(&mut self, slot: u32) {
         self.unlink(slot);
         self.links[slot as usize + 1] = Link::OUT_OF_ORDER;
@@ -216,7 +192,6 @@ impl<K, V> Keys<K, V> {
 
     #[inline]
     fn link(&mut self, slot: u32) {
-        self.moves += 1;
         let link = slot + 1;
         let older = self.links[ENDS as usize].older;
         self.links[link as usize] = Link { newer: ENDS, older };

@@ -27,9 +27,7 @@ type Done<K, V> = (Pushed<K, V>, Spare<K>);
 ///
 /// The cap on keys is that of the whole: as long as it has room nothing is evicted, however the
 /// keys are spread. Under each key all is exact. What is given up is the exact order of use: a full
-/// map evicts the first in line of the new key's own part, or if that is empty, of another; and a
-/// push to a key that is among the most recently used quarter of its part need not move it up. So
-/// before a key is evicted, about three quarters of the others in its part were used after it.
+/// map evicts the first in line of the new key's own part, or if that is empty, of another.
 ///
 /// When not to use it: if one lock is not what holds you up, take
 /// [`SharedBoundedArrayMap`](super::SharedBoundedArrayMap), whose order of use is exact, and which
@@ -58,7 +56,7 @@ type Done<K, V> = (Pushed<K, V>, Spare<K>);
 /// itself out under the lock under which it leaves. Where two locks are held at once, the one of
 /// the lower number was taken first.
 pub struct ShardedBoundedArrayMap<K, V> {
-    shards: Box<[Apart<Mutex<Shard<K, V>>>]>,
+    shards: Box<[Apart<Shard<K, V>>]>,
     hasher: HashBuilder,
     limits: Limits,
     /// Keys in all shards together: at most `limits.max_keys`.
@@ -67,12 +65,12 @@ pub struct ShardedBoundedArrayMap<K, V> {
 
 /// In cache lines of its own, and not in one that is fetched along with a neighbour's.
 #[repr(align(128))]
-struct Apart<T>(T);
+struct Apart<T>(Mutex<T>);
 
 impl<T> Deref for Apart<T> {
-    type Target = T;
+    type Target = Mutex<T>;
 
-    fn deref(&self) -> &T {
+    fn deref(&self) -> &Mutex<T> {
         &self.0
     }
 }
@@ -142,7 +140,7 @@ impl<K: Hash + Eq, V> ShardedBoundedArrayMap<K, V> {
         let found = shard.keys.find(hash, &key);
         if let (Some(slot), true) = (found, shard.plain) {
             spare.0 = Some(key);
-            shard.keys.promote_roughly(slot);
+            shard.keys.promote(slot);
             return shard.push_to(slot, value);
         }
         arrival = Some(Arrival { key, value, id: None, now });
@@ -316,7 +314,7 @@ impl<K, V> ShardedBoundedArrayMap<K, V> {
     /// [`BoundedArrayMap::clear`](super::BoundedArrayMap::clear) does.
     #[must_use = "everything that was in the map is lost if this is dropped"]
     pub fn clear(&self) -> Vec<IntoIter<K, V>> {
-        let clear = |shard: &Apart<Mutex<Shard<K, V>>>| {
+        let clear = |shard: &Apart<Shard<K, V>>| {
             let (first, rest) = self.removing(&mut shard.lock(), Contents::clear);
             IntoIter::new(first, rest)
         };
