@@ -496,3 +496,15 @@ fn a_panic_in_what_the_user_gave_loses_nothing() {
     let reason = RejectReason::TooHeavy;
     assert_eq!(refused, Some(Pushed::Rejected { reason, key: "e", value: 11, id: None }));
 }
+
+#[test]
+fn a_shared_map_that_was_cleared_still_finds_its_keys() {
+    let map = SharedBoundedArrayMap::new(2, 2).unwrap();
+    assert_eq!(map.push("a", 1), Pushed::Stored);
+    assert_eq!(map.clear().count(), 1);
+    for item in 2..4 {
+        assert_eq!(map.push("a", item), Pushed::Stored);
+    }
+    assert!(map.contains("a"));
+    assert_eq!(map.take("a").collect::<Vec<_>>(), [2, 3]);
+}

@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::builder::{FullKey, FullMap, Limits};
 use super::contents::{Contents, Survey};
 use super::items::Items;
-use super::outcome::{Pushed, RejectReason, drop_quietly};
+use super::outcome::{Pushed, RejectReason, Spare, drop_quietly};
 use super::tickets::Tickets;
 
 /// An item at the door.
@@ -50,11 +50,11 @@ pub(super) fn hand_over<K, V, Id>(
 }
 
 impl<K, V, Id> Contents<K, V, Id> {
-    /// The short way of a push to a key that is there already, for [plain](Self::plain) maps.
+    /// The short way of a push to a key that is there already, for [plain](Self::plain) maps. To
+    /// promote it is left to the caller.
     #[inline]
     pub(super) fn push_to(&mut self, slot: u32, value: V) -> Pushed<K, V, Id> {
-        self.keys.promote(slot);
-        self.stats.pushed += 1;
+        self.pushed += 1;
         let most = self.limits.max_items_per_key;
         match self.keys.at_mut(slot).items.push_at_most(most, value, &mut self.spares) {
             None => {
@@ -62,7 +62,7 @@ impl<K, V, Id> Contents<K, V, Id> {
                 Pushed::Stored
             }
             Some(value) => {
-                self.stats.displaced += 1;
+                self.displaced += 1;
                 Pushed::Displaced { value, id: None }
             }
         }
@@ -77,7 +77,7 @@ impl<K, V, Id> Contents<K, V, Id> {
             pushed = Pushed::Evicted { key, items };
         }
         self.keys.insert(hash, key, value);
-        self.stats.pushed += 1;
+        self.pushed += 1;
         self.stats.peak_keys = self.stats.peak_keys.max(self.keys.len());
         self.items += 1;
         pushed
@@ -92,10 +92,10 @@ impl<K, V, Id> Contents<K, V, Id> {
         &mut self,
         survey: Survey,
         arrival: Arrival<K, V, Id>,
-        spare: &mut Option<K>,
+        spare: &mut Spare<K>,
     ) -> Pushed<K, V, Id> {
         let mut pushed = None;
-        *spare = self.push(survey, arrival, 1, &mut |outcome| {
+        spare.0 = self.push(survey, arrival, 1, &mut |outcome| {
             debug_assert!(pushed.is_none(), "one push has one outcome");
             pushed = Some(outcome);
         });
@@ -121,7 +121,7 @@ impl<K, V, Id> Contents<K, V, Id> {
         most: usize,
         spill: &mut impl FnMut(Pushed<K, V, Id>),
     ) -> Option<K> {
-        self.stats.pushed += 1;
+        self.pushed += 1;
         let Arrival { key, value, id, now } = arrival;
         // The clock is read only if it matters.
         let now = now.or_else(|| self.limits.time_to_live.map(|_| Instant::now()));
@@ -174,7 +174,7 @@ impl<K, V, Id> Contents<K, V, Id> {
         arrival: Arrival<K, V, Id>,
         reason: RejectReason,
     ) -> Pushed<K, V, Id> {
-        self.stats.pushed += 1;
+        self.pushed += 1;
         self.stats.rejected += 1;
         let Arrival { key, value, id, .. } = arrival;
         Pushed::Rejected { reason, key, value, id }
@@ -271,7 +271,7 @@ impl<K, V, Id> Contents<K, V, Id> {
     }
 
     fn displace(&mut self, slot: u32) -> (V, Option<Id>) {
-        self.stats.displaced += 1;
+        self.displaced += 1;
         self.remove_item(slot, 0)
     }
 
@@ -318,7 +318,7 @@ impl<K, V, Id> Contents<K, V, Id> {
             return None;
         }
         let marks: Vec<bool> = (0..present).map(|place| place < excess).collect();
-        self.stats.displaced += excess as u64;
+        self.displaced += excess as u64;
         Some(self.remove_marked(slot, &marks))
     }
 

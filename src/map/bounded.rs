@@ -7,13 +7,12 @@ use core::marker::PhantomData;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::time::{Duration, Instant};
 
-use super::admit::{Arrival, hand_over};
 use super::builder::{Builder, PerKey, Weigher};
 use super::contents::Contents;
 use super::index::NoIndex;
 use super::items::Items;
 use super::iter::{Array, IntoIter, Iter, IterLru};
-use super::outcome::{Expired, Pushed, drop_quietly};
+use super::outcome::{Expired, drop_quietly};
 use super::stats::Stats;
 use crate::ConfigError;
 
@@ -78,17 +77,18 @@ use crate::ConfigError;
 ///
 /// # How it is built
 ///
-/// Keys live in an array whose freed places are used again; a hash table and the list in order of
-/// use know them by their place. A key's only item lies beside the key, more of them in a ring
-/// buffer, which is handed over as it is by `take`. Buffers that were grown out of or emptied are
-/// kept for other keys. Only if items expire, weigh something or are indexed does each have a
-/// ticket, which knows its key, arrival and weight and is in the list of all items in order of
-/// arrival. Hashes are computed once, so nothing but a look-up calls user code.
+/// Keys live in an array whose freed places are used again; a hash table knows them by their place,
+/// and so does the order of use, a ring of links. A key's only item lies beside the key, more of
+/// them in a ring buffer, which is handed over as it is by `take` and grows up to the cap, from
+/// where on an item comes to lie where the one that it displaces was. Buffers that were grown out
+/// of or emptied are kept for other keys. Only if items expire, weigh something or are indexed does
+/// each have a ticket, which knows its key, arrival and weight and is in the list of all items in
+/// order of arrival. Hashes are computed once, so nothing but a look-up calls user code.
 ///
 /// Memory grows with what is resident and is kept for what comes next, until
-/// [`clear`](Self::clear). With `u64` for keys and items, a key with a single item takes 74 to 96
-/// bytes, depending on how well its number fits the arrays, which double; an item in a buffer takes
-/// 8 to 16, and up to as much again where its buffer has left smaller ones behind. Once a map has
+/// [`clear`](Self::clear). With `u64` for keys and items, a key with a single item takes 66 to 122
+/// bytes, depending on how well the number of keys fits the arrays, which double; an item in a
+/// buffer takes 8 to 16, and up to as much again where its buffer has left smaller ones behind. Once a map has
 /// reached its usual size, items come and go without a request for memory; a key that was handed
 /// over with a buffer costs one when the next key grows as large.
 pub struct BoundedArrayMap<K, V, Id = NoIndex, L = PerKey> {
@@ -116,217 +116,7 @@ impl<K: Hash + Eq, V> BoundedArrayMap<K, V> {
     }
 }
 
-impl<K: Hash + Eq, V, Id> BoundedArrayMap<K, V, Id> {
-    /// Pushes an item with no id, as having arrived now. Reads the clock only if items expire.
-    ///
-    /// O(1) amortised, plus the number of items under a key that is evicted if items expire or are
-    /// indexed.
-    #[inline]
-    pub fn push(&mut self, key: K, value: V) -> Pushed<K, V, Id> {
-        if !self.contents.plain {
-            return self.push_arrived(None, key, value);
-        }
-        let hash = self.contents.hash(&key);
-        match self.contents.keys.find(hash, &key) {
-            Some(slot) => {
-                drop_quietly(key);
-                self.contents.push_to(slot, value)
-            }
-            None => self.contents.push_first(hash, key, value),
-        }
-    }
-
-    /// Pushes an item with no id, as having arrived at `now`.
-    ///
-    /// Time does not run backwards here: an item counts as having arrived no earlier than any
-    /// that was pushed before it and is resident. If items do not expire, `now` is not used.
-    ///
-    /// As costly as [`push`](Self::push).
-    pub fn push_at(&mut self, now: Instant, key: K, value: V) -> Pushed<K, V, Id> {
-        self.push_arrived(Some(now), key, value)
-    }
-
-    fn push_arrived(&mut self, now: Option<Instant>, key: K, value: V) -> Pushed<K, V, Id> {
-        let survey = self.contents.survey(&key, 0);
-        let arrival = Arrival { key, value, id: None, now };
-        let mut spare = None;
-        let pushed = self.contents.push_one(survey, arrival, &mut spare);
-        drop_quietly(spare);
-        pushed
-    }
-
-    /// Pushes an item unless one with the same id is resident, as having arrived now. Reads the
-    /// clock only if items expire.
-    ///
-    /// An id is resident exactly as long as its item, whichever way that leaves. An item that is
-    /// due to expire is resident until [`expire`](Self::expire) has handed it over.
-    ///
-    /// O(1) amortised, plus the number of items under a key that is evicted.
-    ///
-    /// ```
-    /// use sluicegate::{BoundedArrayMap, Pushed, RejectReason};
-    ///
-    /// let mut map =
-    ///     BoundedArrayMap::builder().max_keys(1).max_items_per_key(9).indexed().build()?;
-    /// assert_eq!(map.push_unique("post", 7, "like"), Pushed::Stored);
-    ///
-    /// let again = map.push_unique("post", 7, "like, redelivered");
-    /// assert!(matches!(again, Pushed::Rejected { reason: RejectReason::Duplicate, .. }));
-    /// # Ok::<(), sluicegate::ConfigError>(())
-    /// ```
-    pub fn push_unique(&mut self, key: K, id: Id, value: V) -> Pushed<K, V, Id>
-    where
-        Id: Hash + Eq,
-    {
-        self.push_unique_arrived(None, key, id, value)
-    }
-
-    /// Pushes an item unless one with the same id is resident, as having arrived at `now`: see
-    /// [`push_unique`](Self::push_unique) and [`push_at`](Self::push_at).
-    pub fn push_unique_at(&mut self, now: Instant, key: K, id: Id, value: V) -> Pushed<K, V, Id>
-    where
-        Id: Hash + Eq,
-    {
-        self.push_unique_arrived(Some(now), key, id, value)
-    }
-
-    fn push_unique_arrived(
-        &mut self,
-        now: Option<Instant>,
-        key: K,
-        id: Id,
-        value: V,
-    ) -> Pushed<K, V, Id>
-    where
-        Id: Hash + Eq,
-    {
-        let survey = self.contents.survey_unique(&key, &id, 0);
-        let arrival = Arrival { key, value, id: Some(id), now };
-        let mut spare = None;
-        let pushed = self.contents.push_one(survey, arrival, &mut spare);
-        drop_quietly(spare);
-        pushed
-    }
-}
-
 impl<K: Hash + Eq, V, Id, L> BoundedArrayMap<K, V, Id, L> {
-    /// Pushes an item and hands all that it pushes out, or the item itself if it is refused, to
-    /// `sink`: what [`push`](Self::push) would return, except that there can be more of it. Returns
-    /// whether the item was stored. Reads the clock only if items expire.
-    ///
-    /// # Panics
-    ///
-    /// If the weigher does, the map is as it was. If `sink` does, the push has been done; `sink` is
-    /// still called with the rest before the panic goes on.
-    ///
-    /// O(1) amortised, plus the number of keys that are evicted and, if items expire, weigh
-    /// something or are indexed, of the items under them.
-    pub fn push_with(&mut self, key: K, value: V, sink: impl FnMut(Pushed<K, V, Id>)) -> bool {
-        self.push_with_arrived(None, key, value, sink)
-    }
-
-    /// As [`push_with`](Self::push_with), as having arrived at `now`: see
-    /// [`push_at`](BoundedArrayMap::push_at).
-    pub fn push_with_at(
-        &mut self,
-        now: Instant,
-        key: K,
-        value: V,
-        sink: impl FnMut(Pushed<K, V, Id>),
-    ) -> bool {
-        self.push_with_arrived(Some(now), key, value, sink)
-    }
-
-    fn push_with_arrived(
-        &mut self,
-        now: Option<Instant>,
-        key: K,
-        value: V,
-        sink: impl FnMut(Pushed<K, V, Id>),
-    ) -> bool {
-        let weight = self.weigher.weigh(&key, &value);
-        let survey = self.contents.survey(&key, weight);
-        let arrival = Arrival { key, value, id: None, now };
-        let (outcomes, spare) = self.contents.push_many(survey, arrival);
-        drop_quietly(spare);
-        hand_over(outcomes, sink)
-    }
-
-    /// As [`push_with`](Self::push_with), unless an item with the same id is resident.
-    pub fn push_unique_with(
-        &mut self,
-        key: K,
-        id: Id,
-        value: V,
-        sink: impl FnMut(Pushed<K, V, Id>),
-    ) -> bool
-    where
-        Id: Hash + Eq,
-    {
-        self.push_unique_with_arrived(None, key, id, value, sink)
-    }
-
-    /// As [`push_unique_with`](Self::push_unique_with), as having arrived at `now`.
-    pub fn push_unique_with_at(
-        &mut self,
-        now: Instant,
-        key: K,
-        id: Id,
-        value: V,
-        sink: impl FnMut(Pushed<K, V, Id>),
-    ) -> bool
-    where
-        Id: Hash + Eq,
-    {
-        self.push_unique_with_arrived(Some(now), key, id, value, sink)
-    }
-
-    fn push_unique_with_arrived(
-        &mut self,
-        now: Option<Instant>,
-        key: K,
-        id: Id,
-        value: V,
-        sink: impl FnMut(Pushed<K, V, Id>),
-    ) -> bool
-    where
-        Id: Hash + Eq,
-    {
-        let weight = self.weigher.weigh(&key, &value);
-        let survey = self.contents.survey_unique(&key, &id, weight);
-        let arrival = Arrival { key, value, id: Some(id), now };
-        let (outcomes, spare) = self.contents.push_many(survey, arrival);
-        drop_quietly(spare);
-        hand_over(outcomes, sink)
-    }
-
-    /// Pushes items one after another, as [`push_with`](Self::push_with) does, and returns how many
-    /// of them were stored.
-    ///
-    /// # Panics
-    ///
-    /// As `push_with`; what `items` has not yielded by then is not pushed.
-    ///
-    /// ```
-    /// use sluicegate::{BoundedArrayMap, Pushed};
-    ///
-    /// let mut map = BoundedArrayMap::new(10, 2)?;
-    /// let mut displaced = 0;
-    /// let stored = map.extend((0..5).map(|like| ("post", like)), |pushed| {
-    ///     displaced += usize::from(matches!(pushed, Pushed::Displaced { .. }));
-    /// });
-    /// assert_eq!((stored, displaced), (5, 3));
-    /// # Ok::<(), sluicegate::ConfigError>(())
-    /// ```
-    pub fn extend(
-        &mut self,
-        items: impl IntoIterator<Item = (K, V)>,
-        mut sink: impl FnMut(Pushed<K, V, Id>),
-    ) -> usize {
-        let pushes = items.into_iter().map(|(key, value)| self.push_with(key, value, &mut sink));
-        pushes.filter(|stored| *stored).count()
-    }
-
     /// Takes out the item with this id, wherever it is; `None` if none is resident, or if it is
     /// checked out.
     ///
@@ -365,8 +155,9 @@ impl<K: Hash + Eq, V, Id, L> BoundedArrayMap<K, V, Id, L> {
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        let Some(slot) = self.contents.find_free(key) else { return Items::none() };
-        let (key, items) = self.contents.take(slot);
+        let hash = self.contents.hash(key);
+        let taken = self.contents.find_and_take(hash, key);
+        let Some((key, items)) = taken else { return Items::none() };
         drop_quietly(key);
         items
     }

@@ -31,23 +31,28 @@ use super::stats::Stats;
 use super::tickets::Tickets;
 use crate::sync::HashBuilder;
 
+/// What most pushes write comes first, as the lock does before it, and in the order given.
 #[derive(Debug)]
+#[repr(C)]
 pub(super) struct Contents<K, V, Id> {
-    pub(super) limits: Limits,
     /// Whether all there is to a push are the two caps, both of which displace and evict, and
     /// neither of which is exceeded.
     pub(super) plain: bool,
     /// Whether the last change of the limits may have left more than there may be.
     pub(super) may_exceed: bool,
-    hasher: HashBuilder,
+    pub(super) pushed: u64,
+    pub(super) items: usize,
+    pub(super) displaced: u64,
+    pub(super) weight: u64,
+    pub(super) limits: Limits,
+    pub(super) hasher: HashBuilder,
     pub(super) keys: Keys<K, V>,
     pub(super) spares: Spares<V>,
     /// `None` if nothing has to be known of an item but its value.
     pub(super) tickets: Option<Tickets<Id>>,
     /// `None` unless the heaviest key is what a full map evicts.
     pub(super) heaviest: Option<Heaviest>,
-    pub(super) items: usize,
-    pub(super) weight: u64,
+    /// All that is not counted above.
     pub(super) stats: Stats,
 }
 
@@ -65,22 +70,26 @@ impl<K, V, Id> Contents<K, V, Id> {
     pub(super) fn new(limits: Limits) -> Self {
         let tickets = limits.indexed || limits.weighed || limits.time_to_live.is_some();
         Self {
-            limits,
             plain: limits.plain,
             may_exceed: false,
+            pushed: 0,
+            items: 0,
+            displaced: 0,
+            weight: 0,
+            limits,
             hasher: HashBuilder::default(),
             keys: Keys::new(),
             spares: Spares::new(limits.max_items_per_key),
             tickets: tickets.then(|| Tickets::new(limits.time_to_live, limits.indexed)),
             heaviest: (limits.full_map == FullMap::EvictHeaviest).then(Heaviest::default),
-            items: 0,
-            weight: 0,
             stats: Stats::default(),
         }
     }
 
     pub(super) fn stats(&self) -> Stats {
         Stats {
+            pushed: self.pushed,
+            displaced: self.displaced,
             items: self.items,
             keys: self.keys.len(),
             weight: self.weight,

@@ -144,11 +144,35 @@ impl<K, V> Keys<K, V> {
         } else {
             self.unlink(slot);
         }
-        let record = self.records.remove(slot);
-        if let Ok(entry) = self.table.find_entry(record.hash, |known| *known == slot) {
+        let hash = self.records[slot].hash;
+        if let Ok(entry) = self.table.find_entry(hash, |known| *known == slot) {
             entry.remove();
         }
-        record
+        self.records.remove(slot)
+    }
+
+    /// Finds a key and removes it from all but the records, unless it is held.
+    #[inline]
+    pub(super) fn detach<Q>(&mut self, hash: u64, key: &Q) -> Option<u32>
+    where
+        K: Borrow<Q>,
+        Q: Eq + ?Sized,
+    {
+        let same = |slot: &u32| self.records[*slot].key.borrow() == key;
+        let entry = self.table.find_entry(hash, same).ok()?;
+        let slot = *entry.get();
+        if self.links[slot as usize + 1].newer == NONE || self.in_place.contains(&slot) {
+            return None;
+        }
+        entry.remove();
+        self.unlink(slot);
+        Some(slot)
+    }
+
+    /// Ends what [`Self::detach`] began.
+    #[inline]
+    pub(super) fn remove_detached(&mut self, slot: u32) -> Record<K, V> {
+        self.records.remove(slot)
     }
 
     /// Makes a key the most recently used, unless it has no place.

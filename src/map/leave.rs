@@ -1,7 +1,10 @@
 //! How items leave, one by one or with their key: second steps, which call no user code.
 
+use core::borrow::Borrow;
+
 use super::contents::{Contents, Marked};
 use super::items::Items;
+use super::keys::Record;
 use super::line::Line;
 use super::outcome::Expired;
 use super::tickets::Gone;
@@ -59,6 +62,12 @@ impl<K, V, Id> Contents<K, V, Id> {
     #[inline]
     pub(super) fn remove_key(&mut self, slot: u32) -> (K, Items<V, Id>) {
         let record = self.keys.remove(slot);
+        self.remove_rest(slot, record)
+    }
+
+    /// The rest of the way, for a key that has left the record of keys.
+    #[inline]
+    fn remove_rest(&mut self, slot: u32, record: Record<K, V>) -> (K, Items<V, Id>) {
         self.count_out(record.items.len());
         if let Some(heaviest) = &mut self.heaviest {
             heaviest.forget(slot);
@@ -95,6 +104,21 @@ impl<K, V, Id> Contents<K, V, Id> {
         let (key, items) = self.remove_key(slot);
         self.stats.taken += items.len() as u64;
         (key, items)
+    }
+
+    /// As [`Self::take`], after one look for the key, in which `Eq` is called before anything is
+    /// changed; `None` if the key is not there or is checked out.
+    #[inline]
+    pub(super) fn find_and_take<Q>(&mut self, hash: u64, key: &Q) -> Option<(K, Items<V, Id>)>
+    where
+        K: Borrow<Q>,
+        Q: Eq + ?Sized,
+    {
+        let slot = self.keys.detach(hash, key)?;
+        let record = self.keys.remove_detached(slot);
+        let (key, items) = self.remove_rest(slot, record);
+        self.stats.taken += items.len() as u64;
+        Some((key, items))
     }
 
     /// `key` is what [`Self::key_to_hand_back`] said.
@@ -135,6 +159,9 @@ impl<K, V, Id> Contents<K, V, Id> {
         if self.keys.held() == 0 {
             let mut empty = Self::new(self.limits);
             empty.stats = self.stats();
+            (empty.pushed, empty.displaced) = (self.pushed, self.displaced);
+            // The shared form has hashed keys with it.
+            empty.hasher = self.hasher.clone();
             empty.stats.taken += self.items as u64;
             return (Vec::new(), Some(core::mem::replace(self, empty)));
         }

@@ -62,6 +62,10 @@ impl<K, V, Id> Listener<K, V, Id> {
         Self { listen: Some(Box::new(listen)), panics: AtomicUsize::new(0) }
     }
 
+    pub(super) fn listens(&self) -> bool {
+        self.listen.is_some()
+    }
+
     pub(super) fn panics(&self) -> usize {
         // A count for people to read; it orders nothing.
         self.panics.load(Ordering::Relaxed)

@@ -16,6 +16,7 @@ mod leave;
 mod line;
 mod listener;
 mod outcome;
+mod push;
 mod removal;
 #[cfg(feature = "serde")]
 mod serial;

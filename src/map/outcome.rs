@@ -15,6 +15,17 @@ pub(super) fn drop_quietly<T>(leftover: T) {
     }
 }
 
+/// A key that an answer has no use for. It is dropped quietly, after whatever was borrowed later.
+#[derive(Debug)]
+pub(super) struct Spare<K>(pub(super) Option<K>);
+
+impl<K> Drop for Spare<K> {
+    #[inline]
+    fn drop(&mut self) {
+        drop_quietly(self.0.take());
+    }
+}
+
 /// What a push did, with everything that it pushed out or refused.
 ///
 /// There are these four outcomes and no others, so a `match` can name them all.

@@ -3,24 +3,25 @@
 use core::borrow::Borrow;
 use core::fmt;
 use core::hash::{BuildHasher, Hash};
+use core::ops::Deref;
 use std::panic::{self, AssertUnwindSafe, RefUnwindSafe, UnwindSafe};
 use std::time::{Duration, Instant};
 
 use super::admit::Arrival;
 use super::builder::{FullMap, Limits};
-use super::contents::Contents;
+use super::contents::{Contents, Survey};
 use super::index::NoIndex;
 use super::items::Items;
 use super::iter::IntoIter;
 use super::listener::{Event, Listener};
-use super::outcome::{Expired, Pushed, RejectReason, drop_quietly};
+use super::outcome::{Expired, Pushed, RejectReason, Spare, drop_quietly};
 use super::stats::Stats;
 use crate::sync::{AtomicUsize, HashBuilder, Mutex, MutexGuard, Ordering};
 
 type Part<K, V> = Contents<K, V, NoIndex>;
 
 /// What a push handed back, and the key if it was there already.
-type Done<K, V> = (Pushed<K, V>, Option<K>);
+type Done<K, V> = (Pushed<K, V>, Spare<K>);
 
 /// One part of the map.
 pub(super) struct Shard<'a, K, V> {
@@ -107,7 +108,7 @@ impl<K, V> Shard<'_, K, V> {
 /// itself out under the lock under which it leaves. Where several locks are held at once, they were
 /// taken from the lowest number up.
 pub struct ShardedBoundedArrayMap<K, V> {
-    parts: Box<[Mutex<Part<K, V>>]>,
+    parts: Box<[Apart<Part<K, V>>]>,
     hasher: HashBuilder,
     limits: Limits,
     listener: Listener<K, V, NoIndex>,
@@ -115,9 +116,21 @@ pub struct ShardedBoundedArrayMap<K, V> {
     keys: AtomicUsize,
 }
 
+/// In cache lines of its own, and not in one that is fetched along with a neighbour's.
+#[repr(align(128))]
+struct Apart<T>(Mutex<T>);
+
+impl<T> Deref for Apart<T> {
+    type Target = Mutex<T>;
+
+    fn deref(&self) -> &Mutex<T> {
+        &self.0
+    }
+}
+
 impl<K, V> ShardedBoundedArrayMap<K, V> {
     pub(super) fn build(limits: Limits, shards: usize) -> Self {
-        let parts = (0..shards).map(|_| Mutex::new(Contents::new(limits))).collect();
+        let parts = (0..shards).map(|_| Apart(Mutex::new(Contents::new(limits)))).collect();
         let (hasher, listener) = (HashBuilder::default(), Listener::none());
         Self { parts, hasher, limits, listener, keys: AtomicUsize::new(0) }
     }
@@ -176,40 +189,65 @@ impl<K: Hash + Eq, V> ShardedBoundedArrayMap<K, V> {
     fn push_arrived(&self, now: Option<Instant>, key: K, value: V) -> Pushed<K, V> {
         let hash = self.hasher.hash_one(&key);
         let own = self.shard_of_hash(hash);
-        // Out here, so that if `Eq` panics it is dropped after the lock.
-        let mut arrival = Some(Arrival { key, value, id: None, now });
-        let done = self.push_here(&mut self.parts[own].lock(), hash, &mut arrival);
+        // Before the guard, so that if `Eq` panics they are dropped after the lock.
+        let mut spare = Spare(None);
+        let mut arrival;
+        let mut part = self.parts[own].lock();
+        let found = part.keys.find(hash, &key);
+        let plain = part.plain && !self.listener.listens();
+        if let (Some(slot), true) = (found, plain) {
+            spare.0 = Some(key);
+            part.keys.promote(slot);
+            return part.push_to(slot, value);
+        }
+        arrival = Some(Arrival { key, value, id: None, now });
+        let done = self.push_here(&mut part, hash, found, &mut arrival);
+        drop(part);
         let (pushed, spare) = match done {
             Some(done) => done,
             None => self.push_for_another(own, hash, &mut arrival),
         };
-        self.listener.tell_pushed(&pushed, spare.as_ref());
-        drop_quietly(spare);
+        self.listener.tell_pushed(&pushed, spare.0.as_ref());
         pushed
+    }
+
+    fn look_and_push_here(
+        &self,
+        part: &mut Part<K, V>,
+        hash: u64,
+        arrival: &mut Option<Arrival<K, V, NoIndex>>,
+    ) -> Option<Done<K, V>> {
+        let found = part.keys.find(hash, &arrival.as_ref()?.key);
+        self.push_here(part, hash, found, arrival)
     }
 
     /// Pushes, if that takes nothing from another shard.
     fn push_here(
         &self,
-        shard: &mut Part<K, V>,
-        hash: u64,
+        part: &mut Part<K, V>,
+        key_hash: u64,
+        found: Option<u32>,
         arrival: &mut Option<Arrival<K, V, NoIndex>>,
     ) -> Option<Done<K, V>> {
-        let survey = shard.survey_hashed(hash, &arrival.as_ref()?.key, 0);
-        if survey.key.is_none() {
+        if found.is_none() {
             // The limit of this shard for this push: how the whole stands, said in its terms.
-            shard.limits.max_keys = if self.reserve() {
+            part.limits.max_keys = if self.reserve() {
                 usize::MAX
             } else if self.limits.full_map == FullMap::RejectNewKey {
                 0
-            } else if shard.keys.len() > shard.keys.held() {
-                shard.keys.len()
+            } else if part.keys.len() > part.keys.held() {
+                part.keys.len()
             } else {
                 return None;
             };
         }
-        let mut spare = None;
-        let pushed = shard.push_one(survey, arrival.take()?, &mut spare);
+        let arrival = arrival.take()?;
+        if found.is_none() && part.plain {
+            return Some((part.push_first(key_hash, arrival.key, arrival.value), Spare(None)));
+        }
+        let survey = Survey { key_hash, key: found, id_hash: 0, duplicate: false, weight: 0 };
+        let mut spare = Spare(None);
+        let pushed = part.push_one(survey, arrival, &mut spare);
         Some((pushed, spare))
     }
 
@@ -230,7 +268,7 @@ impl<K: Hash + Eq, V> ShardedBoundedArrayMap<K, V> {
             }
         }
         // Others were ahead each time, or all that there is is checked out: now nothing moves.
-        let mut parts: Vec<_> = self.parts.iter().map(Mutex::lock).collect();
+        let mut parts: Vec<_> = self.parts.iter().map(|part| part.lock()).collect();
         let free = |part: &MutexGuard<'_, Part<K, V>>| part.keys.len() > part.keys.held();
         let done = match (0..parts.len()).find(|at| *at != own && free(&parts[*at])) {
             Some(other) => {
@@ -238,11 +276,13 @@ impl<K: Hash + Eq, V> ShardedBoundedArrayMap<K, V> {
                 let (low, high) = (&mut *low[own.min(other)], &mut *high[0]);
                 self.push_between(own, other, low, high, hash, arrival)
             }
-            None => self.push_here(&mut parts[own], hash, arrival),
+            None => self.look_and_push_here(&mut parts[own], hash, arrival),
         };
         match (done, arrival.take()) {
             (Some(done), _) => done,
-            (None, Some(arrival)) => (parts[own].refuse(arrival, RejectReason::MapFull), None),
+            (None, Some(arrival)) => {
+                (parts[own].refuse(arrival, RejectReason::MapFull), Spare(None))
+            }
             (None, None) => unreachable!("what was not pushed is still there"),
         }
     }
@@ -259,7 +299,7 @@ impl<K: Hash + Eq, V> ShardedBoundedArrayMap<K, V> {
     ) -> Option<Done<K, V>> {
         let (mine, theirs) = if own < other { (low, high) } else { (high, low) };
         // Looked at afresh: the locks were not held all the while.
-        self.push_here(mine, hash, arrival)
+        self.look_and_push_here(mine, hash, arrival)
             .or_else(|| Self::push_in_place_of(mine, theirs, hash, arrival))
     }
 
@@ -273,7 +313,7 @@ impl<K: Hash + Eq, V> ShardedBoundedArrayMap<K, V> {
         let survey = mine.survey_hashed(hash, &arrival.as_ref()?.key, 0);
         let (key, items) = theirs.make_way()?;
         mine.limits.max_keys = usize::MAX;
-        let mut spare = None;
+        let mut spare = Spare(None);
         let _stored = mine.push_one(survey, arrival.take()?, &mut spare);
         Some((Pushed::Evicted { key, items }, spare))
     }

@@ -2,7 +2,7 @@
 
 use core::borrow::Borrow;
 use core::fmt;
-use core::hash::Hash;
+use core::hash::{BuildHasher, Hash};
 use core::marker::PhantomData;
 use std::collections::VecDeque;
 use std::panic::{RefUnwindSafe, UnwindSafe};
@@ -16,11 +16,11 @@ use super::index::NoIndex;
 use super::items::Items;
 use super::iter::{IntoIter, Iter};
 use super::listener::{Event, Listener};
-use super::outcome::{Expired, Pushed, drop_quietly};
+use super::outcome::{Expired, Pushed, Spare, drop_quietly};
 use super::removal::Shrunk;
 use super::stats::Stats;
 use crate::ConfigError;
-use crate::sync::Mutex;
+use crate::sync::{HashBuilder, Mutex};
 
 /// A [`BoundedArrayMap`] behind one lock, for many threads and tasks.
 ///
@@ -67,6 +67,8 @@ use crate::sync::Mutex;
 /// these are lent out, as to a checkout.
 pub struct SharedBoundedArrayMap<K, V, Id = NoIndex, L = PerKey> {
     pub(super) contents: Mutex<Contents<K, V, Id>>,
+    /// The same as theirs, so that keys are hashed outside the lock.
+    hasher: HashBuilder,
     weigher: Weigher<K, V>,
     listener: Listener<K, V, Id>,
     of: PhantomData<fn() -> L>,
@@ -90,6 +92,7 @@ impl<K: Hash + Eq, V> SharedBoundedArrayMap<K, V> {
 
 impl<K: Hash + Eq, V, Id> SharedBoundedArrayMap<K, V, Id> {
     /// As [`BoundedArrayMap::push`].
+    #[inline]
     pub fn push(&self, key: K, value: V) -> Pushed<K, V, Id> {
         self.push_arrived(None, key, value)
     }
@@ -100,15 +103,38 @@ impl<K: Hash + Eq, V, Id> SharedBoundedArrayMap<K, V, Id> {
         self.push_arrived(Some(now), key, value)
     }
 
+    /// The short way is taken where nobody listens: its answer is written in place, which is what
+    /// its order of locals is for.
     fn push_arrived(&self, now: Option<Instant>, key: K, value: V) -> Pushed<K, V, Id> {
-        let mut spare = None;
+        let hash = self.hasher.hash_one(&key);
+        if self.listener.listens() {
+            return self.push_and_tell(now, hash, key, value);
+        }
+        let mut spare = Spare(None);
+        let mut contents = self.contents.lock();
+        if !contents.plain {
+            let survey = contents.survey_hashed(hash, &key, 0);
+            return contents.push_one(survey, Arrival { key, value, id: None, now }, &mut spare);
+        }
+        match contents.keys.find(hash, &key) {
+            Some(slot) => {
+                spare.0 = Some(key);
+                contents.keys.promote(slot);
+                contents.push_to(slot, value)
+            }
+            None => contents.push_first(hash, key, value),
+        }
+    }
+
+    #[inline(never)]
+    fn push_and_tell(&self, now: Option<Instant>, hash: u64, key: K, value: V) -> Pushed<K, V, Id> {
+        let mut spare = Spare(None);
         let pushed = {
             let mut contents = self.contents.lock();
-            let survey = contents.survey(&key, 0);
+            let survey = contents.survey_hashed(hash, &key, 0);
             contents.push_one(survey, Arrival { key, value, id: None, now }, &mut spare)
         };
-        self.listener.tell_pushed(&pushed, spare.as_ref());
-        drop_quietly(spare);
+        self.listener.tell_pushed(&pushed, spare.0.as_ref());
         pushed
     }
 
@@ -139,14 +165,13 @@ impl<K: Hash + Eq, V, Id> SharedBoundedArrayMap<K, V, Id> {
     where
         Id: Hash + Eq,
     {
-        let mut spare = None;
+        let mut spare = Spare(None);
         let pushed = {
             let mut contents = self.contents.lock();
             let survey = contents.survey_unique(&key, &id, 0);
             contents.push_one(survey, Arrival { key, value, id: Some(id), now }, &mut spare)
         };
-        self.listener.tell_pushed(&pushed, spare.as_ref());
-        drop_quietly(spare);
+        self.listener.tell_pushed(&pushed, spare.0.as_ref());
         pushed
     }
 }
@@ -285,10 +310,8 @@ impl<K: Hash + Eq, V, Id, L> SharedBoundedArrayMap<K, V, Id, L> {
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        let taken = {
-            let mut contents = self.contents.lock();
-            contents.find_free(key).map(|slot| contents.take(slot))
-        };
+        let hash = self.hasher.hash_one(key);
+        let taken = self.contents.lock().find_and_take(hash, key);
         let Some((key, items)) = taken else { return Items::none() };
         drop_quietly(key);
         items
@@ -523,8 +546,13 @@ impl<K, V, Id> SharedBoundedArrayMap<K, V, Id, Total> {
 
 impl<K, V, Id, L> From<BoundedArrayMap<K, V, Id, L>> for SharedBoundedArrayMap<K, V, Id, L> {
     fn from(map: BoundedArrayMap<K, V, Id, L>) -> Self {
-        let contents = Mutex::new(map.contents);
-        Self { contents, weigher: map.weigher, listener: Listener::none(), of: PhantomData }
+        Self {
+            hasher: map.contents.hasher.clone(),
+            contents: Mutex::new(map.contents),
+            weigher: map.weigher,
+            listener: Listener::none(),
+            of: PhantomData,
+        }
     }
 }
 
