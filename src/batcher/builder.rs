@@ -190,7 +190,7 @@ impl<T> Builder<T> {
     where
         D: Fn(Vec<T>, BatchError) + Send + Sync + 'static,
     {
-        self.dead_letter = Some(Box::new(dead_letter));
+        self.dead_letter = Some(Box::new(move |(): &(), items, why| dead_letter(items, why)));
         self
     }
 }
@@ -307,8 +307,9 @@ impl<T: Send + 'static> Builder<T> {
             shared: self.semaphore.is_some(),
         };
         let failing = Failing { retry, max_probes: self.max_probes.unwrap_or(0) };
-        let shared = Shared::new(limits, C::now, weigher, dead_letter);
-        let driver = Run::new(shared.clone(), handler, failing, self.semaphore, timer);
+        let shared = Shared::<T>::new(limits, C::now, weigher, dead_letter);
+        let driver =
+            Run::new(shared.clone(), shared.clone(), handler, failing, self.semaphore, timer);
         Ok((Batcher::over(shared), Driver(Box::pin(driver))))
     }
 }

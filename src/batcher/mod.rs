@@ -11,6 +11,7 @@ mod driver;
 mod error;
 mod flight;
 mod handle;
+mod lanes;
 mod open;
 mod place;
 mod report;

@@ -8,28 +8,44 @@ use std::time::Instant;
 use super::barrier;
 use super::core::{Core, Job, Limits, Next, Refusal, Remains};
 use super::error::{BatchError, TrySendError};
+use super::lanes::{Lanes, Single};
 use super::report::{FlushReport, ShutdownReport, Stats};
 use super::wake::Wakes;
 use crate::settled::quietly;
 use crate::sync::{Mutex, MutexGuard};
 
-pub(crate) type DeadLetter<T> = dyn Fn(Vec<T>, BatchError) + Send + Sync;
+pub(crate) type DeadLetter<T, G = ()> = dyn Fn(&G, Vec<T>, BatchError) + Send + Sync;
 pub(crate) type Weigher<T> = dyn Fn(&T) -> u64 + Send + Sync;
 
-pub(crate) struct Shared<T> {
-    core: Mutex<Core<T>>,
+pub(crate) struct Shared<T, L: Lanes<T> = Single<T>> {
+    core: Mutex<Core<T, L>>,
     limits: Limits,
     clock: fn() -> Instant,
     weigher: Option<Box<Weigher<T>>>,
-    dead_letter: Box<DeadLetter<T>>,
+    dead_letter: Box<DeadLetter<T, L::Tag>>,
 }
 
-impl<T> Shared<T> {
+/// Where a guard gives its items back.
+pub(crate) trait Home<T>: Send + Sync {
+    fn give_back(&self, place: usize, id: u64, items: Vec<T>);
+}
+
+impl<T: Send, L: Lanes<T, Tag: Send, Remain: Send> + Send> Home<T> for Shared<T, L> {
+    fn give_back(&self, place: usize, id: u64, items: Vec<T>) {
+        let given = self.locked(|core, wakes| core.give_back(place, id, items, wakes));
+        if let Err((items, Some(tag))) = given {
+            self.bury(&tag, items, BatchError::Indeterminate);
+            quietly(|| drop(tag));
+        }
+    }
+}
+
+impl<T, L: Lanes<T>> Shared<T, L> {
     pub(crate) fn new(
         limits: Limits,
         clock: fn() -> Instant,
         weigher: Option<Box<Weigher<T>>>,
-        dead_letter: Box<DeadLetter<T>>,
+        dead_letter: Box<DeadLetter<T, L::Tag>>,
     ) -> Arc<Self> {
         let core = Mutex::new(Core::new(limits));
         Arc::new(Self { core, limits, clock, weigher, dead_letter })
@@ -44,12 +60,12 @@ impl<T> Shared<T> {
     }
 
     #[inline]
-    pub(crate) fn lock(&self) -> MutexGuard<'_, Core<T>> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Core<T, L>> {
         self.core.lock()
     }
 
     /// Runs `f` under the lock; what it wants woken is woken after it.
-    pub(crate) fn locked<R>(&self, f: impl FnOnce(&mut Core<T>, &mut Wakes) -> R) -> R {
+    pub(crate) fn locked<R>(&self, f: impl FnOnce(&mut Core<T, L>, &mut Wakes) -> R) -> R {
         let mut wakes = Wakes::default();
         let result = f(&mut self.core.lock(), &mut wakes);
         if wakes.senders_are_full() {
@@ -79,32 +95,6 @@ impl<T> Shared<T> {
         self.weigher.is_some()
     }
 
-    /// Accepts an item for which room was taken, with the lock held. The driver is to be woken
-    /// after it.
-    #[inline]
-    pub(crate) fn accept(&self, core: &mut Core<T>, item: T, weight: u64) -> Option<Waker> {
-        core.accept(item, weight, self.clock)
-    }
-
-    #[inline]
-    pub(crate) fn try_send(&self, item: T) -> Result<(), TrySendError<T>> {
-        let weight = self.weigh(&item);
-        if weight > self.limits.max_weight {
-            return Err(TrySendError::TooHeavy(item));
-        }
-        let mut core = self.core.lock();
-        match core.take_room(self.limits.room_for(weight)) {
-            Ok(()) => {
-                let driver = self.accept(&mut core, item, weight);
-                drop(core);
-                wake(driver);
-                Ok(())
-            }
-            Err(Refusal::Full) => Err(TrySendError::Full(item)),
-            Err(Refusal::Closed) => Err(TrySendError::Closed(item)),
-        }
-    }
-
     // ---- what the driver does
 
     pub(crate) fn next(
@@ -112,31 +102,32 @@ impl<T> Shared<T> {
         handled: &mut Vec<(usize, bool)>,
         has_permit: bool,
         waker: &mut Option<Waker>,
-    ) -> Next<T> {
+    ) -> Next<T, L::Tag> {
         let now = self.now();
         self.locked(|core, wakes| core.next(now, handled, has_permit, waker, wakes))
     }
 
-    pub(crate) fn give_back(&self, place: usize, id: u64, items: Vec<T>) {
-        if let Err(items) = self.locked(|core, wakes| core.give_back(place, id, items, wakes)) {
-            self.bury(items, BatchError::Indeterminate);
-        }
-    }
-
     pub(crate) fn settle(&self, place: usize, weight: u64, ended: (usize, usize), emptied: Vec<T>) {
-        self.locked(|core, wakes| core.settle(place, weight, ended, emptied, wakes));
+        let tag = self.locked(|core, wakes| core.settle(place, weight, ended, emptied, wakes));
+        quietly(|| drop(tag));
     }
 
-    pub(crate) fn go_on(&self, place: usize, job: Job<T>, due: Instant, ended: (usize, usize)) {
+    pub(crate) fn go_on(
+        &self,
+        place: usize,
+        job: Job<T, L::Tag>,
+        due: Instant,
+        ended: (usize, usize),
+    ) {
         self.locked(|core, wakes| core.go_on(place, job, due, ended, wakes));
     }
 
     /// Hands items to the dead letter. When it panics, they were handed out all the same.
-    pub(crate) fn bury(&self, items: Vec<T>, why: BatchError) {
+    pub(crate) fn bury(&self, tag: &L::Tag, items: Vec<T>, why: BatchError) {
         if items.is_empty() {
             quietly(|| drop(why));
         } else {
-            quietly(|| (self.dead_letter)(items, why));
+            quietly(|| (self.dead_letter)(tag, items, why));
         }
     }
 
@@ -148,12 +139,13 @@ impl<T> Shared<T> {
 
     /// The deadline of a shutdown is over: what is left is kept for the report.
     pub(crate) fn stop(&self) {
-        let delays = self.locked(|core, wakes| {
+        let (tags, delays) = self.locked(|core, wakes| {
             let mut remains = core.stop(wakes);
-            let delays = mem::take(&mut remains.delays);
+            let dropped = (mem::take(&mut remains.tags), mem::take(&mut remains.delays));
             core.keep(remains);
-            delays
+            dropped
         });
+        quietly(|| drop(tags));
         quietly(|| drop(delays));
     }
 
@@ -171,9 +163,12 @@ impl<T> Shared<T> {
         }
     }
 
-    fn bury_all(&self, remains: Remains<T>) {
-        self.bury(remains.indeterminate, BatchError::Indeterminate);
-        self.bury(remains.unsent, BatchError::Unsent);
+    fn bury_all(&self, remains: Remains<L::Remain, L::Tag>) {
+        L::bury(remains.indeterminate, |tag, items| {
+            self.bury(tag, items, BatchError::Indeterminate);
+        });
+        L::bury(remains.unsent, |tag, items| self.bury(tag, items, BatchError::Unsent));
+        quietly(|| drop(remains.tags));
         quietly(|| drop(remains.delays));
     }
 
@@ -203,7 +198,7 @@ impl<T> Shared<T> {
         let _old_waker = self.core.lock().forget_stop(ticket);
     }
 
-    pub(crate) fn shutdown_report(&self) -> ShutdownReport<T> {
+    pub(crate) fn shutdown_report(&self) -> ShutdownReport<L::Remain> {
         let mut core = self.core.lock();
         let Remains { unsent, indeterminate, .. } = core.take_remains();
         let stats = core.stats();
@@ -226,6 +221,34 @@ impl<T> Shared<T> {
     }
 }
 
+impl<T> Shared<T> {
+    /// Accepts an item for which room was taken, with the lock held. The driver is to be woken
+    /// after it.
+    #[inline]
+    pub(crate) fn accept(&self, core: &mut Core<T>, item: T, weight: u64) -> Option<Waker> {
+        core.accept((), item, weight, self.clock).0
+    }
+
+    #[inline]
+    pub(crate) fn try_send(&self, item: T) -> Result<(), TrySendError<T>> {
+        let weight = self.weigh(&item);
+        if weight > self.limits.max_weight {
+            return Err(TrySendError::TooHeavy(item));
+        }
+        let mut core = self.core.lock();
+        match core.take_room(self.limits.room_for(weight)) {
+            Ok(()) => {
+                let driver = self.accept(&mut core, item, weight);
+                drop(core);
+                wake(driver);
+                Ok(())
+            }
+            Err(Refusal::Full) => Err(TrySendError::Full(item)),
+            Err(Refusal::Closed) => Err(TrySendError::Closed(item)),
+        }
+    }
+}
+
 /// Wakes the driver, outside the lock. Its waker may be a stranger's and panic: what was accepted
 /// is accepted all the same.
 #[inline]
@@ -235,7 +258,7 @@ pub(crate) fn wake(driver: Option<Waker>) {
     }
 }
 
-impl<T> Drop for Shared<T> {
+impl<T, L: Lanes<T>> Drop for Shared<T, L> {
     fn drop(&mut self) {
         // A shutdown that gave items up, and whose report nobody waited for.
         let remains = self.core.lock().take_remains();
@@ -243,7 +266,7 @@ impl<T> Drop for Shared<T> {
     }
 }
 
-impl<T> fmt::Debug for Shared<T> {
+impl<T, L: Lanes<T>> fmt::Debug for Shared<T, L> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Shared").field("limits", &self.limits).finish_non_exhaustive()
     }
