@@ -30,12 +30,10 @@ use super::flight::Flights;
 use super::lanes::{Lanes, Sealer, Single};
 use super::report::{ClosedBy, Fate, FlushReport, Stats};
 use super::room::{Room, Weight};
+use super::spare::Spares;
 use super::wake::Wakes;
 use crate::retry::Delays;
 use crate::semaphore::line::Ticket;
-
-/// The most emptied vectors that are kept.
-const SPARE: usize = 64;
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
@@ -49,6 +47,12 @@ pub(crate) struct Limits {
     pub(crate) concurrency: usize,
     /// Whether a place in the handler also takes a permit of a semaphore that is shared.
     pub(crate) shared: bool,
+    /// Keys with an open batch; without meaning where there are none, as the next two.
+    pub(crate) max_keys: usize,
+    /// `usize::MAX` if it is not limited.
+    pub(crate) capacity_per_key: usize,
+    /// One batch of a key at a time.
+    pub(crate) in_order: bool,
 }
 
 impl Limits {
@@ -162,8 +166,7 @@ pub(crate) struct Core<T, L: Lanes<T> = Single<T>> {
     /// Places whose handler is done and whose guard is back.
     over: VecDeque<usize>,
     next_id: u64,
-    /// Emptied vectors, for batches to come.
-    spare: Vec<Vec<T>>,
+    spare: Spares<T>,
     stop_at: Option<Instant>,
     remains: Remains<L::Remain, L::Tag>,
     still_held: u64,
@@ -187,13 +190,13 @@ impl<T, L: Lanes<T>> Core<T, L> {
             limits,
             phase: Phase::Accepting,
             room: Room::new(limits.capacity, usize::try_from(weight).unwrap_or(usize::MAX)),
-            lanes: L::new(),
+            lanes: L::new(&limits),
             waiting: BTreeMap::new(),
             retried_last: false,
             flights: Flights::new(),
             over: VecDeque::new(),
             next_id: 0,
-            spare: Vec::new(),
+            spare: Spares::new(limits.capacity),
             stop_at: None,
             remains: Remains::NONE,
             still_held: 0,
@@ -469,11 +472,9 @@ impl<T, L: Lanes<T>> Core<T, L> {
     ) -> Option<L::Tag> {
         let (id, lane) = self.flights.end(place)?;
         self.count_both(id, lane, ended, wakes);
-        if self.spare.len() <= self.limits.concurrency.min(SPARE) {
-            // Under the lock, so of nothing that has a destructor.
-            emptied.clear();
-            self.spare.push(emptied);
-        }
+        // Under the lock, so of nothing that has a destructor.
+        emptied.clear();
+        self.spare.keep(emptied);
         self.finished_weight += weight;
         let weight = self.limits.room_for(weight) as usize;
         self.room.give(ended.0 + ended.1, weight, wakes);
@@ -523,10 +524,15 @@ impl<T, L: Lanes<T>> Core<T, L> {
     /// Seals the open batch and raises a barrier over all that is pending.
     pub(crate) fn flush(&mut self, wakes: &mut Wakes) -> barrier::Ticket {
         self.seal_all(ClosedBy::Flush);
+        self.wake_for_work(wakes);
+        self.barriers.raise(self.next_id, self.pending(), self.ended)
+    }
+
+    /// Batches were closed.
+    pub(super) fn wake_for_work(&mut self, wakes: &mut Wakes) {
         if self.has_place() {
             wakes.driver(self.driver.take());
         }
-        self.barriers.raise(self.next_id, self.pending(), self.ended)
     }
 
     pub(crate) fn poll_flush(

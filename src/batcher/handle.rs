@@ -258,8 +258,7 @@ impl<T> Batcher<T> {
     /// dead letter when the last handle and the driver are gone.
     pub async fn shutdown(&self, deadline: Option<Duration>) -> ShutdownReport<T> {
         let shared = self.shared();
-        let deadline = deadline.filter(|wait| *wait <= crate::retry::LONGEST_WAIT);
-        shared.close(deadline.map(|wait| shared.now() + wait));
+        shared.close_within(deadline);
         StopWait::new(shared).await
     }
 

@@ -8,6 +8,7 @@ use super::batch::Batch;
 use super::core::{Job, Limits};
 use super::open::{Closed, Open};
 use super::report::{ClosedBy, Fate, Stats};
+use super::spare::Spares;
 use super::wake::Wakes;
 
 /// What the state machine asks of the lanes, behind its lock: no key's destructor may run in here.
@@ -27,7 +28,7 @@ pub(crate) trait Lanes<T> {
     /// Whether dropping a tag may run a destructor of the user's.
     const TAGS_NEED_DROP: bool;
 
-    fn new() -> Self;
+    fn new(limits: &Limits) -> Self;
 
     /// Items in open batches.
     fn items(&self) -> usize;
@@ -104,7 +105,7 @@ pub(crate) struct Sealer<'a, T> {
     pub(crate) limits: &'a Limits,
     pub(crate) stats: &'a mut Stats,
     pub(crate) next_id: &'a mut u64,
-    pub(crate) spare: &'a mut Vec<Vec<T>>,
+    pub(crate) spare: &'a mut Spares<T>,
 }
 
 impl<T> Sealer<'_, T> {
@@ -151,7 +152,7 @@ impl<T> Single<T> {
     fn seal(&mut self, closed_by: ClosedBy, sealer: &mut Sealer<'_, T>) {
         let spare = &mut *sealer.spare;
         // Without one to use again: as large as the last, not as large as might be.
-        let next = |len| spare.pop().unwrap_or_else(|| Vec::with_capacity(len));
+        let next = |len| spare.take().unwrap_or_else(|| Vec::with_capacity(len));
         if let Some(closed) = self.open.close(next) {
             self.sealed.push_back(sealer.seal(closed, closed_by, 0, ()));
         }
@@ -180,7 +181,7 @@ impl<T> Lanes<T> for Single<T> {
     const ONE_LINE: bool = true;
     const TAGS_NEED_DROP: bool = false;
 
-    fn new() -> Self {
+    fn new(_: &Limits) -> Self {
         Self { open: Open::new(), sealed: VecDeque::new() }
     }
 

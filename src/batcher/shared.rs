@@ -3,7 +3,7 @@
 use core::{fmt, mem};
 use std::sync::Arc;
 use std::task::Waker;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::barrier;
 use super::core::{Core, Job, Limits, Next, Refusal, Remains};
@@ -53,6 +53,10 @@ impl<T, L: Lanes<T>> Shared<T, L> {
 
     pub(crate) fn limits(&self) -> &Limits {
         &self.limits
+    }
+
+    pub(crate) fn clock(&self) -> fn() -> Instant {
+        self.clock
     }
 
     pub(crate) fn now(&self) -> Instant {
@@ -135,6 +139,12 @@ impl<T, L: Lanes<T>> Shared<T, L> {
 
     pub(crate) fn close(&self, stop_at: Option<Instant>) {
         self.locked(|core, wakes| core.close(stop_at, wakes));
+    }
+
+    /// Closes, with a deadline from now on; one that is very far off is none.
+    pub(crate) fn close_within(&self, deadline: Option<Duration>) {
+        let deadline = deadline.filter(|wait| *wait <= crate::retry::LONGEST_WAIT);
+        self.close(deadline.map(|wait| self.now() + wait));
     }
 
     /// The deadline of a shutdown is over: what is left is kept for the report.
