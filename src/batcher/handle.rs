@@ -12,7 +12,7 @@ use super::error::{Closed, SendError, SendManyError, TrySendError};
 use super::report::{FlushReport, ShutdownReport, Stats};
 use super::room::Weight;
 use super::send::{Reserving, Sending, SendingMany};
-use super::shared::{Shared, wake};
+use super::shared::Shared;
 use super::wait::{FlushWait, StopWait};
 
 /// Collects items into batches, by number and by time, and hands each to an async handler.
@@ -103,7 +103,7 @@ impl<T> Batcher<T> {
         Self { handle: Arc::new(Handle { shared }) }
     }
 
-    fn shared(&self) -> &Shared<T> {
+    pub(crate) fn shared(&self) -> &Shared<T> {
         &self.handle.shared
     }
 
@@ -262,6 +262,13 @@ impl<T> Batcher<T> {
         StopWait::new(shared).await
     }
 
+    /// A [`Sink`](futures_sink::Sink) for whoever has a stream to forward: a handle of its own.
+    #[cfg(feature = "sink")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "sink")))]
+    pub fn sink(&self) -> super::BatcherSink<T> {
+        super::BatcherSink::new(self.clone())
+    }
+
     /// Whether the batcher takes no more items.
     pub fn is_closed(&self) -> bool {
         !self.shared().is_accepting()
@@ -321,30 +328,15 @@ impl<T> Slot<'_, T> {
     /// item weighs more than a batch may.
     pub fn send(self, item: T) -> Result<(), SendError<T>> {
         let (shared, room) = (self.shared, self.room);
-        let weight = shared.weigh(&item);
-        if weight > shared.limits().max_weight {
-            return Err(SendError::TooHeavy(item));
-        }
-        let accepted = shared.locked(|core, wakes| {
-            if !core.is_accepting() {
-                return Err(SendError::Closed(item));
-            }
-            let surplus = room - shared.limits().room_for(weight);
-            if surplus > 0 {
-                core.give_room(0, surplus, wakes);
-            }
-            Ok(shared.accept(core, item, weight))
-        });
-        // Its room is the item's now; or, when closed, of no use to anybody.
+        // What becomes of the room is settled there.
         mem::forget(self);
-        wake(accepted?);
-        Ok(())
+        shared.send_reserved(room, item)
     }
 }
 
 impl<T> Drop for Slot<'_, T> {
     fn drop(&mut self) {
-        self.shared.locked(|core, wakes| core.give_room(1, self.room, wakes));
+        self.shared.give_room(self.room);
     }
 }
 

@@ -20,7 +20,11 @@ mod report;
 mod room;
 mod send;
 mod shared;
+#[cfg(feature = "sink")]
+mod sink;
 mod spare;
+#[cfg(feature = "tokio")]
+mod stream;
 #[cfg(feature = "tokio")]
 mod timer;
 mod wait;
@@ -37,3 +41,7 @@ pub use self::error::{BatchError, Closed, SendError, SendManyError, TrySendError
 pub use self::handle::{Batcher, Slot};
 pub use self::keyed::{KeyedBatch, KeyedBatcher, KeyedBuilder, KeyedSlot};
 pub use self::report::{BatchesClosed, ClosedBy, FlushReport, ShutdownReport, Stats};
+#[cfg(feature = "sink")]
+pub use self::sink::{BatcherSink, SinkError};
+#[cfg(feature = "tokio")]
+pub use self::stream::{Batched, BatchedExt};

@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 
 use super::barrier;
 use super::core::{Core, Job, Limits, Next, Refusal, Remains};
-use super::error::{BatchError, TrySendError};
+use super::error::{BatchError, SendError, TrySendError};
 use super::lanes::{Lanes, Single};
 use super::report::{FlushReport, ShutdownReport, Stats};
+use super::room::Weight;
 use super::wake::Wakes;
 use crate::settled::quietly;
 use crate::sync::{Mutex, MutexGuard};
@@ -97,6 +98,11 @@ impl<T, L: Lanes<T>> Shared<T, L> {
 
     pub(crate) fn is_weighed(&self) -> bool {
         self.weigher.is_some()
+    }
+
+    /// Gives reserved room back.
+    pub(crate) fn give_room(&self, room: Weight) {
+        self.locked(|core, wakes| core.give_room(1, room, wakes));
     }
 
     // ---- what the driver does
@@ -256,6 +262,27 @@ impl<T> Shared<T> {
             Err(Refusal::Full) => Err(TrySendError::Full(item)),
             Err(Refusal::Closed) => Err(TrySendError::Closed(item)),
         }
+    }
+
+    /// Accepts an item for which this room was reserved. What it does not take up is given back.
+    pub(crate) fn send_reserved(&self, room: Weight, item: T) -> Result<(), SendError<T>> {
+        let weight = self.weigh(&item);
+        if weight > self.limits.max_weight {
+            self.give_room(room);
+            return Err(SendError::TooHeavy(item));
+        }
+        let driver = self.locked(|core, wakes| {
+            if !core.is_accepting() {
+                return Err(SendError::Closed(item));
+            }
+            let surplus = room - self.limits.room_for(weight);
+            if surplus > 0 {
+                core.give_room(0, surplus, wakes);
+            }
+            Ok(self.accept(core, item, weight))
+        })?;
+        wake(driver);
+        Ok(())
     }
 }
 
