@@ -121,6 +121,10 @@ impl<T> Batch<T> {
         self.items.retain(unfinished);
     }
 
+    pub(crate) fn items_mut(&mut self) -> &mut Vec<T> {
+        &mut self.items
+    }
+
     /// Takes out all that is left: it counts as delivered, whatever happens afterwards.
     #[must_use = "the items count as delivered once they are taken out"]
     pub fn take(&mut self) -> Vec<T> {

@@ -7,6 +7,7 @@
 mod barrier;
 mod batch;
 mod builder;
+mod call;
 mod core;
 mod driver;
 mod error;
@@ -36,6 +37,7 @@ pub mod model;
 
 pub use self::batch::Batch;
 pub use self::builder::Builder;
+pub use self::call::{Call, CallError};
 pub use self::driver::Driver;
 pub use self::error::{BatchError, Closed, SendError, SendManyError, TrySendError};
 pub use self::handle::{Batcher, Slot};

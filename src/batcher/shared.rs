@@ -1,7 +1,8 @@
 //! The core behind its lock, with what runs outside of it: wakers, weighing, the dead letter.
 
+use core::any::Any;
 use core::{fmt, mem};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
@@ -22,8 +23,17 @@ pub(crate) struct Shared<T, L: Lanes<T> = Single<T>> {
     core: Mutex<Core<T, L>>,
     limits: Limits,
     clock: fn() -> Instant,
+    attached: OnceLock<Attached<T>>,
     weigher: Option<Box<Weigher<T>>>,
     dead_letter: Box<DeadLetter<T, L::Tag>>,
+}
+
+/// What a batcher of calls has beside.
+pub(crate) struct Attached<T> {
+    /// Of a type that knows what is answered.
+    pub(crate) replies: Box<dyn Any + Send + Sync>,
+    /// Takes the items out that were answered, before the others go back.
+    pub(crate) returning: fn(&mut Vec<T>),
 }
 
 /// Where a guard gives its items back.
@@ -32,7 +42,10 @@ pub(crate) trait Home<T>: Send + Sync {
 }
 
 impl<T: Send, L: Lanes<T, Tag: Send, Remain: Send> + Send> Home<T> for Shared<T, L> {
-    fn give_back(&self, place: usize, id: u64, items: Vec<T>) {
+    fn give_back(&self, place: usize, id: u64, mut items: Vec<T>) {
+        if let Some(attached) = self.attached.get() {
+            quietly(|| (attached.returning)(&mut items));
+        }
         let given = self.locked(|core, wakes| core.give_back(place, id, items, wakes));
         if let Err((items, Some(tag))) = given {
             self.bury(&tag, items, BatchError::Indeterminate);
@@ -49,11 +62,15 @@ impl<T, L: Lanes<T>> Shared<T, L> {
         dead_letter: Box<DeadLetter<T, L::Tag>>,
     ) -> Arc<Self> {
         let core = Mutex::new(Core::new(limits));
-        Arc::new(Self { core, limits, clock, weigher, dead_letter })
+        Arc::new(Self { core, limits, clock, attached: OnceLock::new(), weigher, dead_letter })
     }
 
     pub(crate) fn limits(&self) -> &Limits {
         &self.limits
+    }
+
+    pub(crate) fn attached(&self) -> &OnceLock<Attached<T>> {
+        &self.attached
     }
 
     pub(crate) fn clock(&self) -> fn() -> Instant {

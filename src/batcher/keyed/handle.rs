@@ -238,6 +238,11 @@ impl<K: Hash + Eq + Clone, T> KeyedBatcher<K, T> {
         key: K,
         item: T,
     ) -> impl Future<Output = Result<(), SendError<(K, T)>>> + use<'_, K, T> {
+        self.sending(key, item)
+    }
+
+    #[inline]
+    pub(crate) fn sending(&self, key: K, item: T) -> KeyedSending<'_, K, T> {
         KeyedSending::new(self.shared(), self.hashed(key), item)
     }
 
