@@ -153,7 +153,7 @@ where
                 Next::Run(handed) => {
                     this.begin(handed, cx);
                     begun += 1;
-                    if begun == BATCHES_PER_POLL {
+                    if begun == BATCHES_PER_POLL || this.shared.limits().eager_when_idle {
                         cx.waker().wake_by_ref();
                         return Poll::Pending;
                     }

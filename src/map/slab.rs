@@ -29,6 +29,14 @@ impl<T> Slab<T> {
         self.taken
     }
 
+    /// What is in a slot, if anything.
+    pub(crate) fn get(&self, slot: u32) -> Option<&T> {
+        match self.places.get(slot as usize)? {
+            Place::Taken(value) => Some(value),
+            Place::Free(_) => None,
+        }
+    }
+
     /// The slots that are taken, with what is in them. O(values ever held at once).
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &T)> + '_ {
         (0..).zip(&self.places).filter_map(|(slot, place)| match place {

@@ -19,23 +19,23 @@ use crate::batcher::shared::{Attached, Shared};
 
 /// Sends with `make`, then waits for the answer.
 #[must_use = "futures do nothing unless they are awaited"]
-struct Calling<M, S, T, R> {
-    start: Option<(M, T, Arc<Replies<T, R>>)>,
+struct Calling<'a, M, S, T, R> {
+    replies: &'a Arc<Replies<T, R>>,
+    start: Option<(M, T)>,
     sending: Option<S>,
-    reply: Option<Reply<T, R>>,
+    reply: Option<Reply<'a, T, R>>,
 }
 
-impl<M, S, T, R> Calling<M, S, T, R> {
-    fn new(replies: &Arc<Replies<T, R>>, item: T, make: M) -> Self {
-        let start = Some((make, item, Arc::clone(replies)));
-        Self { start, sending: None, reply: None }
+impl<'a, M, S, T, R> Calling<'a, M, S, T, R> {
+    fn new(replies: &'a Arc<Replies<T, R>>, item: T, make: M) -> Self {
+        Self { replies, start: Some((make, item)), sending: None, reply: None }
     }
 }
 
 // Nothing of it is pinned in place.
-impl<M, S, T, R> Unpin for Calling<M, S, T, R> {}
+impl<M, S, T, R> Unpin for Calling<'_, M, S, T, R> {}
 
-impl<M, S, T, R, I> Future for Calling<M, S, T, R>
+impl<M, S, T, R, I> Future for Calling<'_, M, S, T, R>
 where
     M: FnOnce(Call<T, R>) -> S,
     S: Future<Output = Result<(), SendError<I>>> + Unpin,
@@ -46,10 +46,10 @@ where
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
         let mut registered = false;
-        if let Some((make, item, replies)) = this.start.take() {
-            let (slot, reply) = replies.begin(cx.waker());
+        if let Some((make, item)) = this.start.take() {
+            let (slot, reply) = this.replies.begin(cx.waker());
             this.reply = Some(reply);
-            this.sending = Some(make(Call::new(item, slot, replies)));
+            this.sending = Some(make(Call::new(item, slot, Arc::clone(this.replies))));
             registered = true;
         }
         if let Some(sending) = &mut this.sending {

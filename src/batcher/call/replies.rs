@@ -20,6 +20,7 @@ use super::error::CallError;
 use crate::map::slab::Slab;
 use crate::settled::quietly;
 use crate::sync::Mutex;
+use crate::wake_list::WakeList;
 
 pub(crate) type Answer<T, R> = Result<R, CallError<T>>;
 
@@ -29,53 +30,55 @@ enum Place<T, R> {
     Left,
 }
 
+/// All places, behind one lock.
 struct Block<T, R> {
     places: Slab<Place<T, R>>,
-    /// The vector that is used to carry wakers out of the lock, when it is not in use.
-    wakers: Vec<Waker>,
 }
 
 pub(crate) struct Replies<T, R>(Mutex<Block<T, R>>);
 
 /// A caller's end of a place.
-pub(crate) struct Reply<T, R> {
-    replies: Arc<Replies<T, R>>,
+pub(crate) struct Reply<'a, T, R> {
+    replies: &'a Replies<T, R>,
     slot: u32,
     taken: bool,
 }
 
 impl<T, R> Replies<T, R> {
     pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self(Mutex::new(Block { places: Slab::new(), wakers: Vec::new() })))
+        Arc::new(Self(Mutex::new(Block { places: Slab::new() })))
     }
 
     /// Takes a place for one who waits; its slot goes with the call.
-    pub(crate) fn begin(self: &Arc<Self>, waker: &Waker) -> (u32, Reply<T, R>) {
+    pub(crate) fn begin(&self, waker: &Waker) -> (u32, Reply<'_, T, R>) {
         let waiting = Place::Waiting(waker.clone());
         let slot = self.0.lock().places.insert(waiting);
-        (slot, Reply { replies: Arc::clone(self), slot, taken: false })
+        (slot, Reply { replies: self, slot, taken: false })
     }
 
-    /// Answers many at once.
-    pub(crate) fn answer_all(&self, answers: impl Iterator<Item = (u32, Answer<T, R>)>) {
+    /// Answers many, in as few critical sections as wakers fit into.
+    pub(crate) fn answer_all(&self, mut answers: impl Iterator<Item = (u32, Answer<T, R>)>) {
+        let mut wakes = WakeList::new();
         let mut unheard = Vec::new();
-        let mut block = self.0.lock();
-        let mut wakers = mem::take(&mut block.wakers);
-        for (slot, answer) in answers {
-            match block.answer(slot, answer) {
-                Ok(waker) => wakers.push(waker),
-                Err(answer) => unheard.push(answer),
+        let mut more = true;
+        while more {
+            let mut block = self.0.lock();
+            while !wakes.is_full() {
+                let Some((slot, answer)) = answers.next() else {
+                    more = false;
+                    break;
+                };
+                match block.answer(slot, answer) {
+                    Ok(waker) => wakes.push(waker),
+                    Err(answer) => unheard.push(answer),
+                }
             }
+            drop(block);
+            wakes.wake_all();
         }
-        drop(block);
         // What nobody waits for: as if its caller had got it and dropped it.
-        quietly(|| drop(unheard));
-        for waker in wakers.drain(..) {
-            quietly(|| waker.wake());
-        }
-        let mut block = self.0.lock();
-        if block.wakers.capacity() < wakers.capacity() {
-            mem::swap(&mut block.wakers, &mut wakers);
+        for answer in unheard {
+            quietly(|| drop(answer));
         }
     }
 
@@ -105,7 +108,7 @@ impl<T, R> Block<T, R> {
     }
 }
 
-impl<T, R> Reply<T, R> {
+impl<T, R> Reply<'_, T, R> {
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Answer<T, R>> {
         let mut fresh: Option<Waker> = None;
         loop {
@@ -134,7 +137,7 @@ impl<T, R> Reply<T, R> {
     }
 }
 
-impl<T, R> Drop for Reply<T, R> {
+impl<T, R> Drop for Reply<'_, T, R> {
     fn drop(&mut self) {
         if self.taken {
             return;

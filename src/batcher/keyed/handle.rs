@@ -135,7 +135,7 @@ impl<K: Hash + Eq, T> KeyedBatcher<K, T> {
     ///
     /// # Complexity
     ///
-    /// O(open batches) to begin, in one critical section.
+    /// O(keys with something pending) to begin, in one critical section.
     pub async fn flush(&self) -> FlushReport {
         FlushWait::new(self.shared()).await
     }
@@ -229,7 +229,8 @@ impl<K: Hash + Eq + Clone, T> KeyedBatcher<K, T> {
     ///
     /// # Complexity
     ///
-    /// O(1). Nothing is allocated for the item beyond its share of the batch's vector, which is used
+    /// O(1), but that to find the least recently used of full keys is amortised O(log `max_keys`).
+    /// Nothing is allocated for the item beyond its share of the batch's vector, which is used
     /// again. A key that has nothing pending takes one allocation. The key is cloned only to hold
     /// room under it while the batcher is full.
     #[inline]

@@ -26,6 +26,7 @@ use hashbrown::HashTable;
 
 use super::batch::KeyedBatch;
 use super::list::{Linked, Links, List};
+use super::recency::Recency;
 use crate::batcher::barrier::{self, Barriers};
 use crate::batcher::batch::Batch;
 use crate::batcher::core::{Job, Limits};
@@ -39,12 +40,10 @@ use crate::sync::HashBuilder;
 
 /// Lanes with an open batch whose window is not over, the oldest batch first.
 const OPENED: usize = 0;
-/// Lanes with an open batch, the least recently used first.
-const USED: usize = 1;
 /// Lanes that a batch may be taken from, in turn.
-const TURNS: usize = 2;
+const TURNS: usize = 1;
 /// Lanes in whose line are some who can be served now, or are to be sent away.
-const UNSERVED: usize = 3;
+const UNSERVED: usize = 2;
 
 /// A key with its hash, which was found outside the lock.
 pub(crate) struct Hashed<K> {
@@ -75,12 +74,14 @@ struct Lane<K, T> {
     key: Arc<K>,
     hash: u64,
     open: Open<T>,
+    /// The number of the last use.
+    used: u64,
     /// Why the open batch may be handed over, though it goes on filling until it is.
     ripe: Option<ClosedBy>,
     /// The closed batches, from the first to the last.
     first: u32,
     last: u32,
-    links: [Links; 4],
+    links: [Links; 3],
     /// Items accepted and unfinished.
     pending: usize,
     /// Room that was granted or reserved and not used yet.
@@ -92,9 +93,9 @@ struct Lane<K, T> {
     flushes: Option<Box<KeyFlushes>>,
 }
 
-impl<K, T> Linked<4> for Lane<K, T> {
+impl<K, T> Linked<3> for Lane<K, T> {
     #[inline]
-    fn links(&mut self) -> &mut [Links; 4] {
+    fn links(&mut self) -> &mut [Links; 3] {
         &mut self.links
     }
 }
@@ -105,10 +106,11 @@ impl<K, T> Lane<K, T> {
             key: Arc::new(key),
             hash,
             open: Open::new(),
+            used: 0,
             ripe: None,
             first: NONE,
             last: NONE,
-            links: [Links::OUTSIDE; 4],
+            links: [Links::OUTSIDE; 3],
             pending: 0,
             reserved: 0,
             running: 0,
@@ -138,7 +140,7 @@ pub(crate) struct KeyedLanes<K, T> {
     lanes: Slab<Lane<K, T>>,
     closed: Slab<Closed<K, T>>,
     opened: List<OPENED>,
-    used: List<USED>,
+    recency: Recency,
     turns: List<TURNS>,
     /// Lanes with an open batch.
     keys: usize,
@@ -267,6 +269,15 @@ impl<K: Hash + Eq, T> KeyedLanes<K, T> {
 
     // ---- closing batches
 
+    /// The lane that was used least recently of those with an open batch.
+    fn least_recent(&mut self) -> Option<u32> {
+        let Self { recency, lanes, .. } = self;
+        recency.least(|slot| {
+            let lane = lanes.get(slot)?;
+            lane.open.opened_at().map(|_| lane.used)
+        })
+    }
+
     /// Closes the open batch of a lane and puts it behind the closed ones.
     fn close(&mut self, slot: u32, closed_by: ClosedBy, sealer: &mut Sealer<'_, T>) {
         let lane = &mut self.lanes[slot];
@@ -283,7 +294,6 @@ impl<K: Hash + Eq, T> KeyedLanes<K, T> {
         }
         lane.last = closed;
         self.opened.leave(&mut self.lanes, slot);
-        self.used.leave(&mut self.lanes, slot);
     }
 
     fn seal(&mut self, slot: u32, closed_by: ClosedBy, sealer: &mut Sealer<'_, T>) {
@@ -390,7 +400,7 @@ impl<K: Hash + Eq, T> Lanes<T> for KeyedLanes<K, T> {
             lanes: Slab::new(),
             closed: Slab::new(),
             opened: List::new(),
-            used: List::new(),
+            recency: Recency::default(),
             turns: List::new(),
             keys: 0,
             peak_keys: 0,
@@ -443,10 +453,10 @@ impl<K: Hash + Eq, T> Lanes<T> for KeyedLanes<K, T> {
             news = true;
         }
         if self.lanes[slot].open.opened_at().is_some() {
-            self.used.move_to_end(&mut self.lanes, slot);
+            self.lanes[slot].used = self.recency.next_use();
         } else {
             if self.keys == limits.max_keys {
-                if let Some(oldest) = self.used.head() {
+                if let Some(oldest) = self.least_recent() {
                     self.seal(oldest, ClosedBy::Evicted, &mut sealer);
                     news = true;
                 }
@@ -456,7 +466,9 @@ impl<K: Hash + Eq, T> Lanes<T> for KeyedLanes<K, T> {
             // The timer is set for the first of them, and the others come after it.
             news |= self.opened.head().is_none();
             self.opened.enter(&mut self.lanes, slot);
-            self.used.enter(&mut self.lanes, slot);
+            let used = self.recency.next_use();
+            self.lanes[slot].used = used;
+            self.recency.enter(slot, used);
             if let Some(items) = sealer.spare.take() {
                 self.lanes[slot].open.use_vector(items);
             }
@@ -514,11 +526,12 @@ impl<K: Hash + Eq, T> Lanes<T> for KeyedLanes<K, T> {
     }
 
     fn seal_all(&mut self, closed_by: ClosedBy, mut sealer: Sealer<'_, T>) {
-        // Those whose windows are over are in turn already; the others follow, the oldest first.
-        while let Some(slot) = self.opened.head() {
+        // Those that are ripe first, and then the others, the oldest first.
+        let ripe = self.lanes.iter().filter(|(_, lane)| lane.ripe.is_some());
+        for slot in ripe.map(|(slot, _)| slot).collect::<Vec<_>>() {
             self.seal(slot, closed_by, &mut sealer);
         }
-        while let Some(slot) = self.used.head() {
+        while let Some(slot) = self.opened.head() {
             self.seal(slot, closed_by, &mut sealer);
         }
     }

@@ -69,17 +69,4 @@ impl<const WHICH: usize> List<WHICH> {
             next => slab[next].links()[WHICH].prev = prev,
         }
     }
-
-    /// Moves a lane that is in the list to its end.
-    #[inline]
-    pub(super) fn move_to_end<const N: usize, T: Linked<N>>(
-        &mut self,
-        slab: &mut Slab<T>,
-        slot: u32,
-    ) {
-        if self.tail != slot {
-            self.leave(slab, slot);
-            self.enter(slab, slot);
-        }
-    }
 }

@@ -5,6 +5,7 @@ mod builder;
 mod handle;
 mod lanes;
 mod list;
+mod recency;
 mod send;
 mod wait;
 
