@@ -111,6 +111,7 @@ enum Answer {
 /// A call of the handler, which ends when it is told to.
 struct Call {
     batch: reference::Batch,
+    number: u64,
     told: Mutex<(Option<bool>, Option<Waker>)>,
 }
 
@@ -180,7 +181,8 @@ impl Pair {
                         attempt: batch.attempt(),
                         evicted: batch.closed_by() == ClosedBy::Evicted,
                     };
-                    let call = Arc::new(Call { batch: seen, told: Mutex::default() });
+                    let call =
+                        Arc::new(Call { batch: seen, number: batch.id(), told: Mutex::default() });
                     calls.lock().unwrap().push(call.clone());
                     let handling = Handling(call);
                     async move {
@@ -323,6 +325,9 @@ impl Pair {
         let calls: Vec<_> =
             self.calls.lock().unwrap().iter().map(|call| call.batch.clone()).collect();
         assert_eq!(calls, self.reference.out, "batches with the handler");
+        for call in self.calls.lock().unwrap().iter() {
+            self.reference.numbers.insert(call.batch.items[0], call.number);
+        }
         self.sent.sort_unstable();
         self.reference.sent.sort_unstable();
         assert_eq!(self.sent, self.reference.sent, "senders that are through");

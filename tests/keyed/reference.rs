@@ -58,9 +58,10 @@ pub(crate) struct Reference {
     opened: Vec<Key>,
     turns: VecDeque<Key>,
     pub(crate) out: Vec<Batch>,
-    retries: Vec<(u64, usize, Batch)>,
+    retries: Vec<(u64, u64, Batch)>,
     retried_last: bool,
-    next_retry: usize,
+    /// The numbers of batches that were handed over, by their first items.
+    pub(crate) numbers: BTreeMap<u32, u64>,
     /// Items accepted and unfinished, with their keys.
     pending: Vec<(Key, u32)>,
     /// Senders in line, by task.
@@ -85,7 +86,7 @@ impl Reference {
             out: Vec::new(),
             retries: Vec::new(),
             retried_last: false,
-            next_retry: 0,
+            numbers: BTreeMap::new(),
             pending: Vec::new(),
             line: VecDeque::new(),
             flushes: Vec::new(),
@@ -207,8 +208,7 @@ impl Reference {
         let key = batch.key;
         if !well && batch.attempt < self.limits.attempts {
             let due = self.now + self.limits.delay;
-            self.retries.push((due, self.next_retry, batch));
-            self.next_retry += 1;
+            self.retries.push((due, self.numbers[&batch.items[0]], batch));
             return;
         }
         self.pending.retain(|(_, item)| !batch.items.contains(item));
