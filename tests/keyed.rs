@@ -22,11 +22,14 @@ struct Call {
     closed_by: ClosedBy,
 }
 
+/// What came to the dead letter.
+type Buried = (Key, Vec<u32>);
+
 #[derive(Clone)]
 struct Log {
     began: Instant,
     calls: Arc<Mutex<Vec<Call>>>,
-    buried: Arc<Mutex<Vec<(Key, Vec<u32>)>>>,
+    buried: Arc<Mutex<Vec<Buried>>>,
 }
 
 type BoxFuture = std::pin::Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;

@@ -25,7 +25,8 @@ use super::wait::{FlushWait, StopWait};
 /// instant `accepted = delivered + failed + unsent + indeterminate + pending`
 /// ([`stats`](Self::stats)).
 ///
-/// Not for items that each need an answer of their own, nor for a source that is a stream anyway
+/// Items that each need an answer of their own are sent with [`call`](Self::call), to a batcher made
+/// [for calls](Self::for_calls). Not for a source that is a stream anyway
 /// and may wait: chunk that. With a `max_items` of 1 a channel does the same for less.
 ///
 /// Handles are cheap to clone. When the last is dropped the batcher drains: what was accepted is

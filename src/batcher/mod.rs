@@ -2,7 +2,7 @@
 //!
 //! [`Batcher`] is the handle that takes items, [`Builder`] sets its limits, [`Batch`] is what the
 //! handler is given; [`KeyedBatcher`], [`KeyedBuilder`] and [`KeyedBatch`] are the same for a batch
-//! by key. The other types say what happened.
+//! by key. A [`Call`] is an item whose sender waits for an answer. The other types say what happened.
 
 mod barrier;
 mod batch;

@@ -30,6 +30,7 @@ impl<T> Slab<T> {
     }
 
     /// What is in a slot, if anything.
+    #[cfg(any(feature = "tokio", loom))]
     pub(crate) fn get(&self, slot: u32) -> Option<&T> {
         match self.places.get(slot as usize)? {
             Place::Taken(value) => Some(value),
