@@ -21,12 +21,12 @@ use crate::sync::HashBuilder;
 
 /// Collects items into batches by key, and hands each to an async handler.
 ///
-/// For what must be together by table, room or partition: all that a [`Batcher`](super::Batcher)
+/// For what must be together by table, room or partition: all that a [`Batcher`](super::super::Batcher)
 /// promises holds for the batches of each key. At most `max_keys` keys have an open batch; when one
 /// more comes, the batch of the least recently used key is closed and handed over, never discarded.
 /// A key of which nothing is left is forgotten at once.
 ///
-/// Not for a handful of keys that are known beforehand: a [`Batcher`](super::Batcher) for each needs
+/// Not for a handful of keys that are known beforehand: a [`Batcher`](super::super::Batcher) for each needs
 /// no look-up. Not for keys that rarely get more than one item within the window: there is nothing to
 /// gather.
 ///
@@ -165,7 +165,7 @@ impl<K: Hash + Eq, T> KeyedBatcher<K, T> {
     /// Refuses further items, sends those who wait to send away with theirs, closes all open
     /// batches, and waits until everything is finished or `deadline` (from now on) has passed.
     ///
-    /// As [`Batcher::shutdown`](super::Batcher::shutdown); what comes back is by batch, with its
+    /// As [`Batcher::shutdown`](super::super::Batcher::shutdown); what comes back is by batch, with its
     /// key.
     ///
     /// # Cancel safety
