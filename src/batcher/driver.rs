@@ -78,8 +78,6 @@ pub(crate) struct Run<T, L: Lanes<T>, H, F, C> {
     /// Each place in the handler takes a permit of it.
     semaphore: Option<PollSemaphore>,
     permit: Option<OwnedSemaphorePermit>,
-    /// Whether it stands in line for one.
-    in_line: bool,
     waker: Option<Waker>,
 }
 
@@ -103,7 +101,6 @@ impl<T, L: Lanes<T>, H, F, C> Run<T, L, H, F, C> {
             handled: Vec::new(),
             semaphore: semaphore.map(PollSemaphore::new),
             permit: None,
-            in_line: false,
             waker: None,
         }
     }
@@ -117,17 +114,10 @@ impl<T, L: Lanes<T>, H, F, C> Run<T, L, H, F, C> {
         }
     }
 
-    /// Gives up a permit, or a place in line for one, that nothing is to be done with.
-    fn want_no_permit(&mut self) {
-        if let Some(semaphore) = &mut self.semaphore {
-            if mem::take(&mut self.in_line) {
-                // A clone stands nowhere in line.
-                quietly(|| *semaphore = semaphore.clone());
-            }
-        }
-        if let Some(permit) = self.permit.take() {
-            quietly(|| drop(permit));
-        }
+    /// Gives up the place in line for a permit, or the permit that nothing is to be done with.
+    fn leave_the_semaphore(&mut self) {
+        let left = (self.semaphore.take(), self.permit.take());
+        quietly(|| drop(left));
     }
 }
 
@@ -171,15 +161,13 @@ where
                             }
                             Poll::Pending => {}
                         }
-                    } else {
-                        this.want_no_permit();
                     }
                     if this.timer.poll_alarm(until, cx).is_pending() {
                         return Poll::Pending;
                     }
                 }
                 Next::Stop => {
-                    this.want_no_permit();
+                    this.leave_the_semaphore();
                     this.drop_handlers();
                     this.shared.stop();
                 }
@@ -209,9 +197,7 @@ where
     /// Whether there is a permit; never, if the semaphore is closed.
     fn poll_permit(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
         let Some(semaphore) = &mut self.semaphore else { return Poll::Ready(false) };
-        let permit = semaphore.poll_acquire(cx);
-        self.in_line = permit.is_pending();
-        permit.map(|permit| {
+        semaphore.poll_acquire(cx).map(|permit| {
             self.permit = permit;
             self.permit.is_some()
         })
@@ -344,7 +330,7 @@ where
 impl<T, L: Lanes<T>, H, F, C> Drop for Run<T, L, H, F, C> {
     fn drop(&mut self) {
         self.drop_handlers();
-        self.want_no_permit();
+        self.leave_the_semaphore();
         self.shared.abandon();
     }
 }

@@ -27,7 +27,7 @@ use super::wait::{FlushWait, StopWait};
 ///
 /// Items that each need an answer of their own are sent with [`call`](Self::call), to a batcher made
 /// [for calls](Self::for_calls). Not for a source that is a stream anyway
-/// and may wait: chunk that. With a `max_items` of 1 a channel does the same for less.
+/// and may wait: chunk that. With a `max_items` of 1 a channel does the same for a quarter.
 ///
 /// Handles are cheap to clone. When the last is dropped the batcher drains: what was accepted is
 /// still handed to the handler, without waiting for windows. The handler, the dead letter and the

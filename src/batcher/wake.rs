@@ -4,9 +4,9 @@ use std::task::Waker;
 
 use crate::settled::quietly;
 
-/// How many senders are woken out of one critical section. Two under loom, so that the models see
+/// How many senders are woken out of one critical section. One under loom, so that the models see
 /// the seam.
-const SENDERS: usize = if cfg!(loom) { 2 } else { 64 };
+const SENDERS: usize = if cfg!(loom) { 1 } else { 64 };
 
 /// Wakers taken out under the lock, to be woken or dropped after it: declare it before the guard.
 ///
@@ -38,6 +38,10 @@ impl Wakes {
         if self.first.is_none() {
             self.first = Some(waker);
         } else {
+            if self.senders == 2 {
+                // Once for all of them.
+                self.wake.reserve(SENDERS);
+            }
             self.wake.push(waker);
         }
     }

@@ -424,8 +424,8 @@ impl<K: Hash + Eq, T> Lanes<T> for KeyedLanes<K, T> {
     }
 
     fn counted(&self) -> usize {
-        let open = self.lanes.iter().map(|(_, lane)| lane.open.len()).sum::<usize>();
-        open + self.closed.iter().map(|(_, closed)| closed.job.len()).sum::<usize>()
+        let open = self.lanes.iter_from(0).map(|(_, lane)| lane.open.len()).sum::<usize>();
+        open + self.closed.iter_from(0).map(|(_, closed)| closed.job.len()).sum::<usize>()
     }
 
     #[inline]
@@ -527,7 +527,7 @@ impl<K: Hash + Eq, T> Lanes<T> for KeyedLanes<K, T> {
 
     fn seal_all(&mut self, closed_by: ClosedBy, mut sealer: Sealer<'_, T>) {
         // Those that are ripe first, and then the others, the oldest first.
-        let ripe = self.lanes.iter().filter(|(_, lane)| lane.ripe.is_some());
+        let ripe = self.lanes.iter_from(0).filter(|(_, lane)| lane.ripe.is_some());
         for slot in ripe.map(|(slot, _)| slot).collect::<Vec<_>>() {
             self.seal(slot, closed_by, &mut sealer);
         }
@@ -537,7 +537,7 @@ impl<K: Hash + Eq, T> Lanes<T> for KeyedLanes<K, T> {
     }
 
     fn drain(&mut self) -> Vec<Job<T, Arc<K>>> {
-        let slots: Vec<_> = self.lanes.iter().map(|(slot, _)| slot).collect();
+        let slots: Vec<_> = self.lanes.iter_from(0).map(|(slot, _)| slot).collect();
         let mut jobs = Vec::new();
         for slot in slots {
             while let Some(job) = self.pop_closed(slot) {
@@ -593,7 +593,7 @@ impl<K: Hash + Eq, T> Lanes<T> for KeyedLanes<K, T> {
     fn dismiss(&mut self, wakes: &mut Wakes) {
         if !self.dismissed {
             self.dismissed = true;
-            let lanes = self.lanes.iter().filter(|(_, lane)| lane.line.is_some());
+            let lanes = self.lanes.iter_from(0).filter(|(_, lane)| lane.line.is_some());
             for slot in lanes.map(|(slot, _)| slot).collect::<Vec<_>>() {
                 self.unserved.enter(&mut self.lanes, slot);
             }
