@@ -40,6 +40,9 @@ fn everything_crosses_threads() {
         shared::<throttle::Acquire<std::sync::Arc<Throttle>>>();
         shared::<sluicegate::Batcher<u64>>();
         shared::<sluicegate::Batch<u64>>();
+        shared::<sluicegate::KeyedBatcher<u64, u64>>();
+        shared::<sluicegate::KeyedBatch<u64, u64>>();
+        shared::<sluicegate::batcher::Call<u64, u64>>();
         shared::<sluicegate::batcher::Slot<'_, u64>>();
     }
 }

@@ -9,7 +9,7 @@ use std::vec::Drain;
 
 use super::core::Handed;
 use super::report::ClosedBy;
-use super::shared::Shared;
+use super::shared::Home;
 
 /// The items of one attempt, owned by the handler until it drops them here.
 ///
@@ -50,13 +50,14 @@ pub struct Batch<T> {
     id: u64,
     attempt: u32,
     closed_by: ClosedBy,
-    home: Arc<Shared<T>>,
+    home: Arc<dyn Home<T>>,
 }
 
 impl<T> Batch<T> {
-    pub(crate) fn new(handed: Handed<T>, home: Arc<Shared<T>>) -> Self {
-        let Handed { items, place, id, attempt, closed_by } = handed;
-        Self { items, place, id, attempt, closed_by, home }
+    pub(crate) fn new<G>(handed: Handed<T, G>, home: Arc<dyn Home<T>>) -> (Self, G) {
+        let Handed { tag, items, place, id, attempt, closed_by } = handed;
+        let batch = Self { items, place, id, attempt, closed_by, home };
+        (batch, tag)
     }
 
     /// How many items the guard holds; at most `max_items`.
@@ -118,6 +119,10 @@ impl<T> Batch<T> {
     /// delivered.
     pub fn retain(&mut self, unfinished: impl FnMut(&T) -> bool) {
         self.items.retain(unfinished);
+    }
+
+    pub(crate) fn items_mut(&mut self) -> &mut Vec<T> {
+        &mut self.items
     }
 
     /// Takes out all that is left: it counts as delivered, whatever happens afterwards.

@@ -36,11 +36,11 @@ use crate::{ConfigError, Retry, Semaphore};
 /// | `dead_letter` | must be set | |
 #[must_use = "a builder does nothing until it is built"]
 pub struct Builder<T> {
-    max_items: usize,
+    pub(super) max_items: usize,
     max_weight: Option<(u64, Box<Weigher<T>>)>,
     window: Duration,
     eager_when_idle: bool,
-    capacity: Option<usize>,
+    pub(super) capacity: Option<usize>,
     capacity_weight: Option<u64>,
     concurrency: Option<usize>,
     semaphore: Option<Arc<Semaphore>>,
@@ -190,7 +190,7 @@ impl<T> Builder<T> {
     where
         D: Fn(Vec<T>, BatchError) + Send + Sync + 'static,
     {
-        self.dead_letter = Some(Box::new(dead_letter));
+        self.dead_letter = Some(Box::new(move |(): &(), items, why| dead_letter(items, why)));
         self
     }
 }
@@ -259,6 +259,26 @@ impl<T: Send + 'static> Builder<T> {
         E: Into<Box<dyn Error + Send + Sync>> + 'static,
         C: Timer + Send + 'static,
     {
+        let Parts { limits, failing, weigher, semaphore, dead_letter } = self.into_parts()?;
+        let Some(dead_letter) = dead_letter else { return Err(no_dead_letter()) };
+        let shared = Shared::<T>::new(limits, C::now, weigher, dead_letter);
+        let driver = Run::new(shared.clone(), shared.clone(), handler, failing, semaphore, timer);
+        Ok((Batcher::over(shared), Driver(Box::pin(driver))))
+    }
+}
+
+/// What is built of.
+pub(super) struct Parts<T> {
+    pub(super) limits: Limits,
+    pub(super) failing: Failing,
+    pub(super) weigher: Option<Box<Weigher<T>>>,
+    pub(super) semaphore: Option<Arc<Semaphore>>,
+    pub(super) dead_letter: Option<Box<DeadLetter<T>>>,
+}
+
+impl<T> Builder<T> {
+    /// Checks everything but the dead letter.
+    pub(super) fn into_parts(self) -> Result<Parts<T>, ConfigError> {
         let Self { max_items, window, eager_when_idle, capacity_weight, retry, .. } = self;
         ConfigError::at_least_one("max_items", max_items)?;
         at_most_permits("max_items", max_items)?;
@@ -292,10 +312,6 @@ impl<T: Send + 'static> Builder<T> {
         if let Some(max_probes) = self.max_probes.filter(|max_probes| *max_probes < 2) {
             return Err(ConfigError::new("isolate_poison", max_probes, "at least 2"));
         }
-        let Some(dead_letter) = self.dead_letter else {
-            let unset = format_args!("not set");
-            return Err(ConfigError::new("dead_letter", unset, "a function that takes what fails"));
-        };
         let limits = Limits {
             max_items,
             max_weight: max_weight.unwrap_or(u64::MAX),
@@ -305,15 +321,21 @@ impl<T: Send + 'static> Builder<T> {
             capacity_weight,
             concurrency,
             shared: self.semaphore.is_some(),
+            max_keys: usize::MAX,
+            capacity_per_key: usize::MAX,
+            in_order: false,
         };
         let failing = Failing { retry, max_probes: self.max_probes.unwrap_or(0) };
-        let shared = Shared::new(limits, C::now, weigher, dead_letter);
-        let driver = Run::new(shared.clone(), handler, failing, self.semaphore, timer);
-        Ok((Batcher::over(shared), Driver(Box::pin(driver))))
+        let Self { semaphore, dead_letter, .. } = self;
+        Ok(Parts { limits, failing, weigher, semaphore, dead_letter })
     }
 }
 
-fn at_most_permits(field: &'static str, items: usize) -> Result<(), ConfigError> {
+pub(super) fn no_dead_letter() -> ConfigError {
+    ConfigError::new("dead_letter", format_args!("not set"), "a function that takes what fails")
+}
+
+pub(super) fn at_most_permits(field: &'static str, items: usize) -> Result<(), ConfigError> {
     if items > Semaphore::MAX_PERMITS {
         return Err(ConfigError::new(field, items, "at most `Semaphore::MAX_PERMITS`"));
     }

@@ -27,15 +27,13 @@ use std::time::{Duration, Instant};
 
 use super::barrier::{self, Barriers};
 use super::flight::Flights;
-use super::open::{Closed, Open};
+use super::lanes::{Lanes, Sealer, Single};
 use super::report::{ClosedBy, Fate, FlushReport, Stats};
 use super::room::{Room, Weight};
+use super::spare::Spares;
 use super::wake::Wakes;
 use crate::retry::Delays;
 use crate::semaphore::line::Ticket;
-
-/// The most emptied vectors that are kept.
-const SPARE: usize = 64;
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
@@ -49,6 +47,12 @@ pub(crate) struct Limits {
     pub(crate) concurrency: usize,
     /// Whether a place in the handler also takes a permit of a semaphore that is shared.
     pub(crate) shared: bool,
+    /// Keys with an open batch; without meaning where there are none, as the next two.
+    pub(crate) max_keys: usize,
+    /// `usize::MAX` if it is not limited.
+    pub(crate) capacity_per_key: usize,
+    /// One batch of a key at a time.
+    pub(crate) in_order: bool,
 }
 
 impl Limits {
@@ -61,8 +65,10 @@ impl Limits {
 }
 
 /// A batch that is closed to further items.
-pub(crate) struct Job<T> {
+pub(crate) struct Job<T, G = ()> {
     pub(crate) id: u64,
+    pub(crate) lane: u32,
+    pub(crate) tag: G,
     /// What is to be handed over next.
     pub(crate) items: Vec<T>,
     /// The parts of a failing batch that come after it, the last one first.
@@ -75,17 +81,18 @@ pub(crate) struct Job<T> {
     pub(crate) attempts: u32,
     /// Made when the first attempt has failed.
     pub(crate) delays: Option<Delays>,
-    opened_at: Instant,
+    pub(crate) opened_at: Instant,
 }
 
-impl<T> Job<T> {
+impl<T, G> Job<T, G> {
     pub(crate) fn len(&self) -> usize {
         self.items.len() + self.parts.iter().map(Vec::len).sum::<usize>()
     }
 }
 
 /// What is handed to the handler.
-pub(crate) struct Handed<T> {
+pub(crate) struct Handed<T, G = ()> {
+    pub(crate) tag: G,
     pub(crate) place: usize,
     pub(crate) id: u64,
     pub(crate) attempt: u32,
@@ -94,12 +101,12 @@ pub(crate) struct Handed<T> {
 }
 
 /// What the driver should do.
-pub(crate) enum Next<T> {
+pub(crate) enum Next<T, G = ()> {
     /// Hand this to the handler.
-    Run(Handed<T>),
+    Run(Handed<T, G>),
     /// The handler is done with this place, and the guard is back: of the items that were handed over
     /// the job holds those that the guard still held.
-    Returned { place: usize, handed: usize, job: Job<T> },
+    Returned { place: usize, handed: usize, job: Job<T, G> },
     /// Sleep until then, or until woken; and, if so, until there is a permit.
     Sleep { until: Option<Instant>, wants_permit: bool },
     /// The deadline of the shutdown is over: drop the handlers, then call `stop`.
@@ -109,16 +116,23 @@ pub(crate) enum Next<T> {
 }
 
 /// What a stopped batcher had not delivered.
-pub(crate) struct Remains<T> {
-    pub(crate) unsent: Vec<T>,
-    pub(crate) indeterminate: Vec<T>,
+pub(crate) struct Remains<R, G> {
+    pub(crate) unsent: Vec<R>,
+    pub(crate) indeterminate: Vec<R>,
+    /// Keys that are no longer needed.
+    pub(crate) tags: Vec<G>,
     /// The backoffs of retries that will not be: a policy's own iterators, so that they too are
     /// dropped outside the lock.
     pub(crate) delays: Vec<Delays>,
 }
 
-impl<T> Remains<T> {
-    const NONE: Self = Self { unsent: Vec::new(), indeterminate: Vec::new(), delays: Vec::new() };
+impl<R, G> Remains<R, G> {
+    const NONE: Self = Self {
+        unsent: Vec::new(),
+        indeterminate: Vec::new(),
+        tags: Vec::new(),
+        delays: Vec::new(),
+    };
 }
 
 /// Why an item was not accepted.
@@ -140,24 +154,24 @@ enum Ripe {
     Fresh,
 }
 
-pub(crate) struct Core<T> {
+pub(crate) struct Core<T, L: Lanes<T> = Single<T>> {
     limits: Limits,
     phase: Phase,
     room: Room,
-    open: Open<T>,
-    sealed: VecDeque<Job<T>>,
-    waiting: BTreeMap<(Instant, u64), Job<T>>,
+    pub(super) lanes: L,
+    waiting: BTreeMap<(Instant, u64), Job<T, L::Tag>>,
     /// Whether the batch handed over last was a retry.
     retried_last: bool,
-    flights: Flights<T>,
+    flights: Flights<T, L::Tag>,
     /// Places whose handler is done and whose guard is back.
     over: VecDeque<usize>,
     next_id: u64,
-    /// Emptied vectors, for batches to come.
-    spare: Vec<Vec<T>>,
+    spare: Spares<T>,
     stop_at: Option<Instant>,
-    remains: Remains<T>,
+    remains: Remains<L::Remain, L::Tag>,
     still_held: u64,
+    /// The batches in guards that outlive the batcher.
+    strays: BTreeMap<u64, L::Tag>,
     /// How all finished items ended.
     ended: FlushReport,
     finished_weight: u64,
@@ -169,24 +183,24 @@ pub(crate) struct Core<T> {
     driver: Option<Waker>,
 }
 
-impl<T> Core<T> {
+impl<T, L: Lanes<T>> Core<T, L> {
     pub(crate) fn new(limits: Limits) -> Self {
         let weight = limits.capacity_weight.unwrap_or(0);
         Self {
             limits,
             phase: Phase::Accepting,
             room: Room::new(limits.capacity, usize::try_from(weight).unwrap_or(usize::MAX)),
-            open: Open::new(),
-            sealed: VecDeque::new(),
+            lanes: L::new(&limits),
             waiting: BTreeMap::new(),
             retried_last: false,
             flights: Flights::new(),
             over: VecDeque::new(),
             next_id: 0,
-            spare: Vec::new(),
+            spare: Spares::new(limits.capacity),
             stop_at: None,
             remains: Remains::NONE,
             still_held: 0,
+            strays: BTreeMap::new(),
             ended: FlushReport::default(),
             finished_weight: 0,
             stats: Stats { window: limits.window, ..Stats::default() },
@@ -238,68 +252,50 @@ impl<T> Core<T> {
     /// Serves those who wait, or sends them away.
     pub(crate) fn serve(&mut self, wakes: &mut Wakes) {
         match self.phase {
-            Phase::Accepting => self.room.serve(wakes),
-            Phase::Draining | Phase::Stopped => self.room.dismiss(wakes),
+            Phase::Accepting => {
+                self.lanes.serve(wakes);
+                self.room.serve(wakes);
+            }
+            Phase::Draining | Phase::Stopped => self.dismiss(wakes),
         }
     }
 
+    fn dismiss(&mut self, wakes: &mut Wakes) {
+        self.room.dismiss(wakes);
+        self.lanes.dismiss(wakes);
+    }
+
     /// Accepts an item for which room was taken. The clock is read for the first item of a batch
-    /// only. The driver's waker, if it has something to do now.
+    /// only. The driver's waker, if it has something to do now; and the key, if it is not needed.
     #[inline]
     pub(crate) fn accept(
         &mut self,
+        key: L::Key,
         item: T,
         weight: u64,
         clock: impl FnOnce() -> Instant,
-    ) -> Option<Waker> {
-        let fits = weight <= self.limits.max_weight - self.open.weight();
-        if !fits {
-            self.seal(ClosedBy::Weight);
-        }
-        let first = self.open.push(item, weight, clock);
-        let full = self.open.len() == self.limits.max_items;
-        if full {
-            self.seal(ClosedBy::Count);
-        } else if self.open.weight() == self.limits.max_weight {
-            self.seal(ClosedBy::Weight);
-        }
-        // Within a batch nothing changes for the driver. Without a free place there is nothing to
-        // start and no window to watch.
-        if (first || full || self.open.opened_at().is_none()) && self.has_place() {
-            self.driver.take()
-        } else {
-            None
-        }
+    ) -> (Option<Waker>, Option<L::Key>) {
+        let (lanes, sealer) = self.sealing();
+        let (news, key) = lanes.push(key, item, weight, clock, sealer);
+        // Without a free place there is nothing to start and no window to watch.
+        let driver = if news && self.has_place() { self.driver.take() } else { None };
+        (driver, key)
     }
 
     pub(crate) fn is_accepting(&self) -> bool {
         self.phase == Phase::Accepting
     }
 
-    /// Closes the open batch, if it holds anything.
-    fn seal(&mut self, closed_by: ClosedBy) {
-        let spare = &mut self.spare;
-        // Without one to use again: as large as the last, not as large as might be.
-        let next = |len| spare.pop().unwrap_or_else(|| Vec::with_capacity(len));
-        let Some(Closed { items, weight, opened_at }) = self.open.close(next) else { return };
-        self.stats.batches.add(closed_by);
-        self.stats.batched_items += items.len() as u64;
-        self.stats.batched_weight += weight;
-        self.stats.largest_batch = self.stats.largest_batch.max(items.len());
-        self.stats.heaviest_batch = self.stats.heaviest_batch.max(weight);
-        let id = self.next_id;
-        self.next_id += 1;
-        self.sealed.push_back(Job {
-            id,
-            items,
-            parts: Vec::new(),
-            probes: None,
-            weight,
-            closed_by,
-            attempts: 0,
-            delays: None,
-            opened_at,
-        });
+    /// The lanes, and what it takes to close batches in them.
+    #[inline]
+    pub(super) fn sealing(&mut self) -> (&mut L, Sealer<'_, T>) {
+        let Self { limits, stats, next_id, spare, lanes, .. } = self;
+        (lanes, Sealer { limits, stats, next_id, spare })
+    }
+
+    fn seal_all(&mut self, closed_by: ClosedBy) {
+        let (lanes, sealer) = self.sealing();
+        lanes.seal_all(closed_by, sealer);
     }
 
     // ---- what the driver does
@@ -307,7 +303,7 @@ impl<T> Core<T> {
     /// Whether a batch that is handed over for the first time may go.
     fn has_place(&self) -> bool {
         // With one batch at a time a retry keeps its place, so that no later batch overtakes it.
-        let kept = if self.limits.concurrency == 1 { self.waiting.len() } else { 0 };
+        let kept = if L::ONE_LINE && self.limits.concurrency == 1 { self.waiting.len() } else { 0 };
         self.flights.len() + kept < self.limits.concurrency
     }
 
@@ -321,7 +317,7 @@ impl<T> Core<T> {
         has_permit: bool,
         waker: &mut Option<Waker>,
         wakes: &mut Wakes,
-    ) -> Next<T> {
+    ) -> Next<T, L::Tag> {
         for (place, well) in handled.drain(..) {
             if let Some(flight) = self.flights.get_mut(place) {
                 flight.handled = Some(well);
@@ -340,7 +336,7 @@ impl<T> Core<T> {
         next
     }
 
-    fn decide(&mut self, now: Instant, has_permit: bool, wakes: &mut Wakes) -> Next<T> {
+    fn decide(&mut self, now: Instant, has_permit: bool, wakes: &mut Wakes) -> Next<T, L::Tag> {
         if self.phase == Phase::Stopped {
             return Next::Done;
         }
@@ -376,14 +372,16 @@ impl<T> Core<T> {
 
     /// What is to be done about a place that is over, if that is not done here: where nothing of the
     /// user's is left that would have to be dropped.
-    fn returned(&mut self, place: usize, wakes: &mut Wakes) -> Option<Next<T>> {
+    fn returned(&mut self, place: usize, wakes: &mut Wakes) -> Option<Next<T, L::Tag>> {
         let flight = self.flights.get_mut(place)?;
         let (left, handed) = (flight.back.take()?, flight.handed);
         let well = flight.handled == Some(true);
         let mut job = flight.job.take()?;
         let bare = job.delays.is_none() && job.parts.is_empty() && !self.limits.shared;
+        let bare = bare && !L::TAGS_NEED_DROP;
         if well && bare && (left.is_empty() || !mem::needs_drop::<T>()) {
-            self.settle(place, job.weight, (handed, 0), left, wakes);
+            // Dropped here, but for what has no destructor.
+            let _tag = self.settle(place, job.weight, (handed, 0), left, wakes);
             return None;
         }
         job.items = left;
@@ -392,7 +390,7 @@ impl<T> Core<T> {
 
     /// Which batch may be handed over. Side by side, retries take turns with the others, so that a
     /// batch that always fails cannot keep them out.
-    fn ripe(&self, now: Instant) -> Option<Ripe> {
+    fn ripe(&mut self, now: Instant) -> Option<Ripe> {
         if self.flights.len() == self.limits.concurrency {
             return None;
         }
@@ -401,36 +399,21 @@ impl<T> Core<T> {
         if due && !yields {
             return Some(Ripe::Retry);
         }
-        if self.has_place() && (!self.sealed.is_empty() || self.closes_open(now).is_some()) {
+        let idle = self.flights.len() == 0;
+        if self.has_place() && self.lanes.is_ripe(now, idle, &self.limits) {
             return Some(Ripe::Fresh);
         }
         due.then_some(Ripe::Retry)
     }
 
-    /// What closes the open batch now that there is a place for it, if anything.
-    fn closes_open(&self, now: Instant) -> Option<ClosedBy> {
-        let opened_at = self.open.opened_at()?;
-        // Without looking at the clock, which may have been read before the batch was opened.
-        if self.limits.window.is_zero() || opened_at + self.limits.window <= now {
-            Some(ClosedBy::Window)
-        } else if self.limits.eager_when_idle && self.flights.len() == 0 {
-            Some(ClosedBy::Idle)
-        } else {
-            None
-        }
-    }
-
     /// A batch to hand over for the first time.
-    fn fresh(&mut self, now: Instant) -> Option<Job<T>> {
-        if self.sealed.is_empty() {
-            if let Some(closed_by) = self.closes_open(now) {
-                self.seal(closed_by);
-            }
-        }
-        self.sealed.pop_front()
+    fn fresh(&mut self, now: Instant) -> Option<Job<T, L::Tag>> {
+        let idle = self.flights.len() == 0;
+        let (lanes, sealer) = self.sealing();
+        lanes.next(now, idle, sealer)
     }
 
-    fn hand_over(&mut self, mut job: Job<T>, now: Instant) -> Handed<T> {
+    fn hand_over(&mut self, mut job: Job<T, L::Tag>, now: Instant) -> Handed<T, L::Tag> {
         job.attempts += 1;
         self.retried_last = job.attempts > 1;
         if self.retried_last {
@@ -441,13 +424,14 @@ impl<T> Core<T> {
         }
         let (id, attempt, closed_by) = (job.id, job.attempts, job.closed_by);
         let items = mem::take(&mut job.items);
+        let tag = job.tag.clone();
         let place = self.flights.begin(job, items.len());
-        Handed { place, id, attempt, closed_by, items }
+        Handed { tag, place, id, attempt, closed_by, items }
     }
 
     /// When something changes by time alone.
     fn alarm(&self) -> Option<Instant> {
-        let opened_at = self.open.opened_at().filter(|_| self.has_place());
+        let opened_at = self.lanes.opened_at().filter(|_| self.has_place());
         let window = opened_at.map(|at| at + self.limits.window);
         let place = self.flights.len() < self.limits.concurrency;
         let retry = self.waiting.keys().next().map(|(due, _)| *due).filter(|_| place);
@@ -462,7 +446,7 @@ impl<T> Core<T> {
         id: u64,
         items: Vec<T>,
         wakes: &mut Wakes,
-    ) -> Result<(), Vec<T>> {
+    ) -> Result<(), (Vec<T>, Option<L::Tag>)> {
         match self.flights.get_mut(place).filter(|flight| flight.id == id) {
             Some(flight) => {
                 flight.back = Some(items);
@@ -472,7 +456,7 @@ impl<T> Core<T> {
                 }
                 Ok(())
             }
-            None => Err(items),
+            None => Err((items, self.strays.remove(&id))),
         }
     }
 
@@ -485,17 +469,16 @@ impl<T> Core<T> {
         ended: (usize, usize),
         mut emptied: Vec<T>,
         wakes: &mut Wakes,
-    ) {
-        let Some(id) = self.flights.end(place) else { return };
-        self.count_both(id, ended, wakes);
-        if self.spare.len() <= self.limits.concurrency.min(SPARE) {
-            // Under the lock, so of nothing that has a destructor.
-            emptied.clear();
-            self.spare.push(emptied);
-        }
+    ) -> Option<L::Tag> {
+        let (id, lane) = self.flights.end(place)?;
+        self.count_both(id, lane, ended, wakes);
+        // Under the lock, so of nothing that has a destructor.
+        emptied.clear();
+        self.spare.keep(emptied);
         self.finished_weight += weight;
         let weight = self.limits.room_for(weight) as usize;
         self.room.give(ended.0 + ended.1, weight, wakes);
+        self.lanes.over(lane)
     }
 
     /// A returned batch goes on at `due`, without those of its items that were delivered and those
@@ -503,29 +486,36 @@ impl<T> Core<T> {
     pub(crate) fn go_on(
         &mut self,
         place: usize,
-        job: Job<T>,
+        job: Job<T, L::Tag>,
         due: Instant,
         ended: (usize, usize),
         wakes: &mut Wakes,
     ) {
         self.flights.end(place);
-        self.count_both(job.id, ended, wakes);
+        self.count_both(job.id, job.lane, ended, wakes);
         self.waiting.insert((due, job.id), job);
         // The weight is given back when all of the batch is finished: which of its items weighed how
         // much, the handler may have changed.
         self.room.give(ended.0 + ended.1, 0, wakes);
     }
 
-    fn count_both(&mut self, batch: u64, (delivered, failed): (usize, usize), wakes: &mut Wakes) {
+    fn count_both(
+        &mut self,
+        batch: u64,
+        lane: u32,
+        (delivered, failed): (usize, usize),
+        wakes: &mut Wakes,
+    ) {
         self.note_peak();
-        self.count(batch, Fate::Delivered, delivered, wakes);
-        self.count(batch, Fate::Failed, failed, wakes);
+        self.count(batch, lane, Fate::Delivered, delivered, wakes);
+        self.count(batch, lane, Fate::Failed, failed, wakes);
     }
 
-    fn count(&mut self, batch: u64, fate: Fate, items: usize, wakes: &mut Wakes) {
+    fn count(&mut self, batch: u64, lane: u32, fate: Fate, items: usize, wakes: &mut Wakes) {
         if items > 0 {
             self.ended.add(fate, items);
             self.barriers.count(batch, fate, items, wakes);
+            self.lanes.count(lane, batch, fate, items, wakes);
         }
     }
 
@@ -533,11 +523,16 @@ impl<T> Core<T> {
 
     /// Seals the open batch and raises a barrier over all that is pending.
     pub(crate) fn flush(&mut self, wakes: &mut Wakes) -> barrier::Ticket {
-        self.seal(ClosedBy::Flush);
+        self.seal_all(ClosedBy::Flush);
+        self.wake_for_work(wakes);
+        self.barriers.raise(self.next_id, self.pending(), self.ended)
+    }
+
+    /// Batches were closed.
+    pub(super) fn wake_for_work(&mut self, wakes: &mut Wakes) {
         if self.has_place() {
             wakes.driver(self.driver.take());
         }
-        self.barriers.raise(self.next_id, self.pending(), self.ended)
     }
 
     pub(crate) fn poll_flush(
@@ -560,26 +555,27 @@ impl<T> Core<T> {
         }
         if self.phase == Phase::Accepting {
             self.phase = Phase::Draining;
-            self.seal(ClosedBy::Shutdown);
-            self.room.dismiss(wakes);
+            self.seal_all(ClosedBy::Shutdown);
+            self.dismiss(wakes);
         }
         self.stop_at = [self.stop_at, stop_at].into_iter().flatten().min();
         wakes.driver(self.driver.take());
     }
 
     /// Ends now. The handlers have been dropped before; what is left comes back.
-    pub(crate) fn stop(&mut self, wakes: &mut Wakes) -> Remains<T> {
+    pub(crate) fn stop(&mut self, wakes: &mut Wakes) -> Remains<L::Remain, L::Tag> {
         if self.phase == Phase::Stopped {
             return Remains::NONE;
         }
-        self.seal(ClosedBy::Shutdown);
+        self.seal_all(ClosedBy::Shutdown);
         self.phase = Phase::Stopped;
-        self.room.dismiss(wakes);
+        self.dismiss(wakes);
         self.note_peak();
         let mut remains = Remains::NONE;
-        for mut job in mem::take(&mut self.sealed) {
-            self.count(job.id, Fate::Unsent, job.items.len(), wakes);
-            remains.unsent.append(&mut job.items);
+        for job in self.lanes.drain() {
+            self.count(job.id, job.lane, Fate::Unsent, job.items.len(), wakes);
+            remains.tags.extend(self.lanes.over(job.lane));
+            L::remain(job.tag, job.items, &mut remains.unsent);
         }
         // In the order they were accepted: by the number of the batch, not by when a retry is due.
         let mut given_up: Vec<_> = self
@@ -593,22 +589,26 @@ impl<T> Core<T> {
         }
         given_up.sort_unstable_by_key(|(job, ..)| job.id);
         for (mut job, handed, back) in given_up {
+            let (id, lane) = (job.id, job.lane);
             remains.delays.extend(job.delays.take());
             match back {
-                Some(mut items) => {
-                    self.count(job.id, Fate::Delivered, handed - items.len(), wakes);
-                    self.count(job.id, Fate::Indeterminate, items.len(), wakes);
-                    remains.indeterminate.append(&mut items);
+                Some(items) => {
+                    self.count(id, lane, Fate::Delivered, handed - items.len(), wakes);
+                    self.count(id, lane, Fate::Indeterminate, items.len(), wakes);
+                    L::remain(job.tag.clone(), items, &mut remains.indeterminate);
                 }
                 None => {
                     self.still_held += handed as u64;
-                    self.count(job.id, Fate::Indeterminate, handed, wakes);
+                    self.count(id, lane, Fate::Indeterminate, handed, wakes);
+                    self.strays.insert(id, job.tag.clone());
                 }
             }
-            for mut part in job.parts.drain(..).rev() {
-                self.count(job.id, Fate::Indeterminate, part.len(), wakes);
-                remains.indeterminate.append(&mut part);
+            for part in job.parts.drain(..).rev() {
+                self.count(id, lane, Fate::Indeterminate, part.len(), wakes);
+                L::remain(job.tag.clone(), part, &mut remains.indeterminate);
             }
+            remains.tags.extend(self.lanes.over(lane));
+            remains.tags.push(job.tag);
         }
         self.finished_weight = self.stats.batched_weight;
         self.over.clear();
@@ -624,11 +624,11 @@ impl<T> Core<T> {
     }
 
     /// Keeps what a stop left for a shutdown to hand out.
-    pub(crate) fn keep(&mut self, remains: Remains<T>) {
+    pub(crate) fn keep(&mut self, remains: Remains<L::Remain, L::Tag>) {
         self.remains = remains;
     }
 
-    pub(crate) fn take_remains(&mut self) -> Remains<T> {
+    pub(crate) fn take_remains(&mut self) -> Remains<L::Remain, L::Tag> {
         mem::replace(&mut self.remains, Remains::NONE)
     }
 
@@ -662,7 +662,7 @@ impl<T> Core<T> {
     // ---- figures
 
     fn accepted(&self) -> u64 {
-        self.stats.batched_items + self.open.len() as u64
+        self.stats.batched_items + self.lanes.items() as u64
     }
 
     /// Items accepted and unfinished. Asked for at each rest of a batcher that drains, so it must
@@ -678,8 +678,7 @@ impl<T> Core<T> {
 
     /// The pending items counted where they are, so that the equation of the figures can be wrong.
     fn counted(&self) -> usize {
-        self.open.len()
-            + self.sealed.iter().map(Job::len).sum::<usize>()
+        self.lanes.counted()
             + self.waiting.values().map(Job::len).sum::<usize>()
             + self.flights.iter().map(|flight| flight.unfinished).sum::<usize>()
     }
@@ -693,9 +692,10 @@ impl<T> Core<T> {
         (stats.unsent, stats.indeterminate) = (unsent, indeterminate);
         stats.accepted = self.accepted();
         stats.pending = pending;
-        stats.pending_weight = stats.batched_weight + self.open.weight() - self.finished_weight;
+        stats.pending_weight = stats.batched_weight + self.lanes.weight() - self.finished_weight;
         stats.peak_pending = stats.peak_pending.max(pending);
-        stats.waiting_senders = self.room.waiting();
+        stats.waiting_senders = self.room.waiting() + self.lanes.waiting();
+        self.lanes.note(&mut stats);
         stats
     }
 }

@@ -13,8 +13,9 @@ use std::time::{Duration, Instant};
 
 use super::batch::Batch;
 use super::core::{Handed, Job, Next};
+use super::lanes::Lanes;
 use super::place::Place;
-use super::shared::Shared;
+use super::shared::{Home, Shared};
 use crate::settled::{caught, quietly};
 use crate::{OwnedSemaphorePermit, PollSemaphore, Retry, Semaphore};
 
@@ -61,8 +62,10 @@ pub(crate) struct Failing {
     pub(crate) max_probes: u32,
 }
 
-pub(crate) struct Run<T, H, F, C> {
-    shared: Arc<Shared<T>>,
+pub(crate) struct Run<T, L: Lanes<T>, H, F, C> {
+    shared: Arc<Shared<T, L>>,
+    /// The same, as the guards know it.
+    home: Arc<dyn Home<T>>,
     handler: H,
     failing: Failing,
     timer: C,
@@ -78,9 +81,10 @@ pub(crate) struct Run<T, H, F, C> {
     waker: Option<Waker>,
 }
 
-impl<T, H, F, C> Run<T, H, F, C> {
+impl<T, L: Lanes<T>, H, F, C> Run<T, L, H, F, C> {
     pub(crate) fn new(
-        shared: Arc<Shared<T>>,
+        shared: Arc<Shared<T, L>>,
+        home: Arc<dyn Home<T>>,
         handler: H,
         failing: Failing,
         semaphore: Option<Arc<Semaphore>>,
@@ -88,6 +92,7 @@ impl<T, H, F, C> Run<T, H, F, C> {
     ) -> Self {
         Self {
             shared,
+            home,
             handler,
             failing,
             timer,
@@ -117,11 +122,12 @@ impl<T, H, F, C> Run<T, H, F, C> {
 }
 
 // Nothing in it is pinned in place: the handlers' futures are boxed.
-impl<T, H, F, C> Unpin for Run<T, H, F, C> {}
+impl<T, L: Lanes<T>, H, F, C> Unpin for Run<T, L, H, F, C> {}
 
-impl<T, H, F, E, C> Future for Run<T, H, F, C>
+impl<T, L, H, F, E, C> Future for Run<T, L, H, F, C>
 where
-    H: Fn(Batch<T>) -> F,
+    L: Lanes<T>,
+    H: Fn(L::Guard) -> F,
     F: Future<Output = Result<(), E>>,
     E: Into<Box<dyn Error + Send + Sync>>,
     C: Timer,
@@ -137,7 +143,7 @@ where
                 Next::Run(handed) => {
                     this.begin(handed, cx);
                     begun += 1;
-                    if begun == BATCHES_PER_POLL {
+                    if begun == BATCHES_PER_POLL || this.shared.limits().eager_when_idle {
                         cx.waker().wake_by_ref();
                         return Poll::Pending;
                     }
@@ -171,14 +177,15 @@ where
     }
 }
 
-impl<T, H, F, E, C> Run<T, H, F, C>
+impl<T, L, H, F, E, C> Run<T, L, H, F, C>
 where
-    H: Fn(Batch<T>) -> F,
+    L: Lanes<T>,
+    H: Fn(L::Guard) -> F,
     F: Future<Output = Result<(), E>>,
     E: Into<Box<dyn Error + Send + Sync>>,
     C: Timer,
 {
-    fn next(&mut self, cx: &mut Context<'_>) -> Next<T> {
+    fn next(&mut self, cx: &mut Context<'_>) -> Next<T, L::Tag> {
         // Kept from one sleep to the next where it can be, and cloned outside the lock.
         match &self.waker {
             Some(waker) if waker.will_wake(cx.waker()) => {}
@@ -212,13 +219,14 @@ where
         }
     }
 
-    fn begin(&mut self, handed: Handed<T>, cx: &mut Context<'_>) {
+    fn begin(&mut self, handed: Handed<T, L::Tag>, cx: &mut Context<'_>) {
         let (place, attempt) = (handed.place, handed.attempt);
         while self.places.len() <= place {
             self.places.push(Place::new());
         }
         self.places[place].permit = self.permit.take();
-        let batch = Batch::new(handed, Arc::clone(&self.shared));
+        let (batch, tag) = Batch::new(handed, Arc::clone(&self.home));
+        let batch = L::guard(batch, tag);
         let handler = &self.handler;
         self.places[place].begin(attempt, || handler(batch));
         if self.poll_place(place, cx) {
@@ -239,7 +247,7 @@ where
 
     /// The handler of a batch is done and its guard is back: finishes the batch, or has it go on
     /// later with those of the `handed` items that are left.
-    fn conclude(&mut self, at: usize, handed: usize, mut job: Job<T>) {
+    fn conclude(&mut self, at: usize, handed: usize, mut job: Job<T, L::Tag>) {
         let place = &mut self.places[at];
         let end = place.take_end();
         let permit = place.permit.take();
@@ -254,7 +262,7 @@ where
                     quietly(|| drop(error));
                     self.shared.go_on(at, job, C::now(), (delivered, 0));
                 } else {
-                    self.shared.bury(mem::take(&mut job.items), error);
+                    self.shared.bury(&job.tag, mem::take(&mut job.items), error);
                     self.finish_part(at, job, Vec::new(), (delivered, left));
                 }
             }
@@ -270,7 +278,7 @@ where
     }
 
     /// The wait before the next attempt, unless this was the last. A policy that panics has none.
-    fn next_delay(&self, job: &mut Job<T>) -> Option<Duration> {
+    fn next_delay(&self, job: &mut Job<T, L::Tag>) -> Option<Duration> {
         if job.probes.is_some() {
             return None;
         }
@@ -285,7 +293,7 @@ where
     }
 
     /// Cuts what failed in two, to be tried one after the other, if that is asked for and may help.
-    fn split(&self, job: &mut Job<T>) -> bool {
+    fn split(&self, job: &mut Job<T, L::Tag>) -> bool {
         let probes = job.probes.get_or_insert(self.failing.max_probes);
         // One for each half, so that a part that was cut off is sure to be tried.
         if *probes < 2 || job.items.len() < 2 {
@@ -298,7 +306,13 @@ where
     }
 
     /// The batch is finished, or goes on with its next part.
-    fn finish_part(&self, at: usize, mut job: Job<T>, emptied: Vec<T>, ended: (usize, usize)) {
+    fn finish_part(
+        &self,
+        at: usize,
+        mut job: Job<T, L::Tag>,
+        emptied: Vec<T>,
+        ended: (usize, usize),
+    ) {
         match job.parts.pop() {
             Some(part) => {
                 job.items = part;
@@ -313,7 +327,7 @@ where
     }
 }
 
-impl<T, H, F, C> Drop for Run<T, H, F, C> {
+impl<T, L: Lanes<T>, H, F, C> Drop for Run<T, L, H, F, C> {
     fn drop(&mut self) {
         self.drop_handlers();
         self.leave_the_semaphore();

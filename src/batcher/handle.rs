@@ -25,7 +25,8 @@ use super::wait::{FlushWait, StopWait};
 /// instant `accepted = delivered + failed + unsent + indeterminate + pending`
 /// ([`stats`](Self::stats)).
 ///
-/// Not for items that each need an answer of their own, nor for a source that is a stream anyway
+/// Items that each need an answer of their own are sent with [`call`](Self::call), to a batcher made
+/// [for calls](Self::for_calls). Not for a source that is a stream anyway
 /// and may wait: chunk that. With a `max_items` of 1 a channel does the same for a quarter.
 ///
 /// Handles are cheap to clone. When the last is dropped the batcher drains: what was accepted is
@@ -131,6 +132,11 @@ impl<T> Batcher<T> {
     /// again; nor, in the steady state, to wait.
     #[inline]
     pub fn send(&self, item: T) -> impl Future<Output = Result<(), SendError<T>>> + use<'_, T> {
+        self.sending(item)
+    }
+
+    #[inline]
+    pub(crate) fn sending(&self, item: T) -> Sending<'_, T> {
         Sending::new(self.shared(), item)
     }
 
@@ -258,8 +264,7 @@ impl<T> Batcher<T> {
     /// dead letter when the last handle and the driver are gone.
     pub async fn shutdown(&self, deadline: Option<Duration>) -> ShutdownReport<T> {
         let shared = self.shared();
-        let deadline = deadline.filter(|wait| *wait <= crate::retry::LONGEST_WAIT);
-        shared.close(deadline.map(|wait| shared.now() + wait));
+        shared.close_within(deadline);
         StopWait::new(shared).await
     }
 

@@ -25,8 +25,11 @@ pub enum ClosedBy {
     /// The handler had nothing to do, and the batcher is
     /// [`eager_when_idle`](super::Builder::eager_when_idle).
     Idle,
-    /// [`Batcher::flush`](super::Batcher::flush) was called.
+    /// [`Batcher::flush`](super::Batcher::flush) was called, or the key's own.
     Flush,
+    /// Its key was the least recently used of a [`KeyedBatcher`](super::KeyedBatcher) that was
+    /// full of keys.
+    Evicted,
     /// The batcher was shut down, or its last handle was dropped.
     Shutdown,
 }
@@ -45,6 +48,8 @@ pub struct BatchesClosed {
     pub idle: u64,
     /// By [`ClosedBy::Flush`].
     pub flush: u64,
+    /// By [`ClosedBy::Evicted`].
+    pub evicted: u64,
     /// By [`ClosedBy::Shutdown`].
     pub shutdown: u64,
 }
@@ -57,13 +62,20 @@ impl BatchesClosed {
             ClosedBy::Window => &mut self.window,
             ClosedBy::Idle => &mut self.idle,
             ClosedBy::Flush => &mut self.flush,
+            ClosedBy::Evicted => &mut self.evicted,
             ClosedBy::Shutdown => &mut self.shutdown,
         } += 1;
     }
 
     /// All batches that were ever closed. A batch that is retried stays the same batch.
     pub fn total(&self) -> u64 {
-        self.count + self.weight + self.window + self.idle + self.flush + self.shutdown
+        self.count
+            + self.weight
+            + self.window
+            + self.idle
+            + self.flush
+            + self.evicted
+            + self.shutdown
     }
 }
 
@@ -91,6 +103,10 @@ pub struct Stats {
     pub pending_weight: u64,
     /// The most items that were ever pending at once.
     pub peak_pending: u64,
+    /// Keys with an open batch; 0 for a batcher without keys. At most `max_keys`.
+    pub keys: usize,
+    /// The most keys that ever had an open batch at once.
+    pub peak_keys: usize,
     /// Senders that wait in line for room.
     pub waiting_senders: usize,
     /// Batches by what closed them.

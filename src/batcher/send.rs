@@ -19,6 +19,7 @@ use std::collections::VecDeque;
 
 use super::core::{Core, Refusal};
 use super::error::{Closed, SendError, SendManyError};
+use super::lanes::Lanes;
 use super::room::Weight;
 use super::shared::{Shared, wake};
 use crate::budget;
@@ -170,7 +171,7 @@ impl<'a, T> Reserving<'a, T> {
 }
 
 /// Room for whatever item may come.
-pub(crate) fn heaviest<T>(shared: &Shared<T>) -> Weight {
+pub(crate) fn heaviest<T, L: Lanes<T>>(shared: &Shared<T, L>) -> Weight {
     shared.limits().room_for(shared.limits().max_weight)
 }
 

@@ -1,43 +1,80 @@
 //! The core behind its lock, with what runs outside of it: wakers, weighing, the dead letter.
 
+use core::any::Any;
 use core::{fmt, mem};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::Waker;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::barrier;
 use super::core::{Core, Job, Limits, Next, Refusal, Remains};
 use super::error::{BatchError, SendError, TrySendError};
+use super::lanes::{Lanes, Single};
 use super::report::{FlushReport, ShutdownReport, Stats};
 use super::room::Weight;
 use super::wake::Wakes;
 use crate::settled::quietly;
 use crate::sync::{Mutex, MutexGuard};
 
-pub(crate) type DeadLetter<T> = dyn Fn(Vec<T>, BatchError) + Send + Sync;
+pub(crate) type DeadLetter<T, G = ()> = dyn Fn(&G, Vec<T>, BatchError) + Send + Sync;
 pub(crate) type Weigher<T> = dyn Fn(&T) -> u64 + Send + Sync;
 
-pub(crate) struct Shared<T> {
-    core: Mutex<Core<T>>,
+pub(crate) struct Shared<T, L: Lanes<T> = Single<T>> {
+    core: Mutex<Core<T, L>>,
     limits: Limits,
     clock: fn() -> Instant,
+    attached: OnceLock<Attached<T>>,
     weigher: Option<Box<Weigher<T>>>,
-    dead_letter: Box<DeadLetter<T>>,
+    dead_letter: Box<DeadLetter<T, L::Tag>>,
 }
 
-impl<T> Shared<T> {
+/// What a batcher of calls has beside.
+pub(crate) struct Attached<T> {
+    /// Of a type that knows what is answered.
+    pub(crate) replies: Box<dyn Any + Send + Sync>,
+    /// Takes the items out that were answered, before the others go back.
+    pub(crate) returning: fn(&mut Vec<T>),
+}
+
+/// Where a guard gives its items back.
+pub(crate) trait Home<T>: Send + Sync {
+    fn give_back(&self, place: usize, id: u64, items: Vec<T>);
+}
+
+impl<T: Send, L: Lanes<T, Tag: Send, Remain: Send> + Send> Home<T> for Shared<T, L> {
+    fn give_back(&self, place: usize, id: u64, mut items: Vec<T>) {
+        if let Some(attached) = self.attached.get() {
+            quietly(|| (attached.returning)(&mut items));
+        }
+        let given = self.locked(|core, wakes| core.give_back(place, id, items, wakes));
+        if let Err((items, Some(tag))) = given {
+            self.bury(&tag, items, BatchError::Indeterminate);
+            quietly(|| drop(tag));
+        }
+    }
+}
+
+impl<T, L: Lanes<T>> Shared<T, L> {
     pub(crate) fn new(
         limits: Limits,
         clock: fn() -> Instant,
         weigher: Option<Box<Weigher<T>>>,
-        dead_letter: Box<DeadLetter<T>>,
+        dead_letter: Box<DeadLetter<T, L::Tag>>,
     ) -> Arc<Self> {
         let core = Mutex::new(Core::new(limits));
-        Arc::new(Self { core, limits, clock, weigher, dead_letter })
+        Arc::new(Self { core, limits, clock, attached: OnceLock::new(), weigher, dead_letter })
     }
 
     pub(crate) fn limits(&self) -> &Limits {
         &self.limits
+    }
+
+    pub(crate) fn attached(&self) -> &OnceLock<Attached<T>> {
+        &self.attached
+    }
+
+    pub(crate) fn clock(&self) -> fn() -> Instant {
+        self.clock
     }
 
     pub(crate) fn now(&self) -> Instant {
@@ -45,12 +82,12 @@ impl<T> Shared<T> {
     }
 
     #[inline]
-    pub(crate) fn lock(&self) -> MutexGuard<'_, Core<T>> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Core<T, L>> {
         self.core.lock()
     }
 
     /// Runs `f` under the lock; what it wants woken is woken after it.
-    pub(crate) fn locked<R>(&self, f: impl FnOnce(&mut Core<T>, &mut Wakes) -> R) -> R {
+    pub(crate) fn locked<R>(&self, f: impl FnOnce(&mut Core<T, L>, &mut Wakes) -> R) -> R {
         let mut wakes = Wakes::default();
         let result = f(&mut self.core.lock(), &mut wakes);
         if wakes.senders_are_full() {
@@ -80,11 +117,149 @@ impl<T> Shared<T> {
         self.weigher.is_some()
     }
 
+    /// Gives reserved room back.
+    pub(crate) fn give_room(&self, room: Weight) {
+        self.locked(|core, wakes| core.give_room(1, room, wakes));
+    }
+
+    // ---- what the driver does
+
+    pub(crate) fn next(
+        &self,
+        handled: &mut Vec<(usize, bool)>,
+        has_permit: bool,
+        waker: &mut Option<Waker>,
+    ) -> Next<T, L::Tag> {
+        let now = self.now();
+        self.locked(|core, wakes| core.next(now, handled, has_permit, waker, wakes))
+    }
+
+    pub(crate) fn settle(&self, place: usize, weight: u64, ended: (usize, usize), emptied: Vec<T>) {
+        let tag = self.locked(|core, wakes| core.settle(place, weight, ended, emptied, wakes));
+        quietly(|| drop(tag));
+    }
+
+    pub(crate) fn go_on(
+        &self,
+        place: usize,
+        job: Job<T, L::Tag>,
+        due: Instant,
+        ended: (usize, usize),
+    ) {
+        self.locked(|core, wakes| core.go_on(place, job, due, ended, wakes));
+    }
+
+    /// Hands items to the dead letter. When it panics, they were handed out all the same.
+    pub(crate) fn bury(&self, tag: &L::Tag, items: Vec<T>, why: BatchError) {
+        if items.is_empty() {
+            quietly(|| drop(why));
+        } else {
+            quietly(|| (self.dead_letter)(tag, items, why));
+        }
+    }
+
+    // ---- flushing and stopping
+
+    pub(crate) fn close(&self, stop_at: Option<Instant>) {
+        self.locked(|core, wakes| core.close(stop_at, wakes));
+    }
+
+    /// Closes, with a deadline from now on; one that is very far off is none.
+    pub(crate) fn close_within(&self, deadline: Option<Duration>) {
+        let deadline = deadline.filter(|wait| *wait <= crate::retry::LONGEST_WAIT);
+        self.close(deadline.map(|wait| self.now() + wait));
+    }
+
+    /// The deadline of a shutdown is over: what is left is kept for the report.
+    pub(crate) fn stop(&self) {
+        let (tags, delays) = self.locked(|core, wakes| {
+            let mut remains = core.stop(wakes);
+            let dropped = (mem::take(&mut remains.tags), mem::take(&mut remains.delays));
+            core.keep(remains);
+            dropped
+        });
+        quietly(|| drop(tags));
+        quietly(|| drop(delays));
+    }
+
+    /// The driver is gone: what is left goes to the dead letter, before anybody learns of it.
+    pub(crate) fn abandon(&self) {
+        let mut wakes = Wakes::default();
+        let remains = self.core.lock().stop(&mut wakes);
+        self.bury_all(remains);
+        self.serve_the_rest_of(wakes);
+    }
+
+    fn serve_the_rest_of(&self, wakes: Wakes) {
+        if wakes.senders_are_full() {
+            self.serve_the_rest(wakes);
+        }
+    }
+
+    fn bury_all(&self, remains: Remains<L::Remain, L::Tag>) {
+        L::bury(remains.indeterminate, |tag, items| {
+            self.bury(tag, items, BatchError::Indeterminate);
+        });
+        L::bury(remains.unsent, |tag, items| self.bury(tag, items, BatchError::Unsent));
+        quietly(|| drop(remains.tags));
+        quietly(|| drop(remains.delays));
+    }
+
+    pub(crate) fn flush(&self) -> barrier::Ticket {
+        self.locked(|core, wakes| core.flush(wakes))
+    }
+
+    pub(crate) fn poll_flush(&self, ticket: barrier::Ticket, waker: &Waker) -> Option<FlushReport> {
+        let mut waker = Some(waker.clone());
+        self.core.lock().poll_flush(ticket, &mut waker)
+    }
+
+    pub(crate) fn forget_flush(&self, ticket: barrier::Ticket) {
+        let _old_waker = self.core.lock().forget_flush(ticket);
+    }
+
+    pub(crate) fn await_stop(&self) -> u64 {
+        self.core.lock().await_stop()
+    }
+
+    pub(crate) fn poll_stopped(&self, ticket: u64, waker: &Waker) -> bool {
+        let mut waker = Some(waker.clone());
+        self.core.lock().poll_stopped(ticket, &mut waker)
+    }
+
+    pub(crate) fn forget_stop(&self, ticket: u64) {
+        let _old_waker = self.core.lock().forget_stop(ticket);
+    }
+
+    pub(crate) fn shutdown_report(&self) -> ShutdownReport<L::Remain> {
+        let mut core = self.core.lock();
+        let Remains { unsent, indeterminate, .. } = core.take_remains();
+        let stats = core.stats();
+        ShutdownReport {
+            delivered: stats.delivered,
+            failed: stats.failed,
+            unsent,
+            indeterminate,
+            still_held: core.still_held(),
+            accepted: stats.accepted,
+        }
+    }
+
+    pub(crate) fn is_accepting(&self) -> bool {
+        self.core.lock().is_accepting()
+    }
+
+    pub(crate) fn stats(&self) -> Stats {
+        self.core.lock().stats()
+    }
+}
+
+impl<T> Shared<T> {
     /// Accepts an item for which room was taken, with the lock held. The driver is to be woken
     /// after it.
     #[inline]
     pub(crate) fn accept(&self, core: &mut Core<T>, item: T, weight: u64) -> Option<Waker> {
-        core.accept(item, weight, self.clock)
+        core.accept((), item, weight, self.clock).0
     }
 
     #[inline]
@@ -126,131 +301,6 @@ impl<T> Shared<T> {
         wake(driver);
         Ok(())
     }
-
-    /// Gives reserved room back.
-    pub(crate) fn give_room(&self, room: Weight) {
-        self.locked(|core, wakes| core.give_room(1, room, wakes));
-    }
-
-    // ---- what the driver does
-
-    pub(crate) fn next(
-        &self,
-        handled: &mut Vec<(usize, bool)>,
-        has_permit: bool,
-        waker: &mut Option<Waker>,
-    ) -> Next<T> {
-        let now = self.now();
-        self.locked(|core, wakes| core.next(now, handled, has_permit, waker, wakes))
-    }
-
-    pub(crate) fn give_back(&self, place: usize, id: u64, items: Vec<T>) {
-        if let Err(items) = self.locked(|core, wakes| core.give_back(place, id, items, wakes)) {
-            self.bury(items, BatchError::Indeterminate);
-        }
-    }
-
-    pub(crate) fn settle(&self, place: usize, weight: u64, ended: (usize, usize), emptied: Vec<T>) {
-        self.locked(|core, wakes| core.settle(place, weight, ended, emptied, wakes));
-    }
-
-    pub(crate) fn go_on(&self, place: usize, job: Job<T>, due: Instant, ended: (usize, usize)) {
-        self.locked(|core, wakes| core.go_on(place, job, due, ended, wakes));
-    }
-
-    /// Hands items to the dead letter. When it panics, they were handed out all the same.
-    pub(crate) fn bury(&self, items: Vec<T>, why: BatchError) {
-        if items.is_empty() {
-            quietly(|| drop(why));
-        } else {
-            quietly(|| (self.dead_letter)(items, why));
-        }
-    }
-
-    // ---- flushing and stopping
-
-    pub(crate) fn close(&self, stop_at: Option<Instant>) {
-        self.locked(|core, wakes| core.close(stop_at, wakes));
-    }
-
-    /// The deadline of a shutdown is over: what is left is kept for the report.
-    pub(crate) fn stop(&self) {
-        let delays = self.locked(|core, wakes| {
-            let mut remains = core.stop(wakes);
-            let delays = mem::take(&mut remains.delays);
-            core.keep(remains);
-            delays
-        });
-        quietly(|| drop(delays));
-    }
-
-    /// The driver is gone: what is left goes to the dead letter, before anybody learns of it.
-    pub(crate) fn abandon(&self) {
-        let mut wakes = Wakes::default();
-        let remains = self.core.lock().stop(&mut wakes);
-        self.bury_all(remains);
-        self.serve_the_rest_of(wakes);
-    }
-
-    fn serve_the_rest_of(&self, wakes: Wakes) {
-        if wakes.senders_are_full() {
-            self.serve_the_rest(wakes);
-        }
-    }
-
-    fn bury_all(&self, remains: Remains<T>) {
-        self.bury(remains.indeterminate, BatchError::Indeterminate);
-        self.bury(remains.unsent, BatchError::Unsent);
-        quietly(|| drop(remains.delays));
-    }
-
-    pub(crate) fn flush(&self) -> barrier::Ticket {
-        self.locked(|core, wakes| core.flush(wakes))
-    }
-
-    pub(crate) fn poll_flush(&self, ticket: barrier::Ticket, waker: &Waker) -> Option<FlushReport> {
-        let mut waker = Some(waker.clone());
-        self.core.lock().poll_flush(ticket, &mut waker)
-    }
-
-    pub(crate) fn forget_flush(&self, ticket: barrier::Ticket) {
-        let _old_waker = self.core.lock().forget_flush(ticket);
-    }
-
-    pub(crate) fn await_stop(&self) -> u64 {
-        self.core.lock().await_stop()
-    }
-
-    pub(crate) fn poll_stopped(&self, ticket: u64, waker: &Waker) -> bool {
-        let mut waker = Some(waker.clone());
-        self.core.lock().poll_stopped(ticket, &mut waker)
-    }
-
-    pub(crate) fn forget_stop(&self, ticket: u64) {
-        let _old_waker = self.core.lock().forget_stop(ticket);
-    }
-
-    pub(crate) fn shutdown_report(&self) -> ShutdownReport<T> {
-        let mut core = self.core.lock();
-        let Remains { unsent, indeterminate, .. } = core.take_remains();
-        let stats = core.stats();
-        ShutdownReport {
-            delivered: stats.delivered,
-            failed: stats.failed,
-            unsent,
-            indeterminate,
-            still_held: core.still_held(),
-            accepted: stats.accepted,
-        }
-    }
-
-    pub(crate) fn is_accepting(&self) -> bool {
-        self.core.lock().is_accepting()
-    }
-
-    pub(crate) fn stats(&self) -> Stats {
-        self.core.lock().stats()
-    }
 }
 
 /// Wakes the driver, outside the lock. Its waker may be a stranger's and panic: what was accepted
@@ -262,7 +312,7 @@ pub(crate) fn wake(driver: Option<Waker>) {
     }
 }
 
-impl<T> Drop for Shared<T> {
+impl<T, L: Lanes<T>> Drop for Shared<T, L> {
     fn drop(&mut self) {
         // A shutdown that gave items up, and whose report nobody waited for.
         let remains = self.core.lock().take_remains();
@@ -270,7 +320,7 @@ impl<T> Drop for Shared<T> {
     }
 }
 
-impl<T> fmt::Debug for Shared<T> {
+impl<T, L: Lanes<T>> fmt::Debug for Shared<T, L> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Shared").field("limits", &self.limits).finish_non_exhaustive()
     }

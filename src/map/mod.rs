@@ -23,7 +23,7 @@ mod serial;
 mod sharded;
 mod shared;
 mod sift;
-mod slab;
+pub(crate) mod slab;
 mod stats;
 #[cfg(feature = "tokio")]
 mod sweeper;

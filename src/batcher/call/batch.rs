@@ -1,0 +1,95 @@
+//! How a handler answers.
+
+use core::hash::Hash;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
+use super::item::Call;
+use crate::batcher::batch::Batch;
+
+/// What a handler does with calls. The answers of a batch go out together, when its guard is dropped.
+/// A call that has its answer is delivered, whatever becomes of the others.
+impl<T, R> Batch<Call<T, R>> {
+    /// Answers the call at `index`. Of several answers to one call the last counts; the one before
+    /// it is returned.
+    ///
+    /// # Panics
+    ///
+    /// If there is none at `index`.
+    pub fn reply(&mut self, index: usize, answer: R) -> Option<R> {
+        self.as_mut_slice()[index].set_answer(answer)
+    }
+
+    /// Answers each call.
+    pub fn reply_with(&mut self, mut answer: impl FnMut(&T) -> R) {
+        for call in self.as_mut_slice() {
+            let answer = answer(call.item());
+            call.set_answer(answer);
+        }
+    }
+
+    /// Answers the calls in order, as far as there are answers.
+    pub fn reply_all(&mut self, answers: impl IntoIterator<Item = R>) {
+        for (call, answer) in self.as_mut_slice().iter_mut().zip(answers) {
+            call.set_answer(answer);
+        }
+    }
+
+    /// Lets calls whose items have the same key share one answer, which each gets a clone of. The
+    /// first of them stays; the others are no longer seen, until the batch is tried again.
+    ///
+    /// ```
+    /// use sluicegate::batcher::{Batch, Batcher, Call};
+    ///
+    /// async fn load(ids: &[u32]) -> Result<Vec<String>, std::io::Error> {
+    ///     Ok(ids.iter().map(|id| format!("user {id}")).collect())
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let users = Batcher::for_calls()
+    ///     .eager_when_idle()
+    ///     .build(|mut batch: Batch<Call<u32, String>>| async move {
+    ///         batch.dedup_by_key(|id| *id);
+    ///         let ids: Vec<u32> = batch.iter().map(|call| *call.item()).collect();
+    ///         batch.reply_all(load(&ids).await?);
+    ///         Ok::<(), std::io::Error>(())
+    ///     })?;
+    ///
+    /// let (seven, again) = tokio::join!(users.call(7), users.call(7));
+    /// assert_eq!(seven?, "user 7");
+    /// assert_eq!(again?, "user 7");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn dedup_by_key<Q: Hash + Eq>(&mut self, mut key: impl FnMut(&T) -> Q)
+    where
+        R: Clone,
+    {
+        // The caller's code first: should it panic, nothing has moved.
+        let mut places = HashMap::with_capacity(self.len());
+        let mut home = Vec::with_capacity(self.len());
+        for call in self.iter() {
+            let next = places.len();
+            home.push(match places.entry(key(call.item())) {
+                Entry::Occupied(known) => Some(*known.get()),
+                Entry::Vacant(fresh) => {
+                    fresh.insert(next);
+                    None
+                }
+            });
+        }
+        if places.len() == home.len() {
+            return;
+        }
+        let calls = self.items_mut();
+        let mut firsts: Vec<Call<T, R>> = Vec::with_capacity(places.len());
+        for (call, home) in calls.drain(..).zip(home) {
+            match home {
+                Some(first) => firsts[first].add_twin(call, R::clone),
+                None => firsts.push(call),
+            }
+        }
+        *calls = firsts;
+    }
+}

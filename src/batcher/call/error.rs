@@ -1,0 +1,68 @@
+//! Why a call has no answer.
+
+use core::fmt;
+use std::error::Error;
+use std::sync::Arc;
+
+use crate::batcher::error::{BatchError, SendError};
+
+/// There is no answer to an item.
+///
+/// The item comes back with it, unless the handler took it out of its [`Call`](super::Call).
+#[non_exhaustive]
+pub enum CallError<T> {
+    /// The item was not accepted.
+    Refused(SendError<T>),
+    /// The batch that the item was in failed for good, or the batcher stopped before it was
+    /// finished; all callers of a batch share the reason.
+    Failed {
+        /// What was handed in.
+        item: T,
+        /// What became of the batch.
+        error: Arc<BatchError>,
+    },
+    /// The handler was done with the item and had not answered it, or whoever held it dropped it.
+    Unanswered(Option<T>),
+}
+
+impl<T> CallError<T> {
+    /// What was handed in, if it is still there.
+    pub fn into_item(self) -> Option<T> {
+        match self {
+            Self::Refused(error) => Some(error.into_inner()),
+            Self::Failed { item, .. } => Some(item),
+            Self::Unanswered(item) => item,
+        }
+    }
+}
+
+impl<T> fmt::Debug for CallError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(error) => f.debug_tuple("Refused").field(error).finish(),
+            Self::Failed { error, .. } => {
+                f.debug_struct("Failed").field("error", error).finish_non_exhaustive()
+            }
+            Self::Unanswered(_) => f.write_str("Unanswered(..)"),
+        }
+    }
+}
+
+impl<T> fmt::Display for CallError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(error) => error.fmt(f),
+            Self::Failed { error, .. } => error.fmt(f),
+            Self::Unanswered(_) => f.write_str("the handler did not answer the item"),
+        }
+    }
+}
+
+impl<T> Error for CallError<T> {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Failed { error, .. } => error.source(),
+            Self::Refused(_) | Self::Unanswered(_) => None,
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! An item whose sender waits for an answer.
+
+use core::fmt;
+use std::sync::Arc;
+
+use super::error::CallError;
+use super::replies::{Answer, Replies};
+use crate::batcher::error::BatchError;
+use crate::settled::caught;
+
+/// An item of a [`Batcher`](super::super::Batcher) whose sender waits for an answer of type `R`.
+///
+/// Made by `call`, which is how such an item is sent; a handler finds it in its
+/// [`Batch`](super::super::Batch) and answers there. One that is dropped without an answer, wherever
+/// that is, gives its caller [`CallError::Unanswered`].
+#[must_use = "a call that is dropped gives its caller an error"]
+pub struct Call<T, R> {
+    item: Option<T>,
+    answer: Option<R>,
+    slot: u32,
+    /// Whether the caller has its answer.
+    over: bool,
+    replies: Arc<Replies<T, R>>,
+    /// Those that share its answer.
+    twins: Option<Box<Twins<T, R>>>,
+}
+
+struct Twins<T, R> {
+    calls: Vec<Call<T, R>>,
+    clone: fn(&R) -> R,
+}
+
+impl<T, R> Call<T, R> {
+    pub(crate) fn new(item: T, slot: u32, replies: Arc<Replies<T, R>>) -> Self {
+        Self { item: Some(item), answer: None, slot, over: false, replies, twins: None }
+    }
+
+    /// What the caller handed in.
+    ///
+    /// # Panics
+    ///
+    /// Never: the item is taken out only when the call is gone.
+    pub fn item(&self) -> &T {
+        self.item.as_ref().expect("the item leaves with the call")
+    }
+
+    /// Answers the call at once, and returns the item.
+    ///
+    /// To answer many, [`Batch::reply`](super::super::Batch::reply) and its like cost less.
+    ///
+    /// # Panics
+    ///
+    /// Never, as [`item`](Self::item).
+    pub fn reply(mut self, answer: R) -> T {
+        self.answer = Some(answer);
+        let mut calls = self.take_twins();
+        let item = self.item.take().expect("the item leaves with the call");
+        calls.push(self);
+        answer_all(&mut calls);
+        item
+    }
+
+    pub(crate) fn set_answer(&mut self, answer: R) -> Option<R> {
+        self.answer.replace(answer)
+    }
+
+    pub(crate) fn has_twins(&self) -> bool {
+        self.twins.is_some()
+    }
+
+    /// Lets another call share the answer of this one.
+    pub(crate) fn add_twin(&mut self, mut twin: Self, clone: fn(&R) -> R) {
+        let more = twin.twins.take();
+        let twins = self.twins.get_or_insert_with(|| Box::new(Twins { calls: Vec::new(), clone }));
+        twins.calls.push(twin);
+        twins.calls.extend(more.into_iter().flat_map(|more| more.calls));
+    }
+
+    /// The calls that share the answer of this one, each with its own now if there is one.
+    pub(crate) fn take_twins(&mut self) -> Vec<Self> {
+        let Some(twins) = self.twins.take() else { return Vec::new() };
+        let Twins { mut calls, clone } = *twins;
+        if let Some(answer) = &self.answer {
+            for call in &mut calls {
+                // An answer that cannot be cloned is none, and the call is tried again.
+                call.answer = caught(|| clone(answer)).ok();
+            }
+        }
+        calls
+    }
+
+    /// Gives the callers the reason why there is no answer, each with its item.
+    pub(crate) fn fail(mut self, error: &Arc<BatchError>) {
+        for call in self.take_twins() {
+            call.fail(error);
+        }
+        if let Some(item) = self.item.take() {
+            self.end(Err(CallError::Failed { item, error: Arc::clone(error) }));
+        }
+    }
+
+    /// The item of a call that was not accepted: its caller is told otherwise.
+    pub(crate) fn withdraw(mut self) -> Option<T> {
+        self.item.take()
+    }
+
+    fn end(&mut self, answer: Answer<T, R>) {
+        if !self.over {
+            self.over = true;
+            self.replies.answer(self.slot, answer);
+        }
+    }
+}
+
+/// Sends out the answers that there are, and leaves the calls that have none.
+pub(crate) fn returning<T, R>(calls: &mut Vec<Call<T, R>>) {
+    if calls.iter().any(Call::has_twins) {
+        let mut all = Vec::with_capacity(calls.len());
+        for mut call in calls.drain(..) {
+            let twins = call.take_twins();
+            all.push(call);
+            all.extend(twins);
+        }
+        *calls = all;
+    }
+    answer_all(calls);
+    calls.retain(|call| !call.over);
+}
+
+fn answer_all<T, R>(calls: &mut [Call<T, R>]) {
+    let Some(replies) = calls.first().map(|call| Arc::clone(&call.replies)) else { return };
+    // Those of another batcher's, swapped in by the handler, are answered one by one.
+    let here = |call: &&mut Call<T, R>| Arc::ptr_eq(&call.replies, &replies);
+    replies.answer_all(calls.iter_mut().filter(here).filter_map(|call| {
+        let answer = call.answer.take()?;
+        call.over = true;
+        Some((call.slot, Ok(answer)))
+    }));
+    for call in calls {
+        if let Some(answer) = call.answer.take() {
+            call.end(Ok(answer));
+        }
+    }
+}
+
+impl<T, R> Drop for Call<T, R> {
+    fn drop(&mut self) {
+        if self.over {
+            return;
+        }
+        // One that was answered but whose batch never came back is answered all the same.
+        let mut twins = self.take_twins();
+        answer_all(&mut twins);
+        let item = self.item.take();
+        let answer = self.answer.take().ok_or(CallError::Unanswered(item));
+        self.end(answer);
+    }
+}
+
+impl<T: fmt::Debug, R> fmt::Debug for Call<T, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Call")
+            .field("item", &self.item)
+            .field("answered", &self.answer.is_some())
+            .finish_non_exhaustive()
+    }
+}

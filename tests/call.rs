@@ -1,0 +1,222 @@
+//! An answer for each item: the promises of `call`, each by name, with the clock paused.
+
+#![cfg(all(feature = "tokio", not(loom)))]
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use sluicegate::Retry;
+use sluicegate::batcher::{Batch, Batcher, Call, CallError, KeyedBatch, KeyedBatcher, SendError};
+
+type Squares = Batch<Call<u32, u32>>;
+
+fn millis(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+fn paused(test: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap();
+    let day = Duration::from_secs(24 * 60 * 60);
+    runtime.block_on(async { tokio::time::timeout(day, test).await }).expect("it hangs");
+}
+
+#[test]
+fn each_caller_gets_its_own_answer() {
+    paused(async {
+        let sizes: Arc<Mutex<Vec<usize>>> = Arc::default();
+        let seen = sizes.clone();
+        let batcher = Batcher::for_calls()
+            .max_items(64)
+            .build(move |mut batch: Squares| {
+                seen.lock().unwrap().push(batch.len());
+                batch.reply_with(|n| n * n);
+                async { Ok::<(), String>(()) }
+            })
+            .unwrap();
+        let calls: Vec<_> = (0..200)
+            .map(|n| {
+                let batcher = batcher.clone();
+                tokio::spawn(async move { assert_eq!(batcher.call(n).await.unwrap(), n * n) })
+            })
+            .collect();
+        for call in calls {
+            call.await.unwrap();
+        }
+        assert_eq!(*sizes.lock().unwrap(), [64, 64, 64, 8]);
+        assert_eq!(batcher.stats().delivered, 200);
+    });
+}
+
+#[test]
+fn an_item_that_got_no_answer_gives_its_caller_an_error_and_the_item() {
+    paused(async {
+        let batcher = Batcher::for_calls()
+            .build(|mut batch: Squares| {
+                batch.reply(1, 10);
+                async { Ok::<(), String>(()) }
+            })
+            .unwrap();
+        let (first, second) = tokio::join!(batcher.call(1), batcher.call(2));
+        assert!(matches!(first, Err(CallError::Unanswered(Some(1)))));
+        assert_eq!(second.unwrap(), 10);
+    });
+}
+
+#[test]
+fn what_is_tried_again_keeps_its_callers_waiting_and_what_fails_tells_them_why() {
+    paused(async {
+        let batcher = Batcher::for_calls()
+            .retry(Retry::constant(2, millis(10)).unwrap())
+            .build(|mut batch: Squares| {
+                // One of the items is answered in each attempt; a batch of one never is.
+                let answered = batch.len() > 1;
+                if answered {
+                    batch.reply(0, batch.attempt());
+                }
+                async { Err::<(), _>("down".to_owned()) }
+            })
+            .unwrap();
+        let (first, second, third) =
+            tokio::join!(batcher.call(1), batcher.call(2), batcher.call(3));
+        assert_eq!((first.unwrap(), second.unwrap()), (1, 2));
+        let Err(CallError::Failed { item, error }) = third else { panic!("{third:?}") };
+        assert_eq!(item, 3);
+        assert_eq!(error.to_string(), "the batch failed in attempt 2, its last: down");
+        let stats = batcher.stats();
+        assert_eq!((stats.delivered, stats.failed, stats.pending), (2, 1, 0));
+    });
+}
+
+#[test]
+fn a_handler_that_panics_costs_its_callers_nothing_but_the_answer() {
+    paused(async {
+        let batcher = Batcher::for_calls()
+            .build(|batch: Squares| async move {
+                assert!(*batch.first().unwrap().item() != 13, "bad luck");
+                let mut batch = batch;
+                batch.reply_with(|n| *n);
+                Ok::<(), String>(())
+            })
+            .unwrap();
+        assert!(matches!(batcher.call(13).await, Err(CallError::Failed { item: 13, .. })));
+        assert_eq!(batcher.call(12).await.unwrap(), 12);
+    });
+}
+
+#[test]
+fn a_caller_that_left_costs_nothing() {
+    paused(async {
+        let dropped = Arc::new(AtomicUsize::new(0));
+        struct Answer(Arc<AtomicUsize>);
+        impl Drop for Answer {
+            fn drop(&mut self) {
+                self.0.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        let counter = dropped.clone();
+        let batcher = Batcher::for_calls()
+            .window(millis(10))
+            .build(move |mut batch: Batch<Call<u32, Answer>>| {
+                batch.reply_with(|_| Answer(counter.clone()));
+                async { Ok::<(), String>(()) }
+            })
+            .unwrap();
+        for _ in 0..3 {
+            let left = tokio::time::timeout(millis(5), batcher.call(1)).await;
+            assert!(left.is_err());
+            let stayed = batcher.call(2).await;
+            assert!(stayed.is_ok());
+        }
+        assert_eq!(dropped.load(Ordering::Relaxed), 6, "each answer once");
+        assert_eq!(batcher.stats().delivered, 6, "the item of one that left is handled");
+    });
+}
+
+#[test]
+fn duplicates_share_one_load_and_each_gets_the_answer() {
+    paused(async {
+        let loads = Arc::new(AtomicUsize::new(0));
+        let counter = loads.clone();
+        let batcher = Batcher::for_calls()
+            .retry(Retry::constant(2, millis(1)).unwrap())
+            .build(move |mut batch: Batch<Call<u32, String>>| {
+                batch.dedup_by_key(|n| n % 10);
+                counter.fetch_add(batch.len(), Ordering::Relaxed);
+                let attempt = batch.attempt();
+                if attempt == 2 {
+                    batch.reply_with(|n| format!("load of {n}"));
+                }
+                async move { if attempt == 1 { Err("not yet") } else { Ok(()) } }
+            })
+            .unwrap();
+        let calls = [3, 14, 13, 3, 4].map(|n| batcher.call(n));
+        let answers = futures_util::future::join_all(calls).await;
+        let answers: Vec<_> = answers.into_iter().map(Result::unwrap).collect();
+        assert_eq!(answers, ["load of 3", "load of 14", "load of 3", "load of 3", "load of 14"]);
+        assert_eq!(loads.load(Ordering::Relaxed), 4, "two in each attempt");
+        let stats = batcher.stats();
+        assert_eq!((stats.accepted, stats.delivered, stats.failed), (5, 5, 0));
+    });
+}
+
+#[test]
+fn duplicates_that_fail_each_get_their_item_back() {
+    paused(async {
+        let batcher = Batcher::for_calls()
+            .build(|mut batch: Squares| {
+                batch.dedup_by_key(|_| ());
+                async { Err::<(), _>("down") }
+            })
+            .unwrap();
+        let answers = futures_util::future::join_all([1, 2, 3].map(|n| batcher.call(n))).await;
+        let items: Vec<_> = answers.into_iter().map(|a| a.unwrap_err().into_item()).collect();
+        assert_eq!(items, [Some(1), Some(2), Some(3)]);
+        assert_eq!(batcher.stats().failed, 3);
+    });
+}
+
+#[test]
+fn a_shutdown_tells_callers_and_refuses_those_who_come_later() {
+    paused(async {
+        let batcher = Batcher::for_calls()
+            .build(|batch: Squares| async move {
+                tokio::time::sleep(millis(1000)).await;
+                drop(batch);
+                Ok::<(), String>(())
+            })
+            .unwrap();
+        let waits = tokio::spawn({
+            let batcher = batcher.clone();
+            async move { batcher.call(1).await }
+        });
+        tokio::time::sleep(millis(60)).await;
+        drop(batcher.shutdown(Some(millis(5))).await);
+        assert!(matches!(waits.await.unwrap(), Err(CallError::Unanswered(Some(1)))));
+        let refused = batcher.call(2).await;
+        assert!(matches!(refused, Err(CallError::Refused(SendError::Closed(2)))));
+    });
+}
+
+#[test]
+fn calls_by_key_are_answered_by_key() {
+    paused(async {
+        let batcher = KeyedBatcher::for_calls()
+            .max_items(10)
+            .build(|mut batch: KeyedBatch<u32, Call<u32, u32>>| {
+                let table = *batch.key();
+                batch.reply_with(|n| 100 * table + n);
+                async { Ok::<(), String>(()) }
+            })
+            .unwrap();
+        let calls = (0..20).map(|n| batcher.call(n % 3, n));
+        let answers = futures_util::future::join_all(calls).await;
+        for (n, answer) in (0..).zip(answers) {
+            assert_eq!(answer.unwrap(), 100 * (n % 3) + n);
+        }
+    });
+}

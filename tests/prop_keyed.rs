@@ -1,0 +1,381 @@
+//! The keyed batcher beside a reference of plain lists: random operations with the clock in hand, and
+//! after each one everything that can be seen is the same. Every future is polled only when it was
+//! woken, so that a wake-up that is lost is a difference.
+
+#![cfg(all(feature = "tokio", not(loom)))]
+
+#[path = "keyed/reference.rs"]
+mod reference;
+
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
+
+use proptest::prelude::*;
+use reference::{Flushed, Key, Limits, Reference};
+use sluicegate::Retry;
+use sluicegate::batcher::{ClosedBy, Driver, KeyedBatch, KeyedBatcher};
+use tokio::task::coop::unconstrained;
+
+/// Numbers that choose among what there is are taken modulo its count.
+#[derive(Debug, Clone)]
+enum Step {
+    TrySend(Key),
+    Send(Key),
+    Cancel(usize),
+    Flush,
+    FlushKey(Key),
+    Advance(u64),
+    End { which: usize, well: bool },
+}
+
+fn limits() -> impl Strategy<Value = Limits> {
+    let sizes = (1..4usize, 1..4usize, 0..6u64, 0..10usize);
+    // Bounded in all, or by key: which of several lines comes first is not said.
+    let per_key = prop::option::of(0..3usize);
+    let handling = (1..3usize, any::<bool>(), any::<bool>(), 1..3u32, 0..4u64);
+    (sizes, per_key, handling).prop_map(|((max_keys, max_items, window, more), per_key, rest)| {
+        let (concurrency, eager, in_order, attempts, delay) = rest;
+        Limits {
+            max_keys,
+            max_items,
+            window,
+            eager,
+            capacity: if per_key.is_some() { 1000 } else { max_items + more },
+            per_key: per_key.map(|more| max_items + more),
+            concurrency,
+            in_order,
+            attempts,
+            delay,
+        }
+    })
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    // More keys than the largest `max_keys`.
+    let key = 0..6u8;
+    prop_oneof![
+        20 => key.clone().prop_map(Step::TrySend),
+        30 => key.clone().prop_map(Step::Send),
+        6 => (0..1000usize).prop_map(Step::Cancel),
+        3 => Just(Step::Flush),
+        6 => key.prop_map(Step::FlushKey),
+        20 => (1..6u64).prop_map(Step::Advance),
+        30 => (0..1000usize, prop::bool::weighted(0.75))
+            .prop_map(|(which, well)| Step::End { which, well }),
+    ]
+}
+
+#[derive(Default)]
+struct Woken(AtomicU64);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// A future, and whether it was woken since it was last polled.
+struct Polled<T> {
+    future: Pin<Box<dyn Future<Output = T>>>,
+    woken: Arc<Woken>,
+    seen: u64,
+    polls: u64,
+}
+
+impl<T> Polled<T> {
+    fn new(future: impl Future<Output = T> + 'static) -> Self {
+        let woken = Arc::new(Woken(AtomicU64::new(1)));
+        Self { future: Box::pin(unconstrained(future)), woken, seen: 0, polls: 0 }
+    }
+
+    fn poll_if_woken(&mut self) -> Option<Poll<T>> {
+        let wakes = self.woken.0.load(Ordering::Relaxed);
+        if wakes == self.seen {
+            return None;
+        }
+        self.seen = wakes;
+        self.polls += 1;
+        let waker = Waker::from(self.woken.clone());
+        Some(self.future.as_mut().poll(&mut Context::from_waker(&waker)))
+    }
+}
+
+enum Answer {
+    Sent(Result<(), u32>),
+    Flushed(Flushed),
+}
+
+/// A call of the handler, which ends when it is told to.
+struct Call {
+    batch: reference::Batch,
+    number: u64,
+    told: Mutex<(Option<bool>, Option<Waker>)>,
+}
+
+#[derive(Clone)]
+struct Handling(Arc<Call>);
+
+impl Future for Handling {
+    type Output = Result<(), &'static str>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut told = self.0.told.lock().unwrap();
+        told.1 = Some(cx.waker().clone());
+        match told.0 {
+            None => Poll::Pending,
+            Some(true) => Poll::Ready(Ok(())),
+            Some(false) => Poll::Ready(Err("as told")),
+        }
+    }
+}
+
+struct Pair {
+    batcher: KeyedBatcher<Key, u32>,
+    driver: Polled<()>,
+    calls: Arc<Mutex<Vec<Arc<Call>>>>,
+    tasks: Vec<Option<Polled<Answer>>>,
+    sent: Vec<usize>,
+    flushed: Vec<(usize, Flushed)>,
+    reference: Reference,
+    limits: Limits,
+    next_item: u32,
+    buried: Arc<AtomicU64>,
+}
+
+impl Pair {
+    fn new(limits: Limits) -> Self {
+        let calls: Arc<Mutex<Vec<Arc<Call>>>> = Arc::default();
+        let buried: Arc<AtomicU64> = Arc::default();
+        let mut builder = KeyedBatcher::builder()
+            .max_keys(limits.max_keys)
+            .max_items(limits.max_items)
+            .window(Duration::from_millis(limits.window))
+            .capacity(limits.capacity)
+            .concurrency(limits.concurrency)
+            .retry(Retry::constant(limits.attempts, Duration::from_millis(limits.delay)).unwrap())
+            .dead_letter({
+                let buried = buried.clone();
+                move |_: &Key, items: Vec<u32>, _| {
+                    buried.fetch_add(items.len() as u64, Ordering::Relaxed);
+                }
+            });
+        if limits.eager {
+            builder = builder.eager_when_idle();
+        }
+        if limits.in_order {
+            builder = builder.in_order();
+        }
+        if let Some(per_key) = limits.per_key {
+            builder = builder.capacity_per_key(per_key);
+        }
+        let (batcher, driver): (_, Driver) = builder
+            .build_with_driver({
+                let calls = calls.clone();
+                move |batch: KeyedBatch<Key, u32>| {
+                    let seen = reference::Batch {
+                        key: *batch.key(),
+                        items: batch.as_slice().to_vec(),
+                        attempt: batch.attempt(),
+                        evicted: batch.closed_by() == ClosedBy::Evicted,
+                    };
+                    let call =
+                        Arc::new(Call { batch: seen, number: batch.id(), told: Mutex::default() });
+                    calls.lock().unwrap().push(call.clone());
+                    let handling = Handling(call);
+                    async move {
+                        let result = handling.await;
+                        drop(batch);
+                        result
+                    }
+                }
+            })
+            .unwrap();
+        Self {
+            batcher,
+            driver: Polled::new(driver),
+            calls,
+            tasks: Vec::new(),
+            sent: Vec::new(),
+            flushed: Vec::new(),
+            reference: Reference::new(limits),
+            limits,
+            next_item: 0,
+            buried,
+        }
+    }
+
+    fn item(&mut self) -> u32 {
+        self.next_item += 1;
+        self.next_item
+    }
+
+    fn start(&mut self, future: impl Future<Output = Answer> + 'static) -> usize {
+        self.tasks.push(Some(Polled::new(future)));
+        self.poll_task(self.tasks.len() - 1);
+        self.tasks.len() - 1
+    }
+
+    fn poll_task(&mut self, task: usize) -> bool {
+        let Some(polled) = &mut self.tasks[task] else { return false };
+        match polled.poll_if_woken() {
+            Some(Poll::Ready(answer)) => {
+                self.tasks[task] = None;
+                match answer {
+                    Answer::Sent(sent) => {
+                        sent.expect("it is not closed");
+                        self.sent.push(task);
+                    }
+                    Answer::Flushed(report) => self.flushed.push((task, report)),
+                }
+                true
+            }
+            Some(Poll::Pending) => true,
+            None => false,
+        }
+    }
+
+    async fn step(&mut self, step: &Step) {
+        match *step {
+            Step::TrySend(key) => {
+                let item = self.item();
+                let accepted = self.batcher.try_send(key, item).is_ok();
+                assert_eq!(accepted, self.reference.try_send(key, item), "accepted");
+            }
+            Step::Send(key) => {
+                let (item, batcher) = (self.item(), self.batcher.clone());
+                let task = self.start(async move {
+                    let sent = batcher.send(key, item).await;
+                    Answer::Sent(sent.map_err(|error| error.into_inner().1))
+                });
+                self.reference.send(task, key, item);
+            }
+            Step::Cancel(which) => {
+                let tasks: Vec<_> =
+                    (0..self.tasks.len()).filter(|task| self.tasks[*task].is_some()).collect();
+                if !tasks.is_empty() {
+                    let task = tasks[which % tasks.len()];
+                    self.tasks[task] = None;
+                    self.reference.cancel(task);
+                }
+            }
+            Step::Flush => {
+                let batcher = self.batcher.clone();
+                let task = self.start(async move {
+                    let report = batcher.flush().await;
+                    let (delivered, failed) = (report.delivered, report.failed);
+                    Answer::Flushed(Flushed { delivered, failed })
+                });
+                self.reference.flush(task, None);
+            }
+            Step::FlushKey(key) => {
+                let batcher = self.batcher.clone();
+                let task = self.start(async move {
+                    let report = batcher.flush_key(&key).await;
+                    let (delivered, failed) = (report.delivered, report.failed);
+                    Answer::Flushed(Flushed { delivered, failed })
+                });
+                self.reference.flush(task, Some(key));
+            }
+            Step::Advance(ms) => {
+                for _ in 0..ms {
+                    let idle = self.reference.pending() == 0;
+                    let polls = self.driver.polls;
+                    tokio::time::advance(Duration::from_millis(1)).await;
+                    self.reference.advance();
+                    self.settle();
+                    assert!(!idle || self.driver.polls == polls, "an empty batcher was woken");
+                }
+            }
+            Step::End { which, well } => {
+                if !self.reference.out.is_empty() {
+                    let at = which % self.reference.out.len();
+                    let call = self.calls.lock().unwrap().remove(at);
+                    let waker = {
+                        let mut told = call.told.lock().unwrap();
+                        told.0 = Some(well);
+                        told.1.take()
+                    };
+                    waker.expect("it was polled").wake();
+                    self.reference.end(at, well);
+                }
+            }
+        }
+        self.settle();
+    }
+
+    /// Lets both do what they can, and compares all that can be seen.
+    fn settle(&mut self) {
+        loop {
+            let mut polled = false;
+            while let Some(poll) = self.driver.poll_if_woken() {
+                assert!(poll.is_pending());
+                polled = true;
+            }
+            for task in 0..self.tasks.len() {
+                polled |= self.poll_task(task);
+            }
+            if !polled {
+                break;
+            }
+        }
+        self.reference.run();
+        let calls: Vec<_> =
+            self.calls.lock().unwrap().iter().map(|call| call.batch.clone()).collect();
+        assert_eq!(calls, self.reference.out, "batches with the handler");
+        for call in self.calls.lock().unwrap().iter() {
+            self.reference.numbers.insert(call.batch.items[0], call.number);
+        }
+        self.sent.sort_unstable();
+        self.reference.sent.sort_unstable();
+        assert_eq!(self.sent, self.reference.sent, "senders that are through");
+        self.flushed.sort_by_key(|(task, _)| *task);
+        self.reference.flushed.sort_by_key(|(task, _)| *task);
+        assert_eq!(self.flushed, self.reference.flushed, "flushes that are over");
+        let stats = self.batcher.stats();
+        assert_eq!(stats.accepted, stats.delivered + stats.failed + stats.pending);
+        assert_eq!(stats.accepted, self.reference.accepted);
+        assert_eq!(
+            (stats.delivered, stats.failed),
+            (self.reference.delivered, self.reference.failed)
+        );
+        assert_eq!(self.buried.load(Ordering::Relaxed), stats.failed);
+        assert_eq!(stats.pending, self.reference.pending() as u64);
+        assert_eq!(stats.waiting_senders, self.reference.waiting());
+        assert_eq!(stats.keys, self.reference.keys());
+        assert!(stats.peak_keys <= self.limits.max_keys, "keys are bounded");
+        assert!(stats.peak_pending <= self.limits.capacity as u64);
+    }
+}
+
+proptest! {
+    #[test]
+    fn it_does_what_the_reference_does(
+        limits in limits(),
+        steps in prop::collection::vec(step(), 1..80),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let mut pair = Pair::new(limits);
+            pair.settle();
+            for step in &steps {
+                pair.step(step).await;
+            }
+            // Everything ends: no sender waits for ever, no key is forgotten.
+            pair.step(&Step::Flush).await;
+            for _ in 0..500 {
+                pair.step(&Step::End { which: 0, well: true }).await;
+                pair.step(&Step::Advance(1)).await;
+            }
+            prop_assert_eq!(pair.reference.pending(), 0);
+            prop_assert_eq!(pair.reference.waiting(), 0);
+            Ok(())
+        })?;
+    }
+}
