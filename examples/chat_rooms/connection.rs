@@ -222,10 +222,10 @@ impl Desk {
 
 /// Says good-bye, if there is something to say, and waits for the answer.
 async fn part(mut sink: Sink, mut stream: Stream, close: Option<CloseFrame>) {
-    if let Some(close) = close {
-        if sink.send(Packet::Close(Some(close))).await.is_err() {
-            return;
-        }
+    if let Some(close) = close
+        && sink.send(Packet::Close(Some(close))).await.is_err()
+    {
+        return;
     }
     // Whoever said good-bye first is answered by the stream itself.
     while let Some(Ok(_)) = stream.next().await {}

@@ -58,7 +58,7 @@ fn a_slow_client_is_told_and_closed_and_the_others_go_on() {
             ann.mouth.say("0").await.unwrap();
             assert_eq!(hear(&mut ann.ears, 1).await.0, first("ann", 1));
             until(|| server.clients() == 1).await;
-            assert_eq!(server.stop().await.too_slow, 1);
+            assert_eq!(server.figures().too_slow, 1);
         });
     }
 }
@@ -74,7 +74,6 @@ fn a_client_that_never_reads_again_is_gone_in_time() {
         talk_until_closed(&server, &mut ann).await;
         until(|| server.clients() == 1).await;
         drop(slow);
-        server.stop().await;
     });
 }
 
@@ -119,6 +118,5 @@ fn a_full_server_says_so_and_a_place_that_is_left_is_taken() {
         drop(ann);
         until(|| server.clients() == 1).await;
         join(&server, "lobby", "carol").await;
-        server.stop().await;
     });
 }

@@ -99,7 +99,7 @@ fn it_serves_until_it_is_asked_to_terminate() {
     serves_until("-TERM");
 }
 
-/// What was said before the signal is delivered, though the window is an hour's.
+/// What was said before the signal is delivered, though the window is a minute's.
 #[cfg(unix)]
 fn serves_until(signal: &str) {
     let mut command = Command::new(program());

@@ -105,7 +105,6 @@ fn a_goodbye_is_answered() {
         assert!(matches!(client.ears.next().await, Ok(Event::Closed(..))));
         assert_eq!(client.ears.next().await.unwrap(), Event::Over);
         until(|| server.clients() == 0 && server.rooms() == 0).await;
-        server.stop().await;
     });
 }
 
@@ -123,6 +122,5 @@ fn last_words_are_heard() {
         drop(bob);
         let (heard, _) = hear(&mut ann.ears, 5).await;
         assert_eq!(heard, first("bob", 5));
-        server.stop().await;
     });
 }

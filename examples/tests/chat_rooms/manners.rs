@@ -42,7 +42,6 @@ fn the_longest_message_is_one() {
         let text = "x".repeat(MESSAGE_BYTES - r#"{"text":""}"#.len());
         client.mouth.say(&text).await.unwrap();
         assert_eq!(hear(&mut client.ears, 1).await.0[0].text, text);
-        server.stop().await;
     });
 }
 
@@ -55,7 +54,6 @@ fn odd_names_are_refused() {
             let error = Client::join(server.address(), room, name).await.unwrap_err();
             assert!(error.to_string().contains("400"), "{error}");
         }
-        server.stop().await;
     });
 }
 
@@ -89,7 +87,6 @@ fn one_that_answers_stays_and_one_of_whom_nothing_is_heard_goes() {
             event = mute.ears.next().await.unwrap();
         }
         assert!(matches!(event, Event::Closed(1008, reason) if reason.contains("heard")));
-        server.stop().await;
     });
 }
 
@@ -104,6 +101,5 @@ fn the_page_is_served() {
         stream.read_to_string(&mut answer).await.unwrap();
         assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("text/html"), "{answer}");
         assert!(answer.ends_with("</html>\n"), "{answer}");
-        server.stop().await;
     });
 }

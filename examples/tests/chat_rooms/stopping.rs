@@ -49,16 +49,14 @@ fn all_that_was_accepted_reaches_everybody_and_everybody_is_told_goodbye() {
                 let (heard, code, reason) = task.await.unwrap();
                 assert_eq!((code, reason.contains("stopping")), (1001, true), "{reason}");
                 assert_eq!(heard.len() as u64, figures.accepted);
-                let of_each = [(); CLIENTS].map(|()| 0);
-                let mut number = 0;
-                let of_each = of_each.map(|_: usize| {
+                let of_each = (0..CLIENTS).map(|number| {
                     let name = number.to_string();
-                    number += 1;
                     let said = of(&name, &heard);
                     assert_eq!(said, first(&name, said.len()), "a gap");
                     said.len()
                 });
-                assert_eq!(*counts.get_or_insert(of_each), of_each);
+                let of_each: Vec<_> = of_each.collect();
+                assert_eq!(*counts.get_or_insert_with(|| of_each.clone()), of_each);
             }
         });
     }
