@@ -57,8 +57,8 @@ impl Outbox {
     ///
     /// # Errors
     ///
-    /// [`Overflow`] if there is no room for it, and then the other end is told, too. A client that
-    /// has left takes no room.
+    /// [`Overflow`] if there is no room for it, and then the other end is told, too. From then on
+    /// there never is any: what the client still gets has no gap. One that has left takes no room.
     pub fn put(&self, frame: &Frame) -> Result<(), Overflow> {
         let bytes = u32::try_from(frame.text.len()).unwrap_or(u32::MAX);
         let put = self.bytes.clone().try_acquire_many_owned(bytes).is_ok_and(|bytes| {
@@ -68,6 +68,7 @@ impl Outbox {
         if put {
             return Ok(());
         }
+        self.bytes.close();
         self.overflow.notify_one();
         Err(Overflow)
     }

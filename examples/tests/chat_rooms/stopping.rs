@@ -12,10 +12,10 @@ use crate::set_up::{FRAMINGS, config, first, hear_out, join, of, run, start, unt
 const CLIENTS: usize = 6;
 
 /// All of them talk without end. Each hears the same from each, from the first message on and
-/// without a gap: all that was accepted.
+/// without a gap: all that was accepted. Often, because it stops at another point each time.
 #[test]
 fn all_that_was_accepted_reaches_everybody_and_everybody_is_told_goodbye() {
-    for framing in FRAMINGS {
+    for framing in FRAMINGS.repeat(20) {
         run(async {
             let server = start(config(framing)).await;
             let mut clients = Vec::new();
@@ -39,7 +39,7 @@ fn all_that_was_accepted_reaches_everybody_and_everybody_is_told_goodbye() {
                     })
                 })
                 .collect();
-            until(|| server.figures().accepted >= 2_000).await;
+            until(|| server.figures().accepted >= 500).await;
             let figures = server.stop().await;
             assert_eq!((figures.lost, figures.too_slow), (0, 0));
             assert_eq!(figures.messages, figures.accepted * CLIENTS as u64);
