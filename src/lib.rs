@@ -12,6 +12,7 @@
 //! | [`Semaphore`] | at most so many at once | `while active >= max { sleep }` |
 //! | [`BoundedArrayMap`], [`SharedBoundedArrayMap`], [`ShardedBoundedArrayMap`] | items that wait under a key for something that has not arrived | a map of arrays that grows |
 //! | `Batcher` (feature `tokio`) | many small writes as few large ones, within a window of time | a loop around a channel and a timer |
+//! | `KeyedBatcher` (feature `tokio`) | the same for a batch by room, table or partition, with a bound on how many | a map of buffers that grows |
 //! | [`BatchExecutor`] | many fallible things, a bounded number at once, every outcome kept | unbounded `join_all`, streams that stall |
 //!
 //! # Features
@@ -31,6 +32,7 @@
 
 #[cfg(any(feature = "tokio", loom))]
 pub mod batcher;
+mod budget;
 mod error;
 mod executor;
 pub mod map;
@@ -41,7 +43,7 @@ mod sync;
 mod wake_list;
 
 #[cfg(any(feature = "tokio", loom))]
-pub use batcher::{Batch, Batcher};
+pub use batcher::{Batch, Batcher, KeyedBatch, KeyedBatcher};
 pub use error::ConfigError;
 pub use executor::{BatchEnd, BatchExecutor, BatchExecutorBuilder, BatchSummary, KeyedExecutor};
 pub use map::{

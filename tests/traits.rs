@@ -33,6 +33,7 @@ fn everything_crosses_threads() {
     {
         shared::<sluicegate::Batcher<u64>>();
         shared::<sluicegate::Batch<u64>>();
+        shared::<sluicegate::batcher::Slot<'_, u64>>();
     }
 }
 

@@ -7,9 +7,9 @@ use core::slice;
 use std::sync::Arc;
 use std::vec::Drain;
 
-use super::core::Job;
+use super::core::Handed;
 use super::report::ClosedBy;
-use super::shared::Shared;
+use super::shared::Home;
 
 /// The items of one attempt, owned by the handler until it drops them here.
 ///
@@ -46,17 +46,18 @@ use super::shared::Shared;
 #[must_use = "dropping a batch at once hands its items straight back"]
 pub struct Batch<T> {
     items: Vec<T>,
+    place: usize,
     id: u64,
     attempt: u32,
     closed_by: ClosedBy,
-    home: Arc<Shared<T>>,
+    home: Arc<dyn Home<T>>,
 }
 
 impl<T> Batch<T> {
-    /// Takes over the items of `job`.
-    pub(crate) fn new(job: &mut Job<T>, home: Arc<Shared<T>>) -> Self {
-        let items = mem::take(&mut job.items);
-        Self { items, id: job.id, attempt: job.attempts, closed_by: job.closed_by, home }
+    pub(crate) fn new<G>(handed: Handed<T, G>, home: Arc<dyn Home<T>>) -> (Self, G) {
+        let Handed { tag, items, place, id, attempt, closed_by } = handed;
+        let batch = Self { items, place, id, attempt, closed_by, home };
+        (batch, tag)
     }
 
     /// How many items the guard holds; at most `max_items`.
@@ -129,7 +130,7 @@ impl<T> Batch<T> {
 
 impl<T> Drop for Batch<T> {
     fn drop(&mut self) {
-        self.home.give_back(self.id, mem::take(&mut self.items));
+        self.home.give_back(self.place, self.id, mem::take(&mut self.items));
     }
 }
 

@@ -1,7 +1,8 @@
 //! Batches by number and by time, handed to an async handler; nothing accepted is lost unnamed.
 //!
 //! [`Batcher`] is the handle that takes items, [`Builder`] sets its limits, [`Batch`] is what the
-//! handler is given. The other types say what happened.
+//! handler is given; [`KeyedBatcher`], [`KeyedBuilder`] and [`KeyedBatch`] are the same for a batch
+//! by key. The other types say what happened.
 
 mod barrier;
 mod batch;
@@ -9,9 +10,21 @@ mod builder;
 mod core;
 mod driver;
 mod error;
+mod flight;
 mod handle;
+mod keyed;
+mod lanes;
+mod open;
+mod place;
 mod report;
+mod room;
+mod send;
 mod shared;
+#[cfg(feature = "sink")]
+mod sink;
+mod spare;
+#[cfg(feature = "tokio")]
+mod stream;
 #[cfg(feature = "tokio")]
 mod timer;
 mod wait;
@@ -24,6 +37,11 @@ pub mod model;
 pub use self::batch::Batch;
 pub use self::builder::Builder;
 pub use self::driver::Driver;
-pub use self::error::{BatchError, Closed, SendError, TrySendError};
+pub use self::error::{BatchError, Closed, SendError, SendManyError, TrySendError};
 pub use self::handle::{Batcher, Slot};
+pub use self::keyed::{KeyedBatch, KeyedBatcher, KeyedBuilder, KeyedSlot};
 pub use self::report::{BatchesClosed, ClosedBy, FlushReport, ShutdownReport, Stats};
+#[cfg(feature = "sink")]
+pub use self::sink::{BatcherSink, SinkError};
+#[cfg(feature = "tokio")]
+pub use self::stream::{Batched, BatchedExt};

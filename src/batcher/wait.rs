@@ -4,22 +4,24 @@ use core::future::Future;
 use core::pin::Pin;
 use core::task::{Context, Poll};
 
+use super::barrier;
+use super::lanes::{Lanes, Single};
 use super::report::{FlushReport, ShutdownReport};
 use super::shared::Shared;
 
 #[must_use = "futures do nothing unless they are awaited"]
-pub(crate) struct FlushWait<'a, T> {
-    shared: &'a Shared<T>,
-    ticket: u64,
+pub(crate) struct FlushWait<'a, T, L: Lanes<T> = Single<T>> {
+    shared: &'a Shared<T, L>,
+    ticket: barrier::Ticket,
 }
 
-impl<'a, T> FlushWait<'a, T> {
-    pub(crate) fn new(shared: &'a Shared<T>) -> Self {
+impl<'a, T, L: Lanes<T>> FlushWait<'a, T, L> {
+    pub(crate) fn new(shared: &'a Shared<T, L>) -> Self {
         Self { shared, ticket: shared.flush() }
     }
 }
 
-impl<T> Future for FlushWait<'_, T> {
+impl<T, L: Lanes<T>> Future for FlushWait<'_, T, L> {
     type Output = FlushReport;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<FlushReport> {
@@ -30,28 +32,28 @@ impl<T> Future for FlushWait<'_, T> {
     }
 }
 
-impl<T> Drop for FlushWait<'_, T> {
+impl<T, L: Lanes<T>> Drop for FlushWait<'_, T, L> {
     fn drop(&mut self) {
         self.shared.forget_flush(self.ticket);
     }
 }
 
 #[must_use = "futures do nothing unless they are awaited"]
-pub(crate) struct StopWait<'a, T> {
-    shared: &'a Shared<T>,
+pub(crate) struct StopWait<'a, T, L: Lanes<T> = Single<T>> {
+    shared: &'a Shared<T, L>,
     ticket: u64,
 }
 
-impl<'a, T> StopWait<'a, T> {
-    pub(crate) fn new(shared: &'a Shared<T>) -> Self {
+impl<'a, T, L: Lanes<T>> StopWait<'a, T, L> {
+    pub(crate) fn new(shared: &'a Shared<T, L>) -> Self {
         Self { shared, ticket: shared.await_stop() }
     }
 }
 
-impl<T> Future for StopWait<'_, T> {
-    type Output = ShutdownReport<T>;
+impl<T, L: Lanes<T>> Future for StopWait<'_, T, L> {
+    type Output = ShutdownReport<L::Remain>;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<ShutdownReport<T>> {
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<ShutdownReport<L::Remain>> {
         if self.shared.poll_stopped(self.ticket, cx.waker()) {
             return Poll::Ready(self.shared.shutdown_report());
         }
@@ -59,7 +61,7 @@ impl<T> Future for StopWait<'_, T> {
     }
 }
 
-impl<T> Drop for StopWait<'_, T> {
+impl<T, L: Lanes<T>> Drop for StopWait<'_, T, L> {
     fn drop(&mut self) {
         self.shared.forget_stop(self.ticket);
     }

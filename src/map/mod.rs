@@ -21,7 +21,7 @@ mod removal;
 mod serial;
 mod sharded;
 mod shared;
-mod slab;
+pub(crate) mod slab;
 mod stats;
 #[cfg(feature = "tokio")]
 mod sweeper;

@@ -3,7 +3,7 @@
 use core::ops::{Index, IndexMut};
 
 /// The number that stands for "no slot".
-pub(super) const NONE: u32 = u32::MAX;
+pub(crate) const NONE: u32 = u32::MAX;
 
 #[derive(Debug)]
 enum Place<T> {
@@ -14,23 +14,23 @@ enum Place<T> {
 
 /// A growing array whose freed places are handed out again, the last freed first.
 #[derive(Debug)]
-pub(super) struct Slab<T> {
+pub(crate) struct Slab<T> {
     places: Vec<Place<T>>,
     free: u32,
     taken: usize,
 }
 
 impl<T> Slab<T> {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { places: Vec::new(), free: NONE, taken: 0 }
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.taken
     }
 
     /// The slots that are taken, with what is in them. O(values ever held at once).
-    pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &T)> + '_ {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &T)> + '_ {
         (0..).zip(&self.places).filter_map(|(slot, place)| match place {
             Place::Taken(value) => Some((slot, value)),
             Place::Free(_) => None,
@@ -40,7 +40,7 @@ impl<T> Slab<T> {
     /// Puts a value in; its slot is at most the number of values ever held at once. The builder
     /// has made sure that slots fit.
     #[inline]
-    pub(super) fn insert(&mut self, value: T) -> u32 {
+    pub(crate) fn insert(&mut self, value: T) -> u32 {
         let slot = self.free;
         if slot == NONE {
             let slot = self.places.len() as u32;
@@ -57,7 +57,7 @@ impl<T> Slab<T> {
     }
 
     #[inline]
-    pub(super) fn remove(&mut self, slot: u32) -> T {
+    pub(crate) fn remove(&mut self, slot: u32) -> T {
         let place = core::mem::replace(&mut self.places[slot as usize], Place::Free(self.free));
         let Place::Taken(value) = place else { unreachable!("a slot is freed once") };
         self.free = slot;

@@ -1,0 +1,351 @@
+//! The sender's side of the keyed batcher.
+
+use core::borrow::Borrow;
+use core::fmt;
+use core::future::Future;
+use core::hash::{BuildHasher, Hash};
+use core::time::Duration;
+use std::sync::Arc;
+
+use super::builder::KeyedBuilder;
+use super::lanes::Hashed;
+use super::send::{KeyedReserving, KeyedSending, KeyedShared};
+use super::wait::KeyFlushWait;
+use crate::batcher::error::{Closed, SendError, TrySendError};
+use crate::batcher::report::{FlushReport, ShutdownReport, Stats};
+use crate::batcher::room::Weight;
+use crate::batcher::send::heaviest;
+use crate::batcher::shared::wake;
+use crate::batcher::wait::{FlushWait, StopWait};
+use crate::sync::HashBuilder;
+
+/// Collects items into batches by key, and hands each to an async handler.
+///
+/// For what must be together by table, room or partition: all that a [`Batcher`](super::Batcher)
+/// promises holds for the batches of each key. At most `max_keys` keys have an open batch; when one
+/// more comes, the batch of the least recently used key is closed and handed over, never discarded.
+/// A key of which nothing is left is forgotten at once.
+///
+/// Not for a handful of keys that are known beforehand: a [`Batcher`](super::Batcher) for each needs
+/// no look-up. Not for keys that rarely get more than one item within the window: there is nothing to
+/// gather.
+///
+/// Dropping the last handle drains, as it does there, and the same is forbidden: a handler must not
+/// own a handle, nor wait for a flush or a shutdown.
+///
+/// # Fairness and order
+///
+/// A key that has something to hand over gets its turn, one batch, after all those that had
+/// something before it: no key waits for more than one round of the others, however many batches
+/// they have. Senders get room in the order they asked for it; with a
+/// [`capacity_per_key`](KeyedBuilder::capacity_per_key), those to a full key wait in a line of
+/// their own. The batches of a key are begun in order; with [`in_order`](KeyedBuilder::in_order)
+/// each is finished before the next begins.
+///
+/// # Example
+///
+/// ```
+/// use core::time::Duration;
+/// use sluicegate::batcher::{KeyedBatch, KeyedBatcher};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let rooms = KeyedBatcher::builder()
+///     .max_keys(10_000)
+///     .max_items(100)
+///     .window(Duration::from_millis(50))
+///     .dead_letter(|room: &String, messages: Vec<String>, why| {
+///         eprintln!("{} messages to {room} lost: {why}", messages.len());
+///     })
+///     .build(|messages: KeyedBatch<String, String>| async move {
+///         println!("{}: {:?}", messages.key(), messages.as_slice());
+///         Ok::<(), std::io::Error>(())
+///     })?;
+///
+/// rooms.send("tea".to_owned(), "hello".to_owned()).await?;
+/// rooms.send("coffee".to_owned(), "hi".to_owned()).await?;
+/// assert_eq!(rooms.flush_key("tea").await.delivered, 1);
+///
+/// let ended = rooms.shutdown(Some(Duration::from_secs(5))).await;
+/// assert_eq!(ended.delivered, 2);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # How it is built
+///
+/// On the state machine and the driver of the batcher without keys; what differs is where the
+/// batches are that were never handed over. A table finds the lane of a key. Lanes are kept in a slab
+/// and linked into lists: by when their open batch was opened, by when they were last used, and in
+/// the order of their turns. As all windows are equally long, the first of those lists is all that
+/// the one timer must know. A key is hashed before the lock is taken and dropped after it was
+/// released; under it, its `Eq` is asked.
+pub struct KeyedBatcher<K: Hash + Eq, T> {
+    handle: Arc<Handle<K, T>>,
+}
+
+struct Handle<K: Hash + Eq, T> {
+    shared: Arc<KeyedShared<K, T>>,
+    hasher: HashBuilder,
+}
+
+impl<K: Hash + Eq, T> Drop for Handle<K, T> {
+    fn drop(&mut self) {
+        self.shared.close(None);
+    }
+}
+
+impl<K: Hash + Eq, T> KeyedBatcher<K, T> {
+    /// A builder with the default limits.
+    pub fn builder() -> KeyedBuilder<K, T> {
+        KeyedBuilder::new()
+    }
+
+    pub(crate) fn over(shared: Arc<KeyedShared<K, T>>) -> Self {
+        Self { handle: Arc::new(Handle { shared, hasher: HashBuilder::default() }) }
+    }
+
+    pub(crate) fn shared(&self) -> &KeyedShared<K, T> {
+        &self.handle.shared
+    }
+
+    #[inline]
+    pub(crate) fn hashed(&self, key: K) -> Hashed<K> {
+        Hashed::new(&self.handle.hasher, key)
+    }
+
+    /// Accepts `item` if there is room under `key` and in all, and nobody waits in line.
+    ///
+    /// # Errors
+    ///
+    /// [`TrySendError`] with key and item.
+    #[inline]
+    pub fn try_send(&self, key: K, item: T) -> Result<(), TrySendError<(K, T)>> {
+        self.shared().try_send_keyed(self.hashed(key), item)
+    }
+
+    /// Closes all open batches and waits for all that was accepted so far: what is in the handler
+    /// or waits for a retry included, what is sent later never.
+    ///
+    /// Returns how those items ended; the dead letter has been given what failed.
+    ///
+    /// # Cancel safety
+    ///
+    /// The batches are closed when the future is first polled. Dropping it changes nothing more.
+    ///
+    /// # Complexity
+    ///
+    /// O(open batches) to begin, in one critical section.
+    pub async fn flush(&self) -> FlushReport {
+        FlushWait::new(self.shared()).await
+    }
+
+    /// Closes the open batch of `key` and waits for all that was accepted under it so far. The other
+    /// keys go on as they are.
+    ///
+    /// Returns how those items ended.
+    ///
+    /// # Cancel safety
+    ///
+    /// The batch is closed when the future is first polled. Dropping it changes nothing more.
+    ///
+    /// # Complexity
+    ///
+    /// O(1) to begin; logarithmic in the flushes of the same key that are waited for, for each batch
+    /// of it that ends meanwhile.
+    pub async fn flush_key<Q>(&self, key: &Q) -> FlushReport
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        let hash = self.handle.hasher.hash_one(key);
+        KeyFlushWait::new(self.shared(), (hash, key)).await
+    }
+
+    /// Refuses further items, sends those who wait to send away with theirs, closes all open
+    /// batches, and waits until everything is finished or `deadline` (from now on) has passed.
+    ///
+    /// As [`Batcher::shutdown`](super::Batcher::shutdown); what comes back is by batch, with its
+    /// key.
+    ///
+    /// # Cancel safety
+    ///
+    /// The batcher is closed when the future is first polled, and stays so when it is dropped. The
+    /// items that it would have handed out wait for another call; failing that, they go to the
+    /// dead letter when the last handle and the driver are gone.
+    pub async fn shutdown(&self, deadline: Option<Duration>) -> ShutdownReport<(Arc<K>, Vec<T>)> {
+        let shared = self.shared();
+        shared.close_within(deadline);
+        StopWait::new(shared).await
+    }
+
+    /// How many keys have an open batch; at most `max_keys`.
+    pub fn keys(&self) -> usize {
+        self.shared().lock().lanes.keys()
+    }
+
+    /// Whether the batcher takes no more items.
+    pub fn is_closed(&self) -> bool {
+        !self.shared().is_accepting()
+    }
+
+    /// The most items that can be accepted and unfinished.
+    pub fn capacity(&self) -> usize {
+        self.shared().limits().capacity
+    }
+
+    /// The most items of one key that can be accepted and unfinished, if that is limited.
+    pub fn capacity_per_key(&self) -> Option<usize> {
+        Some(self.shared().limits().capacity_per_key).filter(|most| *most != usize::MAX)
+    }
+
+    /// The figures of this instant, over all keys.
+    ///
+    /// # Complexity
+    ///
+    /// O(1). With debug assertions the pending items are counted again, batch by batch.
+    pub fn stats(&self) -> Stats {
+        self.shared().stats()
+    }
+}
+
+impl<K: Hash + Eq + Clone, T> KeyedBatcher<K, T> {
+    /// Accepts `item` under `key`, waiting in line while the key or the batcher is full.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError`] with key and item once the batcher is closed, also for those that wait already,
+    /// and at once if the item weighs more than a batch may.
+    ///
+    /// # Panics
+    ///
+    /// When polled for the first time with 2^32 − 1 others in line, or polled again after it
+    /// completed.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future gives up its place in line and has accepted nothing; its item is dropped
+    /// with it. Where that must not be, [`reserve`](Self::reserve) first.
+    ///
+    /// # Complexity
+    ///
+    /// O(1). Nothing is allocated for the item beyond its share of the batch's vector, which is used
+    /// again. A key that has nothing pending takes one allocation. The key is cloned only to hold
+    /// room under it while the batcher is full.
+    #[inline]
+    pub fn send(
+        &self,
+        key: K,
+        item: T,
+    ) -> impl Future<Output = Result<(), SendError<(K, T)>>> + use<'_, K, T> {
+        KeyedSending::new(self.shared(), self.hashed(key), item)
+    }
+
+    /// Waits in line for room for one item under `key`.
+    ///
+    /// With the slot in hand the item is accepted by a plain call that cannot wait.
+    ///
+    /// # Errors
+    ///
+    /// [`Closed`] once the batcher is closed, also for those that wait already.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future gives up its place in line, and nothing else.
+    pub async fn reserve(&self, key: K) -> Result<KeyedSlot<'_, K, T>, Closed> {
+        let shared = self.shared();
+        let reserving = KeyedReserving::new(shared, self.hashed(key), heaviest(shared));
+        reserving.await.map(|(key, room)| KeyedSlot { shared, key: Some(key), room })
+    }
+}
+
+impl<K: Hash + Eq, T> Clone for KeyedBatcher<K, T> {
+    fn clone(&self) -> Self {
+        Self { handle: Arc::clone(&self.handle) }
+    }
+}
+
+impl<K: Hash + Eq, T> fmt::Debug for KeyedBatcher<K, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyedBatcher")
+            .field("capacity", &self.capacity())
+            .field("capacity_per_key", &self.capacity_per_key())
+            .field("stats", &self.stats())
+            .finish()
+    }
+}
+
+/// Room for one item of a key, held until it is used or dropped.
+///
+/// Made by [`KeyedBatcher::reserve`].
+#[must_use = "a slot takes up room until an item is sent with it or it is dropped"]
+pub struct KeyedSlot<'a, K: Hash + Eq, T> {
+    shared: &'a KeyedShared<K, T>,
+    /// Until the slot is used.
+    key: Option<Hashed<K>>,
+    /// The weight that it took up, with one place.
+    room: Weight,
+}
+
+impl<K: Hash + Eq, T> KeyedSlot<'_, K, T> {
+    /// Accepts `item` without waiting.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError`] with key and item if the batcher was closed since the slot was reserved, or if
+    /// the item weighs more than a batch may.
+    ///
+    /// # Panics
+    ///
+    /// Never: a slot is used once.
+    pub fn send(mut self, item: T) -> Result<(), SendError<(K, T)>> {
+        let shared = self.shared;
+        let weight = shared.weigh(&item);
+        let too_heavy = weight > shared.limits().max_weight;
+        if too_heavy || !shared.is_accepting() {
+            let key = self.give_back().expect("it was not used");
+            return Err(if too_heavy {
+                SendError::TooHeavy((key, item))
+            } else {
+                SendError::Closed((key, item))
+            });
+        }
+        let key = self.key.take().expect("it was not used");
+        let room = self.room;
+        let accepted = shared.locked(|core, wakes| {
+            if !core.is_accepting() {
+                return Err(SendError::Closed((key.key, item)));
+            }
+            let surplus = room - shared.limits().room_for(weight);
+            if surplus > 0 {
+                core.give_room(0, surplus, wakes);
+            }
+            Ok(shared.accept_keyed(core, key, item, weight))
+        });
+        let (driver, _key) = accepted?;
+        wake(driver);
+        Ok(())
+    }
+
+    /// Gives the room back, and returns the key if the slot was not used.
+    fn give_back(&mut self) -> Option<K> {
+        let Hashed { key, lane, .. } = self.key.take()?;
+        let _gone = self.shared.locked(|core, wakes| {
+            core.give_room(1, self.room, wakes);
+            core.give_key_room(lane, wakes)
+        });
+        Some(key)
+    }
+}
+
+impl<K: Hash + Eq, T> Drop for KeyedSlot<'_, K, T> {
+    fn drop(&mut self) {
+        let _key = self.give_back();
+    }
+}
+
+impl<K: Hash + Eq, T> fmt::Debug for KeyedSlot<'_, K, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyedSlot").finish_non_exhaustive()
+    }
+}

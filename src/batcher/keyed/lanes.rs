@@ -1,0 +1,610 @@
+//! A lane for each key: its open batch, its closed ones, and its place among the others.
+//!
+//! ```text
+//!            first item                full, evicted, flush, close
+//!   no lane ───────────► open ────────────────────────────────────► closed
+//!      ▲                  │                                           │
+//!      │                  │ window over, or idle                      │
+//!      │                  ▼                                           ▼
+//!      │                ripe: goes on filling ───────────────► in turn, one batch a turn
+//!      │                                                              │
+//!      └────────────────── nothing is left of it ◄──────── with the handler
+//! ```
+//!
+//! A lane may be open, closed and with the handler at once. It is gone in the step in which nothing
+//! is left of it, and nobody holds room in it or waits for its flush. As all windows are of one
+//! length, the order in which batches were opened is that in which their windows end: the head of
+//! that list is all that a timer must know.
+
+use core::borrow::Borrow;
+use core::hash::{BuildHasher, Hash};
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::Instant;
+
+use hashbrown::HashTable;
+
+use super::batch::KeyedBatch;
+use super::list::{Linked, Links, List};
+use crate::batcher::barrier::{self, Barriers};
+use crate::batcher::batch::Batch;
+use crate::batcher::core::{Job, Limits};
+use crate::batcher::lanes::{Lanes, Sealer};
+use crate::batcher::open::Open;
+use crate::batcher::report::{ClosedBy, Fate, FlushReport, Stats};
+use crate::batcher::wake::Wakes;
+use crate::map::slab::{NONE, Slab};
+use crate::semaphore::line::{Line, Ticket};
+use crate::sync::HashBuilder;
+
+/// Lanes with an open batch whose window is not over, the oldest batch first.
+const OPENED: usize = 0;
+/// Lanes with an open batch, the least recently used first.
+const USED: usize = 1;
+/// Lanes that a batch may be taken from, in turn.
+const TURNS: usize = 2;
+/// Lanes in whose line are some who can be served now, or are to be sent away.
+const UNSERVED: usize = 3;
+
+/// A key with its hash, which was found outside the lock.
+pub(crate) struct Hashed<K> {
+    pub(crate) hash: u64,
+    pub(crate) key: K,
+    /// The lane in which room for the item is reserved already.
+    pub(crate) lane: Option<u32>,
+}
+
+impl<K: Hash> Hashed<K> {
+    #[inline]
+    pub(crate) fn new(hasher: &HashBuilder, key: K) -> Self {
+        Self { hash: hasher.hash_one(&key), key, lane: None }
+    }
+}
+
+/// The batches of one flush of one key.
+#[derive(Debug, Default)]
+struct KeyFlushes {
+    barriers: Barriers,
+    /// How the items that finished since the first of these flushes ended.
+    ended: FlushReport,
+    /// How many wait for one.
+    waiting: usize,
+}
+
+struct Lane<K, T> {
+    key: Arc<K>,
+    hash: u64,
+    open: Open<T>,
+    /// Why the open batch may be handed over, though it goes on filling until it is.
+    ripe: Option<ClosedBy>,
+    /// The closed batches, from the first to the last.
+    first: u32,
+    last: u32,
+    links: [Links; 4],
+    /// Items accepted and unfinished.
+    pending: usize,
+    /// Room that was granted or reserved and not used yet.
+    reserved: usize,
+    /// Batches that are with the handler or wait for their retry.
+    running: usize,
+    /// Those who wait for room in this lane.
+    line: Option<Box<Line>>,
+    flushes: Option<Box<KeyFlushes>>,
+}
+
+impl<K, T> Linked<4> for Lane<K, T> {
+    #[inline]
+    fn links(&mut self) -> &mut [Links; 4] {
+        &mut self.links
+    }
+}
+
+impl<K, T> Lane<K, T> {
+    fn new(key: K, hash: u64) -> Self {
+        Self {
+            key: Arc::new(key),
+            hash,
+            open: Open::new(),
+            ripe: None,
+            first: NONE,
+            last: NONE,
+            links: [Links::OUTSIDE; 4],
+            pending: 0,
+            reserved: 0,
+            running: 0,
+            line: None,
+            flushes: None,
+        }
+    }
+
+    fn is_unused(&self) -> bool {
+        let nobody_waits = self.line.as_ref().is_none_or(|line| line.waiting() == 0);
+        self.pending == 0 && self.reserved == 0 && nobody_waits && self.flushes.is_none()
+    }
+
+    fn has_closed(&self) -> bool {
+        self.first != NONE
+    }
+}
+
+/// A closed batch, and the one of the same key after it.
+struct Closed<K, T> {
+    job: Job<T, Arc<K>>,
+    next: u32,
+}
+
+pub(crate) struct KeyedLanes<K, T> {
+    table: HashTable<u32>,
+    lanes: Slab<Lane<K, T>>,
+    closed: Slab<Closed<K, T>>,
+    opened: List<OPENED>,
+    used: List<USED>,
+    turns: List<TURNS>,
+    /// Lanes with an open batch.
+    keys: usize,
+    peak_keys: usize,
+    /// Items in open batches, their weight, and items in closed ones.
+    items: usize,
+    weight: u64,
+    /// Those who wait for room in some lane.
+    waiting: usize,
+    unserved: List<UNSERVED>,
+    /// Whether all who wait are sent away.
+    dismissed: bool,
+    max_per_key: usize,
+    in_order: bool,
+}
+
+impl<K: Hash + Eq, T> KeyedLanes<K, T> {
+    #[inline]
+    fn find<Q>(&self, hash: u64, key: &Q) -> Option<u32>
+    where
+        K: Borrow<Q>,
+        Q: Eq + ?Sized,
+    {
+        self.table.find(hash, |slot| (*self.lanes[*slot].key).borrow() == key).copied()
+    }
+
+    fn insert(&mut self, hash: u64, key: K) -> u32 {
+        let slot = self.lanes.insert(Lane::new(key, hash));
+        self.table.insert_unique(hash, slot, |slot| self.lanes[*slot].hash);
+        slot
+    }
+
+    // ---- room for the items of one key
+
+    /// Whether there is room for one more item of this key, if nobody waits for it.
+    #[inline]
+    pub(crate) fn has_room(&self, key: &Hashed<K>) -> bool {
+        self.max_per_key == usize::MAX
+            || self.find(key.hash, &key.key).is_none_or(|slot| self.lane_has_room(slot))
+    }
+
+    pub(crate) fn lane_has_room(&self, slot: u32) -> bool {
+        let lane = &self.lanes[slot];
+        let line_is_empty = lane.line.as_ref().is_none_or(|line| line.waiting() == 0);
+        lane.pending + lane.reserved < self.max_per_key && line_is_empty
+    }
+
+    pub(crate) fn limits_keys(&self) -> bool {
+        self.max_per_key != usize::MAX
+    }
+
+    /// The lane of a key, which is made with `spare` if it must be.
+    pub(crate) fn lane_of(&mut self, key: &Hashed<K>, spare: &mut Option<K>) -> Option<u32> {
+        match self.find(key.hash, &key.key) {
+            Some(slot) => Some(slot),
+            None => spare.take().map(|spare| self.insert(key.hash, spare)),
+        }
+    }
+
+    /// Takes room in a lane that has some.
+    pub(crate) fn reserve(&mut self, slot: u32) {
+        self.lanes[slot].reserved += 1;
+    }
+
+    /// Gives reserved room back. What is to be dropped once the lock is released.
+    pub(crate) fn unreserve(&mut self, slot: u32, wakes: &mut Wakes) -> Option<Arc<K>> {
+        self.lanes[slot].reserved -= 1;
+        self.serve_lane(slot, wakes);
+        self.remove_if_unused(slot)
+    }
+
+    /// Takes a place in line for room in a lane that has none.
+    pub(crate) fn join(&mut self, slot: u32, waker: Waker) -> Ticket {
+        self.waiting += 1;
+        self.lanes[slot].line.get_or_insert_default().join(1, waker)
+    }
+
+    /// The waker of one who waits in a lane; `None` once room was granted to it.
+    pub(crate) fn waker(&mut self, slot: u32, ticket: Ticket) -> Option<&mut Waker> {
+        self.lanes[slot].line.as_mut()?.waker(ticket)
+    }
+
+    /// Gives up a place in line, or the room that was granted to it.
+    pub(crate) fn leave(&mut self, slot: u32, ticket: Ticket, wakes: &mut Wakes) -> Option<Arc<K>> {
+        match self.lanes[slot].line.as_mut().and_then(|line| line.leave(ticket)) {
+            Some((_, waker)) => {
+                self.waiting -= 1;
+                wakes.discard(Some(waker));
+                self.remove_if_unused(slot)
+            }
+            None => self.unreserve(slot, wakes),
+        }
+    }
+
+    fn serve_lane(&mut self, slot: u32, wakes: &mut Wakes) {
+        if self.dismissed {
+            return;
+        }
+        let lane = &mut self.lanes[slot];
+        let Some(line) = &mut lane.line else { return };
+        let mut free = self.max_per_key - lane.pending - lane.reserved;
+        while line.can_serve(free) {
+            if wakes.senders_are_full() {
+                self.unserved.enter(&mut self.lanes, slot);
+                return;
+            }
+            if let Some((_, waker)) = line.serve_head(&mut free) {
+                lane.reserved += 1;
+                self.waiting -= 1;
+                wakes.sender(waker);
+            }
+        }
+    }
+
+    fn remove_if_unused(&mut self, slot: u32) -> Option<Arc<K>> {
+        if !self.lanes[slot].is_unused() {
+            return None;
+        }
+        self.unserved.leave(&mut self.lanes, slot);
+        let lane = self.lanes.remove(slot);
+        if let Ok(entry) = self.table.find_entry(lane.hash, |known| *known == slot) {
+            entry.remove();
+        }
+        Some(lane.key)
+    }
+
+    // ---- closing batches
+
+    /// Closes the open batch of a lane and puts it behind the closed ones.
+    fn close(&mut self, slot: u32, closed_by: ClosedBy, sealer: &mut Sealer<'_, T>) {
+        let lane = &mut self.lanes[slot];
+        let Some(open) = lane.open.close(|_| Vec::new()) else { return };
+        self.items -= open.items.len();
+        self.weight -= open.weight;
+        self.keys -= 1;
+        lane.ripe = None;
+        let job = sealer.seal(open, closed_by, slot, Arc::clone(&lane.key));
+        let closed = self.closed.insert(Closed { job, next: NONE });
+        match lane.last {
+            NONE => lane.first = closed,
+            last => self.closed[last].next = closed,
+        }
+        lane.last = closed;
+        self.opened.leave(&mut self.lanes, slot);
+        self.used.leave(&mut self.lanes, slot);
+    }
+
+    fn seal(&mut self, slot: u32, closed_by: ClosedBy, sealer: &mut Sealer<'_, T>) {
+        self.close(slot, closed_by, sealer);
+        self.take_turn(slot);
+    }
+
+    /// Whether the lane has its turn, now or later: it has something to hand over and may.
+    fn take_turn(&mut self, slot: u32) {
+        let lane = &self.lanes[slot];
+        let something = lane.has_closed() || lane.ripe.is_some();
+        if something && !(self.in_order && lane.running > 0) {
+            self.turns.enter(&mut self.lanes, slot);
+        }
+    }
+
+    fn pop_closed(&mut self, slot: u32) -> Option<Job<T, Arc<K>>> {
+        let lane = &mut self.lanes[slot];
+        if !lane.has_closed() {
+            return None;
+        }
+        let Closed { job, next } = self.closed.remove(lane.first);
+        lane.first = next;
+        if next == NONE {
+            lane.last = NONE;
+        }
+        Some(job)
+    }
+
+    /// The oldest of the open batches may be handed over.
+    fn ripen(&mut self, slot: u32, closed_by: ClosedBy) {
+        self.lanes[slot].ripe = Some(closed_by);
+        self.opened.leave(&mut self.lanes, slot);
+        self.take_turn(slot);
+    }
+
+    /// Closes the open batch of a key, if it has one. The lane, if there is one.
+    pub(crate) fn seal_key<Q>(
+        &mut self,
+        (hash, key): (u64, &Q),
+        sealer: &mut Sealer<'_, T>,
+    ) -> Option<u32>
+    where
+        K: Borrow<Q>,
+        Q: Eq + ?Sized,
+    {
+        let slot = self.find(hash, key)?;
+        self.seal(slot, ClosedBy::Flush, sealer);
+        Some(slot)
+    }
+
+    // ---- flushes of one key
+
+    /// A barrier over all that is pending in a lane; `before` is the number of the next batch.
+    pub(crate) fn raise(&mut self, slot: u32, before: u64) -> barrier::Ticket {
+        let lane = &mut self.lanes[slot];
+        let flushes = lane.flushes.get_or_insert_default();
+        flushes.waiting += 1;
+        flushes.barriers.raise(before, lane.pending as u64, flushes.ended)
+    }
+
+    pub(crate) fn poll_flush(
+        &mut self,
+        slot: u32,
+        ticket: barrier::Ticket,
+        waker: &mut Option<Waker>,
+    ) -> Option<FlushReport> {
+        self.lanes[slot].flushes.as_mut()?.barriers.poll(ticket, waker)
+    }
+
+    /// Nobody waits for this flush any more. What is to be dropped once the lock is released.
+    pub(crate) fn lower(
+        &mut self,
+        slot: u32,
+        ticket: barrier::Ticket,
+    ) -> (Option<Waker>, Option<Arc<K>>) {
+        let lane = &mut self.lanes[slot];
+        let Some(flushes) = &mut lane.flushes else { return (None, None) };
+        let waker = flushes.barriers.lower(ticket);
+        flushes.waiting -= 1;
+        if flushes.waiting == 0 {
+            lane.flushes = None;
+        }
+        (waker, self.remove_if_unused(slot))
+    }
+
+    pub(crate) fn keys(&self) -> usize {
+        self.keys
+    }
+}
+
+impl<K: Hash + Eq, T> Lanes<T> for KeyedLanes<K, T> {
+    type Key = Hashed<K>;
+    type Tag = Arc<K>;
+    type Remain = (Arc<K>, Vec<T>);
+    type Guard = KeyedBatch<K, T>;
+
+    const ONE_LINE: bool = false;
+    const TAGS_NEED_DROP: bool = core::mem::needs_drop::<K>();
+
+    fn new(limits: &Limits) -> Self {
+        Self {
+            table: HashTable::new(),
+            lanes: Slab::new(),
+            closed: Slab::new(),
+            opened: List::new(),
+            used: List::new(),
+            turns: List::new(),
+            keys: 0,
+            peak_keys: 0,
+            items: 0,
+            weight: 0,
+            waiting: 0,
+            unserved: List::new(),
+            dismissed: false,
+            max_per_key: limits.capacity_per_key,
+            in_order: limits.in_order,
+        }
+    }
+
+    #[inline]
+    fn items(&self) -> usize {
+        self.items
+    }
+
+    fn weight(&self) -> u64 {
+        self.weight
+    }
+
+    fn counted(&self) -> usize {
+        let open = self.lanes.iter().map(|(_, lane)| lane.open.len()).sum::<usize>();
+        open + self.closed.iter().map(|(_, closed)| closed.job.len()).sum::<usize>()
+    }
+
+    #[inline]
+    fn push(
+        &mut self,
+        key: Hashed<K>,
+        item: T,
+        weight: u64,
+        clock: impl FnOnce() -> Instant,
+        mut sealer: Sealer<'_, T>,
+    ) -> (bool, Option<Hashed<K>>) {
+        let limits = sealer.limits;
+        let (slot, key) = match key.lane.or_else(|| self.find(key.hash, &key.key)) {
+            Some(slot) => (slot, Some(key)),
+            None => (self.insert(key.hash, key.key), None),
+        };
+        let lane = &mut self.lanes[slot];
+        if key.as_ref().is_some_and(|key| key.lane.is_some()) {
+            lane.reserved -= 1;
+        }
+        lane.pending += 1;
+        let mut news = false;
+        if weight > limits.max_weight - lane.open.weight() {
+            self.seal(slot, ClosedBy::Weight, &mut sealer);
+            news = true;
+        }
+        if self.lanes[slot].open.opened_at().is_some() {
+            self.used.move_to_end(&mut self.lanes, slot);
+        } else {
+            if self.keys == limits.max_keys {
+                if let Some(oldest) = self.used.head() {
+                    self.seal(oldest, ClosedBy::Evicted, &mut sealer);
+                    news = true;
+                }
+            }
+            self.keys += 1;
+            self.peak_keys = self.peak_keys.max(self.keys);
+            // The timer is set for the first of them, and the others come after it.
+            news |= self.opened.head().is_none();
+            self.opened.enter(&mut self.lanes, slot);
+            self.used.enter(&mut self.lanes, slot);
+            if let Some(items) = sealer.spare.take() {
+                self.lanes[slot].open.use_vector(items);
+            }
+        }
+        let open = &mut self.lanes[slot].open;
+        open.push(item, weight, clock);
+        let (items, heft) = (open.len(), open.weight());
+        self.items += 1;
+        self.weight += weight;
+        if items == limits.max_items {
+            self.seal(slot, ClosedBy::Count, &mut sealer);
+            news = true;
+        } else if heft == limits.max_weight {
+            self.seal(slot, ClosedBy::Weight, &mut sealer);
+            news = true;
+        }
+        (news, key)
+    }
+
+    fn is_ripe(&mut self, now: Instant, idle: bool, limits: &Limits) -> bool {
+        while let Some(slot) = self.opened.head() {
+            let opened_at = self.lanes[slot].open.opened_at();
+            let over = |at: Instant| limits.window.is_zero() || at + limits.window <= now;
+            if opened_at.is_some_and(over) {
+                self.ripen(slot, ClosedBy::Window);
+            } else if limits.eager_when_idle && idle && self.turns.head().is_none() {
+                self.ripen(slot, ClosedBy::Idle);
+            } else {
+                break;
+            }
+        }
+        self.turns.head().is_some()
+    }
+
+    fn next(
+        &mut self,
+        _now: Instant,
+        _idle: bool,
+        mut sealer: Sealer<'_, T>,
+    ) -> Option<Job<T, Arc<K>>> {
+        let slot = self.turns.head()?;
+        self.turns.leave(&mut self.lanes, slot);
+        if !self.lanes[slot].has_closed() {
+            let closed_by = self.lanes[slot].ripe?;
+            self.close(slot, closed_by, &mut sealer);
+        }
+        let job = self.pop_closed(slot)?;
+        self.lanes[slot].running += 1;
+        self.take_turn(slot);
+        Some(job)
+    }
+
+    fn opened_at(&self) -> Option<Instant> {
+        self.lanes[self.opened.head()?].open.opened_at()
+    }
+
+    fn seal_all(&mut self, closed_by: ClosedBy, mut sealer: Sealer<'_, T>) {
+        // Those whose windows are over are in turn already; the others follow, the oldest first.
+        while let Some(slot) = self.opened.head() {
+            self.seal(slot, closed_by, &mut sealer);
+        }
+        while let Some(slot) = self.used.head() {
+            self.seal(slot, closed_by, &mut sealer);
+        }
+    }
+
+    fn drain(&mut self) -> Vec<Job<T, Arc<K>>> {
+        let slots: Vec<_> = self.lanes.iter().map(|(slot, _)| slot).collect();
+        let mut jobs = Vec::new();
+        for slot in slots {
+            while let Some(job) = self.pop_closed(slot) {
+                self.lanes[slot].running += 1;
+                jobs.push(job);
+            }
+            self.turns.leave(&mut self.lanes, slot);
+        }
+        jobs.sort_unstable_by_key(|job| job.id);
+        jobs
+    }
+
+    fn remain(key: Arc<K>, items: Vec<T>, remains: &mut Vec<(Arc<K>, Vec<T>)>) {
+        if !items.is_empty() {
+            remains.push((key, items));
+        }
+    }
+
+    fn bury(remains: Vec<(Arc<K>, Vec<T>)>, mut bury: impl FnMut(&Arc<K>, Vec<T>)) {
+        for (key, items) in remains {
+            bury(&key, items);
+        }
+    }
+
+    fn guard(batch: Batch<T>, key: Arc<K>) -> KeyedBatch<K, T> {
+        KeyedBatch::new(key, batch)
+    }
+
+    fn count(&mut self, slot: u32, batch: u64, fate: Fate, items: usize, wakes: &mut Wakes) {
+        let lane = &mut self.lanes[slot];
+        lane.pending -= items;
+        if let Some(flushes) = &mut lane.flushes {
+            flushes.ended.add(fate, items);
+            flushes.barriers.count(batch, fate, items, wakes);
+        }
+        self.serve_lane(slot, wakes);
+    }
+
+    fn over(&mut self, slot: u32) -> Option<Arc<K>> {
+        self.lanes[slot].running -= 1;
+        self.take_turn(slot);
+        self.remove_if_unused(slot)
+    }
+
+    fn serve(&mut self, wakes: &mut Wakes) {
+        while !wakes.senders_are_full() {
+            let Some(slot) = self.unserved.head() else { return };
+            self.unserved.leave(&mut self.lanes, slot);
+            self.serve_lane(slot, wakes);
+        }
+    }
+
+    fn dismiss(&mut self, wakes: &mut Wakes) {
+        if !self.dismissed {
+            self.dismissed = true;
+            let lanes = self.lanes.iter().filter(|(_, lane)| lane.line.is_some());
+            for slot in lanes.map(|(slot, _)| slot).collect::<Vec<_>>() {
+                self.unserved.enter(&mut self.lanes, slot);
+            }
+        }
+        while let Some(slot) = self.unserved.head() {
+            if wakes.senders_are_full() {
+                return;
+            }
+            match self.lanes[slot].line.as_mut().and_then(|line| line.dismiss_head()) {
+                Some(waker) => {
+                    self.waiting -= 1;
+                    wakes.sender(waker);
+                }
+                None => self.unserved.leave(&mut self.lanes, slot),
+            }
+        }
+    }
+
+    fn waiting(&self) -> usize {
+        self.waiting
+    }
+
+    fn note(&self, stats: &mut Stats) {
+        stats.keys = self.keys;
+        stats.peak_keys = self.peak_keys;
+    }
+}

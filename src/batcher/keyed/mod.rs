@@ -1,0 +1,13 @@
+//! A batch for each key, on the core that serves the batcher without keys.
+
+mod batch;
+mod builder;
+mod handle;
+mod lanes;
+mod list;
+mod send;
+mod wait;
+
+pub use self::batch::KeyedBatch;
+pub use self::builder::KeyedBuilder;
+pub use self::handle::{KeyedBatcher, KeyedSlot};

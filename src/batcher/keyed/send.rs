@@ -1,0 +1,352 @@
+//! The futures that wait in line for room under a key.
+//!
+//! ```text
+//!             room under the key and in all, nobody in line
+//!  outside ─────────────────────────────────────────────────▶ accepted
+//!     │                                                          ▲
+//!     ├──▶ in line for the key ──▶ room under the key ───────────┤
+//!     │                                    │                     │
+//!     └────────────────────────────────────┴──▶ in line ─────────┘ granted, polled
+//! ```
+//!
+//! Who waits for room under a full key holds up nobody who sends to another: only those who have it
+//! stand in the line of all. Once closed, each is handed back what it brought. Dropped, a future
+//! leaves its line and passes on what it was granted.
+
+use core::future::Future;
+use core::hash::Hash;
+use core::mem;
+use core::pin::Pin;
+use core::task::{Context, Poll, ready};
+use std::task::Waker;
+
+use super::lanes::{Hashed, KeyedLanes};
+use crate::batcher::core::{Core, Refusal};
+use crate::batcher::error::{Closed, SendError, TrySendError};
+use crate::batcher::room::Weight;
+use crate::batcher::shared::{Shared, wake};
+use crate::budget;
+use crate::semaphore::line::Ticket;
+
+pub(crate) type KeyedCore<K, T> = Core<T, KeyedLanes<K, T>>;
+pub(crate) type KeyedShared<K, T> = Shared<T, KeyedLanes<K, T>>;
+
+#[derive(Debug, Clone, Copy)]
+enum Stage {
+    Outside,
+    InKeyLine {
+        lane: u32,
+        ticket: Ticket,
+    },
+    /// Room under the key is granted or taken, that in all is not.
+    HasKey {
+        lane: u32,
+    },
+    InLine {
+        lane: Option<u32>,
+        ticket: Ticket,
+    },
+}
+
+/// A way to room for one item of a key.
+#[derive(Debug)]
+struct Wait {
+    need: Weight,
+    /// Whether room under the key is to be held though the item is not there yet.
+    holds: bool,
+    stage: Stage,
+}
+
+impl Wait {
+    fn new(need: Weight, holds: bool) -> Self {
+        Self { need, holds, stage: Stage::Outside }
+    }
+
+    /// Calls `granted` under the lock once there is room, with the lane in which it was taken.
+    #[inline]
+    fn poll<K: Hash + Eq + Clone, T, R>(
+        &mut self,
+        shared: &KeyedShared<K, T>,
+        key: &mut Option<Hashed<K>>,
+        cx: &mut Context<'_>,
+        granted: impl FnOnce(&mut KeyedCore<K, T>, Hashed<K>) -> R,
+    ) -> Poll<Result<R, Closed>> {
+        // Before any room is taken: a task that has had its turn keeps nobody else from it.
+        if budget::is_spent(cx) {
+            return Poll::Pending;
+        }
+        if matches!(self.stage, Stage::Outside) && !self.holds {
+            let mut core = shared.lock();
+            let known = key.as_ref().expect(COMPLETED);
+            if core.lanes.has_room(known) {
+                match core.take_room(self.need) {
+                    Ok(()) => {
+                        let key = key.take().expect(COMPLETED);
+                        return Poll::Ready(Ok(granted(&mut core, key)));
+                    }
+                    Err(Refusal::Closed) => return Poll::Ready(Err(Closed)),
+                    Err(Refusal::Full) => {}
+                }
+            }
+        }
+        self.poll_slow(shared, key, cx, granted)
+    }
+
+    #[cold]
+    fn poll_slow<K: Hash + Eq + Clone, T, R>(
+        &mut self,
+        shared: &KeyedShared<K, T>,
+        key: &mut Option<Hashed<K>>,
+        cx: &mut Context<'_>,
+        granted: impl FnOnce(&mut KeyedCore<K, T>, Hashed<K>) -> R,
+    ) -> Poll<Result<R, Closed>> {
+        // Both are cloned before the lock and dropped after it: they are a stranger's code.
+        let mut fresh: Option<Waker> = None;
+        let mut spare: Option<K> = None;
+        loop {
+            let mut core = shared.lock();
+            if !core.is_accepting() {
+                self.stage = Stage::Outside;
+                return Poll::Ready(Err(Closed));
+            }
+            let lane = match self.stage {
+                Stage::Outside if core.lanes.limits_keys() => {
+                    let known = key.as_ref().expect(COMPLETED);
+                    let Some(lane) = core.lanes.lane_of(known, &mut spare) else {
+                        drop(core);
+                        spare = Some(known.key.clone());
+                        continue;
+                    };
+                    if !core.lanes.lane_has_room(lane) {
+                        let Some(waker) = fresh.take() else {
+                            drop(core);
+                            fresh = Some(cx.waker().clone());
+                            continue;
+                        };
+                        let ticket = core.lanes.join(lane, waker);
+                        self.stage = Stage::InKeyLine { lane, ticket };
+                        return Poll::Pending;
+                    }
+                    core.lanes.reserve(lane);
+                    self.stage = Stage::HasKey { lane };
+                    Some(lane)
+                }
+                Stage::Outside => None,
+                Stage::HasKey { lane } => Some(lane),
+                Stage::InKeyLine { lane, ticket } => {
+                    if let Some(waker) = core.lanes.waker(lane, ticket) {
+                        if still_waits(waker, &mut fresh, cx) {
+                            return Poll::Pending;
+                        }
+                        drop(core);
+                        fresh = Some(cx.waker().clone());
+                        continue;
+                    }
+                    self.stage = Stage::HasKey { lane };
+                    Some(lane)
+                }
+                Stage::InLine { lane, ticket } => {
+                    if let Some(waker) = core.waiting(ticket) {
+                        if still_waits(waker, &mut fresh, cx) {
+                            return Poll::Pending;
+                        }
+                        drop(core);
+                        fresh = Some(cx.waker().clone());
+                        continue;
+                    }
+                    return Poll::Ready(Ok(self.grant(&mut core, key, lane, granted)));
+                }
+            };
+            if core.take_room(self.need).is_ok() {
+                return Poll::Ready(Ok(self.grant(&mut core, key, lane, granted)));
+            }
+            if let Some(waker) = fresh.take() {
+                let ticket = core.join(self.need, waker);
+                self.stage = Stage::InLine { lane, ticket };
+                return Poll::Pending;
+            }
+            drop(core);
+            fresh = Some(cx.waker().clone());
+        }
+    }
+
+    fn grant<K: Hash + Eq, T, R>(
+        &mut self,
+        core: &mut KeyedCore<K, T>,
+        key: &mut Option<Hashed<K>>,
+        lane: Option<u32>,
+        granted: impl FnOnce(&mut KeyedCore<K, T>, Hashed<K>) -> R,
+    ) -> R {
+        self.stage = Stage::Outside;
+        granted(core, Hashed { lane, ..key.take().expect(COMPLETED) })
+    }
+
+    /// To be called when the future is dropped.
+    #[inline]
+    fn leave<K: Hash + Eq, T>(&mut self, shared: &KeyedShared<K, T>) {
+        let (lane, ticket) = match mem::replace(&mut self.stage, Stage::Outside) {
+            Stage::Outside => return,
+            Stage::InKeyLine { lane, ticket } => {
+                // Once closed, nobody waits, and room is of no use to anybody.
+                let _gone = shared.locked(|core, wakes| {
+                    let accepts = core.is_accepting();
+                    accepts.then(|| core.lanes.leave(lane, ticket, wakes)).flatten()
+                });
+                return;
+            }
+            Stage::HasKey { lane } => (Some(lane), None),
+            Stage::InLine { lane, ticket } => (lane, Some(ticket)),
+        };
+        let _gone = shared.locked(|core, wakes| {
+            if let Some(ticket) = ticket {
+                core.leave(ticket, self.need, wakes);
+            }
+            core.give_key_room(lane, wakes)
+        });
+    }
+}
+
+/// Whether the future waits on, with a waker that is its task's.
+fn still_waits(waker: &mut Waker, fresh: &mut Option<Waker>, cx: &Context<'_>) -> bool {
+    if waker.will_wake(cx.waker()) {
+        return true;
+    }
+    match fresh {
+        Some(fresh) => {
+            mem::swap(waker, fresh);
+            true
+        }
+        None => false,
+    }
+}
+
+const COMPLETED: &str = "a future that sends was polled after it had completed";
+
+#[must_use = "futures do nothing unless they are awaited"]
+pub(crate) struct KeyedSending<'a, K: Hash + Eq, T> {
+    shared: &'a KeyedShared<K, T>,
+    key: Option<Hashed<K>>,
+    item: Option<T>,
+    weight: u64,
+    wait: Wait,
+}
+
+impl<'a, K: Hash + Eq, T> KeyedSending<'a, K, T> {
+    #[inline]
+    pub(crate) fn new(shared: &'a KeyedShared<K, T>, key: Hashed<K>, item: T) -> Self {
+        let weight = shared.weigh(&item);
+        let wait = Wait::new(shared.limits().room_for(weight), false);
+        Self { shared, key: Some(key), item: Some(item), weight, wait }
+    }
+
+    fn hand_back(&mut self) -> (K, T) {
+        (self.key.take().expect(COMPLETED).key, self.item.take().expect(COMPLETED))
+    }
+}
+
+// Key and item are moved out, never pinned.
+impl<K: Hash + Eq, T> Unpin for KeyedSending<'_, K, T> {}
+
+impl<K: Hash + Eq + Clone, T> Future for KeyedSending<'_, K, T> {
+    type Output = Result<(), SendError<(K, T)>>;
+
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        if this.weight > this.shared.limits().max_weight {
+            return Poll::Ready(Err(SendError::TooHeavy(this.hand_back())));
+        }
+        let Self { shared, key, item, weight, wait } = this;
+        let accepted = wait.poll(shared, key, cx, |core, key| {
+            shared.accept_keyed(core, key, item.take().expect(COMPLETED), *weight)
+        });
+        Poll::Ready(match ready!(accepted) {
+            Ok((driver, _key)) => {
+                wake(driver);
+                Ok(())
+            }
+            Err(Closed) => Err(SendError::Closed(this.hand_back())),
+        })
+    }
+}
+
+impl<K: Hash + Eq, T> Drop for KeyedSending<'_, K, T> {
+    #[inline]
+    fn drop(&mut self) {
+        self.wait.leave(self.shared);
+    }
+}
+
+#[must_use = "futures do nothing unless they are awaited"]
+pub(crate) struct KeyedReserving<'a, K: Hash + Eq, T> {
+    shared: &'a KeyedShared<K, T>,
+    key: Option<Hashed<K>>,
+    wait: Wait,
+}
+
+impl<'a, K: Hash + Eq, T> KeyedReserving<'a, K, T> {
+    pub(crate) fn new(shared: &'a KeyedShared<K, T>, key: Hashed<K>, need: Weight) -> Self {
+        let holds = shared.limits().capacity_per_key != usize::MAX;
+        Self { shared, key: Some(key), wait: Wait::new(need, holds) }
+    }
+}
+
+impl<K: Hash + Eq, T> Unpin for KeyedReserving<'_, K, T> {}
+
+impl<K: Hash + Eq + Clone, T> Future for KeyedReserving<'_, K, T> {
+    /// The key, with the lane in which room is held, and the weight that was taken.
+    type Output = Result<(Hashed<K>, Weight), Closed>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Self { shared, key, wait } = &mut *self;
+        let need = wait.need;
+        wait.poll(shared, key, cx, |_, key| (key, need))
+    }
+}
+
+impl<K: Hash + Eq, T> Drop for KeyedReserving<'_, K, T> {
+    fn drop(&mut self) {
+        self.wait.leave(self.shared);
+    }
+}
+
+impl<K: Hash + Eq, T> KeyedShared<K, T> {
+    /// Accepts an item for which room was taken, with the lock held. After it the driver is to be
+    /// woken, and a key that is not needed dropped.
+    #[inline]
+    pub(crate) fn accept_keyed(
+        &self,
+        core: &mut KeyedCore<K, T>,
+        key: Hashed<K>,
+        item: T,
+        weight: u64,
+    ) -> (Option<Waker>, Option<Hashed<K>>) {
+        core.accept(key, item, weight, self.clock())
+    }
+
+    #[inline]
+    pub(crate) fn try_send_keyed(
+        &self,
+        key: Hashed<K>,
+        item: T,
+    ) -> Result<(), TrySendError<(K, T)>> {
+        let weight = self.weigh(&item);
+        if weight > self.limits().max_weight {
+            return Err(TrySendError::TooHeavy((key.key, item)));
+        }
+        let mut core = self.lock();
+        if !core.lanes.has_room(&key) && core.is_accepting() {
+            return Err(TrySendError::Full((key.key, item)));
+        }
+        match core.take_room(self.limits().room_for(weight)) {
+            Ok(()) => {
+                let (driver, _key) = self.accept_keyed(&mut core, key, item, weight);
+                drop(core);
+                wake(driver);
+                Ok(())
+            }
+            Err(Refusal::Full) => Err(TrySendError::Full((key.key, item))),
+            Err(Refusal::Closed) => Err(TrySendError::Closed((key.key, item))),
+        }
+    }
+}
