@@ -1,12 +1,12 @@
 //! How what is said reaches its room: a frame a window, or a frame a message.
 
-use std::collections::HashMap;
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex};
+use std::future::ready;
+use std::sync::Arc;
 use std::time::Duration;
 
-use sluicegate::batcher::{Batch, Closed};
-use sluicegate::{Batcher, ConfigError};
+use sluicegate::ConfigError;
+use sluicegate::batcher::{Closed, KeyedBatch, KeyedBatcher};
 
 use super::figures::Counters;
 use super::protocol::{Frame, Message, Room};
@@ -24,22 +24,25 @@ pub enum Framing {
 /// The most messages in a frame.
 pub const FRAME_MESSAGES: usize = 64;
 
+/// Messages of one room on their way at once; who says more in it waits in that room's line.
+const MESSAGES_A_ROOM: usize = 4 * FRAME_MESSAGES;
+
+/// Messages on their way at once in all rooms, and rooms that have a window open.
+const MESSAGES: usize = 65_536;
+const OPEN_ROOMS: usize = 10_000;
+
 /// The way from those who talk to the rooms.
 #[derive(Debug)]
 pub enum Outlet {
-    /// Through a batcher.
-    Batched(Batched),
+    /// Through a batch for each room.
+    Batched {
+        /// By the name of the room.
+        batches: KeyedBatcher<Room, Message>,
+        /// Where it is counted what is lost.
+        counters: Arc<Counters>,
+    },
     /// Straight on.
     OneFrameAMessage(Arc<Rooms>),
-}
-
-/// A batcher for each room.
-#[derive(Debug)]
-pub struct Batched {
-    window: Duration,
-    rooms: Arc<Rooms>,
-    counters: Arc<Counters>,
-    batchers: Mutex<HashMap<Room, Batcher<Message>>>,
 }
 
 impl Outlet {
@@ -53,12 +56,23 @@ impl Outlet {
         rooms: Arc<Rooms>,
         counters: Arc<Counters>,
     ) -> Result<Self, ConfigError> {
-        Ok(match framing {
-            Framing::OneFrameAMessage => Self::OneFrameAMessage(rooms),
-            Framing::Batched(window) => {
-                Self::Batched(Batched { window, rooms, counters, batchers: Mutex::default() })
-            }
-        })
+        let Framing::Batched(window) = framing else {
+            return Ok(Self::OneFrameAMessage(rooms));
+        };
+        let lost = counters.clone();
+        let batches = KeyedBatcher::builder()
+            .max_keys(OPEN_ROOMS)
+            .max_items(FRAME_MESSAGES)
+            .window(window)
+            .capacity(MESSAGES)
+            .capacity_per_key(MESSAGES_A_ROOM)
+            .in_order()
+            .dead_letter(move |_: &Room, messages: Vec<Message>, _| lost.lost(messages.len()))
+            .build(move |batch: KeyedBatch<Room, Message>| {
+                rooms.deliver(batch.key(), &Frame::batch(batch.as_slice()));
+                ready(Ok::<(), Infallible>(()))
+            })?;
+        Ok(Self::Batched { batches, counters })
     }
 
     /// Accepts a message for a room, waiting in line while there is no room for it.
@@ -68,9 +82,8 @@ impl Outlet {
     /// [`Closed`] after a [`shutdown`](Self::shutdown).
     pub async fn send(&self, room: &Room, message: Message) -> Result<(), Closed> {
         match self {
-            Self::Batched(batched) => {
-                let batcher = batched.of(room);
-                batcher.send(message).await.map_err(|_| Closed)
+            Self::Batched { batches, .. } => {
+                batches.send(room.clone(), message).await.map_err(|_| Closed)
             }
             Self::OneFrameAMessage(rooms) => {
                 rooms.deliver(room, &Frame::batch(&[message]));
@@ -81,31 +94,11 @@ impl Outlet {
 
     /// Takes no more, and hands out all that was accepted.
     pub async fn shutdown(&self) {
-        if let Self::Batched(batched) = self {
-            let batchers = std::mem::take(&mut *batched.batchers.lock().unwrap());
-            for batcher in batchers.into_values() {
-                let report = batcher.shutdown(None).await;
-                batched.counters.lost(report.unsent.len() + report.indeterminate.len());
+        if let Self::Batched { batches, counters } = self {
+            let report = batches.shutdown(None).await;
+            for (_, messages) in report.unsent.iter().chain(&report.indeterminate) {
+                counters.lost(messages.len());
             }
         }
-    }
-}
-
-impl Batched {
-    fn of(&self, room: &Room) -> Batcher<Message> {
-        let mut batchers = self.batchers.lock().unwrap();
-        let batcher = batchers.entry(room.clone()).or_insert_with(|| {
-            let (rooms, counters, room) = (self.rooms.clone(), self.counters.clone(), room.clone());
-            Batcher::builder()
-                .max_items(FRAME_MESSAGES)
-                .window(self.window)
-                .dead_letter(move |messages: Vec<Message>, _| counters.lost(messages.len()))
-                .build(move |batch: Batch<Message>| {
-                    rooms.deliver(&room, &Frame::batch(batch.as_slice()));
-                    async { Ok::<(), Infallible>(()) }
-                })
-                .unwrap()
-        });
-        batcher.clone()
     }
 }
