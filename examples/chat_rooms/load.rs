@@ -6,9 +6,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use futures_util::future;
+use futures_util::{StreamExt, TryStreamExt, future, stream};
 use hdrhistogram::Histogram;
-use sluicegate::BatchExecutor;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
@@ -71,7 +70,7 @@ impl Outcome {
 const CONNECTING: usize = 32;
 /// From the last client's coming in to the first message.
 const BREATH: Duration = Duration::from_millis(100);
-/// How long the last messages may take.
+/// How long a client may take to come in, and the last messages to arrive.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The longest latency that is told apart.
 const LONGEST: Duration = Duration::from_secs(60);
@@ -115,16 +114,16 @@ pub async fn run(load: &Load, framing: Framing) -> Result<Outcome, Error> {
     Ok(crowd.outcome(figures, cpu))
 }
 
+/// All of them, or what keeps the first one out that cannot come in.
 async fn connect(load: &Load, server: SocketAddr) -> Result<Vec<Client>, Error> {
-    let join = async |number: usize| {
-        Client::join(server, &format!("room{}", load.room(number)), &number.to_string()).await
+    let join = |number: usize| async move {
+        let (room, name) = (format!("room{}", load.room(number)), number.to_string());
+        match timeout(PATIENCE, Client::join(server, &room, &name)).await {
+            Ok(client) => client.map_err(|error| format!("client {number}: {error}").into()),
+            Err(elapsed) => Err(format!("client {number} could not come in: {elapsed}").into()),
+        }
     };
-    let clients = BatchExecutor::new(CONNECTING)?.all_settled(0..load.clients, join).await;
-    clients
-        .into_iter()
-        .map(|client| client.into_result())
-        .collect::<Result<_, _>>()
-        .map_err(|error| format!("a client could not come in: {error}").into())
+    stream::iter(0..load.clients).map(join).buffered(CONNECTING).try_collect().await
 }
 
 impl Load {
