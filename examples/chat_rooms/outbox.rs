@@ -1,0 +1,101 @@
+//! What waits to be written to one client: bounded by frames and by bytes.
+
+use std::sync::Arc;
+
+use sluicegate::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, mpsc};
+
+use super::protocol::Frame;
+
+/// How much may wait for one client.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// Frames; at least 1.
+    pub frames: usize,
+    /// Bytes of their text.
+    pub bytes: usize,
+}
+
+/// The end that is put into; it never waits. Once it is dropped the other end runs dry.
+#[derive(Debug)]
+pub struct Outbox {
+    waiting: mpsc::Sender<Waiting>,
+    bytes: Arc<Semaphore>,
+    overflow: Arc<Notify>,
+}
+
+/// The end that is written from.
+#[derive(Debug)]
+pub struct Inbox {
+    waiting: mpsc::Receiver<Waiting>,
+    overflow: Arc<Notify>,
+}
+
+/// A frame with a permit for each of its bytes.
+#[derive(Debug)]
+struct Waiting {
+    frame: Frame,
+    bytes: OwnedSemaphorePermit,
+}
+
+/// There is no room for the frame: the client reads too slowly.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Overflow;
+
+/// An outbox with nothing in it.
+pub fn outbox(bounds: Bounds) -> (Outbox, Inbox) {
+    let (sender, receiver) = mpsc::channel(bounds.frames);
+    let (bytes, overflow) = (Arc::new(Semaphore::new(bounds.bytes)), Arc::new(Notify::new()));
+    (
+        Outbox { waiting: sender, bytes, overflow: overflow.clone() },
+        Inbox { waiting: receiver, overflow },
+    )
+}
+
+impl Outbox {
+    /// Puts a frame behind those that wait.
+    ///
+    /// # Errors
+    ///
+    /// [`Overflow`] if there is no room for it, and then the other end is told, too. From then on
+    /// there never is any: what the client still gets has no gap. One that has left takes no room.
+    pub fn put(&self, frame: &Frame) -> Result<(), Overflow> {
+        let bytes = u32::try_from(frame.text.len()).unwrap_or(u32::MAX);
+        let put = self.bytes.clone().try_acquire_many_owned(bytes).is_ok_and(|bytes| {
+            let waiting = Waiting { frame: frame.clone(), bytes };
+            !matches!(self.waiting.try_send(waiting), Err(mpsc::error::TrySendError::Full(_)))
+        });
+        if put {
+            return Ok(());
+        }
+        self.bytes.close();
+        self.overflow.notify_one();
+        Err(Overflow)
+    }
+}
+
+impl Inbox {
+    /// The next frame; none when the outbox is gone and all it held has been taken.
+    pub async fn next(&mut self) -> Option<Frame> {
+        self.waiting.recv().await.map(Waiting::into_frame)
+    }
+
+    /// The next frame, if one waits.
+    pub fn try_next(&mut self) -> Option<Frame> {
+        self.waiting.try_recv().ok().map(Waiting::into_frame)
+    }
+
+    /// Done once a frame found no room.
+    pub fn overflow(&self) -> impl Future<Output = ()> + use<> {
+        let overflow = self.overflow.clone();
+        async move { overflow.notified().await }
+    }
+}
+
+impl Waiting {
+    /// From here on the frame is its writer's, who holds a bounded number of them.
+    fn into_frame(self) -> Frame {
+        drop(self.bytes);
+        self.frame
+    }
+}

@@ -1,0 +1,104 @@
+//! How what is said reaches its room: a frame a window, or a frame a message.
+
+use std::convert::Infallible;
+use std::future::ready;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sluicegate::ConfigError;
+use sluicegate::batcher::{Closed, KeyedBatch, KeyedBatcher};
+
+use super::figures::Counters;
+use super::protocol::{Frame, Message, Room};
+use super::rooms::Rooms;
+
+/// How the messages of a room are put into frames.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Framing {
+    /// One frame for all that is said within a window.
+    Batched(Duration),
+    /// One frame for each message, at once: what there is to compare with.
+    OneFrameAMessage,
+}
+
+/// The most messages in a frame.
+pub const FRAME_MESSAGES: usize = 64;
+
+/// Messages of one room on their way at once; who says more in it waits in that room's line.
+const MESSAGES_A_ROOM: usize = 4 * FRAME_MESSAGES;
+
+/// Messages on their way at once in all rooms, and rooms that have a window open.
+const MESSAGES: usize = 65_536;
+const OPEN_ROOMS: usize = 10_000;
+
+/// The way from those who talk to the rooms.
+#[derive(Debug)]
+pub enum Outlet {
+    /// Through a batch for each room.
+    Batched {
+        /// By the name of the room.
+        batches: KeyedBatcher<Room, Message>,
+        /// Where it is counted what is lost.
+        counters: Arc<Counters>,
+    },
+    /// Straight on.
+    OneFrameAMessage(Arc<Rooms>),
+}
+
+impl Outlet {
+    /// The way into `rooms`.
+    ///
+    /// # Errors
+    ///
+    /// If the window is not what it may be.
+    pub fn new(
+        framing: Framing,
+        rooms: Arc<Rooms>,
+        counters: Arc<Counters>,
+    ) -> Result<Self, ConfigError> {
+        let Framing::Batched(window) = framing else {
+            return Ok(Self::OneFrameAMessage(rooms));
+        };
+        let lost = counters.clone();
+        let batches = KeyedBatcher::builder()
+            .max_keys(OPEN_ROOMS)
+            .max_items(FRAME_MESSAGES)
+            .window(window)
+            .capacity(MESSAGES)
+            .capacity_per_key(MESSAGES_A_ROOM)
+            .in_order()
+            .dead_letter(move |_: &Room, messages: Vec<Message>, _| lost.lost(messages.len()))
+            .build(move |batch: KeyedBatch<Room, Message>| {
+                rooms.deliver(batch.key(), &Frame::batch(batch.as_slice()));
+                ready(Ok::<(), Infallible>(()))
+            })?;
+        Ok(Self::Batched { batches, counters })
+    }
+
+    /// Accepts a message for a room, waiting in line while there is no room for it.
+    ///
+    /// # Errors
+    ///
+    /// [`Closed`] after a [`shutdown`](Self::shutdown).
+    pub async fn send(&self, room: &Room, message: Message) -> Result<(), Closed> {
+        match self {
+            Self::Batched { batches, .. } => {
+                batches.send(room.clone(), message).await.map_err(|_| Closed)
+            }
+            Self::OneFrameAMessage(rooms) => {
+                rooms.deliver(room, &Frame::batch(&[message]));
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes no more, and hands out all that was accepted.
+    pub async fn shutdown(&self) {
+        if let Self::Batched { batches, counters } = self {
+            let report = batches.shutdown(None).await;
+            for (_, messages) in report.unsent.iter().chain(&report.indeterminate) {
+                counters.lost(messages.len());
+            }
+        }
+    }
+}

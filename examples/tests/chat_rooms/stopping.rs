@@ -1,0 +1,102 @@
+//! A server that is told to stop.
+
+use std::time::{Duration, Instant};
+
+use sluicegate_examples::chat_rooms::client::Client;
+use sluicegate_examples::chat_rooms::connection::Patience;
+use sluicegate_examples::chat_rooms::outlet::Framing;
+use sluicegate_examples::chat_rooms::server::Config;
+
+use crate::set_up::{FRAMINGS, config, first, hear_out, join, of, run, start, until};
+
+const CLIENTS: usize = 6;
+
+/// All of them talk without end. Each hears the same from each, from the first message on and
+/// without a gap: all that was accepted. Often, because it stops at another point each time.
+#[test]
+fn all_that_was_accepted_reaches_everybody_and_everybody_is_told_goodbye() {
+    for framing in FRAMINGS.repeat(20) {
+        run(async {
+            let server = start(config(framing)).await;
+            let mut clients = Vec::new();
+            for number in 0..CLIENTS {
+                clients.push(join(&server, "lobby", &number.to_string()).await);
+            }
+            let tasks: Vec<_> = clients
+                .into_iter()
+                .map(|Client { mut mouth, mut ears }| {
+                    tokio::spawn(async move {
+                        let talk = async {
+                            for number in 0.. {
+                                if mouth.say(&number.to_string()).await.is_err() {
+                                    return;
+                                }
+                            }
+                        };
+                        let heard = hear_out(&mut ears);
+                        let ((), heard) = tokio::join!(talk, heard);
+                        heard
+                    })
+                })
+                .collect();
+            until(|| server.figures().accepted >= 500).await;
+            let figures = server.stop().await;
+            assert_eq!((figures.lost, figures.too_slow), (0, 0));
+            assert_eq!(figures.messages, figures.accepted * CLIENTS as u64);
+
+            let mut counts = None;
+            for task in tasks {
+                let (heard, code, reason) = task.await.unwrap();
+                assert_eq!((code, reason.contains("stopping")), (1001, true), "{reason}");
+                assert_eq!(heard.len() as u64, figures.accepted);
+                let of_each = (0..CLIENTS).map(|number| {
+                    let name = number.to_string();
+                    let said = of(&name, &heard);
+                    assert_eq!(said, first(&name, said.len()), "a gap");
+                    said.len()
+                });
+                let of_each: Vec<_> = of_each.collect();
+                assert_eq!(*counts.get_or_insert_with(|| of_each.clone()), of_each);
+            }
+        });
+    }
+}
+
+#[test]
+fn a_stop_does_not_wait_for_a_window() {
+    run(async {
+        let server = start(config(Framing::Batched(Duration::from_secs(3_600)))).await;
+        let mut client = join(&server, "lobby", "ann").await;
+        for number in 0..3 {
+            client.mouth.say(&number.to_string()).await.unwrap();
+        }
+        until(|| server.figures().accepted == 3).await;
+        let (figures, (heard, code, _)) = tokio::join!(server.stop(), hear_out(&mut client.ears));
+        assert_eq!((heard, code), (first("ann", 3), 1001));
+        assert_eq!((figures.frames, figures.lost), (1, 0));
+    });
+}
+
+#[test]
+fn a_stop_waits_for_a_client_that_does_not_listen_but_not_for_ever() {
+    run(async {
+        let farewell = Duration::from_millis(100);
+        let patience = Patience { farewell, ..config(FRAMINGS[0]).patience };
+        let server = start(Config { patience, ..config(FRAMINGS[0]) }).await;
+        let address = server.address();
+        let _deaf = join(&server, "lobby", "deaf").await;
+        let since = Instant::now();
+        server.stop().await;
+        assert!(since.elapsed() >= farewell);
+        assert!(Client::join(address, "lobby", "late").await.is_err());
+    });
+}
+
+#[test]
+fn an_empty_server_stops_at_once() {
+    run(async {
+        for framing in FRAMINGS {
+            assert_eq!(start(config(framing)).await.stop().await, Default::default());
+        }
+    });
+}
