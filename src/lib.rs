@@ -34,6 +34,7 @@ pub mod batcher;
 mod error;
 mod executor;
 pub mod map;
+pub mod queue;
 mod retry;
 mod semaphore;
 mod settled;
@@ -48,6 +49,7 @@ pub use map::{
     BoundedArrayMap, FullKey, FullMap, Pushed, RejectReason, ShardedBoundedArrayMap,
     SharedBoundedArrayMap,
 };
+pub use queue::OverflowQueue;
 pub use retry::{Delays, Retry};
 pub use semaphore::{
     Acquire, AcquireError, AcquireOwned, AcquireTimeoutError, OwnedSemaphorePermit, PollSemaphore,

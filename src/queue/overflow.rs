@@ -1,0 +1,422 @@
+//! The queue that is shared: the state machine behind its lock, and what is told outside of it.
+
+use core::fmt;
+use std::panic::{RefUnwindSafe, UnwindSafe};
+use std::sync::Arc;
+use std::task::Waker;
+
+use super::builder::{Builder, Weigh};
+use super::core::{Core, LaneName, Offer};
+use super::line::Ticket;
+use super::outcome::{Closed, Drained, Popped, Pushed, RejectReason, TryPopError};
+use super::pop::{Pop, PopMany, PopManyInto};
+use super::push::Push;
+use super::stats::Stats;
+use super::stream::Items;
+use crate::ConfigError;
+use crate::settled::quietly;
+use crate::sync::{Mutex, MutexGuard};
+use crate::wake_list::WakeList;
+
+/// A bounded queue between any number of pushers and readers; what happens when it is full is
+/// chosen when it is built, and nothing is lost that is not handed back, counted, and told to the
+/// readers.
+///
+/// It stands in front of workers whose source may not wait: when it is full the oldest go, one or a
+/// share at once, and come back to the pusher; the reader of the next item is told how many are
+/// missing before it. Or the newest goes, or is refused, or the pusher waits:
+///
+/// | [`WhenFull`](super::WhenFull) | `push` | `try_push` | readers |
+/// | --- | --- | --- | --- |
+/// | `Wait` | waits in line | hands the item back | miss nothing |
+/// | `Reject` | hands the item back | the same | are told nothing |
+/// | `DropNewest` | hands the item back | the same | are told of the gap |
+/// | `DropOldest`, `DropOldestShare` | hands the oldest back | the same | are told of the gap |
+///
+/// What must never be dropped goes into a [protected lane](Builder::protected) with bounds of its
+/// own. The lane says what may be displaced, not what goes first: items leave in the order of their
+/// arrival over both lanes.
+///
+/// It runs on any runtime, or on none; put it into an [`Arc`] to share it. It stays open until
+/// [`close`](Self::close): dropping pushers or readers does not close it.
+///
+/// # Fairness
+///
+/// Readers are served first come, first served, and so are pushers, each lane by itself; a large
+/// item at the head of its line is not passed by smaller ones. `try_push` and `try_pop` never pass
+/// anybody in line. What is kept for somebody who was woken is kept by count and not by name: items
+/// leave in the order of arrival whoever comes first to fetch, and a woken task that does not come
+/// holds up nobody but itself.
+///
+/// # When to use something else
+///
+/// If the source can wait and nothing may ever be dropped, any bounded channel does; one that
+/// closes itself when its last sender is gone is less to think of. To keep only the latest value,
+/// a watch channel. Items under keys, each key with a cap: a
+/// [`BoundedArrayMap`](crate::BoundedArrayMap).
+///
+/// # Example
+///
+/// ```
+/// use sluicegate::OverflowQueue;
+/// use sluicegate::queue::{Pushed, WhenFull};
+///
+/// # futures_util::FutureExt::now_or_never(async {
+/// let queue = OverflowQueue::builder().capacity(2).when_full(WhenFull::DropOldest).build()?;
+/// for event in [1, 2, 3] {
+///     if let Pushed::Displaced(older) = queue.try_push(event) {
+///         assert_eq!(older.collect::<Vec<_>>(), [1]);
+///     }
+/// }
+/// let popped = queue.pop().await.unwrap();
+/// assert_eq!((popped.item, popped.dropped_before), (2, 1));
+/// # Ok::<(), sluicegate::ConfigError>(())
+/// # }).unwrap().unwrap();
+/// ```
+///
+/// # How it is built
+///
+/// One lock around a state machine: for each lane a ring of numbered items and a line of pushers,
+/// and one line of readers. The gap before an item is the difference of its number to the one
+/// before. The lines are slabs whose seats are used again, so that neither an item nor a wait
+/// allocates in the steady state. Whoever makes room or brings an item wakes the next in line, when
+/// the lock is released; who has been woken already is not woken again. Items that leave are
+/// dropped by whoever they were handed to, never under the lock.
+pub struct OverflowQueue<T> {
+    pub(super) core: Mutex<Core<T>>,
+    weigh: Option<Box<Weigh<T>>>,
+}
+
+impl<T> OverflowQueue<T> {
+    /// A queue of ordinary items, of which there are at most `capacity`, and pushers wait when it
+    /// is full. All else is chosen with a [`builder`](Self::builder).
+    ///
+    /// # Errors
+    ///
+    /// A [`ConfigError`] unless `capacity` is from 1 to 4,294,967,295.
+    pub fn new(capacity: usize) -> Result<Self, ConfigError> {
+        Self::builder().capacity(capacity).build()
+    }
+
+    /// A builder with the default limits.
+    pub fn builder() -> Builder<T> {
+        Builder::new()
+    }
+
+    pub(super) fn over(core: Core<T>, weigh: Option<Box<Weigh<T>>>) -> Self {
+        Self { core: Mutex::new(core), weigh }
+    }
+
+    #[inline]
+    pub(super) fn weigh(&self, item: &T) -> u64 {
+        self.weigh.as_ref().map_or(0, |weigh| weigh(item))
+    }
+
+    /// Pushes an ordinary item; if there is no room it does what [`WhenFull`](super::WhenFull)
+    /// says. Only with `Wait` it ever waits.
+    ///
+    /// The outcome owns what was displaced, dropped or rejected. While a push waits it is
+    /// told once if the queue is closed, and hands the item back.
+    ///
+    /// # Panics
+    ///
+    /// If `weigh` does: nothing is pushed then, and the future still has the item. Also when polled
+    /// again after it completed.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future pushes nothing and gives up its place in line; the item is dropped with
+    /// it, or given back by [`Push::into_item`].
+    ///
+    /// # Complexity
+    ///
+    /// O(1), and O(items displaced).
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use sluicegate::OverflowQueue;
+    ///
+    /// # futures_util::FutureExt::now_or_never(async {
+    /// let queue = OverflowQueue::new(10)?;
+    /// assert!(queue.push("event").await.is_stored());
+    /// # Ok::<(), sluicegate::ConfigError>(())
+    /// # }).unwrap().unwrap();
+    /// ```
+    #[inline]
+    pub fn push(&self, item: T) -> Push<'_, T> {
+        Push::new(self, item, LaneName::Ordinary)
+    }
+
+    /// Pushes an item that is never displaced; waits in line while the protected lane is full.
+    ///
+    /// It is rejected at once if there is no protected lane.
+    ///
+    /// # Panics, cancel safety, complexity
+    ///
+    /// Those of [`push`](Self::push).
+    #[inline]
+    pub fn push_protected(&self, item: T) -> Push<'_, T> {
+        Push::new(self, item, LaneName::Protected)
+    }
+
+    /// Pushes an ordinary item at once, or hands it back.
+    ///
+    /// It is rejected as [`Full`](RejectReason::Full) where [`push`](Self::push) would wait, so that
+    /// it never passes anybody who does.
+    ///
+    /// # Panics
+    ///
+    /// If `weigh` does: nothing is pushed then, and the item is dropped.
+    ///
+    /// # Complexity
+    ///
+    /// O(1), and O(items displaced).
+    #[inline]
+    pub fn try_push(&self, item: T) -> Pushed<T> {
+        self.try_push_to(LaneName::Ordinary, item)
+    }
+
+    /// Pushes an item that is never displaced, at once, or hands it back.
+    ///
+    /// # Panics, complexity
+    ///
+    /// Those of [`try_push`](Self::try_push).
+    #[inline]
+    pub fn try_push_protected(&self, item: T) -> Pushed<T> {
+        self.try_push_to(LaneName::Protected, item)
+    }
+
+    #[inline]
+    fn try_push_to(&self, lane: LaneName, item: T) -> Pushed<T> {
+        let bytes = self.weigh(&item);
+        let mut core = self.core.lock();
+        let pushed = match core.push(Offer { item, bytes, lane }) {
+            Ok(pushed) => pushed,
+            Err(offer) => core.reject(offer.item, RejectReason::Full),
+        };
+        self.tell(core);
+        pushed
+    }
+
+    /// Takes the oldest item of both lanes; waits in line while there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`Closed`] if the queue is closed and empty, or becomes so while this waits.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future loses no item, and gives up its place in line.
+    ///
+    /// # Complexity
+    ///
+    /// O(1).
+    #[inline]
+    pub fn pop(&self) -> Pop<'_, T> {
+        Pop::new(self)
+    }
+
+    /// Takes the oldest item of both lanes, if there is one that is not kept for somebody in line.
+    ///
+    /// # Errors
+    ///
+    /// [`TryPopError::Empty`] if there is none, [`TryPopError::Closed`] if the queue is closed and
+    /// empty.
+    ///
+    /// # Complexity
+    ///
+    /// O(1).
+    #[inline]
+    pub fn try_pop(&self) -> Result<Popped<T>, TryPopError> {
+        let mut core = self.core.lock();
+        if core.free_items(None, &mut None) > 0 {
+            if let Some(popped) = core.pop_front() {
+                self.tell(core);
+                return Ok(popped);
+            }
+        }
+        if core.is_closed() {
+            return Err(TryPopError::Closed(Closed { dropped_before: core.read_gap() }));
+        }
+        Err(TryPopError::Empty)
+    }
+
+    /// Takes up to `max` of the oldest items of both lanes at once, at least one; waits in line
+    /// while there is none. With `max` 0 it takes none and does not wait.
+    ///
+    /// # Errors, cancel safety
+    ///
+    /// Those of [`pop`](Self::pop).
+    ///
+    /// # Complexity
+    ///
+    /// O(items taken); one allocation, which [`pop_many_into`](Self::pop_many_into) spares.
+    ///
+    /// ```
+    /// use sluicegate::OverflowQueue;
+    ///
+    /// # futures_util::FutureExt::now_or_never(async {
+    /// let queue = OverflowQueue::new(10)?;
+    /// for n in 0..7 {
+    ///     assert!(queue.push(n).await.is_stored());
+    /// }
+    /// let batch = queue.pop_many(5).await.unwrap();
+    /// assert!(batch.into_iter().map(|popped| popped.item).eq(0..5));
+    /// # Ok::<(), sluicegate::ConfigError>(())
+    /// # }).unwrap().unwrap();
+    /// ```
+    #[inline]
+    pub fn pop_many(&self, max: usize) -> PopMany<'_, T> {
+        PopMany::new(self, max)
+    }
+
+    /// [`pop_many`](Self::pop_many) to the end of a vector of the caller's; says how many items
+    /// there are more in it now.
+    ///
+    /// # Errors, cancel safety
+    ///
+    /// Those of [`pop`](Self::pop).
+    ///
+    /// # Complexity
+    ///
+    /// O(items taken).
+    #[inline]
+    pub fn pop_many_into<'a>(
+        &'a self,
+        into: &'a mut Vec<Popped<T>>,
+        max: usize,
+    ) -> PopManyInto<'a, T> {
+        PopManyInto::new(self, into, max)
+    }
+
+    /// The items as a stream.
+    pub fn items(&self) -> Items<&Self, T> {
+        Items::new(self)
+    }
+
+    /// The items as a stream that can outlive the borrow.
+    pub fn items_owned(self: Arc<Self>) -> Items<Arc<Self>, T> {
+        Items::new(self)
+    }
+
+    /// Closes the queue: nothing is let in any more, and everybody who waits is told so, once each.
+    /// What is in it can still be taken: by whoever asks first, as nothing is kept for anybody now.
+    pub fn close(&self) {
+        let mut core = self.core.lock();
+        if core.close() {
+            self.tell(core);
+        }
+    }
+
+    /// Whether [`close`](Self::close) was called.
+    pub fn is_closed(&self) -> bool {
+        self.core.lock().is_closed()
+    }
+
+    /// Takes everything out, also what is kept for readers in line, who go on waiting then. Pushers
+    /// who wait get the room.
+    ///
+    /// # Complexity
+    ///
+    /// O(items).
+    pub fn drain(&self) -> Drained<T> {
+        let mut core = self.core.lock();
+        let drained = core.drain();
+        self.tell(core);
+        drained
+    }
+
+    /// How many items there are in both lanes.
+    pub fn len(&self) -> usize {
+        self.core.lock().len()
+    }
+
+    /// Whether there is no item in either lane.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The bytes of the items in both lanes; 0 if they are not weighed.
+    pub fn bytes(&self) -> u64 {
+        self.core.lock().bytes()
+    }
+
+    /// What was offered so far, and by which way it left. O(1).
+    pub fn stats(&self) -> Stats {
+        self.core.lock().stats()
+    }
+
+    pub(super) fn leave_pushers(&self, lane: LaneName, ticket: Ticket) {
+        let mut core = self.core.lock();
+        let waker = core.pushers(lane).and_then(|line| line.leave(ticket));
+        self.gave_up(core, waker);
+    }
+
+    pub(super) fn leave_readers(&self, ticket: Ticket) {
+        let mut core = self.core.lock();
+        let waker = core.readers().leave(ticket);
+        self.gave_up(core, waker);
+    }
+
+    fn gave_up(&self, mut core: MutexGuard<'_, Core<T>>, waker: Option<Option<Waker>>) {
+        if waker.is_some() {
+            core.count_given_up();
+        }
+        self.tell(core);
+        quietly(|| drop(waker));
+    }
+
+    /// Lets the lock go and wakes whoever is to be told of what was done.
+    ///
+    /// A waker's panic goes no further: whoever called may have an item in hand.
+    #[inline]
+    pub(super) fn tell(&self, core: MutexGuard<'_, Core<T>>) {
+        if core.has_news() {
+            self.tell_all(core);
+        }
+    }
+
+    #[cold]
+    fn tell_all(&self, mut core: MutexGuard<'_, Core<T>>) {
+        let first = core.tell_next();
+        let mut more = core.has_news();
+        drop(core);
+        if let Some(waker) = first {
+            quietly(|| waker.wake());
+        }
+        if !more {
+            return;
+        }
+        let mut wakers = WakeList::new();
+        while more {
+            let mut core = self.core.lock();
+            while !wakers.is_full() {
+                match core.tell_next() {
+                    Some(waker) => wakers.push(waker),
+                    None => break,
+                }
+            }
+            more = core.has_news();
+            drop(core);
+            wakers.wake_all();
+        }
+        quietly(|| wakers.finish());
+    }
+}
+
+// A panic in a caller's code leaves it whole.
+impl<T> UnwindSafe for OverflowQueue<T> {}
+impl<T> RefUnwindSafe for OverflowQueue<T> {}
+
+impl<T> fmt::Debug for OverflowQueue<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let stats = self.stats();
+        f.debug_struct("OverflowQueue")
+            .field("len", &stats.len)
+            .field("bytes", &stats.bytes)
+            .field("waiting_pushers", &stats.waiting_pushers)
+            .field("waiting_readers", &stats.waiting_readers)
+            .field("closed", &self.is_closed())
+            .finish_non_exhaustive()
+    }
+}
