@@ -56,6 +56,9 @@ pub(super) struct Core<T> {
     readers: Line,
     closed: bool,
     counts: Counts,
+    /// See [`settle`](Self::settle).
+    open_below: usize,
+    free_above: usize,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -79,10 +82,60 @@ impl<T> Core<T> {
             readers: Line::new(),
             closed: false,
             counts: Counts::default(),
+            open_below: 0,
+            free_above: usize::MAX,
         }
     }
 
+    /// Says where the short ways lead, which touch nothing but the ring of ordinary items: while
+    /// nobody waits to be called and nothing else is special, an item goes in if there are fewer
+    /// than `open_below`, and comes out if there are more than `free_above`.
+    ///
+    /// To be called after everything else that was done under the lock.
+    pub(super) fn settle(&mut self) {
+        let protected_idle = match &self.protected {
+            Some(lane) => lane.len() == 0 && lane.line.waiting() == 0,
+            None => true,
+        };
+        let line = &self.ordinary.line;
+        let calm = line.waiting() == 0 && self.readers.waiting() == 0 && protected_idle;
+        if calm && !self.closed && !self.ordinary.is_weighed() {
+            self.open_below = self.ordinary.open_below();
+            self.free_above = self.readers.called();
+        } else {
+            self.open_below = 0;
+            self.free_above = usize::MAX;
+        }
+    }
+
+    /// Puts an item in the short way, if it leads there.
     #[inline]
+    pub(super) fn push_short(&mut self, item: T) -> Result<(), T> {
+        let len = self.ordinary.len();
+        if len >= self.open_below {
+            return Err(item);
+        }
+        let number = self.arrived;
+        self.arrived = number + 1;
+        self.ordinary.push_unweighed(Entry { number, item });
+        if len >= self.counts.peak {
+            self.counts.peak = len + 1;
+        }
+        Ok(())
+    }
+
+    /// How many ordinary items can be taken the short way, with [`pop_short`](Self::pop_short).
+    #[inline]
+    pub(super) fn short_items(&self) -> usize {
+        self.ordinary.len().saturating_sub(self.free_above)
+    }
+
+    /// Takes the oldest item out the short way.
+    #[inline]
+    pub(super) fn pop_short(&mut self) -> Option<Popped<T>> {
+        self.ordinary.pop_unweighed().map(|entry| self.read(entry))
+    }
+
     fn lane(&mut self, name: LaneName) -> Option<&mut Lane<T>> {
         match name {
             LaneName::Ordinary => Some(&mut self.ordinary),
@@ -105,7 +158,6 @@ impl<T> Core<T> {
 
     /// Puts an item in, or does with it what is to be done with one for which there is no room. It
     /// comes back if it has to wait for that.
-    #[inline]
     pub(super) fn push(&mut self, offer: Offer<T>) -> Result<Pushed<T>, Offer<T>> {
         let closed = self.closed;
         match self.lane(offer.lane) {
@@ -117,7 +169,6 @@ impl<T> Core<T> {
         }
     }
 
-    #[inline]
     fn admit(&mut self, Offer { item, bytes, lane }: Offer<T>) {
         let number = self.arrived;
         self.arrived += 1;
@@ -176,12 +227,6 @@ impl<T> Core<T> {
         }
     }
 
-    /// Joins the line for room in a lane.
-    pub(super) fn join_pushers(&mut self, offer: &Offer<T>, waker: Waker) -> Option<Ticket> {
-        let bytes = offer.bytes;
-        self.lane(offer.lane).map(|lane| lane.line.join(bytes, waker))
-    }
-
     /// [`push`](Self::push) for somebody in line, who is out of it if this succeeds.
     pub(super) fn push_in_turn(
         &mut self,
@@ -212,16 +257,27 @@ impl<T> Core<T> {
         &mut self.readers
     }
 
-    /// Somebody gave up waiting.
-    pub(super) fn count_given_up(&mut self) {
-        self.counts.given_up += 1;
+    /// Somebody in line for room gives up, if they are in line still.
+    pub(super) fn leave_pushers(&mut self, name: LaneName, ticket: Ticket) -> Option<Waker> {
+        let left = self.lane(name)?.line.leave(ticket);
+        self.count_given_up(left)
+    }
+
+    /// Somebody in line for items gives up, if they are in line still.
+    pub(super) fn leave_readers(&mut self, ticket: Ticket) -> Option<Waker> {
+        let left = self.readers.leave(ticket);
+        self.count_given_up(left)
+    }
+
+    fn count_given_up(&mut self, left: Option<Option<Waker>>) -> Option<Waker> {
+        self.counts.given_up += u64::from(left.is_some());
+        left?
     }
 
     /// How many items there are for somebody who comes new, or for somebody in line, who is out of
     /// it if there are any.
     ///
     /// Of a closed queue everybody may take what is left.
-    #[inline]
     pub(super) fn free_items(
         &mut self,
         ticket: Option<Ticket>,
@@ -263,7 +319,6 @@ impl<T> Core<T> {
     }
 
     /// Takes the oldest item of both lanes out.
-    #[inline]
     pub(super) fn pop_front(&mut self) -> Option<Popped<T>> {
         let entry = match &mut self.protected {
             Some(protected) if protected.is_before(&self.ordinary) => protected.pop(),
@@ -296,13 +351,12 @@ impl<T> Core<T> {
         Drained { items, dropped_after: self.read_gap() }
     }
 
-    /// Nobody is let in any more; says whether somebody was before.
-    pub(super) fn close(&mut self) -> bool {
-        !core::mem::replace(&mut self.closed, true)
+    /// Nobody is let in any more.
+    pub(super) fn close(&mut self) {
+        self.closed = true;
     }
 
     /// Whether somebody is to be told something.
-    #[inline]
     pub(super) fn has_news(&self) -> bool {
         if self.readers.waiting() != 0 && (self.closed || self.readers.called() < self.len()) {
             return true;

@@ -50,38 +50,51 @@ impl<T> Lane<T> {
         self.entries.len()
     }
 
-    #[inline]
     pub(super) fn bytes(&self) -> u64 {
         self.bytes
     }
 
     /// Whether so large an item fits in when there is nothing else.
-    #[inline]
     pub(super) fn takes(&self, bytes: u64) -> bool {
         bytes <= self.limits.bytes
     }
 
     /// Whether there is room beside what is in it and what is kept for those who were called.
-    #[inline]
     fn fits(&self, bytes: u64) -> bool {
         self.len() + self.line.called() < self.limits.items
             && bytes <= self.limits.bytes - self.bytes - self.line.reserved()
     }
 
-    /// Whether somebody who comes new may put an item in without passing anybody.
+    pub(super) fn is_weighed(&self) -> bool {
+        self.each.is_some()
+    }
+
+    /// How many items must be in it for the next not to fit in, if they are not weighed.
+    pub(super) fn open_below(&self) -> usize {
+        self.limits.items - self.line.called()
+    }
+
     #[inline]
+    pub(super) fn push_unweighed(&mut self, entry: Entry<T>) {
+        self.entries.push_back(entry);
+    }
+
+    #[inline]
+    pub(super) fn pop_unweighed(&mut self) -> Option<Entry<T>> {
+        self.entries.pop_front()
+    }
+
+    /// Whether somebody who comes new may put an item in without passing anybody.
     pub(super) fn is_open_to(&self, bytes: u64) -> bool {
         self.line.waiting() == 0 && self.fits(bytes)
     }
 
     /// Whether the next in line can be called.
-    #[inline]
     pub(super) fn can_call(&self) -> bool {
         self.line.waiting() != 0 && self.line.next_need().is_some_and(|bytes| self.fits(bytes))
     }
 
     /// Whether the oldest item of this lane arrived before that of the other.
-    #[inline]
     pub(super) fn is_before(&self, other: &Self) -> bool {
         match (self.entries.front(), other.entries.front()) {
             (Some(ours), Some(theirs)) => ours.number < theirs.number,
@@ -89,7 +102,6 @@ impl<T> Lane<T> {
         }
     }
 
-    #[inline]
     pub(super) fn push(&mut self, entry: Entry<T>, bytes: u64) {
         self.entries.push_back(entry);
         if let Some(each) = &mut self.each {
@@ -98,7 +110,6 @@ impl<T> Lane<T> {
         }
     }
 
-    #[inline]
     pub(super) fn pop(&mut self) -> Option<Entry<T>> {
         let entry = self.entries.pop_front()?;
         if let Some(each) = &mut self.each {

@@ -49,6 +49,15 @@ pub(super) enum Standing {
     Gone,
 }
 
+/// What asking under the lock came to.
+pub(super) enum Asked<A> {
+    Answered(A),
+    /// The waker is in line.
+    Waits,
+    /// To be asked again with a clone of the waker, which is made without the lock.
+    WantsWaker,
+}
+
 #[derive(Debug)]
 pub(super) struct Line {
     seats: Vec<Seat>,
@@ -109,7 +118,7 @@ impl Line {
     /// # Panics
     ///
     /// With `u32::MAX` in line already.
-    pub(super) fn join(&mut self, need: u64, waker: Waker) -> Ticket {
+    fn join(&mut self, need: u64, waker: Waker) -> Ticket {
         let number = self.joined + 1;
         let (prev, next) = (self.tail, NONE);
         let newcomer = Seat { number, waker: Some(waker), need, called: false, prev, next };
@@ -175,20 +184,31 @@ impl Line {
         self.reserved -= seat.need;
     }
 
-    /// Whether somebody who waits would be woken in the way of `waker`.
-    pub(super) fn would_wake(&self, ticket: Ticket, waker: &Waker) -> bool {
-        let seat = self.seats.get(ticket.seat as usize);
-        let seat = seat.filter(|seat| seat.number == ticket.number);
-        seat.and_then(|seat| seat.waker.as_ref()).is_some_and(|left| left.will_wake(waker))
+    /// Leaves a waker in line, with a new ticket if there is none; it must be a fresh clone of
+    /// `waker`, unless that is what was left before.
+    pub(super) fn wait<A>(
+        &mut self,
+        ticket: &mut Option<Ticket>,
+        need: u64,
+        waker: &Waker,
+        fresh: &mut Option<Waker>,
+        replaced: &mut Option<Waker>,
+    ) -> Asked<A> {
+        let seat = ticket.and_then(|ticket| self.seat(ticket));
+        if seat.as_ref().and_then(|seat| seat.waker.as_ref()).is_some_and(|w| w.will_wake(waker)) {
+            return Asked::Waits;
+        }
+        let Some(fresh) = fresh.take() else { return Asked::WantsWaker };
+        match seat {
+            Some(seat) => *replaced = seat.waker.replace(fresh),
+            None => *ticket = Some(self.join(need, fresh)),
+        }
+        Asked::Waits
     }
 
-    /// Leaves `waker` for somebody who waits, and hands out the one before.
-    pub(super) fn leave_waker(&mut self, ticket: Ticket, waker: Waker) -> Option<Waker> {
-        let seat = self.seats.get_mut(ticket.seat as usize)?;
-        if seat.number != ticket.number {
-            return Some(waker);
-        }
-        seat.waker.replace(waker)
+    fn seat(&mut self, ticket: Ticket) -> Option<&mut Seat> {
+        let seat = self.seats.get_mut(ticket.seat as usize);
+        seat.filter(|seat| seat.number == ticket.number)
     }
 
     /// Takes somebody out of the line; `None` if they are gone already.

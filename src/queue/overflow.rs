@@ -3,7 +3,6 @@
 use core::fmt;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::Arc;
-use std::task::Waker;
 
 use super::builder::{Builder, Weigh};
 use super::core::{Core, LaneName, Offer};
@@ -15,7 +14,7 @@ use super::stats::Stats;
 use super::stream::Items;
 use crate::ConfigError;
 use crate::settled::quietly;
-use crate::sync::{Mutex, MutexGuard};
+use crate::sync::Mutex;
 use crate::wake_list::WakeList;
 
 /// A bounded queue between any number of pushers and readers; what happens when it is full is
@@ -83,7 +82,7 @@ use crate::wake_list::WakeList;
 /// the lock is released; who has been woken already is not woken again. Items that leave are
 /// dropped by whoever they were handed to, never under the lock.
 pub struct OverflowQueue<T> {
-    pub(super) core: Mutex<Core<T>>,
+    core: Mutex<Core<T>>,
     weigh: Option<Box<Weigh<T>>>,
 }
 
@@ -104,6 +103,8 @@ impl<T> OverflowQueue<T> {
     }
 
     pub(super) fn over(core: Core<T>, weigh: Option<Box<Weigh<T>>>) -> Self {
+        let mut core = core;
+        core.settle();
         Self { core: Mutex::new(core), weigh }
     }
 
@@ -173,7 +174,10 @@ impl<T> OverflowQueue<T> {
     /// O(1), and O(items displaced).
     #[inline]
     pub fn try_push(&self, item: T) -> Pushed<T> {
-        self.try_push_to(LaneName::Ordinary, item)
+        match self.push_short(item) {
+            Ok(()) => Pushed::Stored,
+            Err(item) => self.try_push_to(LaneName::Ordinary, item),
+        }
     }
 
     /// Pushes an item that is never displaced, at once, or hands it back.
@@ -186,16 +190,12 @@ impl<T> OverflowQueue<T> {
         self.try_push_to(LaneName::Protected, item)
     }
 
-    #[inline]
     fn try_push_to(&self, lane: LaneName, item: T) -> Pushed<T> {
         let bytes = self.weigh(&item);
-        let mut core = self.core.lock();
-        let pushed = match core.push(Offer { item, bytes, lane }) {
+        self.locked(|core| match core.push(Offer { item, bytes, lane }) {
             Ok(pushed) => pushed,
             Err(offer) => core.reject(offer.item, RejectReason::Full),
-        };
-        self.tell(core);
-        pushed
+        })
     }
 
     /// Takes the oldest item of both lanes; waits in line while there is none.
@@ -228,17 +228,24 @@ impl<T> OverflowQueue<T> {
     /// O(1).
     #[inline]
     pub fn try_pop(&self) -> Result<Popped<T>, TryPopError> {
-        let mut core = self.core.lock();
-        if core.free_items(None, &mut None) > 0 {
-            if let Some(popped) = core.pop_front() {
-                self.tell(core);
-                return Ok(popped);
+        match self.pop_short() {
+            Some(popped) => Ok(popped),
+            None => self.try_pop_long(),
+        }
+    }
+
+    fn try_pop_long(&self) -> Result<Popped<T>, TryPopError> {
+        self.locked(|core| {
+            if core.free_items(None, &mut None) > 0 {
+                if let Some(popped) = core.pop_front() {
+                    return Ok(popped);
+                }
             }
-        }
-        if core.is_closed() {
-            return Err(TryPopError::Closed(Closed { dropped_before: core.read_gap() }));
-        }
-        Err(TryPopError::Empty)
+            if core.is_closed() {
+                return Err(TryPopError::Closed(Closed { dropped_before: core.read_gap() }));
+            }
+            Err(TryPopError::Empty)
+        })
     }
 
     /// Takes up to `max` of the oldest items of both lanes at once, at least one; waits in line
@@ -302,10 +309,7 @@ impl<T> OverflowQueue<T> {
     /// Closes the queue: nothing is let in any more, and everybody who waits is told so, once each.
     /// What is in it can still be taken: by whoever asks first, as nothing is kept for anybody now.
     pub fn close(&self) {
-        let mut core = self.core.lock();
-        if core.close() {
-            self.tell(core);
-        }
+        self.locked(Core::close);
     }
 
     /// Whether [`close`](Self::close) was called.
@@ -320,10 +324,7 @@ impl<T> OverflowQueue<T> {
     ///
     /// O(items).
     pub fn drain(&self) -> Drained<T> {
-        let mut core = self.core.lock();
-        let drained = core.drain();
-        self.tell(core);
-        drained
+        self.locked(Core::drain)
     }
 
     /// How many items there are in both lanes.
@@ -346,48 +347,50 @@ impl<T> OverflowQueue<T> {
         self.core.lock().stats()
     }
 
+    #[inline]
+    pub(super) fn push_short(&self, item: T) -> Result<(), T> {
+        self.core.lock().push_short(item)
+    }
+
+    #[inline]
+    pub(super) fn pop_short(&self) -> Option<Popped<T>> {
+        let mut core = self.core.lock();
+        if core.short_items() > 0 { core.pop_short() } else { None }
+    }
+
     pub(super) fn leave_pushers(&self, lane: LaneName, ticket: Ticket) {
-        let mut core = self.core.lock();
-        let waker = core.pushers(lane).and_then(|line| line.leave(ticket));
-        self.gave_up(core, waker);
-    }
-
-    pub(super) fn leave_readers(&self, ticket: Ticket) {
-        let mut core = self.core.lock();
-        let waker = core.readers().leave(ticket);
-        self.gave_up(core, waker);
-    }
-
-    fn gave_up(&self, mut core: MutexGuard<'_, Core<T>>, waker: Option<Option<Waker>>) {
-        if waker.is_some() {
-            core.count_given_up();
-        }
-        self.tell(core);
+        let waker = self.locked(|core| core.leave_pushers(lane, ticket));
         quietly(|| drop(waker));
     }
 
-    /// Lets the lock go and wakes whoever is to be told of what was done.
-    ///
-    /// A waker's panic goes no further: whoever called may have an item in hand.
-    #[inline]
-    pub(super) fn tell(&self, core: MutexGuard<'_, Core<T>>) {
-        if core.has_news() {
-            self.tell_all(core);
-        }
+    pub(super) fn leave_readers(&self, ticket: Ticket) {
+        let waker = self.locked(|core| core.leave_readers(ticket));
+        quietly(|| drop(waker));
     }
 
-    #[cold]
-    fn tell_all(&self, mut core: MutexGuard<'_, Core<T>>) {
+    /// Does something under the lock, and then wakes whoever is to be told of it.
+    ///
+    /// A waker's panic goes no further: whoever called may have an item in hand.
+    pub(super) fn locked<R>(&self, act: impl FnOnce(&mut Core<T>) -> R) -> R {
+        let mut core = self.core.lock();
+        let answer = act(&mut core);
         let first = core.tell_next();
-        let mut more = core.has_news();
+        let more = core.has_news();
+        core.settle();
         drop(core);
         if let Some(waker) = first {
             quietly(|| waker.wake());
         }
-        if !more {
-            return;
+        if more {
+            self.tell_others();
         }
+        answer
+    }
+
+    #[cold]
+    fn tell_others(&self) {
         let mut wakers = WakeList::new();
+        let mut more = true;
         while more {
             let mut core = self.core.lock();
             while !wakers.is_full() {
@@ -397,6 +400,7 @@ impl<T> OverflowQueue<T> {
                 }
             }
             more = core.has_news();
+            core.settle();
             drop(core);
             wakers.wake_all();
         }

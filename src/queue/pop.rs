@@ -15,7 +15,7 @@ use core::pin::Pin;
 use core::task::{Context, Poll};
 
 use super::core::Core;
-use super::line::Ticket;
+use super::line::{Asked, Ticket};
 use super::outcome::{Closed, Popped};
 use super::overflow::OverflowQueue;
 use crate::settled::quietly;
@@ -26,66 +26,76 @@ pub(super) struct PopPlace {
 }
 
 impl PopPlace {
-    /// Calls `take`, under the lock, when there is an item to take or more; it is told how many it
-    /// may.
+    /// Takes one item.
     #[inline]
-    pub(super) fn poll<T, R>(
+    pub(super) fn poll<T>(
         &mut self,
         queue: &OverflowQueue<T>,
         cx: &mut Context<'_>,
-        take: impl FnOnce(&mut Core<T>, usize) -> R,
-    ) -> Poll<Result<R, Closed>> {
+    ) -> Poll<Result<Popped<T>, Closed>> {
         if self.ticket.is_none() {
-            let mut core = queue.core.lock();
-            let free = core.free_items(None, &mut None);
-            if free > 0 {
-                let taken = take(&mut core, free);
-                queue.tell(core);
-                return Poll::Ready(Ok(taken));
+            if let Some(popped) = queue.pop_short() {
+                return Poll::Ready(Ok(popped));
             }
         }
-        self.poll_in_line(queue, cx, take)
+        self.poll_long(queue, cx, |core, _| core.pop_front())
     }
 
-    #[cold]
-    fn poll_in_line<T, R>(
+    /// Takes up to `max` items, and says how many those were.
+    pub(super) fn poll_many<T>(
         &mut self,
         queue: &OverflowQueue<T>,
         cx: &mut Context<'_>,
-        take: impl FnOnce(&mut Core<T>, usize) -> R,
+        max: usize,
+        into: &mut Vec<Popped<T>>,
+    ) -> Poll<Result<usize, Closed>> {
+        if max == 0 {
+            return Poll::Ready(Ok(0));
+        }
+        self.poll_long(queue, cx, |core, free| {
+            let count = max.min(free);
+            core.pop_many(count, into);
+            Some(count)
+        })
+    }
+
+    /// Calls `take`, under the lock, when there are items to take; it is told how many.
+    #[cold]
+    fn poll_long<T, R>(
+        &mut self,
+        queue: &OverflowQueue<T>,
+        cx: &mut Context<'_>,
+        mut take: impl FnMut(&mut Core<T>, usize) -> Option<R>,
     ) -> Poll<Result<R, Closed>> {
         let mut fresh = None;
         loop {
             let mut unused = None;
-            let mut core = queue.core.lock();
-            let free = core.free_items(self.ticket, &mut unused);
-            if free > 0 || core.is_closed() {
-                self.ticket = None;
-                let answer = match free {
-                    0 => Err(Closed { dropped_before: core.read_gap() }),
-                    _ => Ok(take(&mut core, free)),
-                };
-                queue.tell(core);
-                quietly(|| drop((fresh, unused)));
-                return Poll::Ready(answer);
-            }
-            let line = core.readers();
-            match self.ticket {
-                Some(ticket) if line.would_wake(ticket, cx.waker()) => {}
-                _ => match (self.ticket, fresh.take()) {
-                    (_, None) => {
-                        // A stranger's code: not under the lock.
-                        drop(core);
-                        fresh = Some(cx.waker().clone());
-                        continue;
+            let asked = queue.locked(|core| {
+                let free = core.free_items(self.ticket, &mut unused);
+                if free > 0 {
+                    if let Some(taken) = take(core, free) {
+                        self.ticket = None;
+                        return Asked::Answered(Ok(taken));
                     }
-                    (None, Some(waker)) => self.ticket = Some(line.join(0, waker)),
-                    (Some(ticket), Some(waker)) => unused = line.leave_waker(ticket, waker),
-                },
+                }
+                if core.is_closed() {
+                    self.ticket = None;
+                    return Asked::Answered(Err(Closed { dropped_before: core.read_gap() }));
+                }
+                core.readers().wait(&mut self.ticket, 0, cx.waker(), &mut fresh, &mut unused)
+            });
+            match asked {
+                Asked::Answered(answer) => {
+                    quietly(|| drop((fresh, unused)));
+                    return Poll::Ready(answer);
+                }
+                Asked::Waits => {
+                    quietly(|| drop((fresh, unused)));
+                    return Poll::Pending;
+                }
+                // A stranger's code, which may panic: not under the lock.
+                Asked::WantsWaker => fresh = Some(cx.waker().clone()),
             }
-            drop(core);
-            quietly(|| drop((fresh, unused)));
-            return Poll::Pending;
         }
     }
 
@@ -125,14 +135,8 @@ impl<T> Future for Pop<'_, T> {
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        this.place.poll(this.queue, cx, |core, _| core.pop_front()).map(flatten)
+        this.place.poll(this.queue, cx)
     }
-}
-
-/// There always is an item where `take` is called.
-#[inline]
-pub(super) fn flatten<T>(taken: Result<Option<Popped<T>>, Closed>) -> Result<Popped<T>, Closed> {
-    taken.and_then(|popped| popped.ok_or(Closed { dropped_before: 0 }))
 }
 
 impl<T> Drop for Pop<'_, T> {
@@ -174,29 +178,11 @@ impl<T> Future for PopMany<'_, T> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
         let mut items = Vec::new();
-        match poll_many(&mut this.place, this.queue, cx, this.max, &mut items) {
+        match this.place.poll_many(this.queue, cx, this.max, &mut items) {
             Poll::Ready(answer) => Poll::Ready(answer.map(|_| items)),
             Poll::Pending => Poll::Pending,
         }
     }
-}
-
-#[inline]
-fn poll_many<T>(
-    place: &mut PopPlace,
-    queue: &OverflowQueue<T>,
-    cx: &mut Context<'_>,
-    max: usize,
-    into: &mut Vec<Popped<T>>,
-) -> Poll<Result<usize, Closed>> {
-    if max == 0 {
-        return Poll::Ready(Ok(0));
-    }
-    place.poll(queue, cx, |core, free| {
-        let count = max.min(free);
-        core.pop_many(count, into);
-        count
-    })
 }
 
 impl<T> Drop for PopMany<'_, T> {
@@ -245,7 +231,7 @@ impl<T> Future for PopManyInto<'_, T> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        poll_many(&mut this.place, this.queue, cx, this.max, this.into)
+        this.place.poll_many(this.queue, cx, this.max, this.into)
     }
 }
 

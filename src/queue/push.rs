@@ -13,10 +13,10 @@
 use core::fmt;
 use core::future::Future;
 use core::pin::Pin;
-use core::task::{Context, Poll};
+use core::task::{Context, Poll, Waker};
 
-use super::core::{LaneName, Offer};
-use super::line::Ticket;
+use super::core::{Core, LaneName, Offer};
+use super::line::{Asked, Ticket};
 use super::outcome::Pushed;
 use super::overflow::OverflowQueue;
 use crate::settled::quietly;
@@ -43,75 +43,67 @@ impl<T> PushPlace<T> {
         queue: &OverflowQueue<T>,
         cx: &mut Context<'_>,
     ) -> Poll<Pushed<T>> {
+        if self.ticket.is_none() && self.lane == LaneName::Ordinary {
+            let item = self.item.take().expect(COMPLETED);
+            match queue.push_short(item) {
+                Ok(()) => return Poll::Ready(Pushed::Stored),
+                Err(item) => self.item = Some(item),
+            }
+        }
+        self.poll_long(queue, cx)
+    }
+
+    #[cold]
+    fn poll_long(&mut self, queue: &OverflowQueue<T>, cx: &mut Context<'_>) -> Poll<Pushed<T>> {
         let item = self.item.as_ref().expect(COMPLETED);
         if self.bytes.is_none() {
             self.bytes = Some(queue.weigh(item));
         }
-        if self.ticket.is_some() {
-            return self.poll_in_line(queue, cx);
-        }
-        let mut core = queue.core.lock();
-        match core.push(self.offer()) {
-            Ok(pushed) => {
-                queue.tell(core);
-                Poll::Ready(pushed)
-            }
-            Err(offer) => {
-                drop(core);
-                self.item = Some(offer.item);
-                self.poll_in_line(queue, cx)
-            }
-        }
-    }
-
-    #[inline]
-    fn offer(&mut self) -> Offer<T> {
-        let item = self.item.take().expect(COMPLETED);
-        Offer { item, bytes: self.bytes.unwrap_or(0), lane: self.lane }
-    }
-
-    #[cold]
-    fn poll_in_line(&mut self, queue: &OverflowQueue<T>, cx: &mut Context<'_>) -> Poll<Pushed<T>> {
         let mut fresh = None;
         loop {
             let mut unused = None;
-            let mut core = queue.core.lock();
-            let offer = self.offer();
-            let answer = match self.ticket {
-                None => core.push(offer),
-                Some(ticket) => core.push_in_turn(ticket, offer, &mut unused),
-            };
-            let offer = match answer {
-                Ok(pushed) => {
-                    self.ticket = None;
-                    queue.tell(core);
+            let asked = queue.locked(|core| self.ask(core, cx.waker(), &mut fresh, &mut unused));
+            match asked {
+                Asked::Answered(pushed) => {
                     quietly(|| drop((fresh, unused)));
                     return Poll::Ready(pushed);
                 }
-                Err(offer) => offer,
-            };
-            let Some(line) = core.pushers(self.lane) else {
-                unreachable!("nobody waits for a lane that is not there")
-            };
-            match self.ticket {
-                Some(ticket) if line.would_wake(ticket, cx.waker()) => {}
-                _ => match (self.ticket, fresh.take()) {
-                    (_, None) => {
-                        // A stranger's code, which may panic: neither under the lock nor with the
-                        // item in hand.
-                        drop(core);
-                        self.item = Some(offer.item);
-                        fresh = Some(cx.waker().clone());
-                        continue;
-                    }
-                    (None, Some(waker)) => self.ticket = Some(line.join(offer.bytes, waker)),
-                    (Some(ticket), Some(waker)) => unused = line.leave_waker(ticket, waker),
-                },
+                Asked::Waits => {
+                    quietly(|| drop((fresh, unused)));
+                    return Poll::Pending;
+                }
+                // A stranger's code, which may panic: not under the lock.
+                Asked::WantsWaker => fresh = Some(cx.waker().clone()),
             }
-            drop(core);
-            self.item = Some(offer.item);
-            quietly(|| drop((fresh, unused)));
-            return Poll::Pending;
+        }
+    }
+
+    /// Under the lock: is answered, or sees to it that `waker` is left in line.
+    fn ask(
+        &mut self,
+        core: &mut Core<T>,
+        waker: &Waker,
+        fresh: &mut Option<Waker>,
+        unused: &mut Option<Waker>,
+    ) -> Asked<Pushed<T>> {
+        let item = self.item.take().expect(COMPLETED);
+        let offer = Offer { item, bytes: self.bytes.unwrap_or(0), lane: self.lane };
+        let answer = match self.ticket {
+            None => core.push(offer),
+            Some(ticket) => core.push_in_turn(ticket, offer, unused),
+        };
+        match answer {
+            Ok(pushed) => {
+                self.ticket = None;
+                Asked::Answered(pushed)
+            }
+            Err(offer) => {
+                self.item = Some(offer.item);
+                match core.pushers(self.lane) {
+                    Some(line) => line.wait(&mut self.ticket, offer.bytes, waker, fresh, unused),
+                    None => unreachable!("nobody waits for a lane that is not there"),
+                }
+            }
         }
     }
 

@@ -9,7 +9,7 @@ use futures_core::Stream;
 
 use super::outcome::Popped;
 use super::overflow::OverflowQueue;
-use super::pop::{PopPlace, flatten};
+use super::pop::PopPlace;
 
 /// The items of a queue as a stream, until the queue is closed and empty; made by
 /// [`OverflowQueue::items`] and [`OverflowQueue::items_owned`].
@@ -79,8 +79,7 @@ where
         if this.dropped_at_end.is_some() {
             return Poll::Ready(None);
         }
-        let polled = this.place.poll(&this.queue, cx, |core, _| core.pop_front());
-        polled.map(|taken| match flatten(taken) {
+        this.place.poll(&this.queue, cx).map(|taken| match taken {
             Ok(popped) => Some(popped),
             Err(closed) => {
                 this.dropped_at_end = Some(closed.dropped_before);
