@@ -126,8 +126,11 @@ impl<T> Builder<T> {
                 return Err(ConfigError::new("protected_max_bytes", bytes, expected));
             }
         }
-        let weighed = self.weigh.is_some();
-        let lane = |items, bytes| Lane::new(Limits { items, bytes }, weighed);
+        // In these queues the ordinary items are those that arrived last.
+        let plain = self.weigh.is_none()
+            && self.protected.is_none()
+            && self.when_full != WhenFull::DropNewest;
+        let lane = |items, bytes| Lane::new(Limits { items, bytes }, plain);
         let ordinary = lane(self.capacity, max_bytes);
         let protected_max_bytes = self.protected_max_bytes.unwrap_or(max_bytes);
         let protected = self.protected.map(|items| lane(items, protected_max_bytes));

@@ -93,13 +93,8 @@ impl<T> Core<T> {
     ///
     /// To be called after everything else that was done under the lock.
     pub(super) fn settle(&mut self) {
-        let protected_idle = match &self.protected {
-            Some(lane) => lane.len() == 0 && lane.line.waiting() == 0,
-            None => true,
-        };
-        let line = &self.ordinary.line;
-        let calm = line.waiting() == 0 && self.readers.waiting() == 0 && protected_idle;
-        if calm && !self.closed && !self.ordinary.is_weighed() {
+        let calm = self.ordinary.line.waiting() == 0 && self.readers.waiting() == 0;
+        if calm && !self.closed && self.ordinary.is_plain() {
             self.open_below = self.ordinary.open_below();
             self.free_above = self.readers.called();
         } else {
@@ -115,25 +110,23 @@ impl<T> Core<T> {
         if len >= self.open_below {
             return Err(item);
         }
-        let number = self.arrived;
-        self.arrived = number + 1;
-        self.ordinary.push_unweighed(Entry { number, item });
+        self.arrived += 1;
+        self.ordinary.push_plain(item);
         if len >= self.counts.peak {
             self.counts.peak = len + 1;
         }
         Ok(())
     }
 
-    /// How many ordinary items can be taken the short way, with [`pop_short`](Self::pop_short).
-    #[inline]
-    pub(super) fn short_items(&self) -> usize {
-        self.ordinary.len().saturating_sub(self.free_above)
-    }
-
-    /// Takes the oldest item out the short way.
+    /// Takes the oldest item out the short way, if it leads there.
     #[inline]
     pub(super) fn pop_short(&mut self) -> Option<Popped<T>> {
-        self.ordinary.pop_unweighed().map(|entry| self.read(entry))
+        if self.ordinary.len() <= self.free_above {
+            return None;
+        }
+        let number = self.arrived - self.ordinary.len() as u64;
+        let item = self.ordinary.pop_plain()?;
+        Some(self.read(Entry { number, item }))
     }
 
     fn lane(&mut self, name: LaneName) -> Option<&mut Lane<T>> {
@@ -211,7 +204,7 @@ impl<T> Core<T> {
         let share = self.when_full.share(lane.len()).unwrap_or(1);
         let count = lane.in_the_way(offer.bytes, share);
         let displaced = match count {
-            1 => Displaced::from(lane.pop()),
+            1 => Displaced::from(lane.take_one()),
             _ => Displaced::from(lane.take(count)),
         };
         self.counts.displaced_oldest += count as u64;
@@ -321,8 +314,8 @@ impl<T> Core<T> {
     /// Takes the oldest item of both lanes out.
     pub(super) fn pop_front(&mut self) -> Option<Popped<T>> {
         let entry = match &mut self.protected {
-            Some(protected) if protected.is_before(&self.ordinary) => protected.pop(),
-            _ => self.ordinary.pop(),
+            Some(protected) if protected.is_before(&self.ordinary) => protected.pop(self.arrived),
+            _ => self.ordinary.pop(self.arrived),
         };
         entry.map(|entry| self.read(entry))
     }

@@ -4,11 +4,19 @@ use std::collections::VecDeque;
 
 use super::line::Line;
 
-/// An item and its number: how many arrived at the queue before it, lost ones included.
+/// An item on its way out.
 #[derive(Debug)]
 pub(super) struct Entry<T> {
+    /// How many arrived at the queue before it, lost ones included.
     pub(super) number: u64,
     pub(super) item: T,
+}
+
+/// What is kept about an item beside it, in a lane that is not plain.
+#[derive(Debug, Clone, Copy)]
+struct Mark {
+    number: u64,
+    bytes: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -26,20 +34,21 @@ const AT_ONCE: usize = 1 << 16;
 #[derive(Debug)]
 pub(super) struct Lane<T> {
     limits: Limits,
-    entries: VecDeque<Entry<T>>,
-    /// The bytes of each, if they are weighed at all.
-    each: Option<VecDeque<u64>>,
+    items: VecDeque<T>,
+    /// One for each item; `None` in a plain lane, whose items weigh nothing and are those that
+    /// arrived last, so that their numbers go without saying.
+    marks: Option<VecDeque<Mark>>,
     bytes: u64,
     pub(super) line: Line,
 }
 
 impl<T> Lane<T> {
-    pub(super) fn new(limits: Limits, weighed: bool) -> Self {
+    pub(super) fn new(limits: Limits, plain: bool) -> Self {
         let at_once = limits.items.min(AT_ONCE);
         Self {
             limits,
-            entries: VecDeque::with_capacity(at_once),
-            each: weighed.then(|| VecDeque::with_capacity(at_once)),
+            items: VecDeque::with_capacity(at_once),
+            marks: (!plain).then(|| VecDeque::with_capacity(at_once)),
             bytes: 0,
             line: Line::new(),
         }
@@ -47,11 +56,15 @@ impl<T> Lane<T> {
 
     #[inline]
     pub(super) fn len(&self) -> usize {
-        self.entries.len()
+        self.items.len()
     }
 
     pub(super) fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    pub(super) fn is_plain(&self) -> bool {
+        self.marks.is_none()
     }
 
     /// Whether so large an item fits in when there is nothing else.
@@ -59,29 +72,15 @@ impl<T> Lane<T> {
         bytes <= self.limits.bytes
     }
 
-    /// Whether there is room beside what is in it and what is kept for those who were called.
-    fn fits(&self, bytes: u64) -> bool {
-        self.len() + self.line.called() < self.limits.items
-            && bytes <= self.limits.bytes - self.bytes - self.line.reserved()
-    }
-
-    pub(super) fn is_weighed(&self) -> bool {
-        self.each.is_some()
-    }
-
-    /// How many items must be in it for the next not to fit in, if they are not weighed.
+    /// How many items it has room for beside those that are kept for who was called.
     pub(super) fn open_below(&self) -> usize {
         self.limits.items - self.line.called()
     }
 
-    #[inline]
-    pub(super) fn push_unweighed(&mut self, entry: Entry<T>) {
-        self.entries.push_back(entry);
-    }
-
-    #[inline]
-    pub(super) fn pop_unweighed(&mut self) -> Option<Entry<T>> {
-        self.entries.pop_front()
+    /// Whether there is room beside what is in it and what is kept for those who were called.
+    fn fits(&self, bytes: u64) -> bool {
+        self.len() < self.open_below()
+            && bytes <= self.limits.bytes - self.bytes - self.line.reserved()
     }
 
     /// Whether somebody who comes new may put an item in without passing anybody.
@@ -94,51 +93,74 @@ impl<T> Lane<T> {
         self.line.waiting() != 0 && self.line.next_need().is_some_and(|bytes| self.fits(bytes))
     }
 
-    /// Whether the oldest item of this lane arrived before that of the other.
+    /// Whether the oldest item of this lane arrived before that of the other. Neither is plain.
     pub(super) fn is_before(&self, other: &Self) -> bool {
-        match (self.entries.front(), other.entries.front()) {
-            (Some(ours), Some(theirs)) => ours.number < theirs.number,
+        let number = |lane: &Self| lane.marks.as_ref()?.front().map(|mark| mark.number);
+        match (number(self), number(other)) {
+            (Some(ours), Some(theirs)) => ours < theirs,
             (ours, _) => ours.is_some(),
         }
     }
 
-    pub(super) fn push(&mut self, entry: Entry<T>, bytes: u64) {
-        self.entries.push_back(entry);
-        if let Some(each) = &mut self.each {
-            each.push_back(bytes);
+    /// Puts an item into a plain lane.
+    #[inline]
+    pub(super) fn push_plain(&mut self, item: T) {
+        self.items.push_back(item);
+    }
+
+    /// Takes the oldest item out of a plain lane.
+    #[inline]
+    pub(super) fn pop_plain(&mut self) -> Option<T> {
+        self.items.pop_front()
+    }
+
+    pub(super) fn push(&mut self, Entry { number, item }: Entry<T>, bytes: u64) {
+        self.items.push_back(item);
+        if let Some(marks) = &mut self.marks {
+            marks.push_back(Mark { number, bytes });
             self.bytes += bytes;
         }
     }
 
-    pub(super) fn pop(&mut self) -> Option<Entry<T>> {
-        let entry = self.entries.pop_front()?;
-        if let Some(each) = &mut self.each {
-            self.bytes -= each.pop_front().unwrap_or(0);
-        }
-        Some(entry)
+    /// Takes the oldest item out. `arrived` is the number of the next to arrive.
+    pub(super) fn pop(&mut self, arrived: u64) -> Option<Entry<T>> {
+        let plain = arrived - self.items.len() as u64;
+        let item = self.items.pop_front()?;
+        let mark = self.marks.as_mut().and_then(VecDeque::pop_front);
+        let Mark { number, bytes } = mark.unwrap_or(Mark { number: plain, bytes: 0 });
+        self.bytes -= bytes;
+        Some(Entry { number, item })
     }
 
     /// How many of the oldest have to go for one more of so many bytes, at least `at_least` (of
     /// those there are).
     pub(super) fn in_the_way(&self, bytes: u64, at_least: usize) -> usize {
         let mut count = at_least.min(self.len());
-        let Some(each) = &self.each else { return count };
-        let mut left = self.bytes - each.iter().take(count).sum::<u64>();
-        for each in each.iter().skip(count) {
+        let Some(marks) = &self.marks else { return count };
+        let mut left = self.bytes - marks.iter().take(count).map(|mark| mark.bytes).sum::<u64>();
+        for mark in marks.iter().skip(count) {
             if left <= self.limits.bytes - bytes {
                 break;
             }
-            left -= each;
+            left -= mark.bytes;
             count += 1;
         }
         count
     }
 
-    /// Takes so many of the oldest out.
-    pub(super) fn take(&mut self, count: usize) -> Vec<Entry<T>> {
-        if let Some(each) = &mut self.each {
-            self.bytes -= each.drain(..count).sum::<u64>();
+    /// Displaces the oldest item.
+    pub(super) fn take_one(&mut self) -> Option<T> {
+        if let Some(mark) = self.marks.as_mut().and_then(VecDeque::pop_front) {
+            self.bytes -= mark.bytes;
         }
-        self.entries.drain(..count).collect()
+        self.items.pop_front()
+    }
+
+    /// Displaces so many of the oldest items.
+    pub(super) fn take(&mut self, count: usize) -> Vec<T> {
+        if let Some(marks) = &mut self.marks {
+            self.bytes -= marks.drain(..count).map(|mark| mark.bytes).sum::<u64>();
+        }
+        self.items.drain(..count).collect()
     }
 }

@@ -4,8 +4,6 @@ use core::fmt;
 use core::iter::FusedIterator;
 use std::vec;
 
-use super::lane::Entry;
-
 /// What a push did, with everything that it pushed out or that was refused.
 ///
 /// There are these four outcomes and no others, so a `match` can name them all.
@@ -68,20 +66,20 @@ pub struct Displaced<T>(Those<T>);
 
 /// One, or none any more, is by far the most frequent and needs no memory of its own.
 enum Those<T> {
-    One(Option<Entry<T>>),
-    Many(vec::IntoIter<Entry<T>>),
+    One(Option<T>),
+    Many(vec::IntoIter<T>),
 }
 
-impl<T> From<Option<Entry<T>>> for Displaced<T> {
+impl<T> From<Option<T>> for Displaced<T> {
     #[inline]
-    fn from(entry: Option<Entry<T>>) -> Self {
-        Self(Those::One(entry))
+    fn from(item: Option<T>) -> Self {
+        Self(Those::One(item))
     }
 }
 
-impl<T> From<Vec<Entry<T>>> for Displaced<T> {
-    fn from(entries: Vec<Entry<T>>) -> Self {
-        Self(Those::Many(entries.into_iter()))
+impl<T> From<Vec<T>> for Displaced<T> {
+    fn from(items: Vec<T>) -> Self {
+        Self(Those::Many(items.into_iter()))
     }
 }
 
@@ -91,20 +89,19 @@ impl<T> Iterator for Displaced<T> {
     #[inline]
     fn next(&mut self) -> Option<T> {
         match &mut self.0 {
-            Those::One(entry) => entry.take(),
-            Those::Many(entries) => entries.next(),
+            Those::One(item) => item.take(),
+            Those::Many(items) => items.next(),
         }
-        .map(|entry| entry.item)
     }
 
     #[inline]
     fn size_hint(&self) -> (usize, Option<usize>) {
         match &self.0 {
-            Those::One(entry) => {
-                let count = usize::from(entry.is_some());
+            Those::One(item) => {
+                let count = usize::from(item.is_some());
                 (count, Some(count))
             }
-            Those::Many(entries) => entries.size_hint(),
+            Those::Many(items) => items.size_hint(),
         }
     }
 }

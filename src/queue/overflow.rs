@@ -14,7 +14,7 @@ use super::stats::Stats;
 use super::stream::Items;
 use crate::ConfigError;
 use crate::settled::quietly;
-use crate::sync::Mutex;
+use crate::sync::{Mutex, MutexGuard};
 use crate::wake_list::WakeList;
 
 /// A bounded queue between any number of pushers and readers; what happens when it is full is
@@ -85,6 +85,8 @@ pub struct OverflowQueue<T> {
     core: Mutex<Core<T>>,
     weigh: Option<Box<Weigh<T>>>,
 }
+
+type Locked<'a, T> = MutexGuard<'a, Core<T>>;
 
 impl<T> OverflowQueue<T> {
     /// A queue of ordinary items, of which there are at most `capacity`, and pushers wait when it
@@ -174,9 +176,11 @@ impl<T> OverflowQueue<T> {
     /// O(1), and O(items displaced).
     #[inline]
     pub fn try_push(&self, item: T) -> Pushed<T> {
-        match self.push_short(item) {
+        let bytes = self.weigh(&item);
+        let mut core = self.lock();
+        match core.push_short(item) {
             Ok(()) => Pushed::Stored,
-            Err(item) => self.try_push_to(LaneName::Ordinary, item),
+            Err(item) => self.try_push_long(core, Offer { item, bytes, lane: LaneName::Ordinary }),
         }
     }
 
@@ -187,12 +191,12 @@ impl<T> OverflowQueue<T> {
     /// Those of [`try_push`](Self::try_push).
     #[inline]
     pub fn try_push_protected(&self, item: T) -> Pushed<T> {
-        self.try_push_to(LaneName::Protected, item)
+        let bytes = self.weigh(&item);
+        self.try_push_long(self.lock(), Offer { item, bytes, lane: LaneName::Protected })
     }
 
-    fn try_push_to(&self, lane: LaneName, item: T) -> Pushed<T> {
-        let bytes = self.weigh(&item);
-        self.locked(|core| match core.push(Offer { item, bytes, lane }) {
+    fn try_push_long(&self, core: Locked<'_, T>, offer: Offer<T>) -> Pushed<T> {
+        self.act(core, |core| match core.push(offer) {
             Ok(pushed) => pushed,
             Err(offer) => core.reject(offer.item, RejectReason::Full),
         })
@@ -228,14 +232,15 @@ impl<T> OverflowQueue<T> {
     /// O(1).
     #[inline]
     pub fn try_pop(&self) -> Result<Popped<T>, TryPopError> {
-        match self.pop_short() {
+        let mut core = self.lock();
+        match core.pop_short() {
             Some(popped) => Ok(popped),
-            None => self.try_pop_long(),
+            None => self.try_pop_long(core),
         }
     }
 
-    fn try_pop_long(&self) -> Result<Popped<T>, TryPopError> {
-        self.locked(|core| {
+    fn try_pop_long(&self, core: Locked<'_, T>) -> Result<Popped<T>, TryPopError> {
+        self.act(core, |core| {
             if core.free_items(None, &mut None) > 0 {
                 if let Some(popped) = core.pop_front() {
                     return Ok(popped);
@@ -314,7 +319,7 @@ impl<T> OverflowQueue<T> {
 
     /// Whether [`close`](Self::close) was called.
     pub fn is_closed(&self) -> bool {
-        self.core.lock().is_closed()
+        self.lock().is_closed()
     }
 
     /// Takes everything out, also what is kept for readers in line, who go on waiting then. Pushers
@@ -329,7 +334,7 @@ impl<T> OverflowQueue<T> {
 
     /// How many items there are in both lanes.
     pub fn len(&self) -> usize {
-        self.core.lock().len()
+        self.lock().len()
     }
 
     /// Whether there is no item in either lane.
@@ -339,23 +344,43 @@ impl<T> OverflowQueue<T> {
 
     /// The bytes of the items in both lanes; 0 if they are not weighed.
     pub fn bytes(&self) -> u64 {
-        self.core.lock().bytes()
+        self.lock().bytes()
     }
 
     /// What was offered so far, and by which way it left. O(1).
     pub fn stats(&self) -> Stats {
-        self.core.lock().stats()
+        self.lock().stats()
     }
 
     #[inline]
     pub(super) fn push_short(&self, item: T) -> Result<(), T> {
-        self.core.lock().push_short(item)
+        self.lock().push_short(item)
     }
 
     #[inline]
     pub(super) fn pop_short(&self) -> Option<Popped<T>> {
-        let mut core = self.core.lock();
-        if core.short_items() > 0 { core.pop_short() } else { None }
+        self.lock().pop_short()
+    }
+
+    #[inline]
+    fn lock(&self) -> Locked<'_, T> {
+        match self.core.try_lock() {
+            Some(core) => core,
+            None => self.lock_contended(),
+        }
+    }
+
+    #[cold]
+    fn lock_contended(&self) -> Locked<'_, T> {
+        for round in 0..7 {
+            for _ in 0..(16 << round) {
+                core::hint::spin_loop();
+            }
+            if let Some(core) = self.core.try_lock() {
+                return core;
+            }
+        }
+        self.core.lock()
     }
 
     pub(super) fn leave_pushers(&self, lane: LaneName, ticket: Ticket) {
@@ -372,7 +397,10 @@ impl<T> OverflowQueue<T> {
     ///
     /// A waker's panic goes no further: whoever called may have an item in hand.
     pub(super) fn locked<R>(&self, act: impl FnOnce(&mut Core<T>) -> R) -> R {
-        let mut core = self.core.lock();
+        self.act(self.lock(), act)
+    }
+
+    fn act<R>(&self, mut core: Locked<'_, T>, act: impl FnOnce(&mut Core<T>) -> R) -> R {
         let answer = act(&mut core);
         let first = core.tell_next();
         let more = core.has_news();
@@ -392,7 +420,7 @@ impl<T> OverflowQueue<T> {
         let mut wakers = WakeList::new();
         let mut more = true;
         while more {
-            let mut core = self.core.lock();
+            let mut core = self.lock();
             while !wakers.is_full() {
                 match core.tell_next() {
                     Some(waker) => wakers.push(waker),
