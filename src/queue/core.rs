@@ -276,30 +276,19 @@ impl<T> Core<T> {
         ticket: Option<Ticket>,
         unused: &mut Option<Waker>,
     ) -> usize {
-        let beyond_the_line = self.len().saturating_sub(self.readers.len());
-        if ticket.is_none() && (beyond_the_line > 0 || !self.closed) {
-            return beyond_the_line;
-        }
-        self.kept_items(ticket, beyond_the_line, unused)
-    }
-
-    fn kept_items(
-        &mut self,
-        ticket: Option<Ticket>,
-        beyond_the_line: usize,
-        unused: &mut Option<Waker>,
-    ) -> usize {
         if self.closed {
             *unused = ticket.and_then(|ticket| self.readers.leave(ticket)).flatten();
             return self.len();
         }
+        let beyond_the_line = self.len().saturating_sub(self.readers.len());
         match ticket {
+            None => beyond_the_line,
             Some(ticket) if self.readers.standing(ticket) == Standing::Called => {
                 *unused = self.readers.leave(ticket).flatten();
                 // One was kept.
                 beyond_the_line + 1
             }
-            _ => 0,
+            Some(_) => 0,
         }
     }
 
