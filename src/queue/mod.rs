@@ -12,6 +12,8 @@ mod overflow;
 mod policy;
 mod pop;
 mod push;
+#[cfg(feature = "sink")]
+mod sink;
 mod stats;
 mod stream;
 
@@ -23,5 +25,7 @@ pub use self::overflow::OverflowQueue;
 pub use self::policy::WhenFull;
 pub use self::pop::{Pop, PopMany, PopManyInto};
 pub use self::push::Push;
+#[cfg(feature = "sink")]
+pub use self::sink::PushSink;
 pub use self::stats::Stats;
 pub use self::stream::Items;

@@ -10,6 +10,8 @@ use super::line::Ticket;
 use super::outcome::{Closed, Drained, Popped, Pushed, RejectReason, TryPopError};
 use super::pop::{Pop, PopMany, PopManyInto};
 use super::push::Push;
+#[cfg(feature = "sink")]
+use super::sink::PushSink;
 use super::stats::Stats;
 use super::stream::Items;
 use crate::ConfigError;
@@ -309,6 +311,19 @@ impl<T> OverflowQueue<T> {
     /// The items as a stream that can outlive the borrow.
     pub fn items_owned(self: Arc<Self>) -> Items<Arc<Self>, T> {
         Items::new(self)
+    }
+
+    /// The queue as a sink of ordinary items; `lost` is handed what a push had to let go: outcomes
+    /// that are [`Displaced`](Pushed::Displaced) or [`DroppedNewest`](Pushed::DroppedNewest).
+    #[cfg(feature = "sink")]
+    pub fn sink<F: FnMut(Pushed<T>)>(&self, lost: F) -> PushSink<&Self, T, F> {
+        PushSink::new(self, lost)
+    }
+
+    /// [`sink`](Self::sink) in a form that can outlive the borrow.
+    #[cfg(feature = "sink")]
+    pub fn sink_owned<F: FnMut(Pushed<T>)>(self: Arc<Self>, lost: F) -> PushSink<Arc<Self>, T, F> {
+        PushSink::new(self, lost)
     }
 
     /// Closes the queue: nothing is let in any more, and everybody who waits is told so, once each.
