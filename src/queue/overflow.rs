@@ -16,7 +16,7 @@ use super::stats::Stats;
 use super::stream::Items;
 use crate::ConfigError;
 use crate::settled::quietly;
-use crate::sync::{Mutex, MutexGuard};
+use crate::sync::{Mutex, MutexGuard, lock_briefly};
 use crate::wake_list::WakeList;
 
 /// A bounded queue between any number of pushers and readers; what happens when it is full is
@@ -379,23 +379,7 @@ impl<T> OverflowQueue<T> {
 
     #[inline]
     fn lock(&self) -> Locked<'_, T> {
-        match self.core.try_lock() {
-            Some(core) => core,
-            None => self.lock_contended(),
-        }
-    }
-
-    #[cold]
-    fn lock_contended(&self) -> Locked<'_, T> {
-        for round in 0..7 {
-            for _ in 0..(16 << round) {
-                core::hint::spin_loop();
-            }
-            if let Some(core) = self.core.try_lock() {
-                return core;
-            }
-        }
-        self.core.lock()
+        lock_briefly(&self.core)
     }
 
     pub(super) fn leave_pushers(&self, lane: LaneName, ticket: Ticket) {
