@@ -339,15 +339,22 @@ impl<T> Core<T> {
     }
 
     /// Whether somebody is to be told something.
+    #[inline]
     pub(super) fn has_news(&self) -> bool {
-        if self.readers.waiting() != 0 && (self.closed || self.readers.called() < self.len()) {
-            return true;
-        }
-        let has_news = |lane: &Lane<T>| match self.closed {
-            false => lane.can_call(),
-            true => lane.line.waiting() != 0,
-        };
-        has_news(&self.ordinary) || self.protected.as_ref().is_some_and(has_news)
+        let protected = self.protected.as_ref().map_or(0, |lane| lane.line.waiting());
+        let waiting = self.readers.waiting() + self.ordinary.line.waiting() + protected;
+        waiting != 0 && self.has_news_for_them()
+    }
+
+    fn has_news_for_them(&self) -> bool {
+        self.closed
+            || self.can_call_reader()
+            || self.ordinary.can_call()
+            || self.protected.as_ref().is_some_and(Lane::can_call)
+    }
+
+    fn can_call_reader(&self) -> bool {
+        self.readers.waiting() != 0 && self.readers.called() < self.len()
     }
 
     /// Calls up the next for whom there is something to fetch, or sends them away if the queue is
@@ -369,7 +376,7 @@ impl<T> Core<T> {
             let mut lines = lines.into_iter().chain([protected]).flatten();
             return lines.find(|line| line.waiting() != 0)?.dismiss_next();
         }
-        if self.readers.waiting() != 0 && self.readers.called() < self.len() {
+        if self.can_call_reader() {
             return self.readers.call_next();
         }
         let lanes = [Some(&mut self.ordinary), self.protected.as_mut()];

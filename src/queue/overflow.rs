@@ -399,8 +399,19 @@ impl<T> OverflowQueue<T> {
         self.act(self.lock(), act)
     }
 
+    #[inline]
     fn act<R>(&self, mut core: Locked<'_, T>, act: impl FnOnce(&mut Core<T>) -> R) -> R {
         let answer = act(&mut core);
+        if core.has_news() {
+            self.tell(core);
+        } else {
+            core.settle();
+        }
+        answer
+    }
+
+    #[cold]
+    fn tell(&self, mut core: Locked<'_, T>) {
         let first = core.tell_next();
         let more = core.has_news();
         core.settle();
@@ -411,7 +422,6 @@ impl<T> OverflowQueue<T> {
         if more {
             self.tell_others();
         }
-        answer
     }
 
     #[cold]
