@@ -328,3 +328,112 @@ fn shards_take_each_others_place() {
         assert_eq!((map.len(), map.stats().items), (1, 1));
     });
 }
+
+/// A predicate is asked about the two items of a key, against a drainer of the key and a push to
+/// it: each item ends in one place, in order, and the predicate runs without the lock.
+///
+/// Fails if a key whose items are lent out is not held: a drainer takes the key, or a push that
+/// finds it empty, from under the predicate. Also, as a deadlock, if the predicate runs under the lock.
+#[test]
+fn a_predicate_takes_nothing_from_a_drainer() {
+    loom::model(|| {
+        let map = BoundedArrayMap::builder().max_keys(1).max_items_per_key(3).indexed::<u32>();
+        let map = Arc::new(map.build_shared().unwrap());
+        for value in [1_u32, 2] {
+            assert!(map.push_unique(0_u32, value, value).is_stored());
+        }
+        let drainer = {
+            let map = Arc::clone(&map);
+            thread::spawn(move || map.take(&0).collect::<Vec<_>>())
+        };
+        let pusher = {
+            let map = Arc::clone(&map);
+            thread::spawn(move || assert!(map.push_unique(0, 3, 3).is_stored()))
+        };
+        let odd = map.remove_if(&0, |value| {
+            // Not while the drainer has it, nor under the lock.
+            assert!(map.contains_id(value));
+            value % 2 == 1
+        });
+        let mut odd: Vec<u32> = odd.collect();
+        let mut drained = drainer.join().unwrap();
+        pusher.join().unwrap();
+        drained.extend(map.take(&0));
+        assert!(drained.is_sorted(), "what is put back keeps its place");
+        odd.append(&mut drained);
+        odd.sort_unstable();
+        assert_eq!(odd, [1, 2, 3]);
+        assert!(map.is_empty() && (1..4).all(|id| !map.contains_id(&id)));
+        balanced(&map);
+    });
+}
+
+/// The one key that the map may hold is checked out of its shard, and done with, against pushes of
+/// new keys of both shards: these are refused as long as there is no room, and find it afterwards.
+///
+/// Fails if a key that leaves at the end of a checkout is not counted out, if a shard evicts one
+/// that is checked out, and, as a deadlock, if a push takes all locks from the highest number down.
+#[test]
+fn a_checkout_of_one_shard_keeps_its_room_from_the_others() {
+    loom::model(|| {
+        let map = BoundedArrayMap::builder().max_keys(1).max_items_per_key(1).build_sharded(2);
+        let map = Arc::new(map.unwrap());
+        let of_shard = |shard| -> Vec<u32> {
+            (0..).filter(|key| map.shard_of(key) == shard).take(2).collect()
+        };
+        let (first, second) = (of_shard(0), of_shard(1));
+        assert!(map.push(first[0], 1).is_stored());
+        let mut guard = map.checkout(&first[0]).unwrap();
+        let producers = [(first[1], 2), (second[0], 3)].map(|(key, value)| {
+            let map = Arc::clone(&map);
+            thread::spawn(move || match map.push(key, value) {
+                Pushed::Stored => Vec::new(),
+                Pushed::Rejected { reason: RejectReason::MapFull, value, .. } => vec![value],
+                Pushed::Evicted { items, .. } => items.collect(),
+                other => panic!("all keys are new: {other:?}"),
+            })
+        });
+        assert_eq!(guard.acknowledge(), Some(1));
+        drop(guard);
+        let mut seen: Vec<u32> = producers.map(|producer| producer.join().unwrap()).concat();
+        assert_eq!((map.len(), map.stats().keys), (map.total_items(), map.total_items()));
+        assert!(map.len() <= 1);
+        seen.extend(map.clear().into_iter().flatten().flat_map(|(_, items)| items));
+        seen.sort_unstable();
+        assert_eq!(seen, [2, 3]);
+        assert!(matches!(map.push(second[1], 4), Pushed::Stored), "there is room again");
+    });
+}
+
+/// Two sweeps of all shards and a drainer: each item goes to one of them, and each key that leaves
+/// makes room once.
+///
+/// Fails if a sweep finds what is due under one hold of a shard's lock and takes it out under
+/// another, or counts the keys before and after under two.
+#[test]
+fn sweeps_of_shards_share_no_item() {
+    loom::model(|| {
+        let start = Instant::now();
+        let map = BoundedArrayMap::builder().max_keys(2).max_items_per_key(2).time_to_live(TTL);
+        let map = Arc::new(map.build_sharded(2).unwrap());
+        let of_shard = |shard| (0_u32..).find(|key| map.shard_of(key) == shard).unwrap();
+        let keys = [of_shard(0), of_shard(1)];
+        for (key, value) in keys.into_iter().zip([1_u32, 2]) {
+            assert!(map.push_at(start, key, value).is_stored());
+        }
+        let sweepers = [1, 2].map(|budget| {
+            let map = Arc::clone(&map);
+            thread::spawn(move || {
+                let swept = map.expire(start + TTL, budget).into_iter();
+                swept.map(|item| item.value).collect::<Vec<_>>()
+            })
+        });
+        let mut seen: Vec<u32> = map.take(&keys[0]).collect();
+        seen.extend(sweepers.map(|sweeper| sweeper.join().unwrap()).concat());
+        assert_eq!(map.len(), map.total_items());
+        seen.extend(map.expire(start + TTL, 2).into_iter().map(|item| item.value));
+        seen.sort_unstable();
+        assert_eq!(seen, [1, 2]);
+        assert!(map.is_empty());
+    });
+}

@@ -153,6 +153,45 @@ fn totals_are_the_sum_of_what_is_there() {
     assert_eq!((map.len(), map.total_items(), map.next_expiry()), (0, 0, None));
 }
 
+// Two callers took the inner array, mutable, and so went round the cap.
+#[test]
+fn no_way_in_passes_the_cap() {
+    let mut map = indexed(2, 3);
+    let mut displaced = Vec::new();
+    let mut sink = |pushed| match pushed {
+        Pushed::Displaced { value, .. } => displaced.push(value),
+        other => panic!("the key is there and full: {other:?}"),
+    };
+    for value in 0..3 {
+        assert_eq!(map.push("a", value), Pushed::Stored);
+    }
+    sink(map.push("a", 3));
+    sink(map.push_at(Instant::now(), "a", 4));
+    sink(map.push_unique("a", 5, 5));
+    sink(map.push_unique_at(Instant::now(), "a", 6, 6));
+    assert!(map.push_with("a", 7, &mut sink));
+    assert!(map.push_unique_with("a", 8, 8, &mut sink));
+    assert_eq!(map.extend([("a", 9), ("a", 10)], &mut sink), 2);
+    // To look at alone: it can neither be pushed to nor swapped for another.
+    let lent: sluicegate::map::Array<'_, u32> = map.get("a").unwrap();
+    assert_eq!(lent.iter().collect::<Vec<_>>(), [&8, &9, &10]);
+    // Put back, what was checked out is no more than it was.
+    drop(map.checkout("a"));
+    assert_eq!((displaced, map.peek("a").unwrap().len()), ((0..8).collect(), 3));
+}
+
+// A constructor took entries, and threw for those that did not fit, with half of them in.
+#[test]
+fn entries_beyond_the_limits_come_back_one_by_one() {
+    let mut map = BoundedArrayMap::new(2, 1).unwrap();
+    let mut gone = Vec::new();
+    let entries = [("a", 1), ("b", 2), ("b", 3), ("c", 4)];
+    assert_eq!(map.extend(entries, |pushed| gone.push(pushed)), 4);
+    assert_eq!(gone[0], Pushed::Displaced { value: 2, id: None });
+    assert!(matches!(gone[1], Pushed::Evicted { key: "a", .. }));
+    assert_eq!((gone.len(), map.total_items()), (2, 2));
+}
+
 // What a full map does had never been tested.
 #[test]
 fn a_full_map_evicts_its_least_recently_used_key_with_all_its_items() {

@@ -107,3 +107,32 @@ fn of_two_heaviest_keys_the_one_that_came_first_goes_also_after_a_checkout() {
     drop(map.checkout("first").unwrap());
     assert!(matches!(map.push("third", 3), Pushed::Evicted { key: "first", .. }));
 }
+
+#[test]
+fn totals_that_shrink_below_what_is_checked_out_are_kept_to_again_later() {
+    let builder = BoundedArrayMap::builder().max_keys(3).max_items_per_key(4);
+    let map = builder.max_weight(40, |_: &&str, _: &u32| 5).max_items(12).build_shared().unwrap();
+    for (key, value) in [("a", 0), ("a", 1), ("a", 2), ("b", 3), ("c", 4)] {
+        assert!(map.push_with(key, value, |_| unreachable!("it fits")));
+    }
+    let out = map.checkout("a").unwrap();
+    let gone = map.resize_weight(10).unwrap().evicted;
+    let gone: Vec<_> = gone.into_iter().map(|(key, items)| (key, values(items))).collect();
+    assert_eq!(gone, [("b", vec![3]), ("c", vec![4])]);
+    assert_eq!((map.weight(), map.max_weight()), (15, Some(10)));
+    let mut refused = None;
+    assert!(!map.push_with("d", 9, |pushed| refused = Some(pushed)));
+    assert!(is_refused(refused.unwrap(), RejectReason::MapFull));
+    drop(out);
+
+    // The key itself makes room among its own items, and another in its place.
+    let mut gone = Vec::new();
+    assert!(map.push_with("a", 9, |pushed| gone.push(pushed)));
+    let displaced = |value| Pushed::Displaced { value, id: None };
+    assert_eq!((&gone[..], map.weight()), (&[displaced(0), displaced(1)][..], 10));
+    assert!(map.resize_total_items(4).unwrap().is_empty());
+    gone.clear();
+    assert!(map.push_with("d", 9, |pushed| gone.push(pushed)));
+    assert!(matches!(gone[..], [Pushed::Evicted { key: "a", .. }]));
+    assert_eq!((map.weight(), map.total_items()), (5, 1));
+}

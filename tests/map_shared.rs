@@ -8,11 +8,8 @@ use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use proptest::prelude::*;
 use sluicegate::map::Event;
-use sluicegate::{
-    BoundedArrayMap, FullMap, Pushed, RejectReason, ShardedBoundedArrayMap, SharedBoundedArrayMap,
-};
+use sluicegate::{BoundedArrayMap, Pushed, RejectReason, SharedBoundedArrayMap};
 
 const TTL: Duration = Duration::from_secs(60);
 
@@ -144,6 +141,158 @@ fn a_checked_out_key_leaves_when_all_its_items_are_acknowledged() {
     assert!(map.is_empty() && map.stats().items == 0);
 }
 
+#[test]
+fn while_a_predicate_runs_its_items_are_out_and_the_map_is_free() {
+    within_limit(|| {
+        let map = BoundedArrayMap::builder().max_keys(2).max_items_per_key(3).indexed::<u32>();
+        let map = map.build_shared().unwrap();
+        for value in 1..=3 {
+            assert!(map.push_unique("a", value, value).is_stored());
+        }
+        assert!(map.push("b", 0).is_stored());
+        let gone = map.remove_if("a", |value| {
+            if *value == 1 {
+                // What its documentation says.
+                assert_eq!((map.take("a").len(), map.cancel(&2)), (0, None));
+                assert!(map.checkout("a").is_none() && map.contains_id(&2));
+                let full = map.push("a", 9);
+                assert!(matches!(full, Pushed::Rejected { reason: RejectReason::KeyFull, .. }));
+                assert_eq!(map.remove_if("a", |_| true).len(), 0);
+                let other = map.push("c", 4);
+                assert!(matches!(other, Pushed::Evicted { key: "b", .. }), "a keeps its place");
+            }
+            *value != 2
+        });
+        assert_eq!(gone.with_ids().collect::<Vec<_>>(), [(1, Some(1)), (3, Some(3))]);
+        assert_eq!(map.keys(), ["c", "a"]);
+        assert_eq!(map.take("a").collect::<Vec<_>>(), [2]);
+        assert_eq!((map.stats().cancelled, map.total_items()), (2, 1));
+    });
+}
+
+#[test]
+fn a_predicate_that_panics_loses_nothing_and_leaves_all_keys_free() {
+    let builder = || BoundedArrayMap::builder().max_keys(5).max_items_per_key(3);
+    let map = builder().build_shared().unwrap();
+    let sharded = builder().build_sharded(3).unwrap();
+    for (key, value) in [("a", 1), ("b", 2), ("b", 3), ("c", 4)] {
+        assert!(map.push(key, value).is_stored());
+        assert!(sharded.push(key, value).is_stored());
+    }
+    let touchy = |value: &i32| match value {
+        // Unlike `panic!`, this prints nothing.
+        3 => panic::resume_unwind(Box::new("a predicate")),
+        _ => true,
+    };
+    let panics = |act: &dyn Fn()| {
+        assert!(panic::catch_unwind(panic::AssertUnwindSafe(act)).is_err());
+    };
+    panics(&|| drop(map.remove_if("b", touchy)));
+    panics(&|| drop(sharded.remove_if("b", touchy)));
+    assert_eq!((map.total_items(), sharded.total_items()), (4, 4));
+
+    let (kept, kept_sharded) = (Mutex::new(Vec::new()), Mutex::new(Vec::new()));
+    panics(&|| {
+        let sink = |key, items: sluicegate::map::Items<i32>| {
+            kept.lock().unwrap().extend(items.map(|value| (key, value)));
+        };
+        map.retain(|_, value| !touchy(value), sink);
+    });
+    panics(&|| {
+        let sink = |key, items: sluicegate::map::Items<i32>| {
+            kept_sharded.lock().unwrap().extend(items.map(|value| (key, value)));
+        };
+        sharded.retain(|_, value| !touchy(value), sink);
+    });
+    // What was handed over has left, all else is there, and no key is checked out.
+    for (mut seen, left) in [
+        (kept.into_inner().unwrap(), ["a", "b", "c"].map(|key| (key, map.take(key)))),
+        (kept_sharded.into_inner().unwrap(), ["a", "b", "c"].map(|key| (key, sharded.take(key)))),
+    ] {
+        seen.extend(left.into_iter().flat_map(|(key, items)| items.map(move |v| (key, v))));
+        seen.sort_unstable();
+        assert_eq!(seen, [("a", 1), ("b", 2), ("b", 3), ("c", 4)]);
+    }
+    assert!(map.is_empty() && sharded.is_empty());
+}
+
+#[test]
+fn a_listener_of_a_sharded_map_may_call_it_and_may_panic() {
+    within_limit(|| {
+        type Map = sluicegate::ShardedBoundedArrayMap<u32, u32>;
+        let this: Arc<OnceLock<Weak<Map>>> = Arc::default();
+        let listener = Arc::clone(&this);
+        let builder = BoundedArrayMap::builder().max_keys(2).max_items_per_key(1);
+        let map = builder.build_sharded(2).unwrap().with_listener(move |event| {
+            let map = listener.get().and_then(Weak::upgrade).unwrap();
+            if let Event::Displaced { key: 1, value, .. } = event {
+                assert!(map.push(2, *value).is_stored());
+                panic::resume_unwind(Box::new("a listener"));
+            }
+        });
+        let map = Arc::new(map);
+        this.set(Arc::downgrade(&map)).unwrap();
+        assert!(map.push(1, 10).is_stored());
+        assert_eq!(map.push(1, 11), Pushed::Displaced { value: 10, id: None });
+        assert_eq!(map.take(&2).collect::<Vec<_>>(), [10]);
+        assert_eq!(map.listener_panics(), 1);
+    });
+}
+
+#[test]
+fn a_sharded_map_refuses_what_has_no_room_because_of_checkouts() {
+    let builder = BoundedArrayMap::builder().max_keys(2).max_items_per_key(1);
+    let map = builder.build_sharded(3).unwrap();
+    let of_shard = |shard| (0_u32..).find(|key| map.shard_of(key) == shard).unwrap();
+    let keys = [of_shard(0), of_shard(1), of_shard(2)];
+    for key in &keys[..2] {
+        assert_eq!(map.push(*key, *key), Pushed::Stored);
+    }
+    let out = [map.checkout(&keys[0]).unwrap(), map.checkout(&keys[1]).unwrap()];
+    let refused = map.push(keys[2], 7);
+    assert!(matches!(refused, Pushed::Rejected { reason: RejectReason::MapFull, value: 7, .. }));
+    drop(out);
+    assert!(matches!(map.push(keys[2], 7), Pushed::Evicted { .. }));
+    assert_eq!(map.len(), 2);
+}
+
+#[test]
+fn the_last_handle_gives_the_plain_map_back() {
+    let builder = BoundedArrayMap::builder().max_keys(3).max_items_per_key(2).indexed::<u8>();
+    let map = Arc::new(builder.max_weight(10, |_, _| 3).build_shared().unwrap());
+    for (id, key) in [(1, "a"), (2, "b"), (3, "a")] {
+        assert!(map.push_unique_with(key, id, id, |_| unreachable!("it fits")));
+    }
+    let other = Arc::clone(&map);
+    assert!(Arc::into_inner(map).is_none());
+    let mut map = Arc::into_inner(other).unwrap().into_inner();
+    assert_eq!((map.weight(), map.stats().pushed, map.max_weight()), (9, 3, Some(10)));
+    assert_eq!(map.cancel(&1), Some(("a", 1)));
+    let mut gone = Vec::new();
+    assert!(map.push_with("c", 4, |pushed| gone.push(pushed)));
+    assert!(map.push_with("c", 5, |pushed| gone.push(pushed)), "and weighs as before");
+    assert!(matches!(gone[..], [Pushed::Evicted { key: "b", .. }]));
+}
+
+#[test]
+fn totals_are_checked_when_they_are_changed() {
+    let builder = || BoundedArrayMap::<u8, u8>::builder().max_keys(3).max_items_per_key(2);
+    let map = builder().max_items(5).build_shared().unwrap();
+    assert_eq!((map.max_items(), map.max_weight()), (Some(5), None));
+    assert_eq!(map.resize_total_items(1).unwrap_err().field(), "max_items");
+    assert_eq!(
+        map.resize_weight(1).unwrap_err().to_string(),
+        "`max_weight` is 1, but must be chosen when the map is built, with what weighs its items",
+    );
+    assert!(map.resize_total_items(usize::MAX).unwrap().is_empty());
+    assert_eq!((map.max_items(), map.max_keys(), map.max_items_per_key()), (None, 3, 2));
+    let map = builder().max_weight(5, |_, _| 1).build_shared().unwrap();
+    for weight in [0, u64::MAX] {
+        assert_eq!(map.resize_weight(weight).unwrap_err().field(), "max_weight");
+    }
+    assert_eq!(map.max_weight(), Some(5));
+}
+
 #[cfg(feature = "tokio")]
 mod sweeper {
     use super::*;
@@ -206,6 +355,48 @@ mod sweeper {
         assert_eq!(Arc::strong_count(&reports), 1);
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn it_sweeps_shards_and_whatever_else_can_expire() {
+        use sluicegate::ShardedBoundedArrayMap;
+        use sluicegate::map::{Expire, Expired};
+
+        /// A plain map with more behind the same lock.
+        struct Register(Mutex<(BoundedArrayMap<u32, u32>, u32)>);
+        impl Expire for Register {
+            type Overdue = Expired<u32, u32>;
+
+            fn expire(&self, now: std::time::Instant, budget: usize) -> Vec<Self::Overdue> {
+                let (map, calls) = &mut *self.0.lock().unwrap();
+                *calls += 1;
+                map.expire(now, budget)
+            }
+        }
+
+        let builder = || BoundedArrayMap::builder().max_keys(100).max_items_per_key(10);
+        let sharded: ShardedBoundedArrayMap<u32, u32> =
+            builder().time_to_live(TTL).build_sharded(4).unwrap();
+        let plain = builder().time_to_live(TTL).build().unwrap();
+        let (sharded, register) = (Arc::new(sharded), Arc::new(Register(Mutex::new((plain, 0)))));
+        let now = Instant::now().into_std();
+        for value in 0..8 {
+            assert!(sharded.push_at(now, value, value).is_stored());
+            assert!(register.0.lock().unwrap().0.push_at(now, value, value).is_stored());
+        }
+        let swept = [(); 2].map(|()| Arc::new(Mutex::new(Vec::new())));
+        let [first, second] = swept.clone();
+        let sweepers = [
+            Sweeper::spawn(&sharded, TTL, 3, move |gone| first.lock().unwrap().push(gone.len())),
+            Sweeper::spawn(&register, TTL, 3, move |gone| second.lock().unwrap().push(gone.len())),
+        ];
+        sleep(TTL * 3 / 2).await;
+        assert_eq!(swept.map(|steps| steps.lock().unwrap().clone()), [[3, 3, 2], [3, 3, 2]]);
+        assert!(sharded.is_empty());
+        assert_eq!(register.0.lock().unwrap().1, 3);
+        for sweeper in sweepers {
+            sweeper.unwrap().stop().await;
+        }
+    }
+
     #[tokio::test]
     async fn it_refuses_what_makes_no_sense() {
         let refused = |period, budget| {
@@ -213,6 +404,9 @@ mod sweeper {
         };
         assert_eq!(refused(Duration::ZERO, 1), "period");
         assert_eq!(refused(TTL, 0), "budget");
+        let endless = Sweeper::spawn(&map(), Duration::MAX, usize::MAX, drop).unwrap();
+        sleep(Duration::from_millis(1)).await;
+        endless.stop().await;
     }
 }
 
@@ -239,79 +433,4 @@ fn a_key_whose_shard_is_empty_takes_the_place_of_the_oldest_of_another() {
     assert_eq!((key, items.collect::<Vec<_>>()), (first[0], vec![first[0]]));
     assert!(map.contains(&first[1]) && map.contains(&second[0]));
     assert_eq!((map.len(), map.stats().evicted), (2, 1));
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
-
-    /// The caps are exact, nothing is evicted or refused while there is room, nothing is lost.
-    #[test]
-    fn shards_share_one_budget(
-        shards in 1..5_usize,
-        reject in any::<bool>(),
-        operations in prop::collection::vec((0..12_u32, 0..6_u8), 0..120),
-    ) {
-        let full_map =
-            if reject { FullMap::RejectNewKey } else { FullMap::EvictLeastRecentlyUsed };
-        let builder = BoundedArrayMap::builder().max_keys(5).max_items_per_key(2);
-        let builder = builder.full_map(full_map).time_to_live(TTL);
-        let map: ShardedBoundedArrayMap<u32, usize> = builder.build_sharded(shards).unwrap();
-        let start = Instant::now();
-        // The values under each resident key.
-        let mut model: Vec<(u32, Vec<usize>)> = Vec::new();
-        for (turn, (key, act)) in operations.into_iter().enumerate() {
-            let found = model.iter().position(|(known, _)| *known == key);
-            match act {
-                0 => {
-                    let taken: Vec<_> = map.take(&key).collect();
-                    prop_assert_eq!(taken, found.map_or(Vec::new(), |at| model.remove(at).1));
-                }
-                1 if turn % 16 == 0 => {
-                    let mut gone: Vec<_> =
-                        map.expire(start + TTL, 3).into_iter().map(|gone| gone.value).collect();
-                    gone.sort_unstable();
-                    let all: usize = model.iter().map(|(_, items)| items.len()).sum();
-                    prop_assert_eq!(gone.len(), all.min(3));
-                    for (_, items) in &mut model {
-                        items.retain(|value| !gone.contains(value));
-                    }
-                    model.retain(|(_, items)| !items.is_empty());
-                }
-                _ => match (map.push_at(start, key, turn), found) {
-                    (Pushed::Stored, Some(at)) => {
-                        prop_assert!(model[at].1.len() < 2);
-                        model[at].1.push(turn);
-                    }
-                    (Pushed::Displaced { value, .. }, Some(at)) => {
-                        prop_assert_eq!(model[at].1.len(), 2);
-                        prop_assert_eq!(model[at].1.remove(0), value);
-                        model[at].1.push(turn);
-                    }
-                    (Pushed::Stored, None) => {
-                        prop_assert!(model.len() < 5);
-                        model.push((key, vec![turn]));
-                    }
-                    (Pushed::Evicted { key: evicted, items }, None) => {
-                        prop_assert!(model.len() == 5 && !reject);
-                        let at = model.iter().position(|(known, _)| *known == evicted).unwrap();
-                        prop_assert_eq!(model.remove(at).1, items.collect::<Vec<_>>());
-                        model.push((key, vec![turn]));
-                    }
-                    (Pushed::Rejected { reason, key: back, value, .. }, None) => {
-                        prop_assert!(model.len() == 5 && reject);
-                        prop_assert_eq!((reason, back, value), (RejectReason::MapFull, key, turn));
-                    }
-                    (other, _) => prop_assert!(false, "{:?}", other),
-                },
-            }
-            let stats = map.stats();
-            prop_assert_eq!((map.len(), stats.keys), (model.len(), model.len()));
-            prop_assert_eq!(stats.items, model.iter().map(|(_, items)| items.len()).sum::<usize>());
-            let left = stats.taken + stats.displaced + stats.evicted + stats.rejected + stats.expired;
-            prop_assert_eq!(stats.pushed, stats.items as u64 + left);
-        }
-        let left: usize = map.clear().into_iter().flatten().map(|(_, items)| items.len()).sum();
-        prop_assert_eq!(left, model.iter().map(|(_, items)| items.len()).sum::<usize>());
-        prop_assert!(map.is_empty());
-    }
 }

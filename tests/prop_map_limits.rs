@@ -28,6 +28,12 @@ struct Limits {
     max_weight: Option<u64>,
 }
 
+impl Limits {
+    fn per_key_only(&self) -> bool {
+        self.max_items.is_none() && self.max_weight.is_none()
+    }
+}
+
 #[derive(Debug, Clone)]
 enum Operation {
     Push { key: u8, weight: u64 },
@@ -38,6 +44,8 @@ enum Operation {
     Retain { remainder: u32 },
     CheckOut { key: u8, acknowledged: usize },
     Resize { max_keys: usize, max_per_key: usize },
+    ResizeItems { max_items: usize },
+    ResizeWeight { max_weight: u64 },
     Clear,
 }
 
@@ -251,6 +259,28 @@ impl Model {
                 }
                 answers.push(Answer::Shrunk(evicted, displaced));
             }
+            Operation::ResizeItems { max_items } => {
+                if self.limits.per_key_only() || max_items < self.limits.max_per_key {
+                    return answers;
+                }
+                self.limits.max_items = Some(max_items);
+                let mut evicted = Vec::new();
+                while self.items() > max_items {
+                    evicted.push(self.evict(self.victim(None)));
+                }
+                answers.push(Answer::Shrunk(evicted, Vec::new()));
+            }
+            Operation::ResizeWeight { max_weight } => {
+                if self.limits.max_weight.is_none() {
+                    return answers;
+                }
+                self.limits.max_weight = Some(max_weight);
+                let mut evicted = Vec::new();
+                while self.weight() > max_weight {
+                    evicted.push(self.evict(self.victim(None)));
+                }
+                answers.push(Answer::Shrunk(evicted, Vec::new()));
+            }
             Operation::Clear => {
                 self.stats.taken += self.items() as u64;
                 answers.push(Answer::Rows(self.keys.drain(..).map(|key| key.row()).collect()));
@@ -365,6 +395,20 @@ impl Subject {
                     answers.push(Answer::Shrunk(rows(shrunk.evicted), rows(shrunk.displaced)));
                 }
             }
+            Operation::ResizeItems { max_items } => {
+                let Self::Total(map) = self else { return answers };
+                if let Ok(shrunk) = map.resize_total_items(max_items) {
+                    assert_eq!(map.max_items(), Some(max_items));
+                    answers.push(Answer::Shrunk(rows(shrunk.evicted), rows(shrunk.displaced)));
+                }
+            }
+            Operation::ResizeWeight { max_weight } => {
+                let Self::Total(map) = self else { return answers };
+                if let Ok(shrunk) = map.resize_weight(max_weight) {
+                    assert_eq!(map.max_weight(), Some(max_weight));
+                    answers.push(Answer::Shrunk(rows(shrunk.evicted), rows(shrunk.displaced)));
+                }
+            }
             Operation::Clear => answers.push(Answer::Rows(rows(with!(self, map => map.clear())))),
         }
         answers
@@ -425,6 +469,8 @@ fn operation() -> impl Strategy<Value = Operation> {
             .prop_map(|(key, acknowledged)| Operation::CheckOut { key, acknowledged }),
         1 => (1..6_usize, 1..12_usize)
             .prop_map(|(max_keys, max_per_key)| Operation::Resize { max_keys, max_per_key }),
+        1 => (1..20_usize).prop_map(|max_items| Operation::ResizeItems { max_items }),
+        1 => (1..20_u64).prop_map(|max_weight| Operation::ResizeWeight { max_weight }),
         1 => Just(Operation::Clear),
     ]
 }

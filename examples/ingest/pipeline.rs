@@ -4,28 +4,31 @@
 //!  lines ──▶ BatchExecutor ──▶ Semaphore ──▶ BoundedArrayMap ──▶ Batcher ──▶ SQLite
 //!            by author, in     creating      children whose      500 rows
 //!            order             users         parent is missing   or 50 ms
+//!                                               │ Sweeper
+//!                                               ▼
+//!                                            expired
 //! ```
 //!
 //! - The executor pulls a line when there is room, runs the events of one author one after the
 //!   other and those of different authors side by side, and ends each in one outcome.
 //! - The semaphore bounds how many users are created at once. There is one creation a user however
 //!   many of its events come together, since those do not overlap.
-//! - The map holds children until their parent comes, and hands back all that it cannot hold.
+//! - The map holds children until their parent comes, and hands back all that it cannot hold. Its
+//!   index finds the one that is deleted while it waits, and the one that comes twice; a sweeper
+//!   takes out those that have waited for too long.
 //! - The batcher turns rows into transactions. Its capacity is what keeps everything in front of it
 //!   from running ahead of the disk.
 
 use std::io;
-use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use futures_util::future::{Either, select};
 use futures_util::{Stream, StreamExt};
-use sluicegate::{
-    BatchExecutor, Batcher, ConfigError, Retry, Settled, SettledCounts, batcher::Closed,
-};
+use sluicegate::batcher::Closed;
+use sluicegate::map::Sweeper;
+use sluicegate::{BatchExecutor, Batcher, ConfigError, Retry, Settled, SettledCounts};
 use tokio::task::spawn_blocking;
-use tokio::time::{Instant, MissedTickBehavior, interval_at};
+use tokio::time::Instant;
 
 use super::event::{Event, Id};
 use super::gate::Gate;
@@ -79,6 +82,7 @@ pub async fn run(
     let started = Instant::now();
     let executor = BatchExecutor::new(config.in_hand)?;
     let pipeline = Pipeline::new(config, writer, reader)?;
+    let sweepers = pipeline.sweepers()?;
 
     let mut broken = None;
     let events = lines.filter_map(|line| {
@@ -94,15 +98,15 @@ pub async fn run(
         |event| pipeline.event(event),
         async |_, outcome| pipeline.leave(outcome),
     );
-    let outcomes = match select(pin!(work), pin!(pipeline.keep_sweeping())).await {
-        Either::Left((outcomes, _)) => outcomes,
-        Either::Right((never, _)) => match never {},
-    };
+    let outcomes = work.await;
 
     let report = pipeline.batcher.shutdown(None).await;
     pipeline.sink.give_up(&report.unsent, &Closed);
     pipeline.sink.give_up(&report.indeterminate, &Closed);
-    pipeline.sweep().await;
+    for sweeper in sweepers {
+        sweeper.stop().await;
+    }
+    pipeline.sweep();
     Ok(Summary::new(&pipeline, outcomes, broken, started.elapsed()))
 }
 
@@ -233,25 +237,24 @@ impl Pipeline {
         }
     }
 
-    async fn keep_sweeping(&self) -> std::convert::Infallible {
-        let mut ticks = interval_at(Instant::now() + SWEEP_EVERY, SWEEP_EVERY);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            ticks.tick().await;
-            self.sweep().await;
-        }
+    /// They remove all who have waited for too long, beside the decisions.
+    fn sweepers(&self) -> Result<Vec<Sweeper>, ConfigError> {
+        let register = self.register.lock().unwrap();
+        let sweep = |waiting| {
+            let tally = self.tally.clone();
+            Sweeper::spawn(waiting, SWEEP_EVERY, SWEEP_STEP, move |expired| {
+                tally.count(Category::Expired, expired.len() as u64);
+            })
+        };
+        register.all_waiting().into_iter().map(sweep).collect()
     }
 
-    /// Removes all who have waited for too long, in steps between which others have their turn.
-    async fn sweep(&self) {
-        loop {
-            let now = Instant::now().into_std();
-            let expired = self.register.lock().unwrap().expire(now, SWEEP_STEP);
-            self.tally.count(Category::Expired, expired as u64);
-            if expired < SWEEP_STEP {
-                return;
-            }
-            tokio::task::yield_now().await;
+    /// What has become due since the sweepers last came by.
+    fn sweep(&self) {
+        let now = Instant::now().into_std();
+        for waiting in self.register.lock().unwrap().all_waiting() {
+            let expired = waiting.expire(now, usize::MAX);
+            self.tally.count(Category::Expired, expired.len() as u64);
         }
     }
 }

@@ -18,17 +18,22 @@
 //! that the batcher accepts in the order of the decisions. That is what makes it right to answer
 //! "is it there?" from the last thing accepted under a name, and from the database only where
 //! nothing accepted is still on its way there.
+//!
+//! Time alone takes without asking: sweepers have the maps of those who wait to themselves, and a
+//! child that they have taken is one that a decision does not find.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sluicegate::{BoundedArrayMap, ConfigError, Pushed};
+use sluicegate::{BoundedArrayMap, ConfigError, Pushed, SharedBoundedArrayMap};
 
 use super::event::{Change, Child, Id, Parent, Post, Relation};
 use super::store::{Name, Op, Reader};
 use super::tally::Category;
 
-type Waiting = BoundedArrayMap<Id, Child, Id>;
+/// Children under the parents that they wait for, indexed by their URIs.
+pub type Waiting = SharedBoundedArrayMap<Id, Child, Id>;
 
 /// How many users and posts are remembered to be in the database.
 const KNOWN: usize = 20_000;
@@ -50,8 +55,8 @@ pub struct Limits {
 #[derive(Debug)]
 pub struct Register {
     reader: Reader,
-    for_post: Waiting,
-    for_user: Waiting,
+    for_post: Arc<Waiting>,
+    for_user: Arc<Waiting>,
     /// The last thing accepted under each name and not yet written: no more than the batcher holds.
     accepted: HashMap<Name, Accepted>,
     /// Users and posts lately found in the database: a set that forgets the least recently used.
@@ -125,7 +130,8 @@ impl Register {
                 .max_items_per_key(limits.items)
                 .time_to_live(limits.time_to_live)
                 .indexed()
-                .build()
+                .build_shared()
+                .map(Arc::new)
         };
         Ok(Self {
             reader,
@@ -239,21 +245,15 @@ impl Register {
         }
     }
 
-    /// Removes up to `budget` of those who have waited for too long, and says how many.
-    pub fn expire(&mut self, now: Instant, budget: usize) -> usize {
-        let of_posts = self.for_post.expire(now, budget).len();
-        of_posts + self.for_user.expire(now, budget - of_posts).len()
-    }
-
     /// What waits for posts, and what waits for users.
-    pub fn stats(&self) -> [sluicegate::map::Stats; 2] {
-        [self.for_post.stats(), self.for_user.stats()]
+    pub fn all_waiting(&self) -> [&Arc<Waiting>; 2] {
+        [&self.for_post, &self.for_user]
     }
 
-    fn waiting(&mut self, parent: Parent) -> &mut Waiting {
+    fn waiting(&self, parent: Parent) -> &Waiting {
         match parent {
-            Parent::Post => &mut self.for_post,
-            Parent::User => &mut self.for_user,
+            Parent::Post => &self.for_post,
+            Parent::User => &self.for_user,
         }
     }
 

@@ -53,7 +53,7 @@ impl Summary {
         elapsed: Duration,
     ) -> Self {
         let Pipeline { tally, gate, register, batcher, sink, freed, .. } = pipeline;
-        let waiting = register.lock().unwrap().stats();
+        let waiting = register.lock().unwrap().all_waiting().map(|map| map.stats());
         let mut ended = Category::ALL.map(|category| tally.of(category));
         ended[Category::Waiting as usize] = waiting.iter().map(|map| map.items as u64).sum();
         Self {

@@ -3,7 +3,7 @@
 use std::panic::{self, AssertUnwindSafe};
 use std::time::Instant;
 
-use super::builder::{FullKey, FullMap};
+use super::builder::{FullKey, FullMap, Limits};
 use super::contents::{Contents, Survey};
 use super::items::Items;
 use super::outcome::{Pushed, RejectReason, drop_quietly};
@@ -188,6 +188,18 @@ impl<K, V, Id> Contents<K, V, Id> {
         spare
     }
 
+    /// Hands an item back that never came to be judged.
+    pub(super) fn refuse(
+        &mut self,
+        arrival: Arrival<K, V, Id>,
+        reason: RejectReason,
+    ) -> Pushed<K, V, Id> {
+        self.stats.pushed += 1;
+        self.stats.rejected += 1;
+        let Arrival { key, value, id, .. } = arrival;
+        Pushed::Rejected { reason, key, value, id }
+    }
+
     /// Whether the item may come in, with at most `most` items of its own key or other keys gone
     /// for it, and if so, how many must leave its own key. Whole keys leave as long as the map
     /// [is over](Self::is_over) its limits.
@@ -336,9 +348,10 @@ impl<K, V, Id> Contents<K, V, Id> {
         Some(self.evict(victim))
     }
 
-    /// The next key to go leaves if there are more than there may be.
+    /// The next key to go leaves if there is more than there may be.
     pub(super) fn evict_excess(&mut self) -> Option<(u32, K, Items<V, Id>)> {
-        if self.keys.len() <= self.limits.max_keys {
+        let Limits { max_keys, max_items, max_weight, .. } = self.limits;
+        if self.keys.len() <= max_keys && self.items <= max_items && self.weight <= max_weight {
             return None;
         }
         let victim = self.victim(None)?;

@@ -86,7 +86,17 @@ pub(super) struct Limits {
 }
 
 impl Limits {
-    /// Checks the two limits that every map has, also when they are changed.
+    /// The limit on all items, if one was chosen.
+    pub(super) fn most_items(&self) -> Option<usize> {
+        (self.max_items < usize::MAX).then_some(self.max_items)
+    }
+
+    /// The limit on what all items weigh, if they are weighed.
+    pub(super) fn most_weight(&self) -> Option<u64> {
+        self.weighed.then_some(self.max_weight)
+    }
+
+    /// Checks what can be changed later too.
     pub(super) fn check(&self) -> Result<(), ConfigError> {
         ConfigError::at_least_one("max_keys", self.max_keys)?;
         ConfigError::at_least_one("max_items_per_key", self.max_items_per_key)?;
@@ -135,7 +145,7 @@ const HEAVIEST: u64 = u64::MAX / 2;
 ///     .build()?;
 /// # Ok::<(), sluicegate::ConfigError>(())
 /// ```
-#[must_use = "a builder does nothing until `build` or `build_shared` is called"]
+#[must_use = "a builder does nothing until `build`, `build_shared` or `build_sharded` is called"]
 pub struct Builder<K, V, Id = NoIndex, L = PerKey> {
     limits: Limits,
     weigher: Weigher<K, V>,
@@ -305,7 +315,8 @@ impl<K, V, Id, L> Builder<K, V, Id, L> {
 
 impl<K: Hash + Eq, V> Builder<K, V> {
     /// Builds the form in several parts with a lock each: from 1 to 65,536 of them, best a
-    /// few times as many as threads.
+    /// few times as many as threads. There is no such form with an index or with totals:
+    /// [`ShardedBoundedArrayMap`] says why.
     ///
     /// # Errors
     ///

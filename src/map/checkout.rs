@@ -3,6 +3,7 @@
 use core::borrow::Borrow;
 use core::fmt;
 use core::hash::Hash;
+use core::marker::PhantomData;
 
 use super::bounded::BoundedArrayMap;
 use super::builder::PerKey;
@@ -10,10 +11,11 @@ use super::contents::Contents;
 use super::index::NoIndex;
 use super::line::Line;
 use super::outcome::drop_quietly;
+use super::sharded::{Shard, ShardedBoundedArrayMap};
 use super::shared::SharedBoundedArrayMap;
 
-/// Where a checkout came from, and how to get at it.
-trait Source<K, V, Id> {
+/// Where items that are out came from, and how to get at it.
+pub(super) trait Source<K, V, Id> {
     fn with<R>(&mut self, act: impl FnOnce(&mut Contents<K, V, Id>) -> R) -> R;
 }
 
@@ -29,18 +31,24 @@ impl<K, V, Id, L> Source<K, V, Id> for &SharedBoundedArrayMap<K, V, Id, L> {
     }
 }
 
+impl<K, V> Source<K, V, NoIndex> for Shard<'_, K, V> {
+    fn with<R>(&mut self, act: impl FnOnce(&mut Contents<K, V, NoIndex>) -> R) -> R {
+        self.removing(act)
+    }
+}
+
 macro_rules! guard {
-    ($(#[$doc:meta])* $Guard:ident, $Source:ty) => {
+    ($(#[$doc:meta])* $Guard:ident[$($Of:ident $(= $Usual:ty)?),+], $Source:ty) => {
         $(#[$doc])*
         #[must_use = "its items go back as soon as it is dropped"]
-        pub struct $Guard<'a, K, V, Id = NoIndex, L = PerKey> {
+        pub struct $Guard<'a, $($Of $(= $Usual)?),+> {
             source: $Source,
             slot: u32,
             items: Line<V>,
-            ids: core::marker::PhantomData<fn() -> (K, Id, L)>,
+            of: PhantomData<fn() -> ($($Of,)+)>,
         }
 
-        impl<K, V, Id, L> $Guard<'_, K, V, Id, L> {
+        impl<$($Of),+> $Guard<'_, $($Of),+> {
             /// How many items are left to acknowledge.
             #[must_use]
             pub fn len(&self) -> usize {
@@ -77,7 +85,7 @@ macro_rules! guard {
             }
         }
 
-        impl<K, V, Id, L> Drop for $Guard<'_, K, V, Id, L> {
+        impl<$($Of),+> Drop for $Guard<'_, $($Of),+> {
             /// Puts back what was not acknowledged. O(items that have come since).
             fn drop(&mut self) {
                 let rest = core::mem::replace(&mut self.items, Line::EMPTY);
@@ -87,7 +95,10 @@ macro_rules! guard {
             }
         }
 
-        impl<K, V: fmt::Debug, Id, L> fmt::Debug for $Guard<'_, K, V, Id, L> {
+        impl<$($Of),+> fmt::Debug for $Guard<'_, $($Of),+>
+        where
+            V: fmt::Debug,
+        {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.debug_list().entries(self.iter()).finish()
             }
@@ -101,7 +112,7 @@ guard! {
     /// [`acknowledge`](Self::acknowledge) each item when it is done with. What is left when this
     /// is dropped, after an error say, is in the map as before, and the key is the most recently
     /// used. If it is leaked (`mem::forget`), the key and its room stay taken.
-    Checkout, &'a mut BoundedArrayMap<K, V, Id, L>
+    Checkout[K, V, Id = NoIndex, L = PerKey], &'a mut BoundedArrayMap<K, V, Id, L>
 }
 
 guard! {
@@ -112,7 +123,13 @@ guard! {
     /// is dropped, after an error or a cancellation say, is in the map again, in order and before
     /// what has come since; its room was kept. The key is then the most recently used. If it is
     /// leaked (`mem::forget`), the key and its room stay taken.
-    SharedCheckout, &'a SharedBoundedArrayMap<K, V, Id, L>
+    SharedCheckout[K, V, Id = NoIndex, L = PerKey], &'a SharedBoundedArrayMap<K, V, Id, L>
+}
+
+guard! {
+    /// The items of one key of a [`ShardedBoundedArrayMap`], to be worked through one by one while
+    /// others use the map: all that is said of [`SharedCheckout`] is true of this.
+    ShardedCheckout[K, V], Shard<'a, K, V>
 }
 
 impl<K: Hash + Eq, V, Id, L> BoundedArrayMap<K, V, Id, L> {
@@ -145,7 +162,7 @@ impl<K: Hash + Eq, V, Id, L> BoundedArrayMap<K, V, Id, L> {
     {
         let slot = self.contents.find_free(key)?;
         let items = self.contents.check_out(slot);
-        Some(Checkout { source: self, slot, items, ids: core::marker::PhantomData })
+        Some(Checkout { source: self, slot, items, of: PhantomData })
     }
 }
 
@@ -161,6 +178,23 @@ impl<K: Hash + Eq, V, Id, L> SharedBoundedArrayMap<K, V, Id, L> {
             let slot = contents.find_free(key)?;
             (slot, contents.check_out(slot))
         };
-        Some(SharedCheckout { source: self, slot, items, ids: core::marker::PhantomData })
+        Some(SharedCheckout { source: self, slot, items, of: PhantomData })
+    }
+}
+
+impl<K: Hash + Eq, V> ShardedBoundedArrayMap<K, V> {
+    /// As [`SharedBoundedArrayMap::checkout`]. The key stays counted in the cap of the whole, and
+    /// none of the shards evicts it.
+    pub fn checkout<Q>(&self, key: &Q) -> Option<ShardedCheckout<'_, K, V>>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        let (hash, mut source) = self.shard_with(key);
+        let (slot, items) = source.with(|contents| {
+            let slot = contents.find_free_hashed(hash, key)?;
+            Some((slot, contents.check_out(slot)))
+        })?;
+        Some(ShardedCheckout { source, slot, items, of: PhantomData })
     }
 }

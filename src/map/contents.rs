@@ -101,7 +101,34 @@ impl<K, V, Id> Contents<K, V, Id> {
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        self.find(key).filter(|slot| !self.keys.at(*slot).held)
+        self.find_free_hashed(self.hasher.hash_one(key), key)
+    }
+
+    pub(super) fn find_free_hashed<Q>(&self, hash: u64, key: &Q) -> Option<u32>
+    where
+        K: Borrow<Q>,
+        Q: Eq + ?Sized,
+    {
+        self.keys.find(hash, key).filter(|slot| !self.keys.at(*slot).held)
+    }
+
+    /// Uses a key, and says whether it has items.
+    pub(super) fn promote<Q>(&mut self, key: &Q) -> bool
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        self.promote_hashed(self.hasher.hash_one(key), key)
+    }
+
+    pub(super) fn promote_hashed<Q>(&mut self, hash: u64, key: &Q) -> bool
+    where
+        K: Borrow<Q>,
+        Q: Eq + ?Sized,
+    {
+        let Some(slot) = self.keys.find(hash, key) else { return false };
+        self.keys.promote(slot);
+        self.keys.at(slot).items.len() > 0
     }
 
     /// The ticket of the item with this id, also if it is checked out.

@@ -3,10 +3,12 @@
 //! ```text
 //!             insert                 hold
 //!  (not in) ----------> in the order ------> held: found, but in no order
-//!                         |    ^               |    |
-//!                  remove |    '---- release --'    | remove
-//!                         v                         v
-//!                      (not in)                  (not in)
+//!                        | |  |   ^            |    |
+//!                 remove | |  |   '- release --'    | remove
+//!                        v |  |                     v
+//!                 (not in) |  | hold_in_place    (not in)
+//!                          |  v
+//!                 release  '- held, and keeps its place, which the order skips
 //! ```
 //!
 //! The table holds slots and rehashes by hashes that were computed once; so of the user's code
@@ -31,6 +33,8 @@ pub(super) struct Record<K, V> {
     pub(super) out: u32,
     /// Whether the key is checked out, even if all its items have been acknowledged.
     pub(super) held: bool,
+    /// Whether it is in no order meanwhile.
+    aside: bool,
 }
 
 impl<K, V> Record<K, V> {
@@ -91,7 +95,8 @@ impl<K, V> Keys<K, V> {
     #[inline]
     pub(super) fn insert(&mut self, hash: u64, key: K, item: V) -> u32 {
         let items = Line::One(item);
-        let record = Record { key, items, hash, newer: NONE, older: NONE, out: 0, held: false };
+        let (newer, older, held) = (NONE, NONE, false);
+        let record = Record { key, items, hash, newer, older, out: 0, held, aside: false };
         let slot = self.records.insert(record);
         self.table.insert_unique(hash, slot, |slot| self.records[*slot].hash);
         self.link(slot);
@@ -100,38 +105,46 @@ impl<K, V> Keys<K, V> {
 
     #[inline]
     pub(super) fn remove(&mut self, slot: u32) -> Record<K, V> {
-        if self.records[slot].held {
-            self.held -= 1;
-        } else {
+        if !self.records[slot].aside {
             self.unlink(slot);
         }
         let record = self.records.remove(slot);
+        self.held -= usize::from(record.held);
         if let Ok(entry) = self.table.find_entry(record.hash, |known| *known == slot) {
             entry.remove();
         }
         record
     }
 
-    /// Makes a key the most recently used, unless it is held.
+    /// Makes a key the most recently used, unless it is in no order.
     #[inline]
     pub(super) fn promote(&mut self, slot: u32) {
-        if self.newest != slot && !self.records[slot].held {
+        if self.newest != slot && !self.records[slot].aside {
             self.unlink(slot);
             self.link(slot);
         }
     }
 
     pub(super) fn hold(&mut self, slot: u32) {
+        self.hold_in_place(slot);
         self.unlink(slot);
+        self.records[slot].aside = true;
+    }
+
+    /// A hold that is over soon, as each look at the order has to skip it.
+    pub(super) fn hold_in_place(&mut self, slot: u32) {
         self.records[slot].held = true;
         self.held += 1;
     }
 
-    /// Ends a hold: the key is the most recently used again.
+    /// Ends a hold. If the key had lost its place, it is the most recently used.
     pub(super) fn release(&mut self, slot: u32) {
-        self.records[slot].held = false;
+        let record = &mut self.records[slot];
+        record.held = false;
         self.held -= 1;
-        self.link(slot);
+        if core::mem::take(&mut record.aside) {
+            self.link(slot);
+        }
     }
 
     #[inline]
@@ -163,8 +176,14 @@ impl<K, V> Keys<K, V> {
     /// The slots of the keys that are held, in no order of use. O(1) if there are none, O(keys
     /// ever resident at once) otherwise.
     pub(super) fn held_slots(&self) -> impl Iterator<Item = u32> + '_ {
-        let held = self.records.iter().filter(|(_, record)| record.held);
+        let held = self.records.iter_from(0).filter(|(_, record)| record.held);
         held.map(|(slot, _)| slot).take(self.held)
+    }
+
+    /// The first slot from this one on whose key is not held.
+    pub(super) fn free_slot_from(&self, first: u32) -> Option<u32> {
+        let mut free = self.records.iter_from(first).filter(|(_, record)| !record.held);
+        free.next().map(|(slot, _)| slot)
     }
 
     pub(super) fn order(&self) -> Order<'_, K, V> {
@@ -203,17 +222,27 @@ impl<K, V> Iterator for Order<'_, K, V> {
 
     fn next(&mut self) -> Option<u32> {
         self.left = self.left.checked_sub(1)?;
-        let slot = self.newest;
-        self.newest = self.keys.records[slot].older;
-        Some(slot)
+        loop {
+            let slot = self.newest;
+            let record = &self.keys.records[slot];
+            self.newest = record.older;
+            if !record.held {
+                return Some(slot);
+            }
+        }
     }
 }
 
 impl<K, V> DoubleEndedIterator for Order<'_, K, V> {
     fn next_back(&mut self) -> Option<u32> {
         self.left = self.left.checked_sub(1)?;
-        let slot = self.oldest;
-        self.oldest = self.keys.records[slot].newer;
-        Some(slot)
+        loop {
+            let slot = self.oldest;
+            let record = &self.keys.records[slot];
+            self.oldest = record.newer;
+            if !record.held {
+                return Some(slot);
+            }
+        }
     }
 }

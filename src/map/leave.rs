@@ -139,6 +139,16 @@ impl<K, V, Id> Contents<K, V, Id> {
     /// Moves the items of a key into a checkout.
     pub(super) fn check_out(&mut self, slot: u32) -> Line<V> {
         self.keys.hold(slot);
+        self.move_out(slot)
+    }
+
+    /// As [`Self::check_out`] for a short while, in which the key keeps its place in the order.
+    pub(super) fn lend_out(&mut self, slot: u32) -> Line<V> {
+        self.keys.hold_in_place(slot);
+        self.move_out(slot)
+    }
+
+    fn move_out(&mut self, slot: u32) -> Line<V> {
         if let Some(tickets) = &mut self.tickets {
             tickets.call_out(slot, true);
         }
@@ -157,6 +167,21 @@ impl<K, V, Id> Contents<K, V, Id> {
         let gone = self.tickets.as_mut()?.leave(slot, 0);
         self.weight -= gone.weight;
         gone.id
+    }
+
+    /// Those items of a checkout that are marked leave for good. Their values are there.
+    pub(super) fn cancel_out(&mut self, slot: u32, marks: &[bool]) -> Line<Option<Id>> {
+        let gone = marks.iter().filter(|leaves| **leaves).count();
+        let record = self.keys.at_mut(slot);
+        record.out -= gone as u32;
+        self.items -= gone;
+        self.stats.cancelled += gone as u64;
+        let Some(tickets) = &mut self.tickets else { return Line::EMPTY };
+        let mut with_in = marks.to_vec();
+        with_in.resize(marks.len() + record.items.len(), false);
+        let (ids, weight) = tickets.leave_some(slot, &with_in);
+        self.weight -= weight;
+        ids
     }
 
     /// Ends a checkout: what is left of it goes back before what has come since. Returns the key

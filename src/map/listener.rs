@@ -3,11 +3,13 @@
 use super::index::NoIndex;
 use super::items::Items;
 use super::outcome::{Expired, Pushed, RejectReason, drop_quietly};
+use super::removal::Shrunk;
 use crate::settled::caught;
 use crate::sync::{AtomicUsize, Ordering};
 use core::fmt;
 
-/// Something left a [`SharedBoundedArrayMap`](super::SharedBoundedArrayMap), or was refused,
+/// Something left a [`SharedBoundedArrayMap`](super::SharedBoundedArrayMap) or a
+/// [`ShardedBoundedArrayMap`](super::ShardedBoundedArrayMap), or was refused,
 /// without having been asked for: to look at, as the value goes to the caller.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -96,14 +98,15 @@ impl<K, V, Id> Listener<K, V, Id> {
         }
     }
 
-    pub(super) fn tell_displaced(&self, key: &K, items: &Items<V, Id>) {
-        for (value, id) in items.iter_with_ids() {
-            self.tell(Event::Displaced { key, value, id });
+    pub(super) fn tell_shrunk(&self, shrunk: &Shrunk<K, V, Id>) {
+        for (key, items) in &shrunk.evicted {
+            self.tell(Event::Evicted { key, items });
         }
-    }
-
-    pub(super) fn tell_evicted(&self, key: &K, items: &Items<V, Id>) {
-        self.tell(Event::Evicted { key, items });
+        for (key, items) in &shrunk.displaced {
+            for (value, id) in items.iter_with_ids() {
+                self.tell(Event::Displaced { key, value, id });
+            }
+        }
     }
 }
 

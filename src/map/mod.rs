@@ -21,6 +21,7 @@ mod removal;
 mod serial;
 mod sharded;
 mod shared;
+mod sift;
 mod slab;
 mod stats;
 #[cfg(feature = "tokio")]
@@ -29,7 +30,7 @@ mod tickets;
 
 pub use bounded::BoundedArrayMap;
 pub use builder::{Builder, FullKey, FullMap, PerKey, Total};
-pub use checkout::{Checkout, SharedCheckout};
+pub use checkout::{Checkout, ShardedCheckout, SharedCheckout};
 pub use index::NoIndex;
 pub use items::Items;
 pub use iter::{Array, ArrayIter, IntoIter, Iter, IterLru};
@@ -42,4 +43,4 @@ pub use sharded::ShardedBoundedArrayMap;
 pub use shared::SharedBoundedArrayMap;
 pub use stats::Stats;
 #[cfg(feature = "tokio")]
-pub use sweeper::Sweeper;
+pub use sweeper::{Expire, Sweeper};

@@ -34,7 +34,7 @@ pub(super) fn drop_quietly<T>(leftover: T) {
 /// }
 /// # Ok::<(), sluicegate::ConfigError>(())
 /// ```
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use = "it owns what was displaced, evicted or rejected, which is lost if it is dropped"]
 pub enum Pushed<K, V, Id = NoIndex> {
     /// Stored, and nothing had to go.

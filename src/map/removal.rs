@@ -5,7 +5,7 @@ use core::hash::Hash;
 use std::collections::VecDeque;
 
 use super::bounded::BoundedArrayMap;
-use super::builder::Limits;
+use super::builder::{Limits, Total};
 use super::contents::Contents;
 use super::index::NoIndex;
 use super::items::Items;
@@ -13,7 +13,7 @@ use super::outcome::drop_quietly;
 use crate::ConfigError;
 
 /// What a [`resize`](BoundedArrayMap::resize) left no room for.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use = "these items have left the map and are lost if this is dropped"]
 pub struct Shrunk<K, V, Id = NoIndex> {
     /// The keys that were too many, in the order in which a full map evicts.
@@ -92,6 +92,32 @@ impl<K, V, Id> Contents<K, V, Id> {
             }
         }
         Ok(Shrunk { evicted, displaced })
+    }
+
+    pub(super) fn resize_total_items(
+        &mut self,
+        max_items: usize,
+    ) -> Result<Shrunk<K, V, Id>, ConfigError> {
+        self.resize_totals(Limits { max_items, ..self.limits })
+    }
+
+    pub(super) fn resize_weight(
+        &mut self,
+        max_weight: u64,
+    ) -> Result<Shrunk<K, V, Id>, ConfigError> {
+        if !self.limits.weighed {
+            let expected = "chosen when the map is built, with what weighs its items";
+            return Err(ConfigError::new("max_weight", max_weight, expected));
+        }
+        self.resize_totals(Limits { max_weight, ..self.limits })
+    }
+
+    fn resize_totals(&mut self, limits: Limits) -> Result<Shrunk<K, V, Id>, ConfigError> {
+        limits.check()?;
+        self.limits = Limits { plain: false, ..limits };
+        let evicted = core::iter::from_fn(|| self.evict_excess());
+        let evicted = evicted.map(|(_, key, items)| (key, items)).collect();
+        Ok(Shrunk { evicted, displaced: Vec::new() })
     }
 }
 
@@ -191,5 +217,68 @@ impl<K: Hash + Eq, V, Id, L> BoundedArrayMap<K, V, Id, L> {
         let shrunk = self.contents.resize(max_keys, max_items_per_key, &mut keys);
         drop_quietly(keys);
         shrunk
+    }
+}
+
+impl<K, V, Id> BoundedArrayMap<K, V, Id, Total> {
+    /// Changes the limit on all items together, and hands over what there is no room for any
+    /// more: whole keys, as [`FullMap`](super::FullMap) says of a full map (the least recently used
+    /// ones also if that refuses new keys), and no more of them than it takes. They count as
+    /// evicted. To have no such limit, set `usize::MAX`.
+    ///
+    /// Keys that are checked out stay; of what they leave the map over its limits holds what
+    /// [`resize`](Self::resize) says.
+    ///
+    /// # Errors
+    ///
+    /// A [`ConfigError`] unless `max_items` is at least `max_items_per_key`. Nothing has changed
+    /// then.
+    ///
+    /// O(keys and items handed over).
+    ///
+    /// ```
+    /// use sluicegate::BoundedArrayMap;
+    ///
+    /// let builder = BoundedArrayMap::builder().max_keys(9).max_items_per_key(2);
+    /// let mut map = builder.max_items(9).build()?;
+    /// for (key, value) in [("a", 1), ("b", 2), ("b", 3), ("c", 4)] {
+    ///     assert!(map.push_with(key, value, |_| unreachable!("it fits")));
+    /// }
+    /// let gone = map.resize_total_items(2)?;
+    /// let keys: Vec<_> = gone.evicted.iter().map(|(key, items)| (*key, items.len())).collect();
+    /// assert_eq!(keys, [("a", 1), ("b", 2)]);
+    /// # Ok::<(), sluicegate::ConfigError>(())
+    /// ```
+    pub fn resize_total_items(
+        &mut self,
+        max_items: usize,
+    ) -> Result<Shrunk<K, V, Id>, ConfigError> {
+        self.contents.resize_total_items(max_items)
+    }
+
+    /// Changes the limit on what all items may weigh together, and hands over what is too heavy
+    /// now: whole keys, as with [`resize_total_items`](Self::resize_total_items). The items keep
+    /// the weight that they came in with.
+    ///
+    /// # Errors
+    ///
+    /// A [`ConfigError`] unless `max_weight` is from 1 to 9,223,372,036,854,775,807, and the map was
+    /// [built](super::Builder::max_weight) with what weighs its items. Nothing has changed then.
+    ///
+    /// O(keys and items handed over).
+    pub fn resize_weight(&mut self, max_weight: u64) -> Result<Shrunk<K, V, Id>, ConfigError> {
+        self.contents.resize_weight(max_weight)
+    }
+
+    /// The most items at once under all keys together, if that is limited.
+    #[must_use]
+    pub fn max_items(&self) -> Option<usize> {
+        self.contents.limits.most_items()
+    }
+
+    /// The most that all items may weigh together, if they are weighed.
+    #[must_use]
+    pub fn max_weight(&self) -> Option<u64> {
+        self.contents.limits.most_weight()
     }
 }

@@ -4,7 +4,7 @@ use core::borrow::Borrow;
 use core::fmt;
 use core::hash::{BuildHasher, Hash};
 use std::panic::{self, AssertUnwindSafe, RefUnwindSafe, UnwindSafe};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::admit::Arrival;
 use super::builder::{FullMap, Limits};
@@ -12,29 +12,81 @@ use super::contents::Contents;
 use super::index::NoIndex;
 use super::items::Items;
 use super::iter::IntoIter;
-use super::outcome::{Expired, Pushed, drop_quietly};
+use super::listener::{Event, Listener};
+use super::outcome::{Expired, Pushed, RejectReason, drop_quietly};
 use super::stats::Stats;
-use crate::sync::{AtomicUsize, HashBuilder, Mutex, Ordering};
+use crate::sync::{AtomicUsize, HashBuilder, Mutex, MutexGuard, Ordering};
 
-type Shard<K, V> = Contents<K, V, NoIndex>;
+type Part<K, V> = Contents<K, V, NoIndex>;
 
 /// What a push handed back, and the key if it was there already.
 type Done<K, V> = (Pushed<K, V>, Option<K>);
+
+/// One part of the map.
+pub(super) struct Shard<'a, K, V> {
+    map: &'a ShardedBoundedArrayMap<K, V>,
+    at: usize,
+}
+
+impl<K, V> Shard<'_, K, V> {
+    /// Does something by which keys can leave, and counts them out.
+    pub(super) fn removing<R>(&self, act: impl FnOnce(&mut Part<K, V>) -> R) -> R {
+        let mut part = self.map.parts[self.at].lock();
+        let before = part.keys.len();
+        let result = act(&mut part);
+        let gone = before - part.keys.len();
+        if gone > 0 {
+            self.map.keys.fetch_sub(gone, Ordering::Relaxed);
+        }
+        result
+    }
+}
 
 /// A [`BoundedArrayMap`](super::BoundedArrayMap) in several parts with a lock each, for threads
 /// that would wait too long for one.
 ///
 /// The cap on keys is that of the whole: as long as it has room nothing is evicted, however the
-/// keys are spread. Under each key all is exact. What is given up is the exact order of use: a full
-/// map evicts the first in line of the new key's own part, or if that is empty, of another.
+/// keys are spread. Under each key all is exact. What is given up is the exact order of all keys: a
+/// full map evicts the first in line (the least recently used key or the heaviest, as
+/// [`FullMap`] says) of the new key's own part, or if that has none to evict, of the next that has.
 ///
 /// When not to use it: if one lock is not what holds you up, take
 /// [`SharedBoundedArrayMap`](super::SharedBoundedArrayMap), whose order of use is exact, and which
-/// has an index, totals, checkouts and listeners.
+/// has an index and totals.
+///
+/// # What it has not
+///
+/// - An index by item id: whether an id is resident would have to be known to all parts at once, and
+///   each item that leaves with an evicted key would need another part's lock. If an item always
+///   comes under the same key, [`remove_if`](Self::remove_if) finds it there.
+/// - Totals of items or weight: a map that has reached one is at it with every push, and to find
+///   out what has to go before anything goes, as a refused push changes nothing, would take all
+///   locks each time.
+/// - `resize`: its limits are those that it was built with.
+///
+/// [`Builder::build_sharded`](super::Builder::build_sharded) is not there for the first two, so that
+/// they are refused when the program is compiled.
+///
+/// ```compile_fail
+/// # use sluicegate::BoundedArrayMap;
+/// let builder = BoundedArrayMap::<u8, u8>::builder().max_keys(9).max_items_per_key(9);
+/// let map = builder.indexed::<u8>().build_sharded(4);
+/// ```
+///
+/// ```compile_fail
+/// # use sluicegate::BoundedArrayMap;
+/// let builder = BoundedArrayMap::<u8, u8>::builder().max_keys(9).max_items_per_key(9);
+/// let map = builder.max_items(9).build_sharded(4);
+/// ```
 ///
 /// # Fairness and what runs under a lock
 ///
-/// As for `SharedBoundedArrayMap`.
+/// As for `SharedBoundedArrayMap`. A push of a new key to a full map takes a second lock if its own
+/// part has no key to evict, and all of them, once, if others were ahead of it each time or all that
+/// there is is checked out. So there is no waiting in circles, and none is refused while a key could
+/// go.
+///
+/// # Example
 ///
 /// ```
 /// use sluicegate::BoundedArrayMap;
@@ -52,21 +104,22 @@ type Done<K, V> = (Pushed<K, V>, Option<K>);
 ///
 /// Of parts like that of the shared map and one counter of keys. A new key first counts itself in;
 /// if that fails it takes the place of a key, which leaves the counter as it is. A key counts
-/// itself out under the lock under which it leaves. Where two locks are held at once, the one of
-/// the lower number was taken first.
+/// itself out under the lock under which it leaves. Where several locks are held at once, they were
+/// taken from the lowest number up.
 pub struct ShardedBoundedArrayMap<K, V> {
-    shards: Box<[Mutex<Shard<K, V>>]>,
+    parts: Box<[Mutex<Part<K, V>>]>,
     hasher: HashBuilder,
     limits: Limits,
+    listener: Listener<K, V, NoIndex>,
     /// Keys in all shards together: at most `limits.max_keys`.
     keys: AtomicUsize,
 }
 
 impl<K, V> ShardedBoundedArrayMap<K, V> {
     pub(super) fn build(limits: Limits, shards: usize) -> Self {
-        let shards = (0..shards).map(|_| Mutex::new(Contents::new(limits))).collect();
-        let keys = AtomicUsize::new(0);
-        Self { shards, hasher: HashBuilder::default(), limits, keys }
+        let parts = (0..shards).map(|_| Mutex::new(Contents::new(limits))).collect();
+        let (hasher, listener) = (HashBuilder::default(), Listener::none());
+        Self { parts, hasher, limits, listener, keys: AtomicUsize::new(0) }
     }
 
     /// Counts one key in if there is room for it.
@@ -78,20 +131,13 @@ impl<K, V> ShardedBoundedArrayMap<K, V> {
         counted.is_ok()
     }
 
-    /// Does something by which keys can leave, and counts them out.
-    fn removing<R>(&self, shard: &mut Shard<K, V>, act: impl FnOnce(&mut Shard<K, V>) -> R) -> R {
-        let before = shard.keys.len();
-        let result = act(shard);
-        let gone = before - shard.keys.len();
-        if gone > 0 {
-            self.keys.fetch_sub(gone, Ordering::Relaxed);
-        }
-        result
-    }
-
     fn shard_of_hash(&self, hash: u64) -> usize {
         // Of bits that the tables within do not go by.
-        (hash >> 24) as u32 as usize % self.shards.len()
+        (hash >> 24) as u32 as usize % self.parts.len()
+    }
+
+    pub(super) fn shards_in_turn(&self) -> impl Iterator<Item = Shard<'_, K, V>> + '_ {
+        (0..self.parts.len()).map(|at| Shard { map: self, at })
     }
 }
 
@@ -104,6 +150,16 @@ impl<K: Hash + Eq, V> ShardedBoundedArrayMap<K, V> {
         Q: Hash + ?Sized,
     {
         self.shard_of_hash(self.hasher.hash_one(key))
+    }
+
+    /// The hash of a key, and its shard.
+    pub(super) fn shard_with<Q>(&self, key: &Q) -> (u64, Shard<'_, K, V>)
+    where
+        K: Borrow<Q>,
+        Q: Hash + ?Sized,
+    {
+        let hash = self.hasher.hash_one(key);
+        (hash, Shard { map: self, at: self.shard_of_hash(hash) })
     }
 
     /// As [`BoundedArrayMap::push`](super::BoundedArrayMap::push), but for which key is evicted.
@@ -122,11 +178,12 @@ impl<K: Hash + Eq, V> ShardedBoundedArrayMap<K, V> {
         let own = self.shard_of_hash(hash);
         // Out here, so that if `Eq` panics it is dropped after the lock.
         let mut arrival = Some(Arrival { key, value, id: None, now });
-        let done = self.push_here(&mut self.shards[own].lock(), hash, &mut arrival);
+        let done = self.push_here(&mut self.parts[own].lock(), hash, &mut arrival);
         let (pushed, spare) = match done {
             Some(done) => done,
             None => self.push_for_another(own, hash, &mut arrival),
         };
+        self.listener.tell_pushed(&pushed, spare.as_ref());
         drop_quietly(spare);
         pushed
     }
@@ -134,7 +191,7 @@ impl<K: Hash + Eq, V> ShardedBoundedArrayMap<K, V> {
     /// Pushes, if that takes nothing from another shard.
     fn push_here(
         &self,
-        shard: &mut Shard<K, V>,
+        shard: &mut Part<K, V>,
         hash: u64,
         arrival: &mut Option<Arrival<K, V, NoIndex>>,
     ) -> Option<Done<K, V>> {
@@ -145,7 +202,7 @@ impl<K: Hash + Eq, V> ShardedBoundedArrayMap<K, V> {
                 usize::MAX
             } else if self.limits.full_map == FullMap::RejectNewKey {
                 0
-            } else if shard.keys.len() > 0 {
+            } else if shard.keys.len() > shard.keys.held() {
                 shard.keys.len()
             } else {
                 return None;
@@ -156,7 +213,7 @@ impl<K: Hash + Eq, V> ShardedBoundedArrayMap<K, V> {
         Some(shard.push_one(survey, arrival))
     }
 
-    /// Pushes a key whose own shard was empty when the map was full.
+    /// Pushes a key whose own shard had none to evict when the map was full.
     #[cold]
     fn push_for_another(
         &self,
@@ -164,33 +221,52 @@ impl<K: Hash + Eq, V> ShardedBoundedArrayMap<K, V> {
         hash: u64,
         arrival: &mut Option<Arrival<K, V, NoIndex>>,
     ) -> Done<K, V> {
-        let count = self.shards.len();
-        // Once round finds a key, unless others have taken out all of them ahead of it, which
-        // makes room.
-        for step in (1..count.max(2)).cycle() {
-            let other = (own + step) % count;
-            let done = if other == own {
-                self.push_here(&mut self.shards[own].lock(), hash, arrival)
-            } else {
-                let mut low = self.shards[own.min(other)].lock();
-                let mut high = self.shards[own.max(other)].lock();
-                let (mine, theirs) =
-                    if own < other { (&mut *low, &mut *high) } else { (&mut *high, &mut *low) };
-                // Looked at afresh: the locks were not held in between.
-                self.push_here(mine, hash, arrival)
-                    .or_else(|| Self::push_in_place_of(mine, theirs, hash, arrival))
-            };
-            if let Some(done) = done {
+        for step in 1..self.parts.len() {
+            let other = (own + step) % self.parts.len();
+            let mut low = self.parts[own.min(other)].lock();
+            let mut high = self.parts[own.max(other)].lock();
+            if let Some(done) = self.push_between(own, other, &mut low, &mut high, hash, arrival) {
                 return done;
             }
         }
-        unreachable!("the cycle does not end")
+        // Others were ahead each time, or all that there is is checked out: now nothing moves.
+        let mut parts: Vec<_> = self.parts.iter().map(Mutex::lock).collect();
+        let free = |part: &MutexGuard<'_, Part<K, V>>| part.keys.len() > part.keys.held();
+        let done = match (0..parts.len()).find(|at| *at != own && free(&parts[*at])) {
+            Some(other) => {
+                let (low, high) = parts.split_at_mut(own.max(other));
+                let (low, high) = (&mut *low[own.min(other)], &mut *high[0]);
+                self.push_between(own, other, low, high, hash, arrival)
+            }
+            None => self.push_here(&mut parts[own], hash, arrival),
+        };
+        match (done, arrival.take()) {
+            (Some(done), _) => done,
+            (None, Some(arrival)) => (parts[own].refuse(arrival, RejectReason::MapFull), None),
+            (None, None) => unreachable!("what was not pushed is still there"),
+        }
+    }
+
+    /// Pushes, if that takes nothing from a third shard. Both are locked, the lower one first.
+    fn push_between(
+        &self,
+        own: usize,
+        other: usize,
+        low: &mut Part<K, V>,
+        high: &mut Part<K, V>,
+        hash: u64,
+        arrival: &mut Option<Arrival<K, V, NoIndex>>,
+    ) -> Option<Done<K, V>> {
+        let (mine, theirs) = if own < other { (low, high) } else { (high, low) };
+        // Looked at afresh: the locks were not held all the while.
+        self.push_here(mine, hash, arrival)
+            .or_else(|| Self::push_in_place_of(mine, theirs, hash, arrival))
     }
 
     /// Evicts a key of another shard, whose place in the count passes to the new key.
     fn push_in_place_of(
-        mine: &mut Shard<K, V>,
-        theirs: &mut Shard<K, V>,
+        mine: &mut Part<K, V>,
+        theirs: &mut Part<K, V>,
         hash: u64,
         arrival: &mut Option<Arrival<K, V, NoIndex>>,
     ) -> Option<Done<K, V>> {
@@ -209,15 +285,25 @@ impl<K: Hash + Eq, V> ShardedBoundedArrayMap<K, V> {
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        let hash = self.hasher.hash_one(key);
-        let taken = {
-            let mut shard = self.shards[self.shard_of_hash(hash)].lock();
-            let slot = shard.keys.find(hash, key);
-            slot.map(|slot| self.removing(&mut shard, |shard| shard.take(slot)))
-        };
+        let (hash, shard) = self.shard_with(key);
+        let taken = shard.removing(|part| {
+            let slot = part.find_free_hashed(hash, key)?;
+            Some(part.take(slot))
+        });
         let Some((key, items)) = taken else { return Items::none() };
         drop_quietly(key);
         items
+    }
+
+    /// As [`SharedBoundedArrayMap::promote`](super::SharedBoundedArrayMap::promote), among the keys
+    /// of its shard.
+    pub fn promote<Q>(&self, key: &Q) -> bool
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        let (hash, shard) = self.shard_with(key);
+        self.parts[shard.at].lock().promote_hashed(hash, key)
     }
 
     /// As [`BoundedArrayMap::contains`](super::BoundedArrayMap::contains): true of the moment at
@@ -227,12 +313,51 @@ impl<K: Hash + Eq, V> ShardedBoundedArrayMap<K, V> {
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        let hash = self.hasher.hash_one(key);
-        self.shards[self.shard_of_hash(hash)].lock().keys.find(hash, key).is_some()
+        let (hash, shard) = self.shard_with(key);
+        let part = self.parts[shard.at].lock();
+        part.keys.find(hash, key).is_some_and(|slot| part.keys.at(slot).items.len() > 0)
+    }
+
+    /// Pushes items one after another, as [`push`](Self::push) does, hands what each pushes out, or
+    /// itself if it is refused, to `sink`, and returns how many of them were stored.
+    ///
+    /// # Panics
+    ///
+    /// If `items` or `sink` does; what `items` has not yielded by then is not pushed.
+    pub fn extend(
+        &self,
+        items: impl IntoIterator<Item = (K, V)>,
+        mut sink: impl FnMut(Pushed<K, V>),
+    ) -> usize {
+        let push = |(key, value)| {
+            let pushed = self.push(key, value);
+            let stored = pushed.is_stored();
+            if !matches!(pushed, Pushed::Stored) {
+                sink(pushed);
+            }
+            stored
+        };
+        items.into_iter().map(push).filter(|stored| *stored).count()
     }
 }
 
 impl<K, V> ShardedBoundedArrayMap<K, V> {
+    /// As [`SharedBoundedArrayMap::with_listener`](super::SharedBoundedArrayMap::with_listener).
+    #[must_use]
+    pub fn with_listener(
+        mut self,
+        listener: impl Fn(Event<'_, K, V>) + Send + Sync + 'static,
+    ) -> Self {
+        self.listener = Listener::new(listener);
+        self
+    }
+
+    /// How often the listener has panicked.
+    #[must_use]
+    pub fn listener_panics(&self) -> usize {
+        self.listener.panics()
+    }
+
     /// As [`BoundedArrayMap::expire`](super::BoundedArrayMap::expire), shard by shard: oldest
     /// arrival first within each. `budget` is that of all together.
     ///
@@ -247,13 +372,13 @@ impl<K, V> ShardedBoundedArrayMap<K, V> {
         K: Clone,
     {
         let mut expired = Vec::new();
-        for shard in &self.shards {
+        for shard in self.shards_in_turn() {
             let (mut keys, left) = (Vec::new(), budget - expired.len());
             let sweep = AssertUnwindSafe(|| {
-                let mut shard = shard.lock();
-                shard.keys_to_hand_back(now, left, &mut keys);
-                let keys = core::mem::take(&mut keys);
-                self.removing(&mut shard, |shard| shard.expire(keys))
+                shard.removing(|part| {
+                    part.keys_to_hand_back(now, left, &mut keys);
+                    part.expire(core::mem::take(&mut keys))
+                })
             });
             match panic::catch_unwind(sweep) {
                 Ok(mut swept) => expired.append(&mut swept),
@@ -265,30 +390,55 @@ impl<K, V> ShardedBoundedArrayMap<K, V> {
                 }
             }
         }
+        self.listener.tell_expired(&expired);
         expired
     }
 
     /// As [`BoundedArrayMap::next_expiry`](super::BoundedArrayMap::next_expiry).
     #[must_use]
     pub fn next_expiry(&self) -> Option<Instant> {
-        self.shards.iter().filter_map(|shard| shard.lock().next_expiry()).min()
+        self.parts.iter().filter_map(|part| part.lock().next_expiry()).min()
     }
 
     /// Takes out everything, shard by shard, as
     /// [`BoundedArrayMap::clear`](super::BoundedArrayMap::clear) does.
     #[must_use = "everything that was in the map is lost if this is dropped"]
     pub fn clear(&self) -> Vec<IntoIter<K, V>> {
-        let clear = |shard: &Mutex<Shard<K, V>>| {
-            let (first, rest) = self.removing(&mut shard.lock(), Contents::clear);
+        let clear = |shard: Shard<'_, K, V>| {
+            let (first, rest) = shard.removing(Contents::clear);
             IntoIter::new(first, rest)
         };
-        self.shards.iter().map(clear).collect()
+        self.shards_in_turn().map(clear).collect()
     }
 
     /// How many shards there are.
     #[must_use]
     pub fn shards(&self) -> usize {
-        self.shards.len()
+        self.parts.len()
+    }
+
+    /// The most keys at once, in all shards together.
+    #[must_use]
+    pub fn max_keys(&self) -> usize {
+        self.limits.max_keys
+    }
+
+    /// The most items at once under each key.
+    #[must_use]
+    pub fn max_items_per_key(&self) -> usize {
+        self.limits.max_items_per_key
+    }
+
+    /// How long items live, if they expire.
+    #[must_use]
+    pub fn time_to_live(&self) -> Option<Duration> {
+        self.limits.time_to_live
+    }
+
+    /// How many items are resident under all keys together, counted shard by shard. O(shards).
+    #[must_use]
+    pub fn total_items(&self) -> usize {
+        self.parts.iter().map(|part| part.lock().items).sum()
     }
 
     /// How many keys are resident: never more than `max_keys`.
@@ -308,7 +458,7 @@ impl<K, V> ShardedBoundedArrayMap<K, V> {
     /// the shards' own, and so at least what they were. O(shards).
     #[must_use]
     pub fn stats(&self) -> Stats {
-        self.shards.iter().fold(Stats::default(), |sum, shard| sum.and(shard.lock().stats()))
+        self.parts.iter().fold(Stats::default(), |sum, part| sum.and(part.lock().stats()))
     }
 }
 

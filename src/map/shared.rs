@@ -6,15 +6,15 @@ use core::hash::Hash;
 use core::marker::PhantomData;
 use std::collections::VecDeque;
 use std::panic::{RefUnwindSafe, UnwindSafe};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::admit::{Arrival, hand_over};
 use super::bounded::BoundedArrayMap;
-use super::builder::{PerKey, Weigher};
+use super::builder::{PerKey, Total, Weigher};
 use super::contents::Contents;
 use super::index::NoIndex;
 use super::items::Items;
-use super::iter::IntoIter;
+use super::iter::{IntoIter, Iter};
 use super::listener::{Event, Listener};
 use super::outcome::{Expired, Pushed, drop_quietly};
 use super::removal::Shrunk;
@@ -41,7 +41,7 @@ use crate::sync::Mutex;
 ///
 /// `Eq` of keys and ids, `Hash` of them, and `Clone` of keys: these must not call back into the
 /// same map. Nothing is dropped under the lock: all that leaves is moved out first, also what is
-/// left when one of those panics.
+/// left when one of those panics. Weighers, sinks, listeners and predicates run without it.
 ///
 /// # Example
 ///
@@ -63,7 +63,8 @@ use crate::sync::Mutex;
 /// # How it is built
 ///
 /// Of a mutex around the state machine of the plain map. As every step of that returns what
-/// leaves, no value can be dropped before the lock is released.
+/// leaves, no value can be dropped before the lock is released. To ask a predicate about items,
+/// these are lent out, as to a checkout.
 pub struct SharedBoundedArrayMap<K, V, Id = NoIndex, L = PerKey> {
     pub(super) contents: Mutex<Contents<K, V, Id>>,
     weigher: Weigher<K, V>,
@@ -200,10 +201,40 @@ impl<K: Hash + Eq, V, Id, L> SharedBoundedArrayMap<K, V, Id, L> {
     where
         Id: Hash + Eq,
     {
+        self.push_unique_with_arrived(None, key, id, value, sink)
+    }
+
+    /// As [`BoundedArrayMap::push_unique_with_at`]; of the order of arrival holds what
+    /// [`push_at`](SharedBoundedArrayMap::push_at) says.
+    pub fn push_unique_with_at(
+        &self,
+        now: Instant,
+        key: K,
+        id: Id,
+        value: V,
+        sink: impl FnMut(Pushed<K, V, Id>),
+    ) -> bool
+    where
+        Id: Hash + Eq,
+    {
+        self.push_unique_with_arrived(Some(now), key, id, value, sink)
+    }
+
+    fn push_unique_with_arrived(
+        &self,
+        now: Option<Instant>,
+        key: K,
+        id: Id,
+        value: V,
+        sink: impl FnMut(Pushed<K, V, Id>),
+    ) -> bool
+    where
+        Id: Hash + Eq,
+    {
         let weight = self.weigher.weigh(&key, &value);
         let (outcomes, spare) = {
             let mut contents = self.contents.lock();
-            let now = contents.now();
+            let now = now.or_else(|| contents.now());
             let survey = contents.survey_unique(&key, &id, weight);
             contents.push_many(survey, Arrival { key, value, id: Some(id), now })
         };
@@ -263,6 +294,18 @@ impl<K: Hash + Eq, V, Id, L> SharedBoundedArrayMap<K, V, Id, L> {
         let Some((key, items)) = taken else { return Items::none() };
         drop_quietly(key);
         items
+    }
+
+    /// Uses a key, as [`BoundedArrayMap::get`] does: it becomes the most recently used one. Returns
+    /// whether there are items under it.
+    ///
+    /// O(1).
+    pub fn promote<Q>(&self, key: &Q) -> bool
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        self.contents.lock().promote(key)
     }
 
     /// As [`BoundedArrayMap::contains`]: true of the moment at which the lock was had.
@@ -329,6 +372,24 @@ impl<K, V, Id, L> SharedBoundedArrayMap<K, V, Id, L> {
         self
     }
 
+    /// Clones of the keys, from the most to the least recently used, but for those that are checked
+    /// out. Uses none of them.
+    ///
+    /// O(keys), for all of which the lock is held: to look at a map, not to work on it.
+    #[must_use]
+    pub fn keys(&self) -> Vec<K>
+    where
+        K: Clone,
+    {
+        // Out here, so that if `Clone` panics they are dropped after the lock.
+        let mut keys = Vec::new();
+        {
+            let contents = self.contents.lock();
+            keys.extend(Iter::new(&contents).map(|(key, _)| key.clone()));
+        }
+        keys
+    }
+
     /// How often the listener has panicked.
     #[must_use]
     pub fn listener_panics(&self) -> usize {
@@ -352,12 +413,7 @@ impl<K, V, Id, L> SharedBoundedArrayMap<K, V, Id, L> {
         let shrunk = self.contents.lock().resize(max_keys, max_items_per_key, &mut keys);
         drop_quietly(keys);
         let shrunk = shrunk?;
-        for (key, items) in &shrunk.evicted {
-            self.listener.tell_evicted(key, items);
-        }
-        for (key, items) in &shrunk.displaced {
-            self.listener.tell_displaced(key, items);
-        }
+        self.listener.tell_shrunk(&shrunk);
         Ok(shrunk)
     }
 
@@ -391,6 +447,24 @@ impl<K, V, Id, L> SharedBoundedArrayMap<K, V, Id, L> {
         self.contents.lock().weight
     }
 
+    /// As [`BoundedArrayMap::max_keys`].
+    #[must_use]
+    pub fn max_keys(&self) -> usize {
+        self.contents.lock().limits.max_keys
+    }
+
+    /// As [`BoundedArrayMap::max_items_per_key`].
+    #[must_use]
+    pub fn max_items_per_key(&self) -> usize {
+        self.contents.lock().limits.max_items_per_key
+    }
+
+    /// As [`BoundedArrayMap::time_to_live`].
+    #[must_use]
+    pub fn time_to_live(&self) -> Option<Duration> {
+        self.contents.lock().limits.time_to_live
+    }
+
     /// As [`BoundedArrayMap::is_empty`].
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -401,6 +475,51 @@ impl<K, V, Id, L> SharedBoundedArrayMap<K, V, Id, L> {
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.contents.lock().stats()
+    }
+
+    /// The plain map with all that is in it, its limits and its counts; nobody listens any more.
+    /// Out of an `Arc`, the last handle has it: `Arc::into_inner(map).map(SharedBoundedArrayMap::into_inner)`.
+    ///
+    /// What a leaked checkout holds stays checked out.
+    pub fn into_inner(self) -> BoundedArrayMap<K, V, Id, L> {
+        let contents = self.contents.into_inner();
+        BoundedArrayMap { contents, weigher: self.weigher, of: PhantomData }
+    }
+}
+
+impl<K, V, Id> SharedBoundedArrayMap<K, V, Id, Total> {
+    /// As [`BoundedArrayMap::resize_total_items`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn resize_total_items(&self, max_items: usize) -> Result<Shrunk<K, V, Id>, ConfigError> {
+        let shrunk = self.contents.lock().resize_total_items(max_items)?;
+        self.listener.tell_shrunk(&shrunk);
+        Ok(shrunk)
+    }
+
+    /// As [`BoundedArrayMap::resize_weight`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn resize_weight(&self, max_weight: u64) -> Result<Shrunk<K, V, Id>, ConfigError> {
+        let shrunk = self.contents.lock().resize_weight(max_weight)?;
+        self.listener.tell_shrunk(&shrunk);
+        Ok(shrunk)
+    }
+
+    /// As [`BoundedArrayMap::max_items`].
+    #[must_use]
+    pub fn max_items(&self) -> Option<usize> {
+        self.contents.lock().limits.most_items()
+    }
+
+    /// As [`BoundedArrayMap::max_weight`].
+    #[must_use]
+    pub fn max_weight(&self) -> Option<u64> {
+        self.contents.lock().limits.most_weight()
     }
 }
 

@@ -29,9 +29,11 @@ impl<T> Slab<T> {
         self.taken
     }
 
-    /// The slots that are taken, with what is in them. O(values ever held at once).
-    pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &T)> + '_ {
-        (0..).zip(&self.places).filter_map(|(slot, place)| match place {
+    /// The slots from this one on that are taken, with what is in them. O(values ever held at
+    /// once).
+    pub(super) fn iter_from(&self, first: u32) -> impl Iterator<Item = (u32, &T)> + '_ {
+        let places = self.places.get(first as usize..).unwrap_or(&[]);
+        (first..).zip(places).filter_map(|(slot, place)| match place {
             Place::Taken(value) => Some((slot, value)),
             Place::Free(_) => None,
         })

@@ -1,7 +1,6 @@
 //! A task that sweeps a shared map. The only part of the map that knows a runtime.
 
 use core::fmt;
-use core::hash::Hash;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -9,11 +8,59 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::outcome::{Expired, drop_quietly};
+use super::sharded::ShardedBoundedArrayMap;
 use super::shared::SharedBoundedArrayMap;
 use crate::ConfigError;
 use crate::settled::{caught, quietly};
 
-/// A task that takes overdue items out of a [`SharedBoundedArrayMap`] on a period.
+/// Something shared out of which a [`Sweeper`] can take what is overdue.
+///
+/// The shared maps are; so can be whatever keeps a plain map and more behind a lock of its own.
+///
+/// ```
+/// use std::sync::Mutex;
+/// use std::time::Instant;
+/// use sluicegate::BoundedArrayMap;
+/// use sluicegate::map::{Expire, Expired};
+///
+/// struct Waiting(Mutex<BoundedArrayMap<u64, String>>);
+///
+/// impl Expire for Waiting {
+///     type Overdue = Expired<u64, String>;
+///
+///     fn expire(&self, now: Instant, budget: usize) -> Vec<Self::Overdue> {
+///         self.0.lock().unwrap().expire(now, budget)
+///     }
+/// }
+/// ```
+pub trait Expire {
+    /// What has been taken out, one by one.
+    type Overdue;
+
+    /// Takes out what is overdue at `now`, but no more than `budget` of it. If fewer come back, the
+    /// sweeper takes that for all there was and waits for its next round.
+    #[must_use = "these have been taken out and are lost if this is dropped"]
+    fn expire(&self, now: std::time::Instant, budget: usize) -> Vec<Self::Overdue>;
+}
+
+impl<K: Clone, V, Id, L> Expire for SharedBoundedArrayMap<K, V, Id, L> {
+    type Overdue = Expired<K, V, Id>;
+
+    fn expire(&self, now: std::time::Instant, budget: usize) -> Vec<Self::Overdue> {
+        Self::expire(self, now, budget)
+    }
+}
+
+impl<K: Clone, V> Expire for ShardedBoundedArrayMap<K, V> {
+    type Overdue = Expired<K, V>;
+
+    fn expire(&self, now: std::time::Instant, budget: usize) -> Vec<Self::Overdue> {
+        Self::expire(self, now, budget)
+    }
+}
+
+/// A task that takes overdue items out of a [`SharedBoundedArrayMap`], a
+/// [`ShardedBoundedArrayMap`] or whatever else can [expire](Expire), on a period.
 ///
 /// Each round goes on, in steps of at most `budget` items, until nothing is due; between two steps
 /// it lets other tasks run, and within none it waits. All that it takes out goes to `report`, step
@@ -24,7 +71,7 @@ use crate::settled::{caught, quietly};
 /// lost by that.
 ///
 /// When not to use it: if you have a loop of your own that comes by often enough, call
-/// [`expire`](SharedBoundedArrayMap::expire) there.
+/// [`expire`](Expire::expire) there.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -71,17 +118,14 @@ impl Sweeper {
     /// # Panics
     ///
     /// Outside of a tokio runtime, or in one whose time is not enabled.
-    pub fn spawn<K, V, Id, L>(
-        map: &Arc<SharedBoundedArrayMap<K, V, Id, L>>,
+    pub fn spawn<M>(
+        map: &Arc<M>,
         period: Duration,
         budget: usize,
-        report: impl FnMut(Vec<Expired<K, V, Id>>) + Send + 'static,
+        report: impl FnMut(Vec<M::Overdue>) + Send + 'static,
     ) -> Result<Self, ConfigError>
     where
-        K: Clone + Hash + Eq + Send + 'static,
-        V: Send + 'static,
-        Id: Send + 'static,
-        L: 'static,
+        M: Expire<Overdue: Send> + Send + Sync + 'static,
     {
         if period.is_zero() {
             return Err(ConfigError::new("period", period, "longer than zero"));
@@ -126,11 +170,11 @@ impl fmt::Debug for Sweeper {
     }
 }
 
-async fn sweep<K: Clone, V, Id, L>(
-    map: Weak<SharedBoundedArrayMap<K, V, Id, L>>,
+async fn sweep<M: Expire>(
+    map: Weak<M>,
     period: Duration,
     budget: usize,
-    mut report: impl FnMut(Vec<Expired<K, V, Id>>),
+    mut report: impl FnMut(Vec<M::Overdue>),
 ) {
     let mut rounds = interval(period);
     rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -142,7 +186,7 @@ async fn sweep<K: Clone, V, Id, L>(
             let Some(map) = map.upgrade() else { return };
             let expired = caught(|| map.expire(Instant::now().into_std(), budget));
             // Before the report: that may be slow, and must not be what drops the map.
-            drop(map);
+            quietly(|| drop(map));
             let expired = match expired {
                 Ok(expired) => expired,
                 Err(panic) => {

@@ -110,7 +110,7 @@ fn each_decision_is_that_of_one_line_after_the_other() {
         for name in ["duplicate", "deleted", "delete_unknown"] {
             assert_eq!(ours(name), reference.count(name), "seed {seed}: {name}");
         }
-        let waiting: usize = steps.register.stats().iter().map(|map| map.items).sum();
+        let waiting: usize = steps.register.all_waiting().iter().map(|map| map.total_items()).sum();
         assert_eq!(waiting as u64, reference.count("waiting"), "seed {seed}");
         assert_eq!(
             ours("stored") + ours("cancelled"),

@@ -86,6 +86,22 @@ async fn what_waits_for_too_long_expires_and_the_rest_is_stored() {
     assert_eq!(tables.children["likes"].len(), 2, "{summary}");
 }
 
+/// More than one step of the sweeper, in both maps.
+#[tokio::test(start_paused = true)]
+async fn a_sweep_takes_all_that_is_due_in_however_many_steps() {
+    let follow = |rkey| {
+        let subject = format!(r#"{{"subject":"did:plc:absent{rkey}"}}"#);
+        create("did:plc:reader", "graph.follow", rkey, &subject)
+    };
+    let due = (0..2_500).map(|rkey| (0, like(rkey)));
+    let due = due.chain((0..1_000).map(|rkey| (0, follow(rkey))));
+    // Swept at 60 seconds; the posts come too late for all but the last like.
+    let late = [(59, like(2_500)), (61, post(7)), (61, post(2_500))];
+    let (summary, tables) = run(&living(30), due.chain(late).collect()).await;
+    assert_eq!((summary.of(Category::Expired), summary.of(Category::Waiting)), (3_500, 0));
+    assert_eq!(tables.children["likes"].len(), 1, "{summary}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_day_is_not_over_after_a_day_less_a_minute() {
     let day = 24 * 60 * 60;

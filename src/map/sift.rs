@@ -1,0 +1,187 @@
+//! Asking the caller about items of a shared map, while no lock is held.
+//!
+//! ```text
+//!              lend_out                asked about          marked: cancel_out
+//!  resident ------------> with the asker -------------+-----------------------> (out)
+//!     ^                                               |
+//!     '----------------- settle ----------------------'  not marked, or the caller panicked
+//! ```
+
+use core::borrow::Borrow;
+use core::hash::Hash;
+use std::panic::{self, AssertUnwindSafe};
+
+use super::checkout::Source;
+use super::contents::Contents;
+use super::items::Items;
+use super::line::{Line, Spares};
+use super::outcome::drop_quietly;
+use super::sharded::ShardedBoundedArrayMap;
+use super::shared::SharedBoundedArrayMap;
+
+/// Items of a key that were lent out, with what they lie under.
+struct Lent<V> {
+    slot: u32,
+    items: Line<V>,
+}
+
+impl<V> Lent<V> {
+    /// Hands over those that leave and puts back the rest, or all of them if `leaves` panics.
+    fn sift<K, Id>(
+        self,
+        source: &mut impl Source<K, V, Id>,
+        leaves: impl FnMut(&V) -> bool,
+    ) -> Items<V, Id> {
+        let Self { slot, mut items } = self;
+        let ask = AssertUnwindSafe(|| items.iter().map(leaves).collect::<Vec<bool>>());
+        let (marks, panicked) = match panic::catch_unwind(ask) {
+            Ok(marks) => (marks, None),
+            Err(panic) => (vec![false; items.len()], Some(panic)),
+        };
+        let gone = items.extract(&marks, &mut Spares::new());
+        let (ids, key) = source.with(|contents| {
+            let ids = contents.cancel_out(slot, &marks);
+            (ids, contents.settle(slot, items))
+        });
+        drop_quietly(key);
+        match panicked {
+            Some(panic) => panic::resume_unwind(panic),
+            None => Items::new(gone, ids),
+        }
+    }
+}
+
+impl<K, V, Id> Contents<K, V, Id> {
+    fn lend(&mut self, slot: u32) -> Lent<V> {
+        Lent { slot, items: self.lend_out(slot) }
+    }
+
+    /// The key is cloned first, as that can panic.
+    fn lend_with_key(&mut self, slot: u32) -> (K, Lent<V>)
+    where
+        K: Clone,
+    {
+        (self.keys.at(slot).key.clone(), self.lend(slot))
+    }
+}
+
+/// Key by key, each by itself, so that the others are there for all who want them.
+fn sift_all<K: Clone, V, Id>(
+    mut source: impl Source<K, V, Id>,
+    mut keep: impl FnMut(&K, &V) -> bool,
+    mut sink: impl FnMut(K, Items<V, Id>),
+) {
+    let mut first = 0;
+    loop {
+        let lent = source.with(|contents| {
+            let slot = contents.keys.free_slot_from(first)?;
+            Some(contents.lend_with_key(slot))
+        });
+        let Some((key, lent)) = lent else { return };
+        first = lent.slot + 1;
+        let gone = lent.sift(&mut source, |item| !keep(&key, item));
+        match gone.len() {
+            0 => drop_quietly(key),
+            _ => sink(key, gone),
+        }
+    }
+}
+
+impl<K: Hash + Eq, V, Id, L> SharedBoundedArrayMap<K, V, Id, L> {
+    /// Takes the items for which `leaves` is true out from under a key and hands them over, oldest
+    /// first; none if the key is checked out. Uses no key. The items count as cancelled.
+    ///
+    /// `leaves` runs without the lock and may call the map. Until it has answered for all of them,
+    /// the items are as if [checked out](Self::checkout), but for the key's place in the order of
+    /// use, which it keeps: they count and their ids are resident, while [`take`](Self::take) gets
+    /// none of them and a push to a full key is refused. So keep it short; and if no `take` may
+    /// come away empty meanwhile, put the plain map into your own lock instead.
+    ///
+    /// # Panics
+    ///
+    /// If `leaves` does; the items are then in the map as before.
+    ///
+    /// O(items under the key).
+    pub fn remove_if<Q>(&self, key: &Q, leaves: impl FnMut(&V) -> bool) -> Items<V, Id>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        let mut source = self;
+        let lent = source.with(|contents| {
+            let slot = contents.find_free(key)?;
+            Some(contents.lend(slot))
+        });
+        lent.map_or_else(Items::none, |lent| lent.sift(&mut source, leaves))
+    }
+
+    /// Takes out all items for which `keep` is false, key by key, and hands them to `sink` with a
+    /// clone of their key. Uses no key. The items count as cancelled.
+    ///
+    /// Asks about all that is in the map from the beginning to the end of the call, except for
+    /// what is checked out as it comes by; the keys come in no particular order. `keep` and `sink`
+    /// run without the lock and may call the map. While `keep` is asked about the items of a key,
+    /// these are where [`remove_if`](Self::remove_if) says; all other keys are there for everyone.
+    ///
+    /// # Panics
+    ///
+    /// If `keep`, `sink` or `Clone` of a key does. What was handed to `sink` by then has left the
+    /// map, and nothing else has.
+    ///
+    /// O(items in the map + the most keys that were ever in it at once).
+    ///
+    /// ```
+    /// use sluicegate::SharedBoundedArrayMap;
+    ///
+    /// let map = SharedBoundedArrayMap::new(10, 10)?;
+    /// for like in 0..6 {
+    ///     assert!(map.push(if like < 3 { "post/1" } else { "post/2" }, like).is_stored());
+    /// }
+    /// let mut odd = Vec::new();
+    /// map.retain(|_post, like| like % 2 == 0, |_post, likes| odd.extend(likes));
+    /// odd.sort();
+    /// assert_eq!(odd, [1, 3, 5]);
+    /// assert_eq!(map.take("post/1").collect::<Vec<_>>(), [0, 2]);
+    /// # Ok::<(), sluicegate::ConfigError>(())
+    /// ```
+    pub fn retain(&self, keep: impl FnMut(&K, &V) -> bool, sink: impl FnMut(K, Items<V, Id>))
+    where
+        K: Clone,
+    {
+        sift_all(self, keep, sink);
+    }
+}
+
+impl<K: Hash + Eq, V> ShardedBoundedArrayMap<K, V> {
+    /// As [`SharedBoundedArrayMap::remove_if`].
+    ///
+    /// # Panics
+    ///
+    /// As there.
+    pub fn remove_if<Q>(&self, key: &Q, leaves: impl FnMut(&V) -> bool) -> Items<V>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        let (hash, mut source) = self.shard_with(key);
+        let lent = source.with(|contents| {
+            let slot = contents.find_free_hashed(hash, key)?;
+            Some(contents.lend(slot))
+        });
+        lent.map_or_else(Items::none, |lent| lent.sift(&mut source, leaves))
+    }
+
+    /// As [`SharedBoundedArrayMap::retain`], shard by shard.
+    ///
+    /// # Panics
+    ///
+    /// As there.
+    pub fn retain(&self, mut keep: impl FnMut(&K, &V) -> bool, mut sink: impl FnMut(K, Items<V>))
+    where
+        K: Clone,
+    {
+        for shard in self.shards_in_turn() {
+            sift_all(shard, &mut keep, &mut sink);
+        }
+    }
+}
