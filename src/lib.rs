@@ -11,6 +11,7 @@
 //! | --- | --- | --- |
 //! | [`Semaphore`] | at most so many at once | `while active >= max { sleep }` |
 //! | [`BoundedArrayMap`], [`SharedBoundedArrayMap`], [`ShardedBoundedArrayMap`] | items that wait under a key for something that has not arrived | a map of arrays that grows |
+//! | [`OverflowQueue`] | a queue in front of workers whose source may not wait | a channel that drops in silence |
 //! | `Batcher` (feature `tokio`) | many small writes as few large ones, within a window of time | a loop around a channel and a timer |
 //! | [`BatchExecutor`] | many fallible things, a bounded number at once, every outcome kept | unbounded `join_all`, streams that stall |
 //!
