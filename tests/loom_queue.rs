@@ -167,14 +167,14 @@ fn close_against_push_to_a_reader_in_line() {
     });
 }
 
-/// More readers than are woken at a time, of whom one leaves: all others are told, once.
+/// More readers than are woken in two batches, of whom one leaves: all others are told, once.
 ///
 /// Fails if nobody is told after the first batch.
 #[test]
 fn close_against_a_reader_who_leaves() {
     exhaustive(|| {
         let queue = queue(1, WhenFull::Wait);
-        let mut readers: Vec<_> = (0..4).map(|_| Task::in_line(reader(&queue))).collect();
+        let mut readers: Vec<_> = (0..5).map(|_| Task::in_line(reader(&queue))).collect();
         let leaving = readers.remove(1);
 
         let leave = thread::spawn(move || drop(leaving));
