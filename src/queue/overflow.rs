@@ -120,8 +120,8 @@ impl<T> OverflowQueue<T> {
     /// Pushes an ordinary item; if there is no room it does what [`WhenFull`](super::WhenFull)
     /// says. Only with `Wait` it ever waits.
     ///
-    /// The outcome owns what was displaced, dropped or rejected. While a push waits it is
-    /// told once if the queue is closed, and hands the item back.
+    /// The outcome owns what was displaced, dropped or rejected. A push that waits is told once if the
+    /// queue is closed, and hands the item back.
     ///
     /// # Panics
     ///
@@ -138,7 +138,6 @@ impl<T> OverflowQueue<T> {
     /// O(1), and O(items displaced).
     ///
     /// ```
-    /// use std::time::Duration;
     /// use sluicegate::OverflowQueue;
     ///
     /// # futures_util::FutureExt::now_or_never(async {
