@@ -14,11 +14,14 @@
 //! | [`OverflowQueue`] | a queue in front of workers whose source may not wait | a channel that drops in silence |
 //! | `Batcher` (feature `tokio`) | many small writes as few large ones, within a window of time | a loop around a channel and a timer |
 //! | [`BatchExecutor`] | many fallible things, a bounded number at once, every outcome kept | unbounded `join_all`, streams that stall |
+//! | [`Retry`], [`RetryBudget`] | attempts that wait in between, and not for ever | a loop around a sleep |
+//! | [`Throttle`], [`KeyedThrottle`] | at most so many starts in a time | a counter that is reset each minute |
 //!
 //! # Features
 //!
 //! `tokio`, on by default, adds what needs timers or tasks: the batcher, and the time limits of the
-//! others. Without it nothing here knows a runtime. `full` is everything there is.
+//! others. Without it nothing here knows a runtime. `sink` adds `Sink`s for handles. `full` is
+//! everything there is.
 //!
 //! # How the house is built
 //!
@@ -32,14 +35,16 @@
 
 #[cfg(any(feature = "tokio", loom))]
 pub mod batcher;
+mod budget;
 mod error;
 mod executor;
 pub mod map;
 pub mod queue;
-mod retry;
+pub mod retry;
 mod semaphore;
 mod settled;
 mod sync;
+pub mod throttle;
 mod wake_list;
 
 #[cfg(any(feature = "tokio", loom))]
@@ -51,12 +56,13 @@ pub use map::{
     SharedBoundedArrayMap,
 };
 pub use queue::OverflowQueue;
-pub use retry::{Delays, Retry};
+pub use retry::{Delays, Retry, RetryBudget, RetryError, RetryWhen};
 pub use semaphore::{
     Acquire, AcquireError, AcquireOwned, AcquireTimeoutError, OwnedSemaphorePermit, PollSemaphore,
     Semaphore, SemaphorePermit, SemaphoreStats, TryAcquireError, WaitTimes,
 };
 pub use settled::{NotAllFulfilled, Panic, Partition, Settled, SettledCounts, SettledError};
+pub use throttle::{KeyedThrottle, Throttle};
 
 /// The examples of the README, as tests.
 #[cfg(all(doctest, feature = "tokio"))]

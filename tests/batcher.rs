@@ -8,6 +8,15 @@ mod limits;
 mod losses;
 #[path = "batcher/order.rs"]
 mod order;
+#[path = "batcher/poison.rs"]
+mod poison;
+#[path = "batcher/sharing.rs"]
+mod sharing;
+#[cfg(feature = "sink")]
+#[path = "batcher/sink.rs"]
+mod sink;
+#[path = "batcher/weights.rs"]
+mod weights;
 #[path = "batcher/windows.rs"]
 mod windows;
 

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use loom::future::block_on;
 use loom::thread;
+use sluicegate::Semaphore;
 use sluicegate::batcher::{Batch, Batcher, Builder, Driver, model};
 
 const NEVER: Duration = Duration::from_secs(3600);
@@ -271,8 +272,108 @@ fn a_guard_comes_back_against_the_deadline_of_a_shutdown() {
     });
 }
 
-/// Guard: who gives up a place in line passes on the room that was just granted to it. Taken out
-/// (in the semaphore), that room is lost.
+/// A batcher that is full with two items, and two more that wait in line.
+fn two_in_line(
+    ledger: &Ledger,
+) -> (Batcher<u32>, Driver, [Pin<Box<impl Future<Output = Result<(), u32>> + use<>>>; 2]) {
+    let (batcher, driver) = ledger.build(ledger.builder().max_items(2).capacity(2).window(NEVER));
+    batcher.try_send(1).unwrap();
+    batcher.try_send(2).unwrap();
+    let line = [3, 4].map(|item| {
+        let batcher = batcher.clone();
+        let mut sending =
+            Box::pin(async move { batcher.send(item).await.map_err(|error| error.into_inner()) });
+        assert!(poll_once(sending.as_mut()).is_pending());
+        sending
+    });
+    (batcher, driver, line)
+}
+
+/// Guards: more senders than are woken out of one critical section (one, in a model) are woken out
+/// of the next, and a sender's waker is replaced in the step that finds it still in line. Either
+/// taken out, the second waits for ever: nobody wakes it, or only the task that polled it before.
+#[test]
+fn the_second_in_line_is_polled_anew_while_room_for_both_becomes_free() {
+    loom::model(|| {
+        let ledger = Ledger::default();
+        let (batcher, mut driver, [first, second]) = two_in_line(&ledger);
+        let driving = thread::spawn(move || {
+            assert!(poll_once(Pin::new(&mut driver)).is_pending());
+            driver
+        });
+        assert_eq!(block_on(second), Ok(()));
+        let driver = driving.join().unwrap();
+        assert_eq!(block_on(first), Ok(()));
+        drop(batcher);
+        block_on(driver);
+        assert_eq!(ledger.items(), BTreeSet::from([1, 2, 3, 4]));
+        assert_eq!(ledger.sizes(), [2, 2]);
+    });
+}
+
+/// Guard: who is not sent away in the first critical section of a shutdown is in the next. Taken
+/// out, the second waits for ever.
+#[test]
+fn the_second_in_line_is_polled_anew_against_a_shutdown() {
+    loom::model(|| {
+        let ledger = Ledger::default();
+        let (batcher, driver, [first, second]) = two_in_line(&ledger);
+        let closing = thread::spawn(move || {
+            let mut shutdown = Box::pin(batcher.shutdown(None));
+            assert!(poll_once(shutdown.as_mut()).is_pending());
+        });
+        assert_eq!(block_on(second), Err(4));
+        closing.join().unwrap();
+        assert_eq!(block_on(first), Err(3));
+        drop(driver);
+        assert_eq!(*ledger.buried.lock().unwrap(), [1, 2]);
+    });
+}
+
+/// Guard: a slot that is dropped serves the line in the step that gives its room back. Taken out,
+/// who has joined it since waits for ever.
+#[test]
+fn a_slot_is_dropped_while_a_sender_joins_the_line() {
+    loom::model(|| {
+        let ledger = Ledger::default();
+        let (batcher, driver) =
+            ledger.build(ledger.builder().max_items(1).capacity(1).window(NEVER));
+        let reserving = thread::spawn({
+            let batcher = batcher.clone();
+            move || {
+                let mut reserving = Box::pin(batcher.reserve());
+                if let Poll::Ready(slot) = poll_once(reserving.as_mut()) {
+                    drop(slot.unwrap());
+                }
+            }
+        });
+        block_on(batcher.send(1)).unwrap();
+        reserving.join().unwrap();
+        drop(driver);
+        assert_eq!(*ledger.buried.lock().unwrap(), [1]);
+    });
+}
+
+/// Guard: the driver that sleeps for want of a permit stands in line for it with its own waker.
+/// Taken out (with another), it sleeps for ever.
+#[test]
+fn a_permit_of_a_shared_semaphore_comes_free_while_the_driver_goes_to_sleep() {
+    loom::model(|| {
+        let ledger = Ledger::default();
+        let semaphore = Arc::new(Semaphore::new(1));
+        let permit = semaphore.clone().try_acquire_owned().unwrap();
+        let builder = ledger.builder().max_items(1).window(AT_ONCE);
+        let (batcher, mut driver) = ledger.build(builder.shared_concurrency(semaphore));
+        batcher.try_send(1).unwrap();
+        let giving = thread::spawn(move || drop(permit));
+        drive_until_delivered(&mut driver, &ledger);
+        giving.join().unwrap();
+        assert_eq!(ledger.items(), BTreeSet::from([1]));
+    });
+}
+
+/// Guard: who gives up a place in line passes on the room that was just granted to it. Taken out,
+/// that room is lost.
 #[test]
 fn a_waiting_send_is_cancelled_against_the_room_that_becomes_free() {
     loom::model(|| {

@@ -19,6 +19,7 @@ use rig::Rig;
 enum Step {
     Send,
     TrySend,
+    SendMany(usize),
     Reserve,
     UseSlot {
         which: usize,
@@ -43,19 +44,37 @@ enum Step {
         which: usize,
     },
     Shutdown(Option<u64>),
+    /// Somebody else takes a permit of the semaphore that is shared, or gives one back.
+    Permit {
+        take: bool,
+    },
     DropMainHandle,
     DropDriver,
 }
 
 fn limits() -> impl Strategy<Value = Limits> {
-    (1..5usize, 0..7u64, 0..7usize, 1..4usize, 1..4u32, 0..6u64).prop_map(
-        |(max_items, window, more, concurrency, attempts, delay)| Limits {
-            max_items,
-            window,
-            capacity: max_items + more,
-            concurrency,
-            attempts,
-            delay,
+    let batch = (1..5usize, prop::option::of((1..6u64, prop::option::of(0..9u64))));
+    let handling = (1..4usize, 1..4u32, 0..6u64, prop_oneof![3 => Just(0), 1 => 2..9u32]);
+    let permits = prop_oneof![3 => Just(None), 1 => (1..3usize).prop_map(Some)];
+    (batch, 0..7u64, any::<bool>(), 0..7usize, handling, permits).prop_map(
+        |((max_items, weights), window, eager, more, handling, permits)| {
+            let (concurrency, attempts, delay, max_probes) = handling;
+            let max_weight = weights.map(|(max, _)| max);
+            let capacity_weight = weights.and_then(|(max, more)| more.map(|more| max + more));
+            let capacity = max_items + more;
+            Limits {
+                max_items,
+                max_weight,
+                window,
+                eager,
+                capacity,
+                capacity_weight,
+                concurrency,
+                permits,
+                max_probes,
+                attempts,
+                delay,
+            }
         },
     )
 }
@@ -73,6 +92,8 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         40 => Just(Step::Send),
         15 => Just(Step::TrySend),
+        8 => (0..12usize).prop_map(Step::SendMany),
+        5 => any::<bool>().prop_map(|take| Step::Permit { take }),
         8 => Just(Step::Reserve),
         8 => (which.clone(), any::<bool>()).prop_map(|(which, send)| Step::UseSlot { which, send }),
         8 => Just(Step::Flush),
@@ -128,6 +149,18 @@ impl Pair {
             Step::TrySend if handle => {
                 let item = self.item();
                 assert_eq!(self.ours.try_send(item), self.reference.try_send(item), "accepted");
+            }
+            Step::SendMany(items) if handle => {
+                let task = self.ours.next_task();
+                let items: Vec<_> = (0..items).map(|_| self.item()).collect();
+                self.ours.send_many(&items);
+                self.reference.send_many(task, items);
+            }
+            Step::Permit { take: true } => {
+                assert_eq!(self.ours.take_permit(), self.reference.take_permit(), "a permit");
+            }
+            Step::Permit { take: false } => {
+                assert_eq!(self.ours.give_permit(), self.reference.give_permit(), "a permit");
             }
             Step::Reserve if handle => {
                 let task = self.ours.next_task();
@@ -224,6 +257,10 @@ impl Pair {
     /// Every handler succeeds and every guard comes back, until all is over.
     async fn drain(mut self) {
         self.step(&Step::Shutdown(None)).await;
+        while self.reference.give_permit() {
+            self.ours.give_permit();
+            self.settle();
+        }
         for _ in 0..1000 {
             self.step(&Step::End { which: 0, verdict: Verdict::Deliver, keep_guard: false }).await;
             self.step(&Step::ReturnGuard { which: 0 }).await;

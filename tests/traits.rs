@@ -6,9 +6,9 @@ use std::panic::{RefUnwindSafe, UnwindSafe};
 
 use sluicegate::{
     Acquire, AcquireError, AcquireOwned, AcquireTimeoutError, BatchExecutor, BoundedArrayMap,
-    ConfigError, OverflowQueue, OwnedSemaphorePermit, PollSemaphore, Retry, Semaphore,
-    SemaphorePermit, SemaphoreStats, Settled, ShardedBoundedArrayMap, SharedBoundedArrayMap,
-    TryAcquireError,
+    ConfigError, KeyedThrottle, OverflowQueue, OwnedSemaphorePermit, PollSemaphore, Retry,
+    RetryBudget, RetryError, RetryWhen, Semaphore, SemaphorePermit, SemaphoreStats, Settled,
+    ShardedBoundedArrayMap, SharedBoundedArrayMap, Throttle, TryAcquireError, throttle,
 };
 
 fn shared<T: Send + Sync + Unpin>() {}
@@ -36,10 +36,17 @@ fn everything_crosses_threads() {
     shared::<BatchExecutor>();
     shared::<Settled<u64, u64>>();
     shared::<Retry>();
+    shared::<RetryWhen<u64>>();
+    shared::<RetryBudget>();
+    shared::<Throttle>();
+    shared::<KeyedThrottle<u64>>();
+    shared::<throttle::Place<&Throttle>>();
     #[cfg(feature = "tokio")]
     {
+        shared::<throttle::Acquire<std::sync::Arc<Throttle>>>();
         shared::<sluicegate::Batcher<u64>>();
         shared::<sluicegate::Batch<u64>>();
+        shared::<sluicegate::batcher::Slot<'_, u64>>();
     }
 }
 
@@ -75,4 +82,10 @@ fn errors_are_errors() {
     is_an_error::<sluicegate::queue::Rejected<u64>>();
     is_an_error::<sluicegate::queue::TryPopError>();
     is_an_error::<sluicegate::queue::Closed>();
+    is_an_error::<RetryError<std::fmt::Error>>();
+    is_an_error::<throttle::TooMany>();
+    is_an_error::<throttle::ReserveError>();
+    is_an_error::<throttle::TryAcquireError>();
+    is_an_error::<throttle::KeysBusy>();
+    is_an_error::<throttle::KeyedError<throttle::TooMany>>();
 }

@@ -7,7 +7,7 @@ use core::slice;
 use std::sync::Arc;
 use std::vec::Drain;
 
-use super::core::Job;
+use super::core::Handed;
 use super::report::ClosedBy;
 use super::shared::Shared;
 
@@ -46,6 +46,7 @@ use super::shared::Shared;
 #[must_use = "dropping a batch at once hands its items straight back"]
 pub struct Batch<T> {
     items: Vec<T>,
+    place: usize,
     id: u64,
     attempt: u32,
     closed_by: ClosedBy,
@@ -53,10 +54,9 @@ pub struct Batch<T> {
 }
 
 impl<T> Batch<T> {
-    /// Takes over the items of `job`.
-    pub(crate) fn new(job: &mut Job<T>, home: Arc<Shared<T>>) -> Self {
-        let items = mem::take(&mut job.items);
-        Self { items, id: job.id, attempt: job.attempts, closed_by: job.closed_by, home }
+    pub(crate) fn new(handed: Handed<T>, home: Arc<Shared<T>>) -> Self {
+        let Handed { items, place, id, attempt, closed_by } = handed;
+        Self { items, place, id, attempt, closed_by, home }
     }
 
     /// How many items the guard holds; at most `max_items`.
@@ -129,7 +129,7 @@ impl<T> Batch<T> {
 
 impl<T> Drop for Batch<T> {
     fn drop(&mut self) {
-        self.home.give_back(self.id, mem::take(&mut self.items));
+        self.home.give_back(self.place, self.id, mem::take(&mut self.items));
     }
 }
 

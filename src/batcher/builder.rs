@@ -4,13 +4,14 @@ use core::fmt;
 use core::future::Future;
 use core::time::Duration;
 use std::error::Error;
+use std::sync::Arc;
 
 use super::batch::Batch;
 use super::core::Limits;
-use super::driver::{Driver, Run, Timer};
+use super::driver::{Driver, Failing, Run, Timer};
 use super::error::BatchError;
 use super::handle::Batcher;
-use super::shared::{DeadLetter, Shared};
+use super::shared::{DeadLetter, Shared, Weigher};
 #[cfg(feature = "tokio")]
 use super::timer::TokioTimer;
 use crate::retry::at_most_longest;
@@ -23,18 +24,28 @@ use crate::{ConfigError, Retry, Semaphore};
 /// | | default | may be |
 /// | --- | --- | --- |
 /// | `max_items` | 500 | 1 to [`Semaphore::MAX_PERMITS`] |
+/// | `max_weight` | items are not weighed | 1 to 4,294,967,295 (2³² − 1) |
 /// | `window` | 50 ms | zero to ten years |
+/// | `eager_when_idle` | no | |
 /// | `capacity` | 4 x `max_items` | `max_items` to [`Semaphore::MAX_PERMITS`] |
-/// | `concurrency` | 1 | at least 1 |
+/// | `capacity_weight` | none | `max_weight` to [`Semaphore::MAX_PERMITS`] |
+/// | `concurrency` | 1; if a semaphore is shared, what that allows | at least 1 |
+/// | `shared_concurrency` | no semaphore is shared | |
 /// | `retry` | [`Retry::none`] | |
+/// | `isolate_poison` | no | at least 2 |
 /// | `dead_letter` | must be set | |
 #[must_use = "a builder does nothing until it is built"]
 pub struct Builder<T> {
     max_items: usize,
+    max_weight: Option<(u64, Box<Weigher<T>>)>,
     window: Duration,
+    eager_when_idle: bool,
     capacity: Option<usize>,
-    concurrency: usize,
+    capacity_weight: Option<u64>,
+    concurrency: Option<usize>,
+    semaphore: Option<Arc<Semaphore>>,
     retry: Retry,
+    max_probes: Option<u32>,
     dead_letter: Option<Box<DeadLetter<T>>>,
 }
 
@@ -42,10 +53,15 @@ impl<T> Builder<T> {
     pub(crate) fn new() -> Self {
         Self {
             max_items: 500,
+            max_weight: None,
             window: Duration::from_millis(50),
+            eager_when_idle: false,
             capacity: None,
-            concurrency: 1,
+            capacity_weight: None,
+            concurrency: None,
+            semaphore: None,
             retry: Retry::none(),
+            max_probes: None,
             dead_letter: None,
         }
     }
@@ -57,11 +73,52 @@ impl<T> Builder<T> {
         self
     }
 
+    /// The most that the items of a batch may weigh together, from 1 to 4,294,967,295 (2³² − 1), in
+    /// whatever unit `weigh` answers in: bytes, say. An item that does not fit into the open batch
+    /// closes it; one that weighs more by itself is handed back.
+    ///
+    /// `weigh` is asked once about each item, by its sender, before the item is accepted and outside
+    /// the batcher's lock. A panic in it goes on to that sender.
+    ///
+    /// ```
+    /// use sluicegate::batcher::{Batch, Batcher, TrySendError};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let frames = Batcher::builder()
+    ///     .max_weight(1_000_000, |frame: &Vec<u8>| frame.len() as u64)
+    ///     .capacity_weight(8_000_000)
+    ///     .dead_letter(|frames: Vec<Vec<u8>>, why| eprintln!("{} frames: {why}", frames.len()))
+    ///     .build(|_: Batch<Vec<u8>>| async { Ok::<(), std::io::Error>(()) })?;
+    ///
+    /// frames.send(vec![0; 1_000]).await?;
+    /// let too_heavy = frames.try_send(vec![0; 1_000_001]);
+    /// assert!(matches!(too_heavy, Err(TrySendError::TooHeavy(_))));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn max_weight(
+        mut self,
+        max_weight: u64,
+        weigh: impl Fn(&T) -> u64 + Send + Sync + 'static,
+    ) -> Self {
+        self.max_weight = Some((max_weight, Box::new(weigh)));
+        self
+    }
+
     /// How long after its first item a batch is handed over though it is not full, if the handler
     /// is free; until it is, the batch goes on filling. Zero: as soon as the handler is free. At
     /// most ten years. A timer rounds it up, tokio's to the millisecond.
     pub fn window(mut self, window: Duration) -> Self {
         self.window = window;
+        self
+    }
+
+    /// Hands the open batch over at once, however few items it holds, when there is no batch in the
+    /// handler: a lone item does not wait for its window, and while the handler is busy what comes
+    /// is gathered as ever.
+    pub fn eager_when_idle(mut self) -> Self {
+        self.eager_when_idle = true;
         self
     }
 
@@ -72,12 +129,31 @@ impl<T> Builder<T> {
         self
     }
 
+    /// The most that items accepted and unfinished may weigh together; at least `max_weight`, which
+    /// must be set. The weight of a batch counts until all of it is finished.
+    pub fn capacity_weight(mut self, capacity_weight: u64) -> Self {
+        self.capacity_weight = Some(capacity_weight);
+        self
+    }
+
     /// How many batches may be in the handler at once. At least 1.
     ///
     /// With 1, batches are finished in order: a batch that waits for its retry holds up those
     /// behind it. With more, it waits without its place, and when it is due takes turns with them.
     pub fn concurrency(mut self, concurrency: usize) -> Self {
-        self.concurrency = concurrency;
+        self.concurrency = Some(concurrency);
+        self
+    }
+
+    /// Shares a budget with others: each batch in the handler holds one permit of `semaphore`, for
+    /// which it waits in line with everybody else who wants one. A batch that waits for its retry
+    /// holds none; an open one goes on filling while it waits for the first.
+    ///
+    /// If a [`concurrency`](Self::concurrency) is set too, both apply; with 1, batches are finished in
+    /// order. A semaphore that is closed ends the batcher as a dropped driver does: what is pending
+    /// goes to the dead letter.
+    pub fn shared_concurrency(mut self, semaphore: Arc<Semaphore>) -> Self {
+        self.semaphore = Some(semaphore);
         self
     }
 
@@ -85,6 +161,19 @@ impl<T> Builder<T> {
     /// held is tried again.
     pub fn retry(mut self, retry: Retry) -> Self {
         self.retry = retry;
+        self
+    }
+
+    /// Looks for the items that make a batch fail, so that only those go to the dead letter: when all
+    /// attempts of a batch have failed, what is left of it is cut in two, each half is handed over by
+    /// itself, at once, and what fails again is cut again, down to the single item. It takes two
+    /// calls of the handler for each cut, and at most `max_probes` of them for a batch; what is still
+    /// together then fails together. To find one item among 500 takes 18 calls.
+    ///
+    /// At least 2. For a handler that does all or nothing, say a transaction: one that takes out of
+    /// its guard what it finished need not be asked again.
+    pub fn isolate_poison(mut self, max_probes: u32) -> Self {
+        self.max_probes = Some(max_probes);
         self
     }
 
@@ -170,23 +259,56 @@ impl<T: Send + 'static> Builder<T> {
         E: Into<Box<dyn Error + Send + Sync>> + 'static,
         C: Timer + Send + 'static,
     {
-        let Self { max_items, window, capacity, concurrency, retry, dead_letter } = self;
+        let Self { max_items, window, eager_when_idle, capacity_weight, retry, .. } = self;
         ConfigError::at_least_one("max_items", max_items)?;
         at_most_permits("max_items", max_items)?;
-        ConfigError::at_least_one("concurrency", concurrency)?;
         at_most_longest("window", window)?;
-        let capacity = capacity.unwrap_or(max_items.saturating_mul(4).min(Semaphore::MAX_PERMITS));
+        let (max_weight, weigher) = match self.max_weight {
+            Some((max, weigher)) => (Some(max), Some(weigher)),
+            None => (None, None),
+        };
+        if let Some(max) = max_weight.filter(|max| *max == 0 || *max > u64::from(u32::MAX)) {
+            return Err(ConfigError::new("max_weight", max, "from 1 to 4294967295"));
+        }
+        let capacity =
+            self.capacity.unwrap_or(max_items.saturating_mul(4).min(Semaphore::MAX_PERMITS));
         at_most_permits("capacity", capacity)?;
         if capacity < max_items {
             return Err(ConfigError::new("capacity", capacity, "at least `max_items`"));
         }
-        let Some(dead_letter) = dead_letter else {
+        if let Some(weight) = capacity_weight {
+            if max_weight.is_none_or(|max| weight < max) {
+                let expected = "at least `max_weight`, which must be set";
+                return Err(ConfigError::new("capacity_weight", weight, expected));
+            }
+            if weight > Semaphore::MAX_PERMITS as u64 {
+                let expected = "at most `Semaphore::MAX_PERMITS`";
+                return Err(ConfigError::new("capacity_weight", weight, expected));
+            }
+        }
+        let alone = if self.semaphore.is_some() { usize::MAX } else { 1 };
+        let concurrency = self.concurrency.unwrap_or(alone);
+        ConfigError::at_least_one("concurrency", concurrency)?;
+        if let Some(max_probes) = self.max_probes.filter(|max_probes| *max_probes < 2) {
+            return Err(ConfigError::new("isolate_poison", max_probes, "at least 2"));
+        }
+        let Some(dead_letter) = self.dead_letter else {
             let unset = format_args!("not set");
             return Err(ConfigError::new("dead_letter", unset, "a function that takes what fails"));
         };
-        let limits = Limits { max_items, window, concurrency };
-        let shared = Shared::new(limits, capacity, C::now, dead_letter);
-        let driver = Run::new(shared.clone(), handler, retry, timer);
+        let limits = Limits {
+            max_items,
+            max_weight: max_weight.unwrap_or(u64::MAX),
+            window,
+            eager_when_idle,
+            capacity,
+            capacity_weight,
+            concurrency,
+            shared: self.semaphore.is_some(),
+        };
+        let failing = Failing { retry, max_probes: self.max_probes.unwrap_or(0) };
+        let shared = Shared::new(limits, C::now, weigher, dead_letter);
+        let driver = Run::new(shared.clone(), handler, failing, self.semaphore, timer);
         Ok((Batcher::over(shared), Driver(Box::pin(driver))))
     }
 }
@@ -202,10 +324,14 @@ impl<T> fmt::Debug for Builder<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Builder")
             .field("max_items", &self.max_items)
+            .field("max_weight", &self.max_weight.as_ref().map(|(max_weight, _)| max_weight))
             .field("window", &self.window)
+            .field("eager_when_idle", &self.eager_when_idle)
             .field("capacity", &self.capacity)
+            .field("capacity_weight", &self.capacity_weight)
             .field("concurrency", &self.concurrency)
             .field("retry", &self.retry)
+            .field("isolate_poison", &self.max_probes)
             .finish_non_exhaustive()
     }
 }

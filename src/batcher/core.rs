@@ -6,8 +6,8 @@
 //!          full, flush, close
 //!   open ─────────────────────► sealed ──► unsent
 //!    │                            │           ▲ stop
-//!    │ window over and            │ a place   │
-//!    │ a place free               │ free      │
+//!    │ window over, or idle,      │ a place   │
+//!    │ and a place free           │ free      │
 //!    └──────────────► out ◄───────┘        (open, sealed)
 //!                     │ ▲
 //!              failed │ │ due and a place free
@@ -25,22 +25,51 @@ use std::mem;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use super::barrier::Barriers;
+use super::barrier::{self, Barriers};
+use super::flight::Flights;
+use super::open::{Closed, Open};
 use super::report::{ClosedBy, Fate, FlushReport, Stats};
+use super::room::{Room, Weight};
 use super::wake::Wakes;
 use crate::retry::Delays;
+use crate::semaphore::line::Ticket;
+
+/// The most emptied vectors that are kept.
+const SPARE: usize = 64;
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
     pub(crate) max_items: usize,
+    /// `u64::MAX` if items are not weighed.
+    pub(crate) max_weight: u64,
     pub(crate) window: Duration,
+    pub(crate) eager_when_idle: bool,
+    pub(crate) capacity: usize,
+    pub(crate) capacity_weight: Option<u64>,
     pub(crate) concurrency: usize,
+    /// Whether a place in the handler also takes a permit of a semaphore that is shared.
+    pub(crate) shared: bool,
+}
+
+impl Limits {
+    /// The room that an item of this weight takes up.
+    #[inline]
+    pub(crate) fn room_for(&self, weight: u64) -> Weight {
+        // No item weighs more than a batch may, and that is at most the largest `Weight`.
+        if self.capacity_weight.is_some() { weight as Weight } else { 0 }
+    }
 }
 
 /// A batch that is closed to further items.
 pub(crate) struct Job<T> {
     pub(crate) id: u64,
+    /// What is to be handed over next.
     pub(crate) items: Vec<T>,
+    /// The parts of a failing batch that come after it, the last one first.
+    pub(crate) parts: Vec<Vec<T>>,
+    /// How many handler calls are left to find what makes it fail, once its retries have failed.
+    pub(crate) probes: Option<u32>,
+    pub(crate) weight: u64,
     pub(crate) closed_by: ClosedBy,
     /// Attempts begun, the first counted.
     pub(crate) attempts: u32,
@@ -49,24 +78,30 @@ pub(crate) struct Job<T> {
     opened_at: Instant,
 }
 
-/// What the core still knows of a batch that was handed over.
-struct Out<T> {
-    id: u64,
-    handed: usize,
-    /// What its guard held when that was dropped.
-    back: Option<Vec<T>>,
-    /// The handler is done; only the guard is missing.
-    handled: bool,
+impl<T> Job<T> {
+    pub(crate) fn len(&self) -> usize {
+        self.items.len() + self.parts.iter().map(Vec::len).sum::<usize>()
+    }
+}
+
+/// What is handed to the handler.
+pub(crate) struct Handed<T> {
+    pub(crate) place: usize,
+    pub(crate) id: u64,
+    pub(crate) attempt: u32,
+    pub(crate) closed_by: ClosedBy,
+    pub(crate) items: Vec<T>,
 }
 
 /// What the driver should do.
 pub(crate) enum Next<T> {
-    /// Hand this batch to the handler.
-    Run(Job<T>),
-    /// The guard of this batch came back after its handler was done.
-    Returned(u64),
-    /// Sleep until then, or until woken.
-    Sleep(Option<Instant>),
+    /// Hand this to the handler.
+    Run(Handed<T>),
+    /// The handler is done with this place, and the guard is back: of the items that were handed over
+    /// the job holds those that the guard still held.
+    Returned { place: usize, handed: usize, job: Job<T> },
+    /// Sleep until then, or until woken; and, if so, until there is a permit.
+    Sleep { until: Option<Instant>, wants_permit: bool },
     /// The deadline of the shutdown is over: drop the handlers, then call `stop`.
     Stop,
     /// Everything is finished and nothing more will come.
@@ -86,6 +121,12 @@ impl<T> Remains<T> {
     const NONE: Self = Self { unsent: Vec::new(), indeterminate: Vec::new(), delays: Vec::new() };
 }
 
+/// Why an item was not accepted.
+pub(crate) enum Refusal {
+    Full,
+    Closed,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Accepting,
@@ -93,23 +134,33 @@ enum Phase {
     Stopped,
 }
 
+/// Which batch is to be handed over.
+enum Ripe {
+    Retry,
+    Fresh,
+}
+
 pub(crate) struct Core<T> {
     limits: Limits,
     phase: Phase,
-    /// The batch that takes items, and the time of its first.
-    open: Vec<T>,
-    opened_at: Option<Instant>,
+    room: Room,
+    open: Open<T>,
     sealed: VecDeque<Job<T>>,
     waiting: BTreeMap<(Instant, u64), Job<T>>,
     /// Whether the batch handed over last was a retry.
     retried_last: bool,
-    out: Vec<Out<T>>,
+    flights: Flights<T>,
+    /// Places whose handler is done and whose guard is back.
+    over: VecDeque<usize>,
     next_id: u64,
     /// Emptied vectors, for batches to come.
     spare: Vec<Vec<T>>,
     stop_at: Option<Instant>,
     remains: Remains<T>,
     still_held: u64,
+    /// How all finished items ended.
+    ended: FlushReport,
+    finished_weight: u64,
     stats: Stats,
     barriers: Barriers,
     stop_wakers: BTreeMap<u64, Option<Waker>>,
@@ -120,21 +171,25 @@ pub(crate) struct Core<T> {
 
 impl<T> Core<T> {
     pub(crate) fn new(limits: Limits) -> Self {
+        let weight = limits.capacity_weight.unwrap_or(0);
         Self {
             limits,
             phase: Phase::Accepting,
-            open: Vec::new(),
-            opened_at: None,
+            room: Room::new(limits.capacity, usize::try_from(weight).unwrap_or(usize::MAX)),
+            open: Open::new(),
             sealed: VecDeque::new(),
             waiting: BTreeMap::new(),
             retried_last: false,
-            out: Vec::new(),
+            flights: Flights::new(),
+            over: VecDeque::new(),
             next_id: 0,
             spare: Vec::new(),
             stop_at: None,
             remains: Remains::NONE,
             still_held: 0,
-            stats: Stats::default(),
+            ended: FlushReport::default(),
+            finished_weight: 0,
+            stats: Stats { window: limits.window, ..Stats::default() },
             barriers: Barriers::default(),
             stop_wakers: BTreeMap::new(),
             next_ticket: 0,
@@ -142,138 +197,259 @@ impl<T> Core<T> {
         }
     }
 
-    /// Accepts an item, or hands it back when closed. The clock is read for the first item of a
-    /// batch only.
-    pub(crate) fn push(
+    // ---- what senders do
+
+    /// Takes room for one item of this weight, which is then to be given to `accept`.
+    #[inline]
+    pub(crate) fn take_room(&mut self, weight: Weight) -> Result<(), Refusal> {
+        if self.phase != Phase::Accepting {
+            Err(Refusal::Closed)
+        } else if self.room.take(weight) {
+            Ok(())
+        } else {
+            Err(Refusal::Full)
+        }
+    }
+
+    /// Takes a place in line for room.
+    pub(crate) fn join(&mut self, weight: Weight, waker: Waker) -> Ticket {
+        self.room.join(weight, waker)
+    }
+
+    /// The waker of a place in line; `None` once room was granted to it. Not to be asked when
+    /// closed.
+    pub(crate) fn waiting(&mut self, ticket: Ticket) -> Option<&mut Waker> {
+        self.room.waker(ticket)
+    }
+
+    /// Gives up a place in line, or the room that was granted to it.
+    pub(crate) fn leave(&mut self, ticket: Ticket, weight: Weight, wakes: &mut Wakes) {
+        // When it was closed the line was emptied, and room is of no use any more.
+        if self.phase == Phase::Accepting {
+            self.room.leave(ticket, weight, wakes);
+        }
+    }
+
+    /// Gives room back that was taken and not used.
+    pub(crate) fn give_room(&mut self, items: usize, weight: Weight, wakes: &mut Wakes) {
+        self.room.give(items, weight as usize, wakes);
+    }
+
+    /// Serves those who wait, or sends them away.
+    pub(crate) fn serve(&mut self, wakes: &mut Wakes) {
+        match self.phase {
+            Phase::Accepting => self.room.serve(wakes),
+            Phase::Draining | Phase::Stopped => self.room.dismiss(wakes),
+        }
+    }
+
+    /// Accepts an item for which room was taken. The clock is read for the first item of a batch
+    /// only. The driver's waker, if it has something to do now.
+    #[inline]
+    pub(crate) fn accept(
         &mut self,
         item: T,
+        weight: u64,
         clock: impl FnOnce() -> Instant,
-        wakes: &mut Wakes,
-    ) -> Result<(), T> {
-        if self.phase != Phase::Accepting {
-            return Err(item);
+    ) -> Option<Waker> {
+        let fits = weight <= self.limits.max_weight - self.open.weight();
+        if !fits {
+            self.seal(ClosedBy::Weight);
         }
-        let first = self.open.is_empty();
-        if first {
-            self.opened_at = Some(clock());
-        }
-        self.open.push(item);
-        self.stats.accepted += 1;
-        self.stats.peak_pending = self.stats.peak_pending.max(self.pending());
+        let first = self.open.push(item, weight, clock);
         let full = self.open.len() == self.limits.max_items;
         if full {
             self.seal(ClosedBy::Count);
+        } else if self.open.weight() == self.limits.max_weight {
+            self.seal(ClosedBy::Weight);
         }
-        // Without a free place there is nothing to start and no window to watch.
-        if (first || full) && self.has_place() {
-            wakes.push(self.driver.take());
+        // Within a batch nothing changes for the driver. Without a free place there is nothing to
+        // start and no window to watch.
+        if (first || full || self.open.opened_at().is_none()) && self.has_place() {
+            self.driver.take()
+        } else {
+            None
         }
-        Ok(())
+    }
+
+    pub(crate) fn is_accepting(&self) -> bool {
+        self.phase == Phase::Accepting
     }
 
     /// Closes the open batch, if it holds anything.
     fn seal(&mut self, closed_by: ClosedBy) {
-        let Some(opened_at) = self.opened_at.take() else { return };
-        let items = mem::replace(&mut self.open, self.spare.pop().unwrap_or_default());
+        let spare = &mut self.spare;
+        // Without one to use again: as large as the last, not as large as might be.
+        let next = |len| spare.pop().unwrap_or_else(|| Vec::with_capacity(len));
+        let Some(Closed { items, weight, opened_at }) = self.open.close(next) else { return };
         self.stats.batches.add(closed_by);
         self.stats.batched_items += items.len() as u64;
+        self.stats.batched_weight += weight;
         self.stats.largest_batch = self.stats.largest_batch.max(items.len());
+        self.stats.heaviest_batch = self.stats.heaviest_batch.max(weight);
         let id = self.next_id;
         self.next_id += 1;
-        self.sealed.push_back(Job { id, items, closed_by, attempts: 0, delays: None, opened_at });
+        self.sealed.push_back(Job {
+            id,
+            items,
+            parts: Vec::new(),
+            probes: None,
+            weight,
+            closed_by,
+            attempts: 0,
+            delays: None,
+            opened_at,
+        });
     }
 
+    // ---- what the driver does
+
+    /// Whether a batch that is handed over for the first time may go.
     fn has_place(&self) -> bool {
         // With one batch at a time a retry keeps its place, so that no later batch overtakes it.
         let kept = if self.limits.concurrency == 1 { self.waiting.len() } else { 0 };
-        self.out.len() + kept < self.limits.concurrency
+        self.flights.len() + kept < self.limits.concurrency
     }
 
-    /// The next thing to do. When it is to sleep, `waker` is kept for whoever changes that, in the
-    /// same step as nothing was found to do.
+    /// The next thing to do, after the handlers of the places in `handled` are done, well or not.
+    /// When it is to sleep, `waker` is kept for whoever changes that, in the same step as nothing was
+    /// found to do.
     pub(crate) fn next(
         &mut self,
         now: Instant,
+        handled: &mut Vec<(usize, bool)>,
+        has_permit: bool,
         waker: &mut Option<Waker>,
         wakes: &mut Wakes,
     ) -> Next<T> {
-        let next = self.decide(now, wakes);
-        if matches!(next, Next::Sleep(_)) {
+        for (place, well) in handled.drain(..) {
+            if let Some(flight) = self.flights.get_mut(place) {
+                flight.handled = Some(well);
+                if flight.is_over() {
+                    self.over.push_back(place);
+                }
+            }
+        }
+        let next = self.decide(now, has_permit, wakes);
+        if matches!(next, Next::Sleep { .. }) {
             self.stats.wakeups += 1;
             mem::swap(&mut self.driver, waker);
-        } else {
-            wakes.discard(self.driver.take());
+        } else if self.driver.is_some() {
+            *waker = self.driver.take();
         }
         next
     }
 
-    fn decide(&mut self, now: Instant, wakes: &mut Wakes) -> Next<T> {
+    fn decide(&mut self, now: Instant, has_permit: bool, wakes: &mut Wakes) -> Next<T> {
         if self.phase == Phase::Stopped {
             return Next::Done;
         }
         // Before the deadline is looked at: what is known to be finished is not given up.
-        if let Some(out) = self.out.iter().find(|out| out.handled && out.back.is_some()) {
-            return Next::Returned(out.id);
+        while let Some(place) = self.over.pop_front() {
+            if let Some(returned) = self.returned(place, wakes) {
+                return returned;
+            }
         }
         if self.stop_at.is_some_and(|at| at <= now) {
             return Next::Stop;
         }
-        if let Some(mut job) = self.ripe(now) {
-            job.attempts += 1;
-            self.retried_last = job.attempts > 1;
-            if job.attempts == 1 {
-                let age = now.saturating_duration_since(job.opened_at);
-                self.stats.oldest_handed_over = self.stats.oldest_handed_over.max(age);
-            } else {
-                self.stats.retries += 1;
-            }
-            let handed = job.items.len();
-            self.out.push(Out { id: job.id, handed, back: None, handled: false });
-            return Next::Run(job);
+        let ripe = self.ripe(now);
+        let wants_permit = ripe.is_some() && self.limits.shared && !has_permit;
+        let job = match ripe {
+            Some(_) if wants_permit => None,
+            Some(Ripe::Retry) => self.waiting.pop_first().map(|(_, job)| job),
+            Some(Ripe::Fresh) => self.fresh(now),
+            None => None,
+        };
+        if let Some(job) = job {
+            return Next::Run(self.hand_over(job, now));
         }
         if self.phase == Phase::Draining && self.pending() == 0 {
             self.phase = Phase::Stopped;
             self.wake_stopped(wakes);
             return Next::Done;
         }
-        Next::Sleep(self.alarm())
+        // While a permit is all that lacks, only the deadline changes anything by time alone.
+        let until = if wants_permit { self.stop_at } else { self.alarm() };
+        Next::Sleep { until, wants_permit }
     }
 
-    /// A batch to hand over: a retry that is due, a sealed one, or the open one if its window is
-    /// over. Side by side, retries take turns with the others, so that a batch that always fails
-    /// cannot keep them out.
-    fn ripe(&mut self, now: Instant) -> Option<Job<T>> {
-        if self.out.len() == self.limits.concurrency {
+    /// What is to be done about a place that is over, if that is not done here: where nothing of the
+    /// user's is left that would have to be dropped.
+    fn returned(&mut self, place: usize, wakes: &mut Wakes) -> Option<Next<T>> {
+        let flight = self.flights.get_mut(place)?;
+        let (left, handed) = (flight.back.take()?, flight.handed);
+        let well = flight.handled == Some(true);
+        let mut job = flight.job.take()?;
+        let bare = job.delays.is_none() && job.parts.is_empty() && !self.limits.shared;
+        if well && bare && (left.is_empty() || !mem::needs_drop::<T>()) {
+            self.settle(place, job.weight, (handed, 0), left, wakes);
+            return None;
+        }
+        job.items = left;
+        Some(Next::Returned { place, handed, job })
+    }
+
+    /// Which batch may be handed over. Side by side, retries take turns with the others, so that a
+    /// batch that always fails cannot keep them out.
+    fn ripe(&self, now: Instant) -> Option<Ripe> {
+        if self.flights.len() == self.limits.concurrency {
             return None;
         }
         let due = self.waiting.keys().next().is_some_and(|(due, _)| *due <= now);
         let yields = self.retried_last && self.limits.concurrency > 1;
-        let fresh = if due && !yields { None } else { self.fresh(now) };
-        if fresh.is_some() || !due {
-            return fresh;
+        if due && !yields {
+            return Some(Ripe::Retry);
         }
-        self.waiting.pop_first().map(|(_, job)| job)
+        if self.has_place() && (!self.sealed.is_empty() || self.closes_open(now).is_some()) {
+            return Some(Ripe::Fresh);
+        }
+        due.then_some(Ripe::Retry)
+    }
+
+    /// What closes the open batch now that there is a place for it, if anything.
+    fn closes_open(&self, now: Instant) -> Option<ClosedBy> {
+        let opened_at = self.open.opened_at()?;
+        // Without looking at the clock, which may have been read before the batch was opened.
+        if self.limits.window.is_zero() || opened_at + self.limits.window <= now {
+            Some(ClosedBy::Window)
+        } else if self.limits.eager_when_idle && self.flights.len() == 0 {
+            Some(ClosedBy::Idle)
+        } else {
+            None
+        }
     }
 
     /// A batch to hand over for the first time.
     fn fresh(&mut self, now: Instant) -> Option<Job<T>> {
-        if !self.has_place() {
-            return None;
-        }
-        if self.sealed.is_empty() && self.window_end().is_some_and(|end| end <= now) {
-            self.seal(ClosedBy::Window);
+        if self.sealed.is_empty() {
+            if let Some(closed_by) = self.closes_open(now) {
+                self.seal(closed_by);
+            }
         }
         self.sealed.pop_front()
     }
 
-    fn window_end(&self) -> Option<Instant> {
-        self.opened_at.map(|at| at + self.limits.window)
+    fn hand_over(&mut self, mut job: Job<T>, now: Instant) -> Handed<T> {
+        job.attempts += 1;
+        self.retried_last = job.attempts > 1;
+        if self.retried_last {
+            self.stats.retries += 1;
+        } else {
+            let age = now.saturating_duration_since(job.opened_at);
+            self.stats.handed_over(age, job.closed_by);
+        }
+        let (id, attempt, closed_by) = (job.id, job.attempts, job.closed_by);
+        let items = mem::take(&mut job.items);
+        let place = self.flights.begin(job, items.len());
+        Handed { place, id, attempt, closed_by, items }
     }
 
     /// When something changes by time alone.
     fn alarm(&self) -> Option<Instant> {
-        let window = if self.has_place() { self.window_end() } else { None };
-        let place = self.out.len() < self.limits.concurrency;
+        let opened_at = self.open.opened_at().filter(|_| self.has_place());
+        let window = opened_at.map(|at| at + self.limits.window);
+        let place = self.flights.len() < self.limits.concurrency;
         let retry = self.waiting.keys().next().map(|(due, _)| *due).filter(|_| place);
         [self.stop_at, window, retry].into_iter().flatten().min()
     }
@@ -282,15 +458,17 @@ impl<T> Core<T> {
     /// batcher has stopped and nobody asks for it any more.
     pub(crate) fn give_back(
         &mut self,
+        place: usize,
         id: u64,
         items: Vec<T>,
         wakes: &mut Wakes,
     ) -> Result<(), Vec<T>> {
-        match self.out.iter_mut().find(|out| out.id == id) {
-            Some(out) => {
-                out.back = Some(items);
-                if out.handled {
-                    wakes.push(self.driver.take());
+        match self.flights.get_mut(place).filter(|flight| flight.id == id) {
+            Some(flight) => {
+                flight.back = Some(items);
+                if flight.is_over() {
+                    self.over.push_back(place);
+                    wakes.driver(self.driver.take());
                 }
                 Ok(())
             }
@@ -298,69 +476,84 @@ impl<T> Core<T> {
         }
     }
 
-    /// The handler is done with a batch: how many items it was handed and what its guard held, or
-    /// nothing while the guard is still about; then `Next::Returned` tells when it is back.
-    pub(crate) fn reclaim(&mut self, id: u64) -> Option<(usize, Vec<T>)> {
-        let out = self.out.iter_mut().find(|out| out.id == id)?;
-        out.handled = true;
-        let items = out.back.take()?;
-        Some((out.handed, items))
-    }
-
-    /// A reclaimed batch is finished. Its emptied vector is used again.
+    /// A returned batch is finished, so many of its items delivered and so many failed. Its emptied
+    /// vector is used again.
     pub(crate) fn settle(
         &mut self,
-        id: u64,
-        delivered: usize,
-        failed: usize,
-        emptied: Vec<T>,
+        place: usize,
+        weight: u64,
+        ended: (usize, usize),
+        mut emptied: Vec<T>,
         wakes: &mut Wakes,
     ) {
-        self.out.retain(|out| out.id != id);
-        self.count(id, Fate::Delivered, delivered, wakes);
-        self.count(id, Fate::Failed, failed, wakes);
-        if self.spare.len() <= self.limits.concurrency {
+        let Some(id) = self.flights.end(place) else { return };
+        self.count_both(id, ended, wakes);
+        if self.spare.len() <= self.limits.concurrency.min(SPARE) {
+            // Under the lock, so of nothing that has a destructor.
+            emptied.clear();
             self.spare.push(emptied);
         }
+        self.finished_weight += weight;
+        let weight = self.limits.room_for(weight) as usize;
+        self.room.give(ended.0 + ended.1, weight, wakes);
     }
 
-    /// A reclaimed batch is tried again at `due`, without the items that were `delivered`.
-    pub(crate) fn retry(&mut self, job: Job<T>, due: Instant, delivered: usize, wakes: &mut Wakes) {
-        self.out.retain(|out| out.id != job.id);
-        self.count(job.id, Fate::Delivered, delivered, wakes);
+    /// A returned batch goes on at `due`, without those of its items that were delivered and those
+    /// that failed.
+    pub(crate) fn go_on(
+        &mut self,
+        place: usize,
+        job: Job<T>,
+        due: Instant,
+        ended: (usize, usize),
+        wakes: &mut Wakes,
+    ) {
+        self.flights.end(place);
+        self.count_both(job.id, ended, wakes);
         self.waiting.insert((due, job.id), job);
+        // The weight is given back when all of the batch is finished: which of its items weighed how
+        // much, the handler may have changed.
+        self.room.give(ended.0 + ended.1, 0, wakes);
+    }
+
+    fn count_both(&mut self, batch: u64, (delivered, failed): (usize, usize), wakes: &mut Wakes) {
+        self.note_peak();
+        self.count(batch, Fate::Delivered, delivered, wakes);
+        self.count(batch, Fate::Failed, failed, wakes);
     }
 
     fn count(&mut self, batch: u64, fate: Fate, items: usize, wakes: &mut Wakes) {
         if items > 0 {
-            self.stats.add(fate, items);
+            self.ended.add(fate, items);
             self.barriers.count(batch, fate, items, wakes);
         }
     }
 
+    // ---- flushing and stopping
+
     /// Seals the open batch and raises a barrier over all that is pending.
-    pub(crate) fn flush(&mut self, wakes: &mut Wakes) -> u64 {
+    pub(crate) fn flush(&mut self, wakes: &mut Wakes) -> barrier::Ticket {
         self.seal(ClosedBy::Flush);
         if self.has_place() {
-            wakes.push(self.driver.take());
+            wakes.driver(self.driver.take());
         }
-        self.barriers.raise(self.next_id, self.pending())
+        self.barriers.raise(self.next_id, self.pending(), self.ended)
     }
 
     pub(crate) fn poll_flush(
         &mut self,
-        ticket: u64,
+        ticket: barrier::Ticket,
         waker: &mut Option<Waker>,
     ) -> Option<FlushReport> {
         self.barriers.poll(ticket, waker)
     }
 
-    pub(crate) fn forget_flush(&mut self, ticket: u64) -> Option<Waker> {
+    pub(crate) fn forget_flush(&mut self, ticket: barrier::Ticket) -> Option<Waker> {
         self.barriers.lower(ticket)
     }
 
-    /// Accepts nothing more, seals, and drains; what is not finished at `stop_at` is given up. A
-    /// later call can only bring that forward.
+    /// Accepts nothing more, sends those who wait away, seals, and drains; what is not finished at
+    /// `stop_at` is given up. A later call can only bring that forward.
     pub(crate) fn close(&mut self, stop_at: Option<Instant>, wakes: &mut Wakes) {
         if self.phase == Phase::Stopped {
             return;
@@ -368,9 +561,10 @@ impl<T> Core<T> {
         if self.phase == Phase::Accepting {
             self.phase = Phase::Draining;
             self.seal(ClosedBy::Shutdown);
+            self.room.dismiss(wakes);
         }
         self.stop_at = [self.stop_at, stop_at].into_iter().flatten().min();
-        wakes.push(self.driver.take());
+        wakes.driver(self.driver.take());
     }
 
     /// Ends now. The handlers have been dropped before; what is left comes back.
@@ -380,36 +574,46 @@ impl<T> Core<T> {
         }
         self.seal(ClosedBy::Shutdown);
         self.phase = Phase::Stopped;
+        self.room.dismiss(wakes);
+        self.note_peak();
         let mut remains = Remains::NONE;
         for mut job in mem::take(&mut self.sealed) {
             self.count(job.id, Fate::Unsent, job.items.len(), wakes);
             remains.unsent.append(&mut job.items);
         }
         // In the order they were accepted: by the number of the batch, not by when a retry is due.
-        let mut given_up: Vec<_> = mem::take(&mut self.out)
-            .into_iter()
-            .map(|out| (out.id, out.handed, out.back))
+        let mut given_up: Vec<_> = self
+            .flights
+            .drain()
+            .filter_map(|flight| Some((flight.job?, flight.handed, flight.back)))
             .collect();
-        for job in mem::take(&mut self.waiting).into_values() {
-            given_up.push((job.id, job.items.len(), Some(job.items)));
-            remains.delays.extend(job.delays);
+        for mut job in mem::take(&mut self.waiting).into_values() {
+            let items = mem::take(&mut job.items);
+            given_up.push((job, items.len(), Some(items)));
         }
-        given_up.sort_unstable_by_key(|(id, ..)| *id);
-        for (id, handed, back) in given_up {
+        given_up.sort_unstable_by_key(|(job, ..)| job.id);
+        for (mut job, handed, back) in given_up {
+            remains.delays.extend(job.delays.take());
             match back {
                 Some(mut items) => {
-                    self.count(id, Fate::Delivered, handed - items.len(), wakes);
-                    self.count(id, Fate::Indeterminate, items.len(), wakes);
+                    self.count(job.id, Fate::Delivered, handed - items.len(), wakes);
+                    self.count(job.id, Fate::Indeterminate, items.len(), wakes);
                     remains.indeterminate.append(&mut items);
                 }
                 None => {
                     self.still_held += handed as u64;
-                    self.count(id, Fate::Indeterminate, handed, wakes);
+                    self.count(job.id, Fate::Indeterminate, handed, wakes);
                 }
             }
+            for mut part in job.parts.drain(..).rev() {
+                self.count(job.id, Fate::Indeterminate, part.len(), wakes);
+                remains.indeterminate.append(&mut part);
+            }
         }
+        self.finished_weight = self.stats.batched_weight;
+        self.over.clear();
         self.wake_stopped(wakes);
-        wakes.push(self.driver.take());
+        wakes.driver(self.driver.take());
         remains
     }
 
@@ -455,26 +659,43 @@ impl<T> Core<T> {
         self.stop_wakers.remove(&ticket).flatten()
     }
 
-    pub(crate) fn is_accepting(&self) -> bool {
-        self.phase == Phase::Accepting
+    // ---- figures
+
+    fn accepted(&self) -> u64 {
+        self.stats.batched_items + self.open.len() as u64
     }
 
     /// Items accepted and unfinished. Asked for at each rest of a batcher that drains, so it must
     /// not look at every batch.
     fn pending(&self) -> u64 {
-        self.stats.accepted - self.stats.finished()
+        self.accepted() - self.ended.total()
     }
 
-    /// The same, counted where the items are, so that the equation of the figures can be wrong.
+    /// To be called before it falls: that is when it may have been at its highest.
+    fn note_peak(&mut self) {
+        self.stats.peak_pending = self.stats.peak_pending.max(self.pending());
+    }
+
+    /// The pending items counted where they are, so that the equation of the figures can be wrong.
     fn counted(&self) -> usize {
         self.open.len()
-            + self.sealed.iter().map(|job| job.items.len()).sum::<usize>()
-            + self.waiting.values().map(|job| job.items.len()).sum::<usize>()
-            + self.out.iter().map(|out| out.handed).sum::<usize>()
+            + self.sealed.iter().map(Job::len).sum::<usize>()
+            + self.waiting.values().map(Job::len).sum::<usize>()
+            + self.flights.iter().map(|flight| flight.unfinished).sum::<usize>()
     }
 
     pub(crate) fn stats(&self) -> Stats {
-        debug_assert_eq!(self.pending(), self.counted() as u64, "an item was lost or made up");
-        Stats { pending: self.pending(), ..self.stats }
+        let pending = self.pending();
+        debug_assert_eq!(pending, self.counted() as u64, "an item was lost or made up");
+        let mut stats = self.stats;
+        let FlushReport { delivered, failed, unsent, indeterminate } = self.ended;
+        (stats.delivered, stats.failed) = (delivered, failed);
+        (stats.unsent, stats.indeterminate) = (unsent, indeterminate);
+        stats.accepted = self.accepted();
+        stats.pending = pending;
+        stats.pending_weight = stats.batched_weight + self.open.weight() - self.finished_weight;
+        stats.peak_pending = stats.peak_pending.max(pending);
+        stats.waiting_senders = self.room.waiting();
+        stats
     }
 }

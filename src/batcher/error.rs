@@ -5,45 +5,91 @@ use std::error::Error;
 
 use crate::Panic;
 
-/// The batcher takes no more items; here is the one that was handed in.
+/// The item was not accepted; here it is.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct SendError<T>(pub T);
+#[non_exhaustive]
+pub enum SendError<T> {
+    /// The batcher takes no more items.
+    Closed(T),
+    /// The item weighs more than a batch may.
+    TooHeavy(T),
+}
 
 impl<T> SendError<T> {
     /// The item that was handed in.
     pub fn into_inner(self) -> T {
-        self.0
+        match self {
+            Self::Closed(item) | Self::TooHeavy(item) => item,
+        }
     }
 }
 
 impl<T> fmt::Debug for SendError<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SendError").finish_non_exhaustive()
+        match self {
+            Self::Closed(_) => f.write_str("Closed(..)"),
+            Self::TooHeavy(_) => f.write_str("TooHeavy(..)"),
+        }
     }
 }
 
 impl<T> fmt::Display for SendError<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        Closed.fmt(f)
+        match self {
+            Self::Closed(_) => Closed.fmt(f),
+            Self::TooHeavy(_) => f.write_str(TOO_HEAVY),
+        }
     }
 }
 
 impl<T> Error for SendError<T> {}
 
+const TOO_HEAVY: &str = "the item weighs more than `max_weight`, which is the most for a batch";
+
+/// Not all of the items were accepted; those that were not are where they were.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SendManyError {
+    /// The batcher takes no more items.
+    Closed,
+    /// The first of the items that are left weighs more than a batch may.
+    TooHeavy,
+}
+
+impl From<Closed> for SendManyError {
+    fn from(_: Closed) -> Self {
+        Self::Closed
+    }
+}
+
+impl fmt::Display for SendManyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Closed => Closed.fmt(f),
+            Self::TooHeavy => f.write_str(TOO_HEAVY),
+        }
+    }
+}
+
+impl Error for SendManyError {}
+
 /// The item could not be accepted at once; here it is.
 #[derive(Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum TrySendError<T> {
     /// As many items as the batcher's capacity are accepted and unfinished, or others wait in line.
     Full(T),
     /// The batcher takes no more items.
     Closed(T),
+    /// The item weighs more than a batch may.
+    TooHeavy(T),
 }
 
 impl<T> TrySendError<T> {
     /// The item that was handed in.
     pub fn into_inner(self) -> T {
         match self {
-            Self::Full(item) | Self::Closed(item) => item,
+            Self::Full(item) | Self::Closed(item) | Self::TooHeavy(item) => item,
         }
     }
 }
@@ -53,6 +99,7 @@ impl<T> fmt::Debug for TrySendError<T> {
         match self {
             Self::Full(_) => f.write_str("Full(..)"),
             Self::Closed(_) => f.write_str("Closed(..)"),
+            Self::TooHeavy(_) => f.write_str("TooHeavy(..)"),
         }
     }
 }
@@ -62,6 +109,7 @@ impl<T> fmt::Display for TrySendError<T> {
         match self {
             Self::Full(_) => f.write_str("the batcher is full: wait in line with `send`"),
             Self::Closed(_) => Closed.fmt(f),
+            Self::TooHeavy(_) => f.write_str(TOO_HEAVY),
         }
     }
 }

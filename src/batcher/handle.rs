@@ -1,15 +1,19 @@
 //! The sender's side: accepting items, flushing, shutting down.
 
 use core::fmt;
+use core::future::Future;
+use core::mem;
 use core::time::Duration;
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::builder::Builder;
-use super::error::{Closed, SendError, TrySendError};
+use super::error::{Closed, SendError, SendManyError, TrySendError};
 use super::report::{FlushReport, ShutdownReport, Stats};
+use super::room::Weight;
+use super::send::{Reserving, Sending, SendingMany};
 use super::shared::Shared;
 use super::wait::{FlushWait, StopWait};
-use crate::{SemaphorePermit, TryAcquireError};
 
 /// Collects items into batches, by number and by time, and hands each to an async handler.
 ///
@@ -22,7 +26,7 @@ use crate::{SemaphorePermit, TryAcquireError};
 /// ([`stats`](Self::stats)).
 ///
 /// Not for items that each need an answer of their own, nor for a source that is a stream anyway
-/// and may wait: chunk that. With a `max_items` of 1 a channel does the same for less.
+/// and may wait: chunk that. With a `max_items` of 1 a channel does the same for a quarter.
 ///
 /// Handles are cheap to clone. When the last is dropped the batcher drains: what was accepted is
 /// still handed to the handler, without waiting for windows. The handler, the dead letter and the
@@ -68,12 +72,13 @@ use crate::{SemaphorePermit, TryAcquireError};
 ///
 /// # How it is built
 ///
-/// A state machine that knows neither clock nor runtime, behind one lock; a
-/// [`Semaphore`](crate::Semaphore) of `capacity` permits in front of it; and one driver, a future
-/// that owns the handlers and a single timer. A sender wakes the driver with the first item of a
-/// batch and with the one that fills it, and only when a handler may start: an empty batcher does
-/// nothing at all. The handlers run within the driver's task, so what computes or blocks for long
-/// belongs on a thread of its own; the [`Batch`](super::Batch) guard may go with it.
+/// A state machine that knows neither clock nor runtime, behind one lock, which also guards the room
+/// that is left and the line of those who wait for it: to accept an item is to take that lock once.
+/// And one driver, a future that owns the handlers and a single timer. A sender wakes the driver with
+/// the first item of a batch and with the one that fills it, and only when a handler may start: an
+/// empty batcher does nothing at all. The vectors of batches are used again, and so are the places of
+/// the handlers' futures. The handlers run within the driver's task, so what computes or blocks for
+/// long belongs on a thread of its own; the [`Batch`](super::Batch) guard may go with it.
 pub struct Batcher<T> {
     handle: Arc<Handle<T>>,
 }
@@ -98,7 +103,7 @@ impl<T> Batcher<T> {
         Self { handle: Arc::new(Handle { shared }) }
     }
 
-    fn shared(&self) -> &Shared<T> {
+    pub(crate) fn shared(&self) -> &Shared<T> {
         &self.handle.shared
     }
 
@@ -106,17 +111,27 @@ impl<T> Batcher<T> {
     ///
     /// # Errors
     ///
-    /// [`SendError`] with the item once the batcher is closed, also for those that wait already.
+    /// [`SendError`] with the item once the batcher is closed, also for those that wait already, and
+    /// at once if it weighs more than a batch may.
+    ///
+    /// # Panics
+    ///
+    /// When polled for the first time with 2^32 − 1 others in line, or polled again after it
+    /// completed.
     ///
     /// # Cancel safety
     ///
     /// A dropped future gives up its place in line and has accepted nothing; its item is dropped
-    /// with it. Where that must not be, [`reserve`](Self::reserve) first.
-    pub async fn send(&self, item: T) -> Result<(), SendError<T>> {
-        match self.reserve().await {
-            Ok(slot) => slot.send(item),
-            Err(Closed) => Err(SendError(item)),
-        }
+    /// with it. Where that must not be, [`reserve`](Self::reserve) first, or
+    /// [`send_many`](Self::send_many).
+    ///
+    /// # Complexity
+    ///
+    /// O(1). Nothing is allocated for the item beyond its share of the batch's vector, which is used
+    /// again; nor, in the steady state, to wait.
+    #[inline]
+    pub fn send(&self, item: T) -> impl Future<Output = Result<(), SendError<T>>> + use<'_, T> {
+        Sending::new(self.shared(), item)
     }
 
     /// Accepts `item` if there is room and nobody waits in line.
@@ -124,20 +139,55 @@ impl<T> Batcher<T> {
     /// # Errors
     ///
     /// [`TrySendError`] with the item.
+    #[inline]
     pub fn try_send(&self, item: T) -> Result<(), TrySendError<T>> {
-        match self.shared().room().try_acquire() {
-            Ok(permit) => Slot { shared: self.shared(), permit }
-                .send(item)
-                .map_err(|SendError(item)| TrySendError::Closed(item)),
-            Err(TryAcquireError::NoPermits) => Err(TrySendError::Full(item)),
-            Err(TryAcquireError::Closed) => Err(TrySendError::Closed(item)),
-        }
+        self.shared().try_send(item)
+    }
+
+    /// Accepts all of `items`, from the front, waiting in line whenever the batcher is full.
+    ///
+    /// It takes out what was accepted, so that nothing is lost however it ends. It is quicker than
+    /// to send one by one, as long as there is room. Others get their turn in between: in line, it is
+    /// one sender, and asks for room for one item at a time.
+    ///
+    /// # Errors
+    ///
+    /// [`SendManyError`] once the batcher is closed, or if the next item weighs more than a batch
+    /// may; that item and those behind it are left in `items`.
+    ///
+    /// # Panics
+    ///
+    /// As [`send`](Self::send).
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future gives up its place in line; what was not accepted is left in `items`.
+    ///
+    /// ```
+    /// # use sluicegate::batcher::{Batch, Batcher};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let batcher = Batcher::builder()
+    /// #     .dead_letter(|_items: Vec<u32>, _why| {})
+    /// #     .build(|_: Batch<u32>| async { Ok::<(), std::io::Error>(()) })?;
+    /// let mut rows = std::collections::VecDeque::from_iter(0..10_000);
+    /// batcher.send_many(&mut rows).await?;
+    /// assert!(rows.is_empty());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn send_many<'a>(
+        &'a self,
+        items: &'a mut VecDeque<T>,
+    ) -> impl Future<Output = Result<(), SendManyError>> + use<'a, T> {
+        SendingMany::new(self.shared(), items)
     }
 
     /// Waits in line for room for one item.
     ///
     /// With the slot in hand the item is accepted by a plain call that cannot wait: so it can be
-    /// decided under a lock of the caller's own what is sent, in the order of those decisions.
+    /// decided under a lock of the caller's own what is sent, in the order of those decisions. With a
+    /// capacity in weight it takes up as much of it as the heaviest item may weigh.
     ///
     /// # Errors
     ///
@@ -165,10 +215,7 @@ impl<T> Batcher<T> {
     /// ```
     pub async fn reserve(&self) -> Result<Slot<'_, T>, Closed> {
         let shared = self.shared();
-        match shared.room().acquire().await {
-            Ok(permit) => Ok(Slot { shared, permit }),
-            Err(_) => Err(Closed),
-        }
+        Reserving::new(shared).await.map(|room| Slot { shared, room })
     }
 
     /// Closes the open batch and waits for all that was accepted so far: what is in the handler or
@@ -186,8 +233,8 @@ impl<T> Batcher<T> {
     ///
     /// # Complexity
     ///
-    /// To begin, logarithmic in the flushes that are waited for; while it is waited for, O(1) for
-    /// each batch that ends. So many flushes side by side cost each batch a look at each of them.
+    /// Logarithmic in the flushes that are waited for, to begin, to end and for each batch that ends
+    /// meanwhile.
     pub async fn flush(&self) -> FlushReport {
         FlushWait::new(self.shared()).await
     }
@@ -216,6 +263,13 @@ impl<T> Batcher<T> {
         StopWait::new(shared).await
     }
 
+    /// A [`Sink`](futures_sink::Sink) for whoever has a stream to forward: a handle of its own.
+    #[cfg(feature = "sink")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "sink")))]
+    pub fn sink(&self) -> super::BatcherSink<T> {
+        super::BatcherSink::new(self.clone())
+    }
+
     /// Whether the batcher takes no more items.
     pub fn is_closed(&self) -> bool {
         !self.shared().is_accepting()
@@ -223,7 +277,12 @@ impl<T> Batcher<T> {
 
     /// The most items that can be accepted and unfinished.
     pub fn capacity(&self) -> usize {
-        self.shared().capacity()
+        self.shared().limits().capacity
+    }
+
+    /// The most that items accepted and unfinished can weigh together, if that is limited.
+    pub fn capacity_weight(&self) -> Option<u64> {
+        self.shared().limits().capacity_weight
     }
 
     /// The figures of this instant.
@@ -257,7 +316,8 @@ impl<T> fmt::Debug for Batcher<T> {
 #[must_use = "a slot takes up room until an item is sent with it or it is dropped"]
 pub struct Slot<'a, T> {
     shared: &'a Shared<T>,
-    permit: SemaphorePermit<'a>,
+    /// The weight that it took up, with one place.
+    room: Weight,
 }
 
 impl<T> Slot<'_, T> {
@@ -265,12 +325,19 @@ impl<T> Slot<'_, T> {
     ///
     /// # Errors
     ///
-    /// [`SendError`] with the item if the batcher was closed since the slot was reserved.
+    /// [`SendError`] with the item if the batcher was closed since the slot was reserved, or if the
+    /// item weighs more than a batch may.
     pub fn send(self, item: T) -> Result<(), SendError<T>> {
-        self.shared.push(item).map_err(SendError)?;
-        // The batcher gives the permit back when the item is finished.
-        self.permit.forget();
-        Ok(())
+        let (shared, room) = (self.shared, self.room);
+        // What becomes of the room is settled there.
+        mem::forget(self);
+        shared.send_reserved(room, item)
+    }
+}
+
+impl<T> Drop for Slot<'_, T> {
+    fn drop(&mut self) {
+        self.shared.give_room(self.room);
     }
 }
 

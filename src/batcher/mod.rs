@@ -9,9 +9,18 @@ mod builder;
 mod core;
 mod driver;
 mod error;
+mod flight;
 mod handle;
+mod open;
+mod place;
 mod report;
+mod room;
+mod send;
 mod shared;
+#[cfg(feature = "sink")]
+mod sink;
+#[cfg(feature = "tokio")]
+mod stream;
 #[cfg(feature = "tokio")]
 mod timer;
 mod wait;
@@ -24,6 +33,10 @@ pub mod model;
 pub use self::batch::Batch;
 pub use self::builder::Builder;
 pub use self::driver::Driver;
-pub use self::error::{BatchError, Closed, SendError, TrySendError};
+pub use self::error::{BatchError, Closed, SendError, SendManyError, TrySendError};
 pub use self::handle::{Batcher, Slot};
 pub use self::report::{BatchesClosed, ClosedBy, FlushReport, ShutdownReport, Stats};
+#[cfg(feature = "sink")]
+pub use self::sink::{BatcherSink, SinkError};
+#[cfg(feature = "tokio")]
+pub use self::stream::{Batched, BatchedExt};

@@ -18,8 +18,13 @@ pub(crate) enum Fate {
 pub enum ClosedBy {
     /// It held `max_items` items.
     Count,
+    /// It weighed `max_weight`, or the next item would have made it weigh more.
+    Weight,
     /// Its window was over and the handler was free.
     Window,
+    /// The handler had nothing to do, and the batcher is
+    /// [`eager_when_idle`](super::Builder::eager_when_idle).
+    Idle,
     /// [`Batcher::flush`](super::Batcher::flush) was called.
     Flush,
     /// The batcher was shut down, or its last handle was dropped.
@@ -32,8 +37,12 @@ pub enum ClosedBy {
 pub struct BatchesClosed {
     /// By [`ClosedBy::Count`].
     pub count: u64,
+    /// By [`ClosedBy::Weight`].
+    pub weight: u64,
     /// By [`ClosedBy::Window`].
     pub window: u64,
+    /// By [`ClosedBy::Idle`].
+    pub idle: u64,
     /// By [`ClosedBy::Flush`].
     pub flush: u64,
     /// By [`ClosedBy::Shutdown`].
@@ -44,7 +53,9 @@ impl BatchesClosed {
     pub(crate) fn add(&mut self, reason: ClosedBy) {
         *match reason {
             ClosedBy::Count => &mut self.count,
+            ClosedBy::Weight => &mut self.weight,
             ClosedBy::Window => &mut self.window,
+            ClosedBy::Idle => &mut self.idle,
             ClosedBy::Flush => &mut self.flush,
             ClosedBy::Shutdown => &mut self.shutdown,
         } += 1;
@@ -52,7 +63,7 @@ impl BatchesClosed {
 
     /// All batches that were ever closed. A batch that is retried stays the same batch.
     pub fn total(&self) -> u64 {
-        self.count + self.window + self.flush + self.shutdown
+        self.count + self.weight + self.window + self.idle + self.flush + self.shutdown
     }
 }
 
@@ -75,6 +86,9 @@ pub struct Stats {
     /// Items accepted and unfinished: in the open batch, closed, in the handler, or waiting for a
     /// retry. At most the capacity.
     pub pending: u64,
+    /// The weight of the batches that are not finished; 0 if items are not weighed. At most the
+    /// capacity in weight, if there is one.
+    pub pending_weight: u64,
     /// The most items that were ever pending at once.
     pub peak_pending: u64,
     /// Senders that wait in line for room.
@@ -85,26 +99,36 @@ pub struct Stats {
     pub batched_items: u64,
     /// The size of the largest batch. At most `max_items`.
     pub largest_batch: usize,
-    /// Attempts after a batch's first.
+    /// The weight of all closed batches; 0 if items are not weighed.
+    pub batched_weight: u64,
+    /// The weight of the heaviest batch. At most `max_weight`.
+    pub heaviest_batch: u64,
+    /// Attempts after a batch's first, those to find what makes it fail included.
     pub retries: u64,
-    /// The greatest age of a first item when its batch was first handed over.
+    /// Batches that were handed over at least once.
+    pub handed_over: u64,
+    /// How long a batch is open at the most if the handler is free: what the ages are to be compared
+    /// with.
+    pub window: Duration,
+    /// The greatest age of a first item, the oldest of its batch, when that was first handed over.
     pub oldest_handed_over: Duration,
+    /// The sum of these ages; divided by `handed_over` it is the mean.
+    pub total_age: Duration,
+    /// By how much the greatest age among the batches that were closed by their window went beyond
+    /// it: the timer's granularity, and how long the handler was not free.
+    pub longest_overrun: Duration,
     /// How often the driver ran until there was nothing left to do.
     pub wakeups: u64,
 }
 
 impl Stats {
-    pub(crate) fn add(&mut self, fate: Fate, items: usize) {
-        *match fate {
-            Fate::Delivered => &mut self.delivered,
-            Fate::Failed => &mut self.failed,
-            Fate::Unsent => &mut self.unsent,
-            Fate::Indeterminate => &mut self.indeterminate,
-        } += items as u64;
-    }
-
-    pub(crate) fn finished(&self) -> u64 {
-        self.delivered + self.failed + self.unsent + self.indeterminate
+    pub(crate) fn handed_over(&mut self, age: Duration, closed_by: ClosedBy) {
+        self.handed_over += 1;
+        self.total_age = self.total_age.saturating_add(age);
+        self.oldest_handed_over = self.oldest_handed_over.max(age);
+        if closed_by == ClosedBy::Window {
+            self.longest_overrun = self.longest_overrun.max(age.saturating_sub(self.window));
+        }
     }
 
     /// The mean size of the batches closed so far, 0 if there was none.
@@ -112,6 +136,14 @@ impl Stats {
         match self.batches.total() {
             0 => 0.0,
             batches => self.batched_items as f64 / batches as f64,
+        }
+    }
+
+    /// The mean age of the first item when its batch was first handed over, zero if there was none.
+    pub fn mean_age(&self) -> Duration {
+        match self.handed_over {
+            0 => Duration::ZERO,
+            batches => self.total_age.div_f64(batches as f64),
         }
     }
 }
@@ -140,6 +172,27 @@ impl FlushReport {
             Fate::Unsent => &mut self.unsent,
             Fate::Indeterminate => &mut self.indeterminate,
         } += items as u64;
+    }
+
+    pub(crate) fn total(&self) -> u64 {
+        self.delivered + self.failed + self.unsent + self.indeterminate
+    }
+
+    pub(crate) fn merge(&mut self, more: &Self) {
+        self.delivered += more.delivered;
+        self.failed += more.failed;
+        self.unsent += more.unsent;
+        self.indeterminate += more.indeterminate;
+    }
+
+    /// What came after `earlier`.
+    pub(crate) fn since(&self, earlier: &Self) -> Self {
+        Self {
+            delivered: self.delivered - earlier.delivered,
+            failed: self.failed - earlier.failed,
+            unsent: self.unsent - earlier.unsent,
+            indeterminate: self.indeterminate - earlier.indeterminate,
+        }
     }
 
     /// Whether each item was delivered.

@@ -1,110 +1,176 @@
-//! The core behind its lock, with what runs outside of it: wakers, permits, the dead letter.
+//! The core behind its lock, with what runs outside of it: wakers, weighing, the dead letter.
 
 use core::{fmt, mem};
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::Instant;
 
-use super::core::{Core, Job, Limits, Next, Remains};
-use super::error::BatchError;
+use super::barrier;
+use super::core::{Core, Job, Limits, Next, Refusal, Remains};
+use super::error::{BatchError, SendError, TrySendError};
 use super::report::{FlushReport, ShutdownReport, Stats};
+use super::room::Weight;
 use super::wake::Wakes;
-use crate::Semaphore;
 use crate::settled::quietly;
-use crate::sync::Mutex;
+use crate::sync::{Mutex, MutexGuard};
 
 pub(crate) type DeadLetter<T> = dyn Fn(Vec<T>, BatchError) + Send + Sync;
+pub(crate) type Weigher<T> = dyn Fn(&T) -> u64 + Send + Sync;
 
 pub(crate) struct Shared<T> {
     core: Mutex<Core<T>>,
-    /// One permit for each item that may still be accepted.
-    room: Semaphore,
-    capacity: usize,
+    limits: Limits,
     clock: fn() -> Instant,
+    weigher: Option<Box<Weigher<T>>>,
     dead_letter: Box<DeadLetter<T>>,
 }
 
 impl<T> Shared<T> {
     pub(crate) fn new(
         limits: Limits,
-        capacity: usize,
         clock: fn() -> Instant,
+        weigher: Option<Box<Weigher<T>>>,
         dead_letter: Box<DeadLetter<T>>,
     ) -> Arc<Self> {
         let core = Mutex::new(Core::new(limits));
-        let room = Semaphore::new(capacity);
-        Arc::new(Self { core, room, capacity, clock, dead_letter })
+        Arc::new(Self { core, limits, clock, weigher, dead_letter })
     }
 
-    pub(crate) fn room(&self) -> &Semaphore {
-        &self.room
-    }
-
-    pub(crate) fn capacity(&self) -> usize {
-        self.capacity
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.limits
     }
 
     pub(crate) fn now(&self) -> Instant {
         (self.clock)()
     }
 
+    #[inline]
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Core<T>> {
+        self.core.lock()
+    }
+
     /// Runs `f` under the lock; what it wants woken is woken after it.
-    fn locked<R>(&self, f: impl FnOnce(&mut Core<T>, &mut Wakes) -> R) -> R {
+    pub(crate) fn locked<R>(&self, f: impl FnOnce(&mut Core<T>, &mut Wakes) -> R) -> R {
         let mut wakes = Wakes::default();
-        f(&mut self.core.lock(), &mut wakes)
+        let result = f(&mut self.core.lock(), &mut wakes);
+        if wakes.senders_are_full() {
+            self.serve_the_rest(wakes);
+        }
+        result
     }
 
-    /// To be called with a permit of `room`, which the caller forgets if this succeeds.
-    pub(crate) fn push(&self, item: T) -> Result<(), T> {
-        self.locked(|core, wakes| core.push(item, self.clock, wakes))
+    #[cold]
+    fn serve_the_rest(&self, mut wakes: Wakes) {
+        while wakes.senders_are_full() {
+            // The last ones are woken here.
+            wakes = Wakes::default();
+            self.core.lock().serve(&mut wakes);
+        }
     }
 
-    pub(crate) fn next(&self, waker: &Waker) -> Next<T> {
-        let mut waker = Some(waker.clone());
-        // The clock is read under the lock, so that no window that is over opens after it.
-        self.locked(|core, wakes| core.next(self.now(), &mut waker, wakes))
+    // ---- what senders do
+
+    /// The weight of an item, 0 if items are not weighed.
+    #[inline]
+    pub(crate) fn weigh(&self, item: &T) -> u64 {
+        self.weigher.as_ref().map_or(0, |weigh| weigh(item))
     }
 
-    pub(crate) fn give_back(&self, id: u64, items: Vec<T>) {
-        if let Err(items) = self.locked(|core, wakes| core.give_back(id, items, wakes)) {
+    pub(crate) fn is_weighed(&self) -> bool {
+        self.weigher.is_some()
+    }
+
+    /// Accepts an item for which room was taken, with the lock held. The driver is to be woken
+    /// after it.
+    #[inline]
+    pub(crate) fn accept(&self, core: &mut Core<T>, item: T, weight: u64) -> Option<Waker> {
+        core.accept(item, weight, self.clock)
+    }
+
+    #[inline]
+    pub(crate) fn try_send(&self, item: T) -> Result<(), TrySendError<T>> {
+        let weight = self.weigh(&item);
+        if weight > self.limits.max_weight {
+            return Err(TrySendError::TooHeavy(item));
+        }
+        let mut core = self.core.lock();
+        match core.take_room(self.limits.room_for(weight)) {
+            Ok(()) => {
+                let driver = self.accept(&mut core, item, weight);
+                drop(core);
+                wake(driver);
+                Ok(())
+            }
+            Err(Refusal::Full) => Err(TrySendError::Full(item)),
+            Err(Refusal::Closed) => Err(TrySendError::Closed(item)),
+        }
+    }
+
+    /// Accepts an item for which this room was reserved. What it does not take up is given back.
+    pub(crate) fn send_reserved(&self, room: Weight, item: T) -> Result<(), SendError<T>> {
+        let weight = self.weigh(&item);
+        if weight > self.limits.max_weight {
+            self.give_room(room);
+            return Err(SendError::TooHeavy(item));
+        }
+        let driver = self.locked(|core, wakes| {
+            if !core.is_accepting() {
+                return Err(SendError::Closed(item));
+            }
+            let surplus = room - self.limits.room_for(weight);
+            if surplus > 0 {
+                core.give_room(0, surplus, wakes);
+            }
+            Ok(self.accept(core, item, weight))
+        })?;
+        wake(driver);
+        Ok(())
+    }
+
+    /// Gives reserved room back.
+    pub(crate) fn give_room(&self, room: Weight) {
+        self.locked(|core, wakes| core.give_room(1, room, wakes));
+    }
+
+    // ---- what the driver does
+
+    pub(crate) fn next(
+        &self,
+        handled: &mut Vec<(usize, bool)>,
+        has_permit: bool,
+        waker: &mut Option<Waker>,
+    ) -> Next<T> {
+        let now = self.now();
+        self.locked(|core, wakes| core.next(now, handled, has_permit, waker, wakes))
+    }
+
+    pub(crate) fn give_back(&self, place: usize, id: u64, items: Vec<T>) {
+        if let Err(items) = self.locked(|core, wakes| core.give_back(place, id, items, wakes)) {
             self.bury(items, BatchError::Indeterminate);
         }
     }
 
-    pub(crate) fn reclaim(&self, id: u64) -> Option<(usize, Vec<T>)> {
-        self.core.lock().reclaim(id)
+    pub(crate) fn settle(&self, place: usize, weight: u64, ended: (usize, usize), emptied: Vec<T>) {
+        self.locked(|core, wakes| core.settle(place, weight, ended, emptied, wakes));
     }
 
-    pub(crate) fn settle(&self, id: u64, delivered: usize, failed: usize, emptied: Vec<T>) {
-        self.locked(|core, wakes| core.settle(id, delivered, failed, emptied, wakes));
-        self.make_room(delivered + failed);
-    }
-
-    pub(crate) fn retry(&self, job: Job<T>, due: Instant, delivered: usize) {
-        self.locked(|core, wakes| core.retry(job, due, delivered, wakes));
-        self.make_room(delivered);
-    }
-
-    fn make_room(&self, items: usize) {
-        // A sender's waker may panic; the driver must not end for it.
-        quietly(|| self.room.add_permits(items));
+    pub(crate) fn go_on(&self, place: usize, job: Job<T>, due: Instant, ended: (usize, usize)) {
+        self.locked(|core, wakes| core.go_on(place, job, due, ended, wakes));
     }
 
     /// Hands items to the dead letter. When it panics, they were handed out all the same.
     pub(crate) fn bury(&self, items: Vec<T>, why: BatchError) {
-        if !items.is_empty() {
+        if items.is_empty() {
+            quietly(|| drop(why));
+        } else {
             quietly(|| (self.dead_letter)(items, why));
         }
     }
 
+    // ---- flushing and stopping
+
     pub(crate) fn close(&self, stop_at: Option<Instant>) {
         self.locked(|core, wakes| core.close(stop_at, wakes));
-        self.wake_senders();
-    }
-
-    /// After the core refuses items: the senders that wait learn it.
-    fn wake_senders(&self) {
-        quietly(|| self.room.close());
     }
 
     /// The deadline of a shutdown is over: what is left is kept for the report.
@@ -116,15 +182,20 @@ impl<T> Shared<T> {
             delays
         });
         quietly(|| drop(delays));
-        self.wake_senders();
     }
 
-    /// The driver is gone: what is left goes to the dead letter.
+    /// The driver is gone: what is left goes to the dead letter, before anybody learns of it.
     pub(crate) fn abandon(&self) {
         let mut wakes = Wakes::default();
         let remains = self.core.lock().stop(&mut wakes);
         self.bury_all(remains);
-        self.wake_senders();
+        self.serve_the_rest_of(wakes);
+    }
+
+    fn serve_the_rest_of(&self, wakes: Wakes) {
+        if wakes.senders_are_full() {
+            self.serve_the_rest(wakes);
+        }
     }
 
     fn bury_all(&self, remains: Remains<T>) {
@@ -133,16 +204,16 @@ impl<T> Shared<T> {
         quietly(|| drop(remains.delays));
     }
 
-    pub(crate) fn flush(&self) -> u64 {
+    pub(crate) fn flush(&self) -> barrier::Ticket {
         self.locked(|core, wakes| core.flush(wakes))
     }
 
-    pub(crate) fn poll_flush(&self, ticket: u64, waker: &Waker) -> Option<FlushReport> {
+    pub(crate) fn poll_flush(&self, ticket: barrier::Ticket, waker: &Waker) -> Option<FlushReport> {
         let mut waker = Some(waker.clone());
         self.core.lock().poll_flush(ticket, &mut waker)
     }
 
-    pub(crate) fn forget_flush(&self, ticket: u64) {
+    pub(crate) fn forget_flush(&self, ticket: barrier::Ticket) {
         let _old_waker = self.core.lock().forget_flush(ticket);
     }
 
@@ -178,8 +249,16 @@ impl<T> Shared<T> {
     }
 
     pub(crate) fn stats(&self) -> Stats {
-        let waiting_senders = self.room.waiters();
-        Stats { waiting_senders, ..self.core.lock().stats() }
+        self.core.lock().stats()
+    }
+}
+
+/// Wakes the driver, outside the lock. Its waker may be a stranger's and panic: what was accepted
+/// is accepted all the same.
+#[inline]
+pub(crate) fn wake(driver: Option<Waker>) {
+    if let Some(waker) = driver {
+        quietly(|| waker.wake());
     }
 }
 
@@ -193,6 +272,6 @@ impl<T> Drop for Shared<T> {
 
 impl<T> fmt::Debug for Shared<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shared").field("capacity", &self.capacity).finish_non_exhaustive()
+        f.debug_struct("Shared").field("limits", &self.limits).finish_non_exhaustive()
     }
 }

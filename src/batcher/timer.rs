@@ -30,7 +30,10 @@ impl Timer for TokioTimer {
     }
 
     fn poll_alarm(&mut self, at: Option<Instant>, cx: &mut Context<'_>) -> Poll<()> {
-        if at != self.at {
+        // One that rings before is left alone: it costs a wake-up now and then, not a new timer for
+        // each batch.
+        let early = matches!((self.at, at), (Some(set), Some(at)) if set <= at);
+        if at != self.at && !early {
             match (at, self.sleep.as_mut().as_pin_mut()) {
                 (Some(at), Some(sleep)) => sleep.reset(at.into()),
                 (Some(at), None) => self.sleep.set(Some(time::sleep_until(at.into()))),

@@ -4,13 +4,14 @@ use core::future::Future;
 use core::pin::Pin;
 use core::task::{Context, Poll};
 
+use super::barrier;
 use super::report::{FlushReport, ShutdownReport};
 use super::shared::Shared;
 
 #[must_use = "futures do nothing unless they are awaited"]
 pub(crate) struct FlushWait<'a, T> {
     shared: &'a Shared<T>,
-    ticket: u64,
+    ticket: barrier::Ticket,
 }
 
 impl<'a, T> FlushWait<'a, T> {

@@ -15,6 +15,7 @@ pub(super) struct Arrival<K, V, Id> {
     pub(super) key: K,
     pub(super) value: V,
     pub(super) id: Option<Id>,
+    /// When it came, if the caller says so.
     pub(super) now: Option<Instant>,
 }
 
@@ -49,76 +50,56 @@ pub(super) fn hand_over<K, V, Id>(
 }
 
 impl<K, V, Id> Contents<K, V, Id> {
-    /// A push that is refused if more than one thing would have to go, as is so only if the map is
-    /// over its limits. Returns also the key, if it was there already and the one handed in is not
-    /// needed.
+    /// The short way of a push to a key that is there already, for [plain](Self::plain) maps.
     #[inline]
+    pub(super) fn push_to(&mut self, slot: u32, value: V) -> Pushed<K, V, Id> {
+        self.keys.promote(slot);
+        self.stats.pushed += 1;
+        let most = self.limits.max_items_per_key;
+        match self.keys.at_mut(slot).items.push_at_most(most, value, &mut self.spares) {
+            None => {
+                self.items += 1;
+                Pushed::Stored
+            }
+            Some(value) => {
+                self.stats.displaced += 1;
+                Pushed::Displaced { value, id: None }
+            }
+        }
+    }
+
+    /// The short way of a push to a key that is not there yet, for [plain](Self::plain) maps.
+    #[inline(never)]
+    pub(super) fn push_first(&mut self, hash: u64, key: K, value: V) -> Pushed<K, V, Id> {
+        let mut pushed = Pushed::Stored;
+        if self.keys.len() >= self.limits.max_keys {
+            let (key, items) = self.evict(self.keys.least_recent());
+            pushed = Pushed::Evicted { key, items };
+        }
+        self.keys.insert(hash, key, value);
+        self.stats.pushed += 1;
+        self.stats.peak_keys = self.stats.peak_keys.max(self.keys.len());
+        self.items += 1;
+        pushed
+    }
+
+    /// A push that is refused if more than one thing would have to go, as is so only if the map is
+    /// over its limits. If the key was there already, the one handed in goes to `spare`.
+    ///
+    /// Not inlined, so that the short way stays short.
+    #[inline(never)]
     pub(super) fn push_one(
         &mut self,
         survey: Survey,
         arrival: Arrival<K, V, Id>,
-    ) -> (Pushed<K, V, Id>, Option<K>) {
-        if self.is_plain(&survey) {
-            return self.push_plain(survey, arrival);
-        }
+        spare: &mut Option<K>,
+    ) -> Pushed<K, V, Id> {
         let mut pushed = None;
-        let spare = self.push(survey, arrival, 1, &mut |outcome| {
+        *spare = self.push(survey, arrival, 1, &mut |outcome| {
             debug_assert!(pushed.is_none(), "one push has one outcome");
             pushed = Some(outcome);
         });
-        (pushed.unwrap_or(Pushed::Stored), spare)
-    }
-
-    /// Whether all there is to a push are the two caps, both of which displace and evict, and
-    /// neither of which is exceeded.
-    #[inline]
-    fn is_plain(&self, survey: &Survey) -> bool {
-        self.limits.plain
-            && self.keys.held() == 0
-            && match survey.key {
-                Some(slot) => self.keys.at(slot).items.len() <= self.limits.max_items_per_key,
-                None => self.keys.len() <= self.limits.max_keys,
-            }
-    }
-
-    /// What [`Self::push`] comes down to in a plain map: by far the most common one.
-    #[inline]
-    fn push_plain(
-        &mut self,
-        survey: Survey,
-        arrival: Arrival<K, V, Id>,
-    ) -> (Pushed<K, V, Id>, Option<K>) {
-        let Arrival { key, value, .. } = arrival;
-        self.stats.pushed += 1;
-        let Some(slot) = survey.key else {
-            let mut pushed = Pushed::Stored;
-            if self.keys.len() >= self.limits.max_keys {
-                let (key, items) = self.evict(self.keys.least_recent());
-                pushed = Pushed::Evicted { key, items };
-            }
-            self.keys.insert(survey.key_hash, key, value);
-            self.stats.peak_keys = self.stats.peak_keys.max(self.keys.len());
-            self.count_in();
-            return (pushed, None);
-        };
-        self.keys.promote(slot);
-        let items = &mut self.keys.at_mut(slot).items;
-        if items.len() < self.limits.max_items_per_key {
-            items.push(value, &mut self.spares);
-            self.count_in();
-            return (Pushed::Stored, Some(key));
-        }
-        let Some(oldest) = items.replace_first(value, &mut self.spares) else {
-            unreachable!("a full key has an item")
-        };
-        self.stats.displaced += 1;
-        (Pushed::Displaced { value: oldest, id: None }, Some(key))
-    }
-
-    #[inline]
-    fn count_in(&mut self) {
-        self.items += 1;
-        self.stats.peak_items = self.stats.peak_items.max(self.items);
+        pushed.unwrap_or(Pushed::Stored)
     }
 
     pub(super) fn push_many(
@@ -133,9 +114,6 @@ impl<K, V, Id> Contents<K, V, Id> {
 
     /// Hands everything that the item pushes out, or the item itself, to `spill`, which is at most
     /// `most` things. Returns the key if it was there already and the one handed in is not needed.
-    ///
-    /// Not inlined, so that the short way stays short.
-    #[inline(never)]
     fn push(
         &mut self,
         survey: Survey,
@@ -145,6 +123,8 @@ impl<K, V, Id> Contents<K, V, Id> {
     ) -> Option<K> {
         self.stats.pushed += 1;
         let Arrival { key, value, id, now } = arrival;
+        // The clock is read only if it matters.
+        let now = now.or_else(|| self.limits.time_to_live.map(|_| Instant::now()));
         let displaced = match self.judge(&survey, most) {
             Ok(displaced) => displaced,
             Err(reason) => {
@@ -178,7 +158,7 @@ impl<K, V, Id> Contents<K, V, Id> {
             }
             None => (self.keys.insert(survey.key_hash, key, value), None),
         };
-        self.count_in();
+        self.items += 1;
         self.weight += survey.weight;
         if let Some(tickets) = &mut self.tickets {
             tickets.issue(slot, id.map(|id| (id, survey.id_hash)), survey.weight, now);
@@ -232,7 +212,7 @@ impl<K, V, Id> Contents<K, V, Id> {
 
     #[inline]
     fn to_displace(&self, slot: u32, weight: u64) -> Result<Displaced, RejectReason> {
-        let (len, known) = (self.keys.at(slot).len(), self.weight_of(slot));
+        let (len, known) = (self.keys.items_of(slot), self.weight_of(slot));
         let fits = |gone: Displaced| {
             len - gone.items < self.limits.max_items_per_key
                 && known - gone.weight + weight <= self.limits.max_weight
@@ -241,12 +221,12 @@ impl<K, V, Id> Contents<K, V, Id> {
         if fits(gone) {
             return Ok(gone);
         }
-        let record = self.keys.at(slot);
         let weights = self.tickets.iter().flat_map(|tickets| tickets.weights_of(slot));
-        let mut weights = weights.skip(record.out as usize);
+        let mut weights = weights.skip(self.keys.out(slot));
+        let present = self.keys.at(slot).items.len();
         while !fits(gone) {
             // What is checked out cannot leave.
-            if self.limits.full_key == FullKey::RejectNew || gone.items == record.items.len() {
+            if self.limits.full_key == FullKey::RejectNew || gone.items == present {
                 return Err(RejectReason::KeyFull);
             }
             gone.items += 1;
@@ -321,7 +301,7 @@ impl<K, V, Id> Contents<K, V, Id> {
             true => self.weight_of(slot),
             false => self.keys.at(slot).items.len() as u64,
         };
-        let held = self.keys.at(slot).held;
+        let held = self.keys.is_held(slot);
         match &mut self.heaviest {
             Some(heaviest) if held => heaviest.set_aside(slot),
             Some(heaviest) => heaviest.set(slot, weight),
@@ -331,13 +311,13 @@ impl<K, V, Id> Contents<K, V, Id> {
 
     /// Moves what a shrunk cap leaves no room for out of a key, oldest first.
     pub(super) fn displace_excess(&mut self, slot: u32) -> Option<Items<V, Id>> {
-        let record = self.keys.at(slot);
-        let excess = record.len().saturating_sub(self.limits.max_items_per_key);
-        let excess = excess.min(record.items.len());
+        let present = self.keys.at(slot).items.len();
+        let excess = self.keys.items_of(slot).saturating_sub(self.limits.max_items_per_key);
+        let excess = excess.min(present);
         if excess == 0 {
             return None;
         }
-        let marks: Vec<bool> = (0..record.items.len()).map(|place| place < excess).collect();
+        let marks: Vec<bool> = (0..present).map(|place| place < excess).collect();
         self.stats.displaced += excess as u64;
         Some(self.remove_marked(slot, &marks))
     }

@@ -123,8 +123,17 @@ impl<K: Hash + Eq, V, Id> BoundedArrayMap<K, V, Id> {
     /// indexed.
     #[inline]
     pub fn push(&mut self, key: K, value: V) -> Pushed<K, V, Id> {
-        let now = self.contents.now();
-        self.push_arrived(now, key, value)
+        if !self.contents.plain {
+            return self.push_arrived(None, key, value);
+        }
+        let hash = self.contents.hash(&key);
+        match self.contents.keys.find(hash, &key) {
+            Some(slot) => {
+                drop_quietly(key);
+                self.contents.push_to(slot, value)
+            }
+            None => self.contents.push_first(hash, key, value),
+        }
     }
 
     /// Pushes an item with no id, as having arrived at `now`.
@@ -137,11 +146,11 @@ impl<K: Hash + Eq, V, Id> BoundedArrayMap<K, V, Id> {
         self.push_arrived(Some(now), key, value)
     }
 
-    #[inline]
     fn push_arrived(&mut self, now: Option<Instant>, key: K, value: V) -> Pushed<K, V, Id> {
         let survey = self.contents.survey(&key, 0);
         let arrival = Arrival { key, value, id: None, now };
-        let (pushed, spare) = self.contents.push_one(survey, arrival);
+        let mut spare = None;
+        let pushed = self.contents.push_one(survey, arrival, &mut spare);
         drop_quietly(spare);
         pushed
     }
@@ -169,8 +178,7 @@ impl<K: Hash + Eq, V, Id> BoundedArrayMap<K, V, Id> {
     where
         Id: Hash + Eq,
     {
-        let now = self.contents.now();
-        self.push_unique_arrived(now, key, id, value)
+        self.push_unique_arrived(None, key, id, value)
     }
 
     /// Pushes an item unless one with the same id is resident, as having arrived at `now`: see
@@ -194,7 +202,8 @@ impl<K: Hash + Eq, V, Id> BoundedArrayMap<K, V, Id> {
     {
         let survey = self.contents.survey_unique(&key, &id, 0);
         let arrival = Arrival { key, value, id: Some(id), now };
-        let (pushed, spare) = self.contents.push_one(survey, arrival);
+        let mut spare = None;
+        let pushed = self.contents.push_one(survey, arrival, &mut spare);
         drop_quietly(spare);
         pushed
     }
@@ -213,8 +222,7 @@ impl<K: Hash + Eq, V, Id, L> BoundedArrayMap<K, V, Id, L> {
     /// O(1) amortised, plus the number of keys that are evicted and, if items expire, weigh
     /// something or are indexed, of the items under them.
     pub fn push_with(&mut self, key: K, value: V, sink: impl FnMut(Pushed<K, V, Id>)) -> bool {
-        let now = self.contents.now();
-        self.push_with_arrived(now, key, value, sink)
+        self.push_with_arrived(None, key, value, sink)
     }
 
     /// As [`push_with`](Self::push_with), as having arrived at `now`: see
@@ -255,8 +263,7 @@ impl<K: Hash + Eq, V, Id, L> BoundedArrayMap<K, V, Id, L> {
     where
         Id: Hash + Eq,
     {
-        let now = self.contents.now();
-        self.push_unique_with_arrived(now, key, id, value, sink)
+        self.push_unique_with_arrived(None, key, id, value, sink)
     }
 
     /// As [`push_unique_with`](Self::push_unique_with), as having arrived at `now`.

@@ -34,6 +34,11 @@ use crate::sync::HashBuilder;
 #[derive(Debug)]
 pub(super) struct Contents<K, V, Id> {
     pub(super) limits: Limits,
+    /// Whether all there is to a push are the two caps, both of which displace and evict, and
+    /// neither of which is exceeded.
+    pub(super) plain: bool,
+    /// Whether the last change of the limits may have left more than there may be.
+    pub(super) may_exceed: bool,
     hasher: HashBuilder,
     pub(super) keys: Keys<K, V>,
     pub(super) spares: Spares<V>,
@@ -61,9 +66,11 @@ impl<K, V, Id> Contents<K, V, Id> {
         let tickets = limits.indexed || limits.weighed || limits.time_to_live.is_some();
         Self {
             limits,
+            plain: limits.plain,
+            may_exceed: false,
             hasher: HashBuilder::default(),
             keys: Keys::new(),
-            spares: Spares::new(),
+            spares: Spares::new(limits.max_items_per_key),
             tickets: tickets.then(|| Tickets::new(limits.time_to_live, limits.indexed)),
             heaviest: (limits.full_map == FullMap::EvictHeaviest).then(Heaviest::default),
             items: 0,
@@ -73,17 +80,26 @@ impl<K, V, Id> Contents<K, V, Id> {
     }
 
     pub(super) fn stats(&self) -> Stats {
-        Stats { items: self.items, keys: self.keys.len(), weight: self.weight, ..self.stats }
+        Stats {
+            items: self.items,
+            keys: self.keys.len(),
+            weight: self.weight,
+            peak_items: self.stats.peak_items.max(self.items),
+            ..self.stats
+        }
     }
 
-    /// The clock, read only if it matters.
-    #[inline]
-    pub(super) fn now(&self) -> Option<Instant> {
-        self.limits.time_to_live.map(|_| Instant::now())
+    pub(super) fn set_plain(&mut self) {
+        self.plain = self.limits.plain && self.keys.held() == 0 && !self.may_exceed;
     }
 
     pub(super) fn next_expiry(&self) -> Option<Instant> {
         self.tickets.as_ref().and_then(Tickets::next_expiry)
+    }
+
+    #[inline]
+    pub(super) fn hash<Q: Hash + ?Sized>(&self, key: &Q) -> u64 {
+        self.hasher.hash_one(key)
     }
 
     #[inline]
@@ -92,7 +108,7 @@ impl<K, V, Id> Contents<K, V, Id> {
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        self.keys.find(self.hasher.hash_one(key), key)
+        self.keys.find(self.hash(key), key)
     }
 
     /// The key, unless it is checked out.
@@ -101,7 +117,7 @@ impl<K, V, Id> Contents<K, V, Id> {
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        self.find_free_hashed(self.hasher.hash_one(key), key)
+        self.find_free_hashed(self.hash(key), key)
     }
 
     pub(super) fn find_free_hashed<Q>(&self, hash: u64, key: &Q) -> Option<u32>
@@ -109,7 +125,7 @@ impl<K, V, Id> Contents<K, V, Id> {
         K: Borrow<Q>,
         Q: Eq + ?Sized,
     {
-        self.keys.find(hash, key).filter(|slot| !self.keys.at(*slot).held)
+        self.keys.find(hash, key).filter(|slot| !self.keys.is_held(*slot))
     }
 
     /// Uses a key, and says whether it has items.
@@ -118,7 +134,7 @@ impl<K, V, Id> Contents<K, V, Id> {
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        self.promote_hashed(self.hasher.hash_one(key), key)
+        self.promote_hashed(self.hash(key), key)
     }
 
     pub(super) fn promote_hashed<Q>(&mut self, hash: u64, key: &Q) -> bool
@@ -137,7 +153,7 @@ impl<K, V, Id> Contents<K, V, Id> {
         Id: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        self.tickets.as_ref()?.find_id(self.hasher.hash_one(id), id)
+        self.tickets.as_ref()?.find_id(self.hash(id), id)
     }
 
     /// The ticket of the item with this id, unless it is checked out.
@@ -156,7 +172,7 @@ impl<K, V, Id> Contents<K, V, Id> {
     where
         K: Hash + Eq,
     {
-        self.survey_hashed(self.hasher.hash_one(key), key, weight)
+        self.survey_hashed(self.hash(key), key, weight)
     }
 
     #[inline]
@@ -173,7 +189,7 @@ impl<K, V, Id> Contents<K, V, Id> {
         K: Hash + Eq,
         Id: Hash + Eq,
     {
-        let id_hash = self.hasher.hash_one(id);
+        let id_hash = self.hash(id);
         let resident = self.tickets.as_ref().and_then(|tickets| tickets.find_id(id_hash, id));
         Survey { id_hash, duplicate: resident.is_some(), ..self.survey(key, weight) }
     }
@@ -184,8 +200,9 @@ impl<K, V, Id> Contents<K, V, Id> {
     where
         K: Clone,
     {
-        let record = self.keys.at(self.tickets.as_ref()?.key_of(ticket));
-        (record.held || record.len() > 1).then(|| record.key.clone())
+        let slot = self.tickets.as_ref()?.key_of(ticket);
+        let stays = self.keys.is_held(slot) || self.keys.items_of(slot) > 1;
+        stays.then(|| self.keys.at(slot).key.clone())
     }
 
     /// As [`Self::key_to_hand_back`], for each item that is due, up to `budget` of them.
@@ -199,11 +216,11 @@ impl<K, V, Id> Contents<K, V, Id> {
     {
         let Some(tickets) = &self.tickets else { return };
         for ticket in tickets.overdue(now).take(budget) {
-            let record = self.keys.at(tickets.key_of(ticket));
+            let slot = tickets.key_of(ticket);
             // A key's items arrived in the order of its line, so that before its newest is due
             // all of its others will have left.
-            let last = tickets.is_newest_of_key(ticket) && !record.held;
-            keys.push((ticket, (!last).then(|| record.key.clone())));
+            let last = tickets.is_newest_of_key(ticket) && !self.keys.is_held(slot);
+            keys.push((ticket, (!last).then(|| self.keys.at(slot).key.clone())));
         }
     }
 

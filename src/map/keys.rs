@@ -13,6 +13,9 @@
 //!
 //! The table holds slots and rehashes by hashes that were computed once; so of the user's code
 //! only `Eq` is called, and only by look-ups, which change nothing.
+//!
+//! The order is a ring of links apart from the records: a promotion writes to four places of it,
+//! which lie closely together there.
 
 use core::borrow::Borrow;
 
@@ -27,35 +30,41 @@ pub(super) struct Record<K, V> {
     pub(super) key: K,
     pub(super) items: Line<V>,
     hash: u64,
-    newer: u32,
-    older: u32,
-    /// How many items, older than all of `items`, are checked out.
-    pub(super) out: u32,
-    /// Whether the key is checked out, even if all its items have been acknowledged.
-    pub(super) held: bool,
-    /// Whether it is in no order meanwhile.
-    aside: bool,
 }
 
-impl<K, V> Record<K, V> {
-    /// Items that count against the cap.
-    pub(super) fn len(&self) -> usize {
-        self.items.len() + self.out as usize
-    }
+/// A place in the order of use.
+#[derive(Debug, Clone, Copy)]
+struct Link {
+    newer: u32,
+    older: u32,
 }
+
+impl Link {
+    /// Of a key that is held and has lost its place.
+    const OUT_OF_ORDER: Self = Self { newer: NONE, older: NONE };
+}
+
+/// The link that is newer than the newest key's and older than the oldest's, so that no link is
+/// without neighbours. That of a slot is the one after the slot's number.
+const ENDS: u32 = 0;
 
 #[derive(Debug)]
 pub(super) struct Keys<K, V> {
     records: Slab<Record<K, V>>,
     table: HashTable<u32>,
-    newest: u32,
-    oldest: u32,
+    links: Vec<Link>,
     held: usize,
+    /// By slot, as far as keys were ever held: how many items, older than all of the record's, are
+    /// checked out.
+    out: Vec<u32>,
+    /// The slots that are held and keep their places: few, and not for long.
+    in_place: Vec<u32>,
 }
 
 impl<K, V> Keys<K, V> {
     pub(super) fn new() -> Self {
-        Self { records: Slab::new(), table: HashTable::new(), newest: NONE, oldest: NONE, held: 0 }
+        let (records, table) = (Slab::new(), HashTable::new());
+        Self { records, table, links: Vec::new(), held: 0, out: Vec::new(), in_place: Vec::new() }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -86,109 +95,132 @@ impl<K, V> Keys<K, V> {
         &mut self.records[slot]
     }
 
-    /// The key that was not used for longest, of which there must be one.
+    /// Whether the key is checked out, even if all its items have been acknowledged.
+    pub(super) fn is_held(&self, slot: u32) -> bool {
+        self.is_out_of_order(slot) || self.in_place.contains(&slot)
+    }
+
+    #[inline]
+    fn is_out_of_order(&self, slot: u32) -> bool {
+        self.links[slot as usize + 1].newer == NONE
+    }
+
+    /// How many of a key's items are checked out.
+    pub(super) fn out(&self, slot: u32) -> usize {
+        self.out.get(slot as usize).map_or(0, |out| *out as usize)
+    }
+
+    pub(super) fn set_out(&mut self, slot: u32, out: usize) {
+        self.out[slot as usize] = out as u32;
+    }
+
+    /// How many of a key's items count against its cap.
+    pub(super) fn items_of(&self, slot: u32) -> usize {
+        self.at(slot).items.len() + self.out(slot)
+    }
+
+    /// The key that was not used for longest, of which there must be one that is not held.
     pub(super) fn least_recent(&self) -> u32 {
-        self.oldest
+        self.links[ENDS as usize].newer - 1
     }
 
     /// Adds a key, which must not be there yet, with its first item, as the most recently used.
     #[inline]
     pub(super) fn insert(&mut self, hash: u64, key: K, item: V) -> u32 {
-        let items = Line::One(item);
-        let (newer, older, held) = (NONE, NONE, false);
-        let record = Record { key, items, hash, newer, older, out: 0, held, aside: false };
-        let slot = self.records.insert(record);
+        let slot = self.records.insert(Record { key, items: Line::One(item), hash });
         self.table.insert_unique(hash, slot, |slot| self.records[*slot].hash);
+        if self.links.len() < slot as usize + 2 {
+            // An empty ring's ends are each other's neighbours.
+            self.links.resize(slot as usize + 2, Link { newer: 0, older: 0 });
+        }
         self.link(slot);
         slot
     }
 
     #[inline]
     pub(super) fn remove(&mut self, slot: u32) -> Record<K, V> {
-        if !self.records[slot].aside {
+        if self.is_out_of_order(slot) {
+            self.held -= 1;
+        } else {
             self.unlink(slot);
         }
         let record = self.records.remove(slot);
-        self.held -= usize::from(record.held);
         if let Ok(entry) = self.table.find_entry(record.hash, |known| *known == slot) {
             entry.remove();
         }
         record
     }
 
-    /// Makes a key the most recently used, unless it is in no order.
+    /// Makes a key the most recently used, unless it has no place.
     #[inline]
     pub(super) fn promote(&mut self, slot: u32) {
-        if self.newest != slot && !self.records[slot].aside {
+        if !matches!(self.links[slot as usize + 1].newer, ENDS | NONE) {
             self.unlink(slot);
             self.link(slot);
         }
     }
 
     pub(super) fn hold(&mut self, slot: u32) {
-        self.hold_in_place(slot);
         self.unlink(slot);
-        self.records[slot].aside = true;
+        self.links[slot as usize + 1] = Link::OUT_OF_ORDER;
+        self.count_held(slot);
     }
 
     /// A hold that is over soon, as each look at the order has to skip it.
     pub(super) fn hold_in_place(&mut self, slot: u32) {
-        self.records[slot].held = true;
+        self.in_place.push(slot);
+        self.count_held(slot);
+    }
+
+    fn count_held(&mut self, slot: u32) {
         self.held += 1;
+        if self.out.len() <= slot as usize {
+            self.out.resize(slot as usize + 1, 0);
+        }
     }
 
     /// Ends a hold. If the key had lost its place, it is the most recently used.
     pub(super) fn release(&mut self, slot: u32) {
-        let record = &mut self.records[slot];
-        record.held = false;
         self.held -= 1;
-        if core::mem::take(&mut record.aside) {
-            self.link(slot);
+        match self.in_place.iter().position(|held| *held == slot) {
+            Some(at) => drop(self.in_place.swap_remove(at)),
+            None => self.link(slot),
         }
     }
 
     #[inline]
     fn link(&mut self, slot: u32) {
-        let older = self.newest;
-        match older {
-            NONE => self.oldest = slot,
-            older => self.records[older].newer = slot,
-        }
-        let record = &mut self.records[slot];
-        record.older = older;
-        record.newer = NONE;
-        self.newest = slot;
+        let link = slot + 1;
+        let older = self.links[ENDS as usize].older;
+        self.links[link as usize] = Link { newer: ENDS, older };
+        self.links[older as usize].newer = link;
+        self.links[ENDS as usize].older = link;
     }
 
     #[inline]
     fn unlink(&mut self, slot: u32) {
-        let Record { older, newer, .. } = self.records[slot];
-        match older {
-            NONE => self.oldest = newer,
-            older => self.records[older].newer = newer,
-        }
-        match newer {
-            NONE => self.newest = older,
-            newer => self.records[newer].older = older,
-        }
+        let Link { newer, older } = self.links[slot as usize + 1];
+        self.links[newer as usize].older = older;
+        self.links[older as usize].newer = newer;
     }
 
     /// The slots of the keys that are held, in no order of use. O(1) if there are none, O(keys
     /// ever resident at once) otherwise.
     pub(super) fn held_slots(&self) -> impl Iterator<Item = u32> + '_ {
-        let held = self.records.iter_from(0).filter(|(_, record)| record.held);
-        held.map(|(slot, _)| slot).take(self.held)
+        let slots = self.records.iter_from(0).map(|(slot, _)| slot);
+        slots.filter(|slot| self.is_held(*slot)).take(self.held)
     }
 
     /// The first slot from this one on whose key is not held.
     pub(super) fn free_slot_from(&self, first: u32) -> Option<u32> {
-        let mut free = self.records.iter_from(first).filter(|(_, record)| !record.held);
-        free.next().map(|(slot, _)| slot)
+        let mut slots = self.records.iter_from(first).map(|(slot, _)| slot);
+        slots.find(|slot| !self.is_held(*slot))
     }
 
     pub(super) fn order(&self) -> Order<'_, K, V> {
         let left = self.len() - self.held;
-        Order { keys: self, newest: self.newest, oldest: self.oldest, left }
+        let ends = self.links.first().copied().unwrap_or(Link::OUT_OF_ORDER);
+        Order { keys: self, newest: ends.older, oldest: ends.newer, left }
     }
 }
 
@@ -196,6 +228,7 @@ impl<K, V> Keys<K, V> {
 #[derive(Debug)]
 pub(super) struct Order<'a, K, V> {
     keys: &'a Keys<K, V>,
+    /// The links of the next from either side.
     newest: u32,
     oldest: u32,
     left: usize,
@@ -223,11 +256,10 @@ impl<K, V> Iterator for Order<'_, K, V> {
     fn next(&mut self) -> Option<u32> {
         self.left = self.left.checked_sub(1)?;
         loop {
-            let slot = self.newest;
-            let record = &self.keys.records[slot];
-            self.newest = record.older;
-            if !record.held {
-                return Some(slot);
+            let link = self.newest;
+            self.newest = self.keys.links[link as usize].older;
+            if !self.keys.in_place.contains(&(link - 1)) {
+                return Some(link - 1);
             }
         }
     }
@@ -237,11 +269,10 @@ impl<K, V> DoubleEndedIterator for Order<'_, K, V> {
     fn next_back(&mut self) -> Option<u32> {
         self.left = self.left.checked_sub(1)?;
         loop {
-            let slot = self.oldest;
-            let record = &self.keys.records[slot];
-            self.oldest = record.newer;
-            if !record.held {
-                return Some(slot);
+            let link = self.oldest;
+            self.oldest = self.keys.links[link as usize].newer;
+            if !self.keys.in_place.contains(&(link - 1)) {
+                return Some(link - 1);
             }
         }
     }

@@ -9,14 +9,21 @@ use super::tickets::Gone;
 type KeysWithItems<K, V, Id> = Vec<(K, Items<V, Id>)>;
 
 impl<K, V, Id> Contents<K, V, Id> {
+    /// The most there ever were is noted as they become fewer, so that a push need not look.
+    #[inline]
+    fn count_out(&mut self, items: usize) {
+        self.stats.peak_items = self.stats.peak_items.max(self.items);
+        self.items -= items;
+    }
+
     /// The one way out for a single item: its key's line and its ticket go together. The key
     /// stays, with no items perhaps.
     pub(super) fn remove_item(&mut self, slot: u32, place: usize) -> (V, Option<Id>) {
-        let record = self.keys.at_mut(slot);
-        let out = record.out as usize;
-        let value = if place == 0 { record.items.pop_first() } else { record.items.remove(place) };
+        let out = self.keys.out(slot);
+        let items = &mut self.keys.at_mut(slot).items;
+        let value = if place == 0 { items.pop_first() } else { items.remove(place) };
         let Some(value) = value else { unreachable!("only what is there is removed") };
-        self.items -= 1;
+        self.count_out(1);
         let id = match &mut self.tickets {
             Some(tickets) => {
                 let Gone { id, weight } = tickets.leave(slot, out + place);
@@ -31,12 +38,12 @@ impl<K, V, Id> Contents<K, V, Id> {
 
     /// The way out for some items of a key. The key stays, with no items perhaps.
     pub(super) fn remove_marked(&mut self, slot: u32, marks: &[bool]) -> Items<V, Id> {
-        let record = self.keys.at_mut(slot);
-        let values = record.items.extract(marks, &mut self.spares);
-        self.items -= values.len();
+        let out = self.keys.out(slot);
+        let values = self.keys.at_mut(slot).items.extract(marks, &mut self.spares);
+        self.count_out(values.len());
         let ids = match &mut self.tickets {
             Some(tickets) => {
-                let mut with_out = vec![false; record.out as usize];
+                let mut with_out = vec![false; out];
                 with_out.extend(marks);
                 let (ids, weight) = tickets.leave_some(slot, &with_out);
                 self.weight -= weight;
@@ -52,7 +59,7 @@ impl<K, V, Id> Contents<K, V, Id> {
     #[inline]
     pub(super) fn remove_key(&mut self, slot: u32) -> (K, Items<V, Id>) {
         let record = self.keys.remove(slot);
-        self.items -= record.items.len();
+        self.count_out(record.items.len());
         if let Some(heaviest) = &mut self.heaviest {
             heaviest.forget(slot);
         }
@@ -69,8 +76,7 @@ impl<K, V, Id> Contents<K, V, Id> {
 
     /// A key whose last item has left leaves too, unless it is checked out.
     pub(super) fn remove_if_empty(&mut self, slot: u32) -> Option<K> {
-        let record = self.keys.at(slot);
-        if record.held || record.items.len() > 0 {
+        if self.keys.is_held(slot) || self.keys.at(slot).items.len() > 0 {
             return None;
         }
         let record = self.keys.remove(slot);
@@ -110,7 +116,7 @@ impl<K, V, Id> Contents<K, V, Id> {
     fn remove_with_key(&mut self, ticket: u32, key: Option<K>) -> Option<Expired<K, V, Id>> {
         let tickets = self.tickets.as_ref()?;
         let slot = tickets.key_of(ticket);
-        let place = tickets.place_of(ticket) - self.keys.at(slot).out as usize;
+        let place = tickets.place_of(ticket) - self.keys.out(slot);
         let (value, id) = self.remove_item(slot, place);
         let key = key.or_else(|| self.remove_if_empty(slot))?;
         Some(Expired { key, value, id })
@@ -128,7 +134,7 @@ impl<K, V, Id> Contents<K, V, Id> {
     pub(super) fn clear(&mut self) -> (KeysWithItems<K, V, Id>, Option<Self>) {
         if self.keys.held() == 0 {
             let mut empty = Self::new(self.limits);
-            empty.stats = self.stats;
+            empty.stats = self.stats();
             empty.stats.taken += self.items as u64;
             return (Vec::new(), Some(core::mem::replace(self, empty)));
         }
@@ -149,20 +155,20 @@ impl<K, V, Id> Contents<K, V, Id> {
     }
 
     fn move_out(&mut self, slot: u32) -> Line<V> {
+        self.set_plain();
         if let Some(tickets) = &mut self.tickets {
             tickets.call_out(slot, true);
         }
-        let record = self.keys.at_mut(slot);
-        let items = core::mem::replace(&mut record.items, Line::EMPTY);
-        record.out = items.len() as u32;
+        let items = core::mem::replace(&mut self.keys.at_mut(slot).items, Line::EMPTY);
+        self.keys.set_out(slot, items.len());
         self.rank(slot);
         items
     }
 
     /// The oldest item of a checkout, whose value is there, leaves for good.
     pub(super) fn acknowledge(&mut self, slot: u32) -> Option<Id> {
-        self.keys.at_mut(slot).out -= 1;
-        self.items -= 1;
+        self.keys.set_out(slot, self.keys.out(slot) - 1);
+        self.count_out(1);
         self.stats.taken += 1;
         let gone = self.tickets.as_mut()?.leave(slot, 0);
         self.weight -= gone.weight;
@@ -172,13 +178,12 @@ impl<K, V, Id> Contents<K, V, Id> {
     /// Those items of a checkout that are marked leave for good. Their values are there.
     pub(super) fn cancel_out(&mut self, slot: u32, marks: &[bool]) -> Line<Option<Id>> {
         let gone = marks.iter().filter(|leaves| **leaves).count();
-        let record = self.keys.at_mut(slot);
-        record.out -= gone as u32;
-        self.items -= gone;
+        self.keys.set_out(slot, marks.len() - gone);
+        self.count_out(gone);
         self.stats.cancelled += gone as u64;
         let Some(tickets) = &mut self.tickets else { return Line::EMPTY };
         let mut with_in = marks.to_vec();
-        with_in.resize(marks.len() + record.items.len(), false);
+        with_in.resize(marks.len() + self.keys.at(slot).items.len(), false);
         let (ids, weight) = tickets.leave_some(slot, &with_in);
         self.weight -= weight;
         ids
@@ -190,13 +195,14 @@ impl<K, V, Id> Contents<K, V, Id> {
         if let Some(tickets) = &mut self.tickets {
             tickets.call_out(slot, false);
         }
+        self.keys.set_out(slot, 0);
         let record = self.keys.at_mut(slot);
-        record.out = 0;
         while let Some(item) = record.items.pop_first() {
             rest.push(item, &mut self.spares);
         }
         self.spares.recycle(core::mem::replace(&mut record.items, rest));
         self.keys.release(slot);
+        self.set_plain();
         self.rank(slot);
         self.remove_if_empty(slot)
     }

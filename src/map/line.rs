@@ -54,11 +54,33 @@ impl<T> Line<T> {
         }
     }
 
+    /// Puts an item last, in exchange for the first if there are `most`, of which there must not
+    /// be more.
+    #[inline]
+    pub(super) fn push_at_most(
+        &mut self,
+        most: usize,
+        item: T,
+        spares: &mut Spares<T>,
+    ) -> Option<T> {
+        match self {
+            Self::Many(items) if items.len() == most => {
+                let first = items.pop_front();
+                items.push_back(item);
+                return first;
+            }
+            Self::Many(items) if items.len() < items.capacity() => items.push_back(item),
+            Self::One(first) if most == 1 => return Some(core::mem::replace(first, item)),
+            _ => self.push_growing(item, spares),
+        }
+        None
+    }
+
     #[inline(never)]
     fn push_growing(&mut self, item: T, spares: &mut Spares<T>) {
         *self = match core::mem::replace(self, Self::EMPTY) {
             Self::One(first) => {
-                let mut items = spares.buffer(SMALLEST);
+                let mut items = spares.wider_than(1);
                 items.extend([first, item]);
                 Self::Many(items)
             }
@@ -67,7 +89,7 @@ impl<T> Line<T> {
                 Self::One(item)
             }
             Self::Many(mut items) => {
-                let mut wider = spares.buffer(2 * items.capacity());
+                let mut wider = spares.wider_than(items.capacity());
                 wider.append(&mut items);
                 spares.keep(items);
                 wider.push_back(item);
@@ -81,19 +103,6 @@ impl<T> Line<T> {
         match self {
             Self::Many(items) => items.pop_front(),
             Self::One(_) => self.pop_only(),
-        }
-    }
-
-    /// Puts an item last in exchange for the first.
-    #[inline]
-    pub(super) fn replace_first(&mut self, item: T, spares: &mut Spares<T>) -> Option<T> {
-        match self {
-            Self::One(first) => Some(core::mem::replace(first, item)),
-            Self::Many(items) => {
-                let first = items.pop_front()?;
-                self.push(item, spares);
-                Some(first)
-            }
         }
     }
 
@@ -136,38 +145,53 @@ impl<T> Line<T> {
     }
 }
 
-/// A buffer never holds fewer; those that hold more do so by powers of two.
+/// What a buffer holds at least, if it may.
 const SMALLEST: usize = 4;
 
-/// Buffers that lines have grown out of or left behind, by the logarithm of their size.
+/// Buffers that lines have grown out of or left behind, by the logarithm of their size, which is a
+/// power of two or the most that a line may hold.
 ///
 /// A buffer is made only if none of its size is spare, so that of no size there are ever more
 /// than there were lines of that size at once.
 #[derive(Debug)]
-pub(super) struct Spares<T>(Vec<Vec<VecDeque<T>>>);
+pub(super) struct Spares<T> {
+    by_size: Vec<Vec<VecDeque<T>>>,
+    /// What a line may hold: a buffer of just this size puts an item where another leaves.
+    most: usize,
+}
 
 impl<T> Spares<T> {
-    pub(super) fn new() -> Self {
-        Self(Vec::new())
+    pub(super) fn new(most: usize) -> Self {
+        Self { by_size: Vec::new(), most }
     }
 
-    /// An empty buffer for at least `size` items, a power of two.
-    fn buffer(&mut self, size: usize) -> VecDeque<T> {
-        let spare = self.0.get_mut(size.ilog2() as usize).and_then(Vec::pop);
-        spare.unwrap_or_else(|| VecDeque::with_capacity(size))
+    pub(super) fn set_most(&mut self, most: usize) {
+        self.most = most;
+    }
+
+    /// An empty buffer for a line that has outgrown `size` places.
+    fn wider_than(&mut self, size: usize) -> VecDeque<T> {
+        let wider = SMALLEST.max(2 * size);
+        // A line that came back from a checkout can be longer than it may.
+        let wider = if size < self.most { wider.min(self.most) } else { wider };
+        let spare = self.by_size.get_mut(class(wider)).and_then(Vec::pop);
+        let mut buffer = spare.unwrap_or_default();
+        // Does nothing to a spare one, unless it is from when lines might hold fewer.
+        buffer.reserve_exact(wider);
+        buffer
     }
 
     /// Keeps an empty buffer for later.
     fn keep(&mut self, buffer: VecDeque<T>) {
         // Values without a size need no memory, and capacity for none is not worth keeping.
-        if size_of::<T>() == 0 || buffer.capacity() < SMALLEST {
+        if size_of::<T>() == 0 || buffer.capacity() == 0 {
             return;
         }
-        let size = buffer.capacity().ilog2() as usize;
-        if self.0.len() <= size {
-            self.0.resize_with(size + 1, Vec::new);
+        let class = class(buffer.capacity());
+        if self.by_size.len() <= class {
+            self.by_size.resize_with(class + 1, Vec::new);
         }
-        self.0[size].push(buffer);
+        self.by_size[class].push(buffer);
     }
 
     /// Keeps the buffer of a line that is no longer needed and has been emptied.
@@ -176,4 +200,9 @@ impl<T> Spares<T> {
             self.keep(buffer);
         }
     }
+}
+
+/// The logarithm, rounded up.
+fn class(size: usize) -> usize {
+    size.next_power_of_two().ilog2() as usize
 }

@@ -69,13 +69,16 @@ impl<K, V, Id> Contents<K, V, Id> {
         let limits = Limits { max_keys, max_items_per_key, ..self.limits };
         limits.check()?;
         for slot in self.keys.order().rev().chain(self.keys.held_slots()) {
-            let record = self.keys.at(slot);
-            if record.len() > max_items_per_key {
-                keys.push_back((slot, record.key.clone()));
+            if self.keys.items_of(slot) > max_items_per_key {
+                keys.push_back((slot, self.keys.at(slot).key.clone()));
             }
         }
 
         self.limits = limits;
+        // What is checked out now cannot go, so that there may be too much when it is back.
+        self.may_exceed = self.keys.held() > 0;
+        self.set_plain();
+        self.spares.set_most(max_items_per_key);
         let (mut evicted, mut gone) = (Vec::new(), Vec::new());
         while let Some((slot, key, items)) = self.evict_excess() {
             gone.push(slot);
@@ -115,6 +118,7 @@ impl<K, V, Id> Contents<K, V, Id> {
     fn resize_totals(&mut self, limits: Limits) -> Result<Shrunk<K, V, Id>, ConfigError> {
         limits.check()?;
         self.limits = Limits { plain: false, ..limits };
+        self.set_plain();
         let evicted = core::iter::from_fn(|| self.evict_excess());
         let evicted = evicted.map(|(_, key, items)| (key, items)).collect();
         Ok(Shrunk { evicted, displaced: Vec::new() })

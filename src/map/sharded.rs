@@ -208,9 +208,9 @@ impl<K: Hash + Eq, V> ShardedBoundedArrayMap<K, V> {
                 return None;
             };
         }
-        let mut arrival = arrival.take()?;
-        arrival.now = arrival.now.or_else(|| shard.now());
-        Some(shard.push_one(survey, arrival))
+        let mut spare = None;
+        let pushed = shard.push_one(survey, arrival.take()?, &mut spare);
+        Some((pushed, spare))
     }
 
     /// Pushes a key whose own shard had none to evict when the map was full.
@@ -273,9 +273,8 @@ impl<K: Hash + Eq, V> ShardedBoundedArrayMap<K, V> {
         let survey = mine.survey_hashed(hash, &arrival.as_ref()?.key, 0);
         let (key, items) = theirs.make_way()?;
         mine.limits.max_keys = usize::MAX;
-        let mut arrival = arrival.take()?;
-        arrival.now = arrival.now.or_else(|| mine.now());
-        let (_stored, spare) = mine.push_one(survey, arrival);
+        let mut spare = None;
+        let _stored = mine.push_one(survey, arrival.take()?, &mut spare);
         Some((Pushed::Evicted { key, items }, spare))
     }
 

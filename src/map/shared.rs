@@ -101,11 +101,11 @@ impl<K: Hash + Eq, V, Id> SharedBoundedArrayMap<K, V, Id> {
     }
 
     fn push_arrived(&self, now: Option<Instant>, key: K, value: V) -> Pushed<K, V, Id> {
-        let (pushed, spare) = {
+        let mut spare = None;
+        let pushed = {
             let mut contents = self.contents.lock();
-            let now = now.or_else(|| contents.now());
             let survey = contents.survey(&key, 0);
-            contents.push_one(survey, Arrival { key, value, id: None, now })
+            contents.push_one(survey, Arrival { key, value, id: None, now }, &mut spare)
         };
         self.listener.tell_pushed(&pushed, spare.as_ref());
         drop_quietly(spare);
@@ -139,11 +139,11 @@ impl<K: Hash + Eq, V, Id> SharedBoundedArrayMap<K, V, Id> {
     where
         Id: Hash + Eq,
     {
-        let (pushed, spare) = {
+        let mut spare = None;
+        let pushed = {
             let mut contents = self.contents.lock();
-            let now = now.or_else(|| contents.now());
             let survey = contents.survey_unique(&key, &id, 0);
-            contents.push_one(survey, Arrival { key, value, id: Some(id), now })
+            contents.push_one(survey, Arrival { key, value, id: Some(id), now }, &mut spare)
         };
         self.listener.tell_pushed(&pushed, spare.as_ref());
         drop_quietly(spare);
@@ -179,7 +179,6 @@ impl<K: Hash + Eq, V, Id, L> SharedBoundedArrayMap<K, V, Id, L> {
         let weight = self.weigher.weigh(&key, &value);
         let (outcomes, spare) = {
             let mut contents = self.contents.lock();
-            let now = now.or_else(|| contents.now());
             let survey = contents.survey(&key, weight);
             contents.push_many(survey, Arrival { key, value, id: None, now })
         };
@@ -234,7 +233,6 @@ impl<K: Hash + Eq, V, Id, L> SharedBoundedArrayMap<K, V, Id, L> {
         let weight = self.weigher.weigh(&key, &value);
         let (outcomes, spare) = {
             let mut contents = self.contents.lock();
-            let now = now.or_else(|| contents.now());
             let survey = contents.survey_unique(&key, &id, weight);
             contents.push_many(survey, Arrival { key, value, id: Some(id), now })
         };

@@ -38,7 +38,7 @@ impl<V> Lent<V> {
             Ok(marks) => (marks, None),
             Err(panic) => (vec![false; items.len()], Some(panic)),
         };
-        let gone = items.extract(&marks, &mut Spares::new());
+        let gone = items.extract(&marks, &mut Spares::new(usize::MAX));
         let (ids, key) = source.with(|contents| {
             let ids = contents.cancel_out(slot, &marks);
             (ids, contents.settle(slot, items))

@@ -63,7 +63,7 @@ impl<Id> Tickets<Id> {
             time_to_live,
             tickets: Slab::new(),
             rows: Vec::new(),
-            spares: Spares::new(),
+            spares: Spares::new(usize::MAX),
             oldest: NONE,
             newest: NONE,
             index: Index::new(),
@@ -136,7 +136,7 @@ impl<Id> Tickets<Id> {
             let gone = self.retire(ticket);
             weight += gone.weight;
             if self.indexed {
-                ids.push(gone.id, &mut Spares::new());
+                ids.push(gone.id, &mut Spares::new(usize::MAX));
             }
         }
         self.spares.recycle(left);

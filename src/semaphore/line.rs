@@ -8,7 +8,7 @@ use super::stats::{SemaphoreStats, WaitTimes};
 
 /// A place in line: tickets are numbered in the order of joining, and never used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Ticket {
+pub(crate) struct Ticket {
     pub(super) number: u64,
     seat: u32,
 }
@@ -37,7 +37,7 @@ struct Links {
 }
 
 #[derive(Debug)]
-pub(super) struct Line {
+pub(crate) struct Line {
     seats: Vec<Seat>,
     links: Vec<Links>,
     head: u32,
@@ -82,22 +82,22 @@ impl Default for Line {
 }
 
 impl Line {
-    pub(super) fn with_wait_times() -> Self {
+    pub(crate) fn with_wait_times() -> Self {
         Self { times: Some(Box::default()), ..Self::default() }
     }
 
     /// How many wait.
-    pub(super) fn waiting(&self) -> u64 {
+    pub(crate) fn waiting(&self) -> u64 {
         self.joined - self.granted - self.cancelled - self.dismissed
     }
 
     /// How many were ever granted their permits.
-    pub(super) fn granted(&self) -> u64 {
+    pub(crate) fn granted(&self) -> u64 {
         self.granted
     }
 
     /// Nobody waits and nothing is owed.
-    pub(super) fn is_idle(&self) -> bool {
+    pub(crate) fn is_idle(&self) -> bool {
         self.head == NONE && self.debt == 0
     }
 
@@ -105,7 +105,7 @@ impl Line {
         self.seats[ticket.seat as usize].number == ticket.number
     }
 
-    pub(super) fn stats(&self, cancelled_later: u64) -> SemaphoreStats {
+    pub(crate) fn stats(&self, cancelled_later: u64) -> SemaphoreStats {
         SemaphoreStats {
             waits: self.joined,
             cancellations: self.cancelled + cancelled_later,
@@ -117,7 +117,7 @@ impl Line {
     /// # Panics
     ///
     /// With `u32::MAX` in line already.
-    pub(super) fn join(&mut self, need: u32, waker: Waker) -> Ticket {
+    pub(crate) fn join(&mut self, need: u32, waker: Waker) -> Ticket {
         let number = self.joined + 1;
         let newcomer = Seat { number, waker: Some(waker), need };
         let links = Links { prev: self.tail, next: NONE };
@@ -147,13 +147,13 @@ impl Line {
 
     /// Whether there are permits enough for the head of the line.
     #[inline]
-    pub(super) fn can_serve(&self, free: usize) -> bool {
+    pub(crate) fn can_serve(&self, free: usize) -> bool {
         self.seats.get(self.head as usize).is_some_and(|seat| seat.need as usize <= free)
     }
 
     /// Serves the head out of `free`, if that is enough, and says which number that was.
     #[inline]
-    pub(super) fn serve_head(&mut self, free: &mut usize) -> Option<(u64, Waker)> {
+    pub(crate) fn serve_head(&mut self, free: &mut usize) -> Option<(u64, Waker)> {
         let head = self.head;
         let seat = self.seats.get(head as usize)?;
         let number = seat.number;
@@ -166,21 +166,21 @@ impl Line {
     }
 
     /// Sends the head away without permits.
-    pub(super) fn dismiss_head(&mut self) -> Option<Waker> {
+    pub(crate) fn dismiss_head(&mut self) -> Option<Waker> {
         let waker = self.pop_head()?;
         self.dismissed += 1;
         Some(waker)
     }
 
     /// The waker of somebody who waits; `None` if nobody with this ticket does.
-    pub(super) fn waker(&mut self, ticket: Ticket) -> Option<&mut Waker> {
+    pub(crate) fn waker(&mut self, ticket: Ticket) -> Option<&mut Waker> {
         let seat = self.seats.get_mut(ticket.seat as usize)?;
         if seat.number == ticket.number { seat.waker.as_mut() } else { None }
     }
 
     /// Takes somebody who waits out of the line, and says whether that was the head; `None` if
     /// nobody with this ticket waits.
-    pub(super) fn leave(&mut self, ticket: Ticket) -> Option<(bool, Waker)> {
+    pub(crate) fn leave(&mut self, ticket: Ticket) -> Option<(bool, Waker)> {
         if !self.is_waiting(ticket) {
             return None;
         }

@@ -3,7 +3,7 @@
 mod acquire;
 mod blocking;
 mod error;
-mod line;
+pub(crate) mod line;
 mod permit;
 mod place;
 mod poll;

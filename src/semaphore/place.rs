@@ -18,6 +18,7 @@ use core::task::{Context, Poll, Waker};
 use super::error::{AcquireError, TryAcquireError};
 use super::line::Ticket;
 use super::state::{Joined, State};
+use crate::budget;
 
 pub(super) const COMPLETED: &str = "an acquire future was polled after it had completed";
 
@@ -184,29 +185,5 @@ impl Place {
             Stage::Holding => state.release(self.need as usize),
             Stage::Outside | Stage::Left => {}
         }
-    }
-}
-
-/// Cooperative scheduling, where the runtime has it.
-mod budget {
-    use core::task::Context;
-
-    /// Whether the task has had its turn; if so, it will be woken for the next one.
-    #[cfg(all(feature = "tokio", not(loom)))]
-    #[inline]
-    pub(super) fn is_spent(cx: &mut Context<'_>) -> bool {
-        match tokio::task::coop::poll_proceed(cx) {
-            core::task::Poll::Ready(turn) => {
-                turn.made_progress();
-                false
-            }
-            core::task::Poll::Pending => true,
-        }
-    }
-
-    #[cfg(not(all(feature = "tokio", not(loom))))]
-    #[inline]
-    pub(super) fn is_spent(_: &mut Context<'_>) -> bool {
-        false
     }
 }

@@ -156,9 +156,9 @@ fn whoever_waits_gets_the_item_back_at_shutdown() {
         });
         pass(1).await;
         let ended = batcher.shutdown(None).await;
-        assert_eq!(waiting.await.unwrap(), Err(SendError(7)));
-        assert_eq!(slot.send(8), Err(SendError(8)));
-        assert_eq!(batcher.send(9).await, Err(SendError(9)));
+        assert_eq!(waiting.await.unwrap(), Err(SendError::Closed(7)));
+        assert_eq!(slot.send(8), Err(SendError::Closed(8)));
+        assert_eq!(batcher.send(9).await, Err(SendError::Closed(9)));
         assert_eq!(batcher.try_send(9), Err(TrySendError::Closed(9)));
         assert!(batcher.reserve().await.is_err());
         assert!(batcher.is_closed());

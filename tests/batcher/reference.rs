@@ -9,11 +9,22 @@ pub(crate) type Time = u64;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
     pub(crate) max_items: usize,
+    pub(crate) max_weight: Option<u64>,
     pub(crate) window: Time,
+    pub(crate) eager: bool,
     pub(crate) capacity: usize,
+    pub(crate) capacity_weight: Option<u64>,
     pub(crate) concurrency: usize,
+    /// The permits of a semaphore that is shared.
+    pub(crate) permits: Option<usize>,
+    pub(crate) max_probes: u32,
     pub(crate) attempts: u32,
     pub(crate) delay: Time,
+}
+
+/// What an item weighs, where items are weighed.
+pub(crate) fn weight(id: u32) -> u64 {
+    u64::from(id % 4)
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +33,8 @@ enum Place {
     Sealed,
     Out,
     Waiting(Time),
+    /// In a part of a failing batch that waits for the one before it.
+    Parked,
     Delivered,
     Failed,
     Unsent,
@@ -31,7 +44,9 @@ enum Place {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Closed {
     Count,
+    Weight,
     Window,
+    Idle,
     Flush,
     Shutdown,
 }
@@ -71,6 +86,9 @@ struct Batch {
     /// What its guard holds.
     held: Vec<u32>,
     verdict: Option<Verdict>,
+    probes: Option<u32>,
+    /// The next part last.
+    parts: Vec<Vec<u32>>,
 }
 
 struct Item {
@@ -82,6 +100,7 @@ struct Item {
 /// What somebody waits for; by the number of the task that does.
 enum Task {
     Send(u32),
+    SendMany(VecDeque<u32>),
     Reserve,
     Slot,
     Flush(Vec<usize>),
@@ -93,9 +112,22 @@ enum Task {
 pub(crate) enum Answer {
     Accepted,
     Refused(Option<u32>),
+    /// All of them but these.
+    AcceptedMany(Vec<u32>),
     Dropped,
-    Flushed { delivered: u64, failed: u64, unsent: u64, indeterminate: u64 },
-    Ended { delivered: u64, failed: u64, unsent: Vec<u32>, indeterminate: Vec<u32>, held: u64 },
+    Flushed {
+        delivered: u64,
+        failed: u64,
+        unsent: u64,
+        indeterminate: u64,
+    },
+    Ended {
+        delivered: u64,
+        failed: u64,
+        unsent: Vec<u32>,
+        indeterminate: Vec<u32>,
+        held: u64,
+    },
 }
 
 /// A call of the handler that has not ended, or whose guard is not back.
@@ -116,10 +148,15 @@ pub(crate) struct Figures {
     pub(crate) pending: u64,
     pub(crate) peak_pending: u64,
     pub(crate) waiting_senders: usize,
-    pub(crate) closed: [u64; 4],
+    pub(crate) pending_weight: u64,
+    pub(crate) closed: [u64; 6],
     pub(crate) batched_items: u64,
+    pub(crate) batched_weight: u64,
     pub(crate) largest_batch: usize,
+    pub(crate) heaviest_batch: u64,
     pub(crate) retries: u64,
+    pub(crate) handed_over: u64,
+    pub(crate) total_age: Time,
     pub(crate) oldest_handed_over: Time,
 }
 
@@ -137,11 +174,17 @@ pub(crate) struct Reference {
     still_held: u64,
     tasks: Vec<(usize, Task)>,
     line: VecDeque<usize>,
+    /// Those who were in line and have room now, in that order.
+    granted: VecDeque<usize>,
+    /// Permits that others hold.
+    others: usize,
     main_handle: bool,
     peak: usize,
     retries: u64,
     retried_last: bool,
     oldest: Time,
+    handed_over: u64,
+    total_age: Time,
     pub(crate) answers: Vec<(usize, Answer)>,
     pub(crate) buried: Vec<Buried>,
 }
@@ -161,11 +204,15 @@ impl Reference {
             still_held: 0,
             tasks: Vec::new(),
             line: VecDeque::new(),
+            granted: VecDeque::new(),
+            others: 0,
             main_handle: true,
             peak: 0,
             retries: 0,
             retried_last: false,
             oldest: 0,
+            handed_over: 0,
+            total_age: 0,
             answers: Vec::new(),
             buried: Vec::new(),
         }
@@ -176,19 +223,69 @@ impl Reference {
     }
 
     fn unfinished(place: Place) -> bool {
-        matches!(place, Place::Open | Place::Sealed | Place::Out | Place::Waiting(_))
+        matches!(
+            place,
+            Place::Open | Place::Sealed | Place::Out | Place::Waiting(_) | Place::Parked
+        )
     }
 
     pub(crate) fn pending(&self) -> usize {
         self.count(Self::unfinished)
     }
 
-    fn has_room(&self) -> bool {
-        let slots = self.tasks.iter().filter(|(_, task)| matches!(task, Task::Slot)).count();
-        self.pending() + slots < self.limits.capacity
+    fn weight(&self, id: u32) -> u64 {
+        self.limits.max_weight.map_or(0, |_| weight(id))
+    }
+
+    fn is_too_heavy(&self, id: u32) -> bool {
+        self.limits.max_weight.is_some_and(|max| self.weight(id) > max)
+    }
+
+    /// What somebody takes up who waits for room, or has it: as much weight as the item may have.
+    fn need(&self, task: &Task) -> u64 {
+        match task {
+            Task::Send(id) => self.weight(*id),
+            Task::SendMany(ids) => ids.front().map_or(0, |id| self.weight(*id)),
+            Task::Reserve | Task::Slot => self.limits.max_weight.unwrap_or(0),
+            Task::Flush(_) | Task::Shutdown => 0,
+        }
+    }
+
+    fn task(&self, task: usize) -> &Task {
+        &self.tasks.iter().find(|(other, _)| *other == task).unwrap().1
+    }
+
+    /// The weight of all batches that are not finished.
+    fn pending_weight(&self) -> u64 {
+        let unfinished = |item: &Item| match item.batch {
+            None => true,
+            Some(_) => self
+                .items
+                .iter()
+                .any(|other| other.batch == item.batch && Self::unfinished(other.place)),
+        };
+        self.items.iter().filter(|item| unfinished(item)).map(|item| self.weight(item.id)).sum()
+    }
+
+    fn has_room(&self, weight: u64) -> bool {
+        let slots = self.tasks.iter().filter(|(_, task)| matches!(task, Task::Slot));
+        let granted = self.granted.iter().map(|task| self.task(*task));
+        let reserved: Vec<_> =
+            slots.map(|(_, task)| task).chain(granted).map(|task| self.need(task)).collect();
+        let limit = self.limits.capacity_weight.unwrap_or(u64::MAX);
+        self.pending() + reserved.len() < self.limits.capacity
+            && self.pending_weight() + reserved.iter().sum::<u64>() + weight <= limit
     }
 
     fn accept(&mut self, id: u32) {
+        let open = |reference: &Self| {
+            let items = reference.items.iter().filter(|item| item.place == Place::Open);
+            items.map(|item| reference.weight(item.id)).sum::<u64>()
+        };
+        let max_weight = self.limits.max_weight.unwrap_or(u64::MAX);
+        if open(self) + self.weight(id) > max_weight {
+            self.seal(Closed::Weight);
+        }
         if self.count(|place| place == Place::Open) == 0 {
             self.opened_at = self.now;
         }
@@ -196,6 +293,8 @@ impl Reference {
         self.peak = self.peak.max(self.pending());
         if self.count(|place| place == Place::Open) == self.limits.max_items {
             self.seal(Closed::Count);
+        } else if open(self) == max_weight {
+            self.seal(Closed::Weight);
         }
     }
 
@@ -217,6 +316,8 @@ impl Reference {
                 guard,
                 held,
                 verdict: None,
+                probes: None,
+                parts: Vec::new(),
             });
         }
     }
@@ -224,7 +325,10 @@ impl Reference {
     // ---- what a caller does
 
     pub(crate) fn try_send(&mut self, id: u32) -> bool {
-        let accepted = !self.closed && self.line.is_empty() && self.has_room();
+        let accepted = !self.closed
+            && !self.is_too_heavy(id)
+            && self.line.is_empty()
+            && self.has_room(self.weight(id));
         if accepted {
             self.accept(id);
         }
@@ -233,8 +337,27 @@ impl Reference {
 
     pub(crate) fn send(&mut self, task: usize, id: u32) {
         self.tasks.push((task, Task::Send(id)));
+        if self.is_too_heavy(id) {
+            return self.answer(task, Answer::Refused(Some(id)));
+        }
         self.line.push_back(task);
         self.admit();
+    }
+
+    pub(crate) fn send_many(&mut self, task: usize, ids: Vec<u32>) {
+        self.tasks.push((task, Task::SendMany(ids.into())));
+        self.queue_many(task);
+        self.admit();
+    }
+
+    /// Puts it in line for the first that is left, if there is one and it may be accepted.
+    fn queue_many(&mut self, task: usize) {
+        let Task::SendMany(ids) = self.task(task) else { unreachable!() };
+        let ids: Vec<_> = ids.iter().copied().collect();
+        match ids.first() {
+            Some(first) if !self.is_too_heavy(*first) => self.line.push_back(task),
+            _ => self.answer(task, Answer::AcceptedMany(ids)),
+        }
     }
 
     pub(crate) fn reserve(&mut self, task: usize) {
@@ -243,10 +366,30 @@ impl Reference {
         self.admit();
     }
 
+    fn free_permits(&self) -> usize {
+        let out = self.batches_in(|place| place == Place::Out).len();
+        self.limits.permits.map_or(usize::MAX, |permits| permits - out - self.others)
+    }
+
+    /// Somebody else takes a permit, if there is one.
+    pub(crate) fn take_permit(&mut self) -> bool {
+        let free = self.limits.permits.is_some() && self.free_permits() > 0;
+        self.others += usize::from(free);
+        free
+    }
+
+    pub(crate) fn give_permit(&mut self) -> bool {
+        let held = self.others > 0;
+        self.others -= usize::from(held);
+        held
+    }
+
     /// Uses the slot of `task`, or drops it without an item.
     pub(crate) fn use_slot(&mut self, task: usize, id: Option<u32>) {
         match id {
-            Some(id) if self.closed => self.answer(task, Answer::Refused(Some(id))),
+            Some(id) if self.closed || self.is_too_heavy(id) => {
+                self.answer(task, Answer::Refused(Some(id)));
+            }
             Some(id) => {
                 // The slot's room becomes the item's.
                 self.tasks.retain(|(other, _)| *other != task);
@@ -283,6 +426,7 @@ impl Reference {
 
     pub(crate) fn cancel(&mut self, task: usize) {
         self.line.retain(|other| *other != task);
+        self.granted.retain(|other| *other != task);
         self.tasks.retain(|(other, _)| *other != task);
         self.after_a_handle();
     }
@@ -371,22 +515,53 @@ impl Reference {
     }
 
     fn conclude(&mut self, batch: usize) {
-        let Batch { attempts, .. } = self.batches[batch];
-        let verdict = self.batches[batch].verdict.take().unwrap();
-        let held = std::mem::take(&mut self.batches[batch].held);
-        let left = match verdict {
-            Verdict::Deliver => Place::Delivered,
-            _ if attempts < self.limits.attempts => Place::Waiting(self.now + self.limits.delay),
-            _ => Place::Failed,
-        };
-        for item in &mut self.items {
-            if item.batch == Some(batch) && item.place == Place::Out {
-                item.place = if held.contains(&item.id) { left } else { Place::Delivered };
+        let now = self.now;
+        let info = &mut self.batches[batch];
+        let attempts = info.attempts;
+        let verdict = info.verdict.take().unwrap();
+        let held = std::mem::take(&mut info.held);
+        self.put(batch, |place| place == Place::Out, &held, Place::Delivered, false);
+        let info = &mut self.batches[batch];
+        if verdict == Verdict::Deliver {
+            self.put(batch, |place| place == Place::Out, &held, Place::Delivered, true);
+        } else if info.probes.is_none() && attempts < self.limits.attempts {
+            let due = Place::Waiting(now + self.limits.delay);
+            self.put(batch, |place| place == Place::Out, &held, due, true);
+            if !held.is_empty() {
+                return;
             }
-        }
-        if left == Place::Failed {
+        } else if !held.is_empty() {
+            let probes = info.probes.get_or_insert(self.limits.max_probes);
+            if held.len() >= 2 && *probes >= 2 {
+                *probes -= 2;
+                let (first, second) = held.split_at(held.len().div_ceil(2));
+                info.parts.push(second.to_vec());
+                self.put(batch, |place| place == Place::Out, second, Place::Parked, true);
+                self.put(batch, |place| place == Place::Out, first, Place::Waiting(now), true);
+                return;
+            }
+            self.put(batch, |place| place == Place::Out, &held, Place::Failed, true);
             let panicked = verdict == Verdict::Panic;
             self.bury(held, if panicked { Why::Panicked(attempts) } else { Why::Failed(attempts) });
+        }
+        if let Some(part) = self.batches[batch].parts.pop() {
+            self.put(batch, |place| place == Place::Parked, &part, Place::Waiting(now), true);
+        }
+    }
+
+    /// Puts those items of a batch that are in such a place, and among `ids` or not, into another.
+    fn put(
+        &mut self,
+        batch: usize,
+        from: impl Fn(Place) -> bool,
+        ids: &[u32],
+        to: Place,
+        among: bool,
+    ) {
+        for item in &mut self.items {
+            if item.batch == Some(batch) && from(item.place) && ids.contains(&item.id) == among {
+                item.place = to;
+            }
         }
     }
 
@@ -396,7 +571,7 @@ impl Reference {
         let busy =
             |place: Place| matches!(place, Place::Out) || (matches!(place, Place::Waiting(_)));
         let out = self.batches_in(|place| place == Place::Out);
-        if out.len() == self.limits.concurrency {
+        if out.len() == self.limits.concurrency || self.free_permits() == 0 {
             return None;
         }
         let mut due: Vec<_> = self
@@ -416,9 +591,12 @@ impl Reference {
         if one_at_a_time && !self.batches_in(busy).is_empty() {
             return None;
         }
-        let sealed = self.batches_in(|place| place == Place::Sealed);
-        if sealed.is_empty() && self.opened_at + self.limits.window <= self.now {
-            self.seal(Closed::Window);
+        if self.batches_in(|place| place == Place::Sealed).is_empty() {
+            if self.opened_at + self.limits.window <= self.now {
+                self.seal(Closed::Window);
+            } else if self.limits.eager && out.is_empty() {
+                self.seal(Closed::Idle);
+            }
         }
         self.batches_in(|place| place == Place::Sealed).first().copied().or(retry)
     }
@@ -433,7 +611,8 @@ impl Reference {
     fn hand_over(&mut self, batch: usize) {
         let mut held = Vec::new();
         for item in &mut self.items {
-            if item.batch == Some(batch) && Self::unfinished(item.place) {
+            let goes = matches!(item.place, Place::Sealed | Place::Waiting(_));
+            if item.batch == Some(batch) && goes {
                 item.place = Place::Out;
                 held.push(item.id);
             }
@@ -447,6 +626,8 @@ impl Reference {
             self.retries += 1;
         } else {
             self.oldest = self.oldest.max(self.now - info.opened_at);
+            self.handed_over += 1;
+            self.total_age += self.now - info.opened_at;
         }
     }
 
@@ -466,7 +647,7 @@ impl Reference {
                     item.place = Place::Unsent;
                     unsent.push(item.id);
                 }
-                Place::Waiting(_) => {
+                Place::Waiting(_) | Place::Parked => {
                     item.place = Place::Indeterminate;
                     indeterminate.push(item.id);
                 }
@@ -494,23 +675,54 @@ impl Reference {
         Some((unsent, indeterminate))
     }
 
-    /// Lets in who is next in line, while there is room.
+    /// Gives room to who is next in line, while there is enough, and lets those in who have it.
     fn admit(&mut self) {
-        while let Some(&task) = self.line.front() {
-            if !self.closed && !self.has_room() {
-                return;
-            }
-            self.line.pop_front();
-            let at = self.tasks.iter().position(|(other, _)| *other == task).unwrap();
-            match self.tasks[at].1 {
-                Task::Send(id) if self.closed => self.answer(task, Answer::Refused(Some(id))),
-                Task::Send(id) => {
-                    self.accept(id);
-                    self.answer(task, Answer::Accepted);
+        loop {
+            while let Some(&task) = self.line.front() {
+                if !self.closed && !self.has_room(self.need(self.task(task))) {
+                    break;
                 }
-                _ if self.closed => self.answer(task, Answer::Refused(None)),
-                _ => self.tasks[at].1 = Task::Slot,
+                self.line.pop_front();
+                self.granted.push_back(task);
             }
+            let Some(task) = self.granted.pop_front() else { return };
+            self.let_in(task);
+        }
+    }
+
+    fn let_in(&mut self, task: usize) {
+        let at = self.tasks.iter().position(|(other, _)| *other == task).unwrap();
+        match &mut self.tasks[at].1 {
+            Task::Send(id) => {
+                let id = *id;
+                if self.closed {
+                    return self.answer(task, Answer::Refused(Some(id)));
+                }
+                self.accept(id);
+                self.answer(task, Answer::Accepted);
+            }
+            Task::SendMany(ids) => {
+                if self.closed {
+                    let left = ids.iter().copied().collect();
+                    return self.answer(task, Answer::AcceptedMany(left));
+                }
+                let id = ids.pop_front().unwrap();
+                self.accept(id);
+                // What nobody else waits for it has at once.
+                while let Task::SendMany(ids) = &self.tasks[at].1 {
+                    let Some(&id) = ids.front() else { break };
+                    let room = self.line.is_empty() && self.has_room(self.weight(id));
+                    if self.is_too_heavy(id) || !room {
+                        break;
+                    }
+                    let Task::SendMany(ids) = &mut self.tasks[at].1 else { unreachable!() };
+                    ids.pop_front();
+                    self.accept(id);
+                }
+                self.queue_many(task);
+            }
+            _ if self.closed => self.answer(task, Answer::Refused(None)),
+            reserve => *reserve = Task::Slot,
         }
     }
 
@@ -614,9 +826,11 @@ impl Reference {
     pub(crate) fn figures(&self) -> Figures {
         let number = |is| self.count(|place| place == is) as u64;
         let by = |reason| self.batches.iter().filter(|b| b.closed_by == reason).count() as u64;
-        let sizes: Vec<_> = (0..self.batches.len())
-            .map(|batch| self.items.iter().filter(|item| item.batch == Some(batch)).count())
-            .collect();
+        let of = |batch| self.items.iter().filter(move |item| item.batch == Some(batch));
+        let batches = 0..self.batches.len();
+        let sizes: Vec<_> = batches.clone().map(|batch| of(batch).count()).collect();
+        let weights: Vec<u64> =
+            batches.map(|batch| of(batch).map(|item| self.weight(item.id)).sum()).collect();
         Figures {
             accepted: self.items.len() as u64,
             delivered: number(Place::Delivered),
@@ -626,15 +840,22 @@ impl Reference {
             pending: self.pending() as u64,
             peak_pending: self.peak as u64,
             waiting_senders: self.line.len(),
+            pending_weight: self.pending_weight(),
             closed: [
                 by(Closed::Count),
+                by(Closed::Weight),
                 by(Closed::Window),
+                by(Closed::Idle),
                 by(Closed::Flush),
                 by(Closed::Shutdown),
             ],
             batched_items: sizes.iter().sum::<usize>() as u64,
+            batched_weight: weights.iter().sum(),
             largest_batch: sizes.iter().copied().max().unwrap_or(0),
+            heaviest_batch: weights.iter().copied().max().unwrap_or(0),
             retries: self.retries,
+            handed_over: self.handed_over,
+            total_age: self.total_age,
             oldest_handed_over: self.oldest,
         }
     }

@@ -1,6 +1,7 @@
 //! The batcher with its driver in hand: every future is polled only when it was woken, so that a
 //! wake-up that is lost is a difference from the reference.
 
+use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::panic::resume_unwind;
 use std::pin::Pin;
@@ -9,11 +10,11 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
-use sluicegate::Retry;
 use sluicegate::batcher::{Batch, BatchError, Batcher, Driver};
+use sluicegate::{OwnedSemaphorePermit, Retry, Semaphore};
 use tokio::task::coop::{Unconstrained, unconstrained};
 
-use super::reference::{Answer, Buried, Call, Figures, Limits, Verdict, Why};
+use super::reference::{Answer, Buried, Call, Figures, Limits, Verdict, Why, weight};
 
 /// No `Clone`: what comes back is what went in.
 pub(crate) struct Item(pub(crate) u32);
@@ -22,12 +23,16 @@ fn ids(items: Vec<Item>) -> Vec<u32> {
     items.into_iter().map(|item| item.0).collect()
 }
 
-#[derive(Default)]
+/// When it was woken, in the order of all wake-ups; 0 if it was not since it was last polled.
 struct Woken(AtomicU64);
+
+static WAKE_UPS: AtomicU64 = AtomicU64::new(1);
 
 impl Wake for Woken {
     fn wake(self: Arc<Self>) {
-        self.0.fetch_add(1, Ordering::Relaxed);
+        if self.0.load(Ordering::Relaxed) == 0 {
+            self.0.store(WAKE_UPS.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
+        }
     }
 }
 
@@ -35,23 +40,25 @@ impl Wake for Woken {
 struct Polled<F> {
     future: F,
     woken: Arc<Woken>,
-    seen: u64,
     wakes: u64,
 }
 
 impl<F: Future + Unpin> Polled<F> {
     fn new(future: F) -> Self {
-        let woken = Arc::new(Woken(AtomicU64::new(1)));
-        Self { future, woken, seen: 0, wakes: 0 }
+        let woken = Arc::new(Woken(AtomicU64::new(WAKE_UPS.fetch_add(1, Ordering::Relaxed))));
+        Self { future, woken, wakes: 0 }
+    }
+
+    /// When it was woken, if it was not polled since.
+    fn woken_at(&self) -> Option<u64> {
+        Some(self.woken.0.load(Ordering::Relaxed)).filter(|at| *at != 0)
     }
 
     /// Whether it was polled, and what came of it.
     fn poll_if_woken(&mut self) -> Option<Poll<F::Output>> {
-        let wakes = self.woken.0.load(Ordering::Relaxed);
-        if wakes == self.seen {
+        if self.woken.0.swap(0, Ordering::Relaxed) == 0 {
             return None;
         }
-        self.seen = wakes;
         self.wakes += 1;
         let waker = Waker::from(self.woken.clone());
         Some(Pin::new(&mut self.future).poll(&mut Context::from_waker(&waker)))
@@ -117,6 +124,9 @@ pub(crate) struct Rig {
     scripts: Arc<Mutex<Vec<Arc<Script>>>>,
     pub(crate) answers: Vec<(usize, Answer)>,
     buried: Arc<Mutex<Vec<Buried>>>,
+    semaphore: Option<Arc<Semaphore>>,
+    /// Permits that others hold.
+    others: Vec<OwnedSemaphorePermit>,
 }
 
 impl Rig {
@@ -148,15 +158,30 @@ impl Rig {
                 buried.lock().unwrap().push((ids(items), why));
             }
         };
-        let (batcher, driver) = Batcher::builder()
+        let mut builder = Batcher::builder()
             .max_items(limits.max_items)
             .window(Duration::from_millis(limits.window))
             .capacity(limits.capacity)
             .concurrency(limits.concurrency)
             .retry(Retry::constant(limits.attempts, Duration::from_millis(limits.delay)).unwrap())
-            .dead_letter(dead_letter)
-            .build_with_driver(handler)
-            .unwrap();
+            .dead_letter(dead_letter);
+        if let Some(max_weight) = limits.max_weight {
+            builder = builder.max_weight(max_weight, |item: &Item| weight(item.0));
+        }
+        if let Some(capacity) = limits.capacity_weight {
+            builder = builder.capacity_weight(capacity);
+        }
+        if limits.eager {
+            builder = builder.eager_when_idle();
+        }
+        let semaphore = limits.permits.map(|permits| Arc::new(Semaphore::new(permits)));
+        if let Some(semaphore) = &semaphore {
+            builder = builder.shared_concurrency(semaphore.clone());
+        }
+        if limits.max_probes > 0 {
+            builder = builder.isolate_poison(limits.max_probes);
+        }
+        let (batcher, driver) = builder.build_with_driver(handler).unwrap();
         Self {
             batcher: Some(batcher),
             driver: Some(Polled::new(unconstrained(driver))),
@@ -165,6 +190,8 @@ impl Rig {
             scripts,
             answers: Vec::new(),
             buried,
+            semaphore,
+            others: Vec::new(),
         }
     }
 
@@ -202,9 +229,31 @@ impl Rig {
         self.start(None, async move {
             match batcher.send(Item(id)).await {
                 Ok(()) => Answer::Accepted,
-                Err(error) => Answer::Refused(Some(error.0.0)),
+                Err(error) => Answer::Refused(Some(error.into_inner().0)),
             }
         });
+    }
+
+    pub(crate) fn send_many(&mut self, ids: &[u32]) {
+        let batcher = self.handle();
+        let mut items: VecDeque<_> = ids.iter().map(|id| Item(*id)).collect();
+        self.start(None, async move {
+            let sent = batcher.send_many(&mut items).await;
+            assert_eq!(sent.is_ok(), items.is_empty());
+            Answer::AcceptedMany(items.into_iter().map(|item| item.0).collect())
+        });
+    }
+
+    pub(crate) fn take_permit(&mut self) -> bool {
+        let permit =
+            self.semaphore.clone().and_then(|semaphore| semaphore.try_acquire_owned().ok());
+        let taken = permit.is_some();
+        self.others.extend(permit);
+        taken
+    }
+
+    pub(crate) fn give_permit(&mut self) -> bool {
+        self.others.pop().is_some()
     }
 
     pub(crate) fn reserve(&mut self) {
@@ -221,7 +270,7 @@ impl Rig {
                 None => Answer::Dropped,
                 Some(id) => match slot.send(Item(id)) {
                     Ok(()) => Answer::Accepted,
-                    Err(error) => Answer::Refused(Some(error.0.0)),
+                    Err(error) => Answer::Refused(Some(error.into_inner().0)),
                 },
             }
         });
@@ -314,7 +363,12 @@ impl Rig {
                     None => {}
                 }
             }
-            for task in 0..self.tasks.len() {
+            // In the order in which they were woken, as a runtime would.
+            let woken =
+                |(number, task): (usize, &Option<Task>)| Some((task.as_ref()?.woken_at()?, number));
+            let mut tasks: Vec<_> = self.tasks.iter().enumerate().filter_map(woken).collect();
+            tasks.sort_unstable();
+            for (_, task) in tasks {
                 polled |= self.poll_task(task);
             }
             if !polled {
@@ -377,10 +431,22 @@ impl Rig {
             pending: stats.pending,
             peak_pending: stats.peak_pending,
             waiting_senders: stats.waiting_senders,
-            closed: [batches.count, batches.window, batches.flush, batches.shutdown],
+            pending_weight: stats.pending_weight,
+            closed: [
+                batches.count,
+                batches.weight,
+                batches.window,
+                batches.idle,
+                batches.flush,
+                batches.shutdown,
+            ],
             batched_items: stats.batched_items,
+            batched_weight: stats.batched_weight,
             largest_batch: stats.largest_batch,
+            heaviest_batch: stats.heaviest_batch,
             retries: stats.retries,
+            handed_over: stats.handed_over,
+            total_age: stats.total_age.as_millis() as u64,
             oldest_handed_over: stats.oldest_handed_over.as_millis() as u64,
         })
     }

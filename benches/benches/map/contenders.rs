@@ -29,7 +29,7 @@ impl Map for Ours {
     }
 
     fn push(&mut self, key: u64, item: u64) {
-        let _ = black_box(self.0.push(key, item));
+        black_box(&self.0.push(key, item));
     }
 
     fn take(&mut self, key: u64) {
@@ -45,7 +45,7 @@ impl Shared for OursShared {
     }
 
     fn push(&self, key: u64, item: u64) {
-        let _ = black_box(self.0.push(key, item));
+        black_box(&self.0.push(key, item));
     }
 
     fn take(&self, key: u64) {
@@ -62,7 +62,7 @@ impl Shared for OursSharded {
     }
 
     fn push(&self, key: u64, item: u64) {
-        let _ = black_box(self.0.push(key, item));
+        black_box(&self.0.push(key, item));
     }
 
     fn take(&self, key: u64) {
@@ -89,9 +89,9 @@ impl Map for Lru {
 
     fn push(&mut self, key: u64, item: u64) {
         if let Some(array) = self.cache.get_mut(&key) {
-            black_box(push_bounded(array, self.items, item));
+            black_box(&push_bounded(array, self.items, item));
         } else {
-            black_box(self.cache.push(key, VecDeque::from_iter([item])));
+            black_box(&self.cache.push(key, VecDeque::from_iter([item])));
         }
     }
 
@@ -113,11 +113,11 @@ impl Map for Schnellru {
 
     fn push(&mut self, key: u64, item: u64) {
         if let Some(array) = self.cache.get(&key) {
-            black_box(push_bounded(array, self.items, item));
+            black_box(&push_bounded(array, self.items, item));
             return;
         }
         if self.cache.len() >= self.keys {
-            black_box(self.cache.pop_oldest());
+            black_box(&self.cache.pop_oldest());
         }
         self.cache.insert(key, VecDeque::from_iter([item]));
     }

@@ -1,0 +1,57 @@
+//! The batch that takes items.
+
+use std::mem;
+use std::time::Instant;
+
+/// The items accepted since the last batch was closed, and when the first of them was.
+pub(crate) struct Open<T> {
+    items: Vec<T>,
+    weight: u64,
+    opened_at: Option<Instant>,
+}
+
+/// What an open batch leaves when it is closed.
+pub(crate) struct Closed<T> {
+    pub(crate) items: Vec<T>,
+    pub(crate) weight: u64,
+    pub(crate) opened_at: Instant,
+}
+
+impl<T> Open<T> {
+    pub(crate) fn new() -> Self {
+        Self { items: Vec::new(), weight: 0, opened_at: None }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    pub(crate) fn weight(&self) -> u64 {
+        self.weight
+    }
+
+    pub(crate) fn opened_at(&self) -> Option<Instant> {
+        self.opened_at
+    }
+
+    /// Whether this was the first item.
+    #[inline]
+    pub(crate) fn push(&mut self, item: T, weight: u64, clock: impl FnOnce() -> Instant) -> bool {
+        let first = self.opened_at.is_none();
+        if first {
+            self.opened_at = Some(clock());
+        }
+        self.items.push(item);
+        self.weight += weight;
+        first
+    }
+
+    /// Takes everything out; nothing if there is nothing. `next` makes the vector for the next
+    /// batch, and is told how many items this one held.
+    pub(crate) fn close(&mut self, next: impl FnOnce(usize) -> Vec<T>) -> Option<Closed<T>> {
+        let opened_at = self.opened_at.take()?;
+        let next = next(self.items.len());
+        let items = mem::replace(&mut self.items, next);
+        Some(Closed { items, weight: mem::take(&mut self.weight), opened_at })
+    }
+}

@@ -1,0 +1,183 @@
+//! A batcher's handle as a `Sink`.
+
+use core::fmt;
+use core::pin::Pin;
+use core::task::{Context, Poll, ready};
+use std::error::Error;
+
+use futures_sink::Sink;
+
+use super::barrier;
+use super::error::{Closed, SendError, TrySendError};
+use super::handle::Batcher;
+use super::report::FlushReport;
+use super::room::Weight;
+use super::send::{Wait, heaviest};
+
+/// A handle of a [`Batcher`] for whoever has a stream to forward.
+///
+/// It is ready when it has room for one item, reserved in line; flushing it is a
+/// [`flush`](Batcher::flush) of the whole batcher, and closing it flushes. It closes the batcher no
+/// more than dropping any other handle does. Where each item is sent by itself, the handle's own
+/// methods say more and cost less.
+///
+/// Made by [`Batcher::sink`].
+///
+/// # Cancel safety
+///
+/// Dropping it gives up its place in line, or the room that it had reserved.
+///
+/// ```
+/// use futures_util::{SinkExt, StreamExt, stream};
+/// use sluicegate::batcher::{Batch, Batcher};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let batcher = Batcher::builder()
+///     .dead_letter(|rows: Vec<u32>, why| eprintln!("{} rows lost: {why}", rows.len()))
+///     .build(|_: Batch<u32>| async { Ok::<(), std::io::Error>(()) })?;
+///
+/// stream::iter(0..1_000).map(Ok).forward(batcher.sink()).await?;
+/// assert_eq!(batcher.stats().delivered, 1_000);
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "a sink does nothing unless something is sent into it"]
+pub struct BatcherSink<T> {
+    batcher: Batcher<T>,
+    wait: Wait,
+    /// The room that is reserved for the next item.
+    room: Option<Weight>,
+    flush: Option<barrier::Ticket>,
+}
+
+impl<T> BatcherSink<T> {
+    pub(crate) fn new(batcher: Batcher<T>) -> Self {
+        let wait = Wait::new(heaviest(batcher.shared()));
+        Self { batcher, wait, room: None, flush: None }
+    }
+
+    /// The handle behind it.
+    pub fn batcher(&self) -> &Batcher<T> {
+        &self.batcher
+    }
+
+    fn forget_flush(&mut self) {
+        if let Some(ticket) = self.flush.take() {
+            self.batcher.shared().forget_flush(ticket);
+        }
+    }
+
+    fn give_room(&mut self) {
+        if let Some(room) = self.room.take() {
+            self.batcher.shared().give_room(room);
+        }
+    }
+}
+
+impl<T> Sink<T> for BatcherSink<T> {
+    type Error = SinkError<T>;
+
+    fn poll_ready(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), SinkError<T>>> {
+        let this = self.get_mut();
+        if this.room.is_none() {
+            let need = this.wait.need;
+            let room = ready!(this.wait.poll(this.batcher.shared(), cx, |_| need));
+            this.room = Some(room.map_err(|Closed| SinkError::Closed)?);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn start_send(self: Pin<&mut Self>, item: T) -> Result<(), SinkError<T>> {
+        let this = self.get_mut();
+        // Who did not wait until it was ready takes the room that there is.
+        let sent = match this.room.take() {
+            Some(room) => {
+                this.batcher.shared().send_reserved(room, item).map_err(|error| match error {
+                    SendError::Closed(item) => TrySendError::Closed(item),
+                    SendError::TooHeavy(item) => TrySendError::TooHeavy(item),
+                })
+            }
+            None => this.batcher.try_send(item),
+        };
+        sent.map_err(SinkError::Send)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), SinkError<T>>> {
+        let this = self.get_mut();
+        let shared = this.batcher.shared();
+        let ticket = *this.flush.get_or_insert_with(|| shared.flush());
+        let Some(report) = shared.poll_flush(ticket, cx.waker()) else { return Poll::Pending };
+        this.forget_flush();
+        Poll::Ready(if report.all_delivered() {
+            Ok(())
+        } else {
+            Err(SinkError::Undelivered(report))
+        })
+    }
+
+    fn poll_close(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), SinkError<T>>> {
+        self.give_room();
+        self.poll_flush(cx)
+    }
+}
+
+// Nothing in it is pinned.
+impl<T> Unpin for BatcherSink<T> {}
+
+impl<T> Drop for BatcherSink<T> {
+    fn drop(&mut self) {
+        self.wait.leave(self.batcher.shared());
+        self.give_room();
+        self.forget_flush();
+    }
+}
+
+impl<T> fmt::Debug for BatcherSink<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BatcherSink")
+            .field("batcher", &self.batcher)
+            .field("ready", &self.room.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a [`BatcherSink`] could not do.
+#[non_exhaustive]
+pub enum SinkError<T> {
+    /// The batcher takes no more items.
+    Closed,
+    /// The item was not accepted; here it is.
+    Send(TrySendError<T>),
+    /// A flush ended, but not every item was delivered.
+    Undelivered(FlushReport),
+}
+
+impl<T> fmt::Debug for SinkError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Closed => f.write_str("Closed"),
+            Self::Send(error) => f.debug_tuple("Send").field(error).finish(),
+            Self::Undelivered(report) => f.debug_tuple("Undelivered").field(report).finish(),
+        }
+    }
+}
+
+impl<T> fmt::Display for SinkError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Closed => Closed.fmt(f),
+            Self::Send(error) => error.fmt(f),
+            Self::Undelivered(FlushReport { delivered, failed, unsent, indeterminate }) => write!(
+                f,
+                "of the items flushed {delivered} were delivered, {failed} failed, {unsent} were not \
+                 sent, and of {indeterminate} it is not known"
+            ),
+        }
+    }
+}
+
+impl<T> Error for SinkError<T> {}
