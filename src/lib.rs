@@ -11,6 +11,7 @@
 //! | --- | --- | --- |
 //! | [`Semaphore`] | at most so many at once | `while active >= max { sleep }` |
 //! | [`BoundedArrayMap`], [`SharedBoundedArrayMap`], [`ShardedBoundedArrayMap`] | items that wait under a key for something that has not arrived | a map of arrays that grows |
+//! | [`OverflowQueue`] | a queue in front of workers whose source may not wait | a channel that drops in silence |
 //! | `Batcher` (feature `tokio`) | many small writes as few large ones, within a window of time | a loop around a channel and a timer |
 //! | `KeyedBatcher` (feature `tokio`) | the same for a batch by room, table or partition, with a bound on how many | a map of buffers that grows |
 //! | [`BatchExecutor`] | many fallible things, a bounded number at once, every outcome kept | unbounded `join_all`, streams that stall |
@@ -39,6 +40,7 @@ mod budget;
 mod error;
 mod executor;
 pub mod map;
+pub mod queue;
 pub mod retry;
 mod semaphore;
 mod settled;
@@ -54,6 +56,7 @@ pub use map::{
     BoundedArrayMap, FullKey, FullMap, Pushed, RejectReason, ShardedBoundedArrayMap,
     SharedBoundedArrayMap,
 };
+pub use queue::OverflowQueue;
 pub use retry::{Delays, Retry, RetryBudget, RetryError, RetryWhen};
 pub use semaphore::{
     Acquire, AcquireError, AcquireOwned, AcquireTimeoutError, OwnedSemaphorePermit, PollSemaphore,

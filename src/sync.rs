@@ -7,6 +7,34 @@ mod real {
     pub(crate) type HashBuilder = hashbrown::DefaultHashBuilder;
     pub(crate) use parking_lot::{Mutex, MutexGuard};
     pub(crate) use std::thread;
+
+    /// Locks a mutex that is held for a few dozen instructions at a time.
+    ///
+    /// Before it goes to sleep it looks a few times, at lengthening intervals: two threads that
+    /// take turns at every single lock pay for a cache line each time, while one that steps back
+    /// for a moment lets the other get through much.
+    #[inline]
+    pub(crate) fn lock_briefly<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+        match mutex.try_lock() {
+            Some(guard) => guard,
+            None => lock_contended(mutex),
+        }
+    }
+
+    #[cold]
+    fn lock_contended<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+        const LOOKS: u32 = 7;
+        const SHORTEST: u32 = 16;
+        for look in 0..LOOKS {
+            for _ in 0..SHORTEST << look {
+                core::hint::spin_loop();
+            }
+            if let Some(guard) = mutex.try_lock() {
+                return guard;
+            }
+        }
+        mutex.lock()
+    }
 }
 
 #[cfg(loom)]
@@ -73,6 +101,10 @@ mod modelled {
         pub(crate) fn into_inner(self) -> T {
             self.0.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner())
         }
+    }
+
+    pub(crate) fn lock_briefly<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+        mutex.lock()
     }
 }
 

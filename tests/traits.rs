@@ -6,8 +6,8 @@ use std::panic::{RefUnwindSafe, UnwindSafe};
 
 use sluicegate::{
     Acquire, AcquireError, AcquireOwned, AcquireTimeoutError, BatchExecutor, BoundedArrayMap,
-    ConfigError, KeyedThrottle, OwnedSemaphorePermit, PollSemaphore, Retry, RetryBudget,
-    RetryError, RetryWhen, Semaphore, SemaphorePermit, SemaphoreStats, Settled,
+    ConfigError, KeyedThrottle, OverflowQueue, OwnedSemaphorePermit, PollSemaphore, Retry,
+    RetryBudget, RetryError, RetryWhen, Semaphore, SemaphorePermit, SemaphoreStats, Settled,
     ShardedBoundedArrayMap, SharedBoundedArrayMap, Throttle, TryAcquireError, throttle,
 };
 
@@ -27,6 +27,12 @@ fn everything_crosses_threads() {
     shared::<BoundedArrayMap<u64, u64, u64>>();
     shared::<SharedBoundedArrayMap<u64, u64, u64>>();
     shared::<ShardedBoundedArrayMap<u64, u64>>();
+    shared::<OverflowQueue<u64>>();
+    shared::<sluicegate::queue::Push<'_, u64>>();
+    shared::<sluicegate::queue::Pop<'_, u64>>();
+    shared::<sluicegate::queue::PopMany<'_, u64>>();
+    shared::<sluicegate::queue::Items<&OverflowQueue<u64>, u64>>();
+    shared::<sluicegate::queue::Pushed<u64>>();
     shared::<BatchExecutor>();
     shared::<Settled<u64, u64>>();
     shared::<Retry>();
@@ -57,6 +63,11 @@ fn the_semaphore_survives_a_panic() {
 }
 
 #[test]
+fn the_queue_survives_a_panic() {
+    unwinds::<OverflowQueue<u64>>();
+}
+
+#[test]
 fn the_maps_survive_a_panic() {
     unwinds::<BoundedArrayMap<u64, u64, u64>>();
     unwinds::<SharedBoundedArrayMap<u64, u64, u64>>();
@@ -71,6 +82,9 @@ fn errors_are_errors() {
     is_an_error::<TryAcquireError>();
     is_an_error::<AcquireTimeoutError>();
     is_an_error::<ConfigError>();
+    is_an_error::<sluicegate::queue::Rejected<u64>>();
+    is_an_error::<sluicegate::queue::TryPopError>();
+    is_an_error::<sluicegate::queue::Closed>();
     is_an_error::<RetryError<std::fmt::Error>>();
     is_an_error::<throttle::TooMany>();
     is_an_error::<throttle::ReserveError>();

@@ -13,6 +13,7 @@ use sluicegate::{ConfigError, Retry};
 use tokio::sync::oneshot;
 
 use super::generator::Generator;
+use super::live;
 use super::options::Options;
 use super::pipeline::{self, Config};
 use super::register::Limits;
@@ -104,9 +105,16 @@ fn ingest(options: &Options) -> Result<Summary, String> {
     let bar = progress_bar(options);
     let summary = runtime.block_on(async {
         let stop = interrupted().map_err(|error| format!("the signals: {error}"))?;
-        let lines = source::lines(raw, stop);
-        let run = pipeline::run(&config, database, lines, |read| bar.set_position(read));
-        run.await.map_err(|error| in_terms_of_options(&error))
+        let watch = |read| bar.set_position(read);
+        let run = if options.live {
+            let queue = live::queue(live::PLACES).map_err(|error| error.to_string())?;
+            let lines = live::lines(raw, stop, queue.clone(), options.rate);
+            let run = pipeline::run(&config, database, lines, watch).await;
+            run.map(|summary| Summary { queue: Some(queue.stats()), ..summary })
+        } else {
+            pipeline::run(&config, database, source::lines(raw, stop), watch).await
+        };
+        run.map_err(|error| in_terms_of_options(&error))
     });
     bar.finish_and_clear();
     summary

@@ -11,6 +11,7 @@ pub mod cli;
 pub mod event;
 pub mod gate;
 pub mod generator;
+pub mod live;
 pub mod options;
 pub mod pipeline;
 pub mod register;

@@ -47,6 +47,16 @@ pub struct Options {
           value_parser = RangedU64ValueParser::<u64>::new().range(1..))]
     pub ttl: u64,
 
+    /// Simulate a source that does not wait: when 10000 lines stand in front of the workers, the
+    /// oldest 20 % of them are dropped, but for deletes
+    #[arg(long)]
+    pub live: bool,
+
+    /// Lines a second that come from it
+    #[arg(long, value_name = "N", default_value_t = 20_000, requires = "live",
+          value_parser = RangedU64ValueParser::<u64>::new().range(1..))]
+    pub rate: u64,
+
     /// Print the summary as one flat JSON object
     #[arg(long)]
     pub json: bool,

@@ -9,6 +9,8 @@
 //!                                            expired
 //! ```
 //!
+//! - With `--live` the source does not wait, and an OverflowQueue stands in front: what it drops is
+//!   counted where the gap is.
 //! - The executor pulls a line when there is room, runs the events of one author one after the
 //!   other and those of different authors side by side, and ends each in one outcome.
 //! - The semaphore bounds how many users are created at once. There is one creation a user however
@@ -34,7 +36,7 @@ use super::event::{Event, Id};
 use super::gate::Gate;
 use super::register::{Decision, Freed, Limits, Register, Write};
 use super::sink::Sink;
-use super::source::Line;
+use super::source::{Arrived, Line};
 use super::store::{Reader, Writer};
 use super::summary::Summary;
 use super::tally::{Category, Tally};
@@ -76,7 +78,7 @@ const FREED_AT_ONCE: usize = 16;
 pub async fn run(
     config: &Config,
     (writer, reader): (Writer, Reader),
-    lines: impl Stream<Item = io::Result<Line>>,
+    lines: impl Stream<Item = io::Result<impl Into<Arrived>>>,
     watch: impl Fn(u64),
 ) -> Result<Summary, ConfigError> {
     let started = Instant::now();
@@ -85,8 +87,8 @@ pub async fn run(
     let sweepers = pipeline.sweepers()?;
 
     let mut broken = None;
-    let events = lines.filter_map(|line| {
-        let event = line.map(|line| pipeline.admit(line)).unwrap_or_else(|error| {
+    let events = lines.filter_map(|arrived| {
+        let event = arrived.map(|arrived| pipeline.admit(arrived.into())).unwrap_or_else(|error| {
             broken = Some(error);
             None
         });
@@ -163,12 +165,19 @@ impl Pipeline {
     }
 
     /// A line comes in; what is no event leaves at once.
-    fn admit(&self, line: Line) -> Option<Event> {
+    fn admit(&self, arrived: Arrived) -> Option<Event> {
+        let Line { number, event } = match arrived {
+            Arrived::Line(line) => line,
+            Arrived::Gap(lines) => {
+                self.tally.dropped(lines);
+                return None;
+            }
+        };
         self.tally.read();
-        match line.event {
+        match event {
             Ok(Some(event)) => return Some(event),
             Ok(None) => self.tally.count(Category::Ignored, 1),
-            Err(why) => self.tally.malformed(line.number, &why),
+            Err(why) => self.tally.malformed(number, &why),
         }
         None
     }

@@ -29,6 +29,21 @@ pub struct Line {
     pub event: Result<Option<Event>, Malformed>,
 }
 
+/// What comes out of a source.
+#[derive(Debug)]
+pub enum Arrived {
+    /// The next line.
+    Line(Line),
+    /// So many lines are missing here: the source did not wait for the pipeline.
+    Gap(u64),
+}
+
+impl From<Line> for Arrived {
+    fn from(line: Line) -> Self {
+        Self::Line(line)
+    }
+}
+
 /// Lines as they stand in the input, blank ones included.
 pub type RawLines = Box<dyn Iterator<Item = io::Result<Vec<u8>>> + Send>;
 
@@ -91,13 +106,17 @@ pub fn lines(
     Lines { receiver, stop: Some(Box::pin(stop)) }
 }
 
-/// Ends after the last line, after an error, or when nobody is left to read for.
-fn read(raw: RawLines, sender: &mpsc::Sender<io::Result<Line>>, runtime: &Handle) {
-    let mut lines = (1..).zip(raw).filter_map(|(number, line)| match line {
+pub(super) fn parsed(raw: RawLines) -> impl Iterator<Item = io::Result<Line>> {
+    (1..).zip(raw).filter_map(|(number, line)| match line {
         Ok(line) if line.trim_ascii().is_empty() => None,
         Ok(line) => Some(Ok(Line { number, event: parse(line.trim_ascii()) })),
         Err(error) => Some(Err(error)),
-    });
+    })
+}
+
+/// Ends after the last line, after an error, or when nobody is left to read for.
+fn read(raw: RawLines, sender: &mpsc::Sender<io::Result<Line>>, runtime: &Handle) {
+    let mut lines = parsed(raw);
     while let Ok(places) = runtime.block_on(sender.reserve_many(BURST)) {
         for place in places {
             let Some(line) = lines.next() else { return };

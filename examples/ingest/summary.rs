@@ -5,7 +5,7 @@ use std::io;
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
-use sluicegate::{BatchEnd, BatchSummary, SettledCounts, batcher, map};
+use sluicegate::{BatchEnd, BatchSummary, SettledCounts, batcher, map, queue};
 
 use super::pipeline::Pipeline;
 use super::tally::Category;
@@ -27,6 +27,8 @@ pub struct Summary {
     pub broken: Option<io::Error>,
     /// What kept the source from going on.
     pub end: BatchEnd,
+    /// The figures of the queue in front, if the source did not wait.
+    pub queue: Option<queue::Stats>,
     /// Users that were created.
     pub users_created: u64,
     /// Users that could not be written, and were tried again with their next event.
@@ -63,6 +65,7 @@ impl Summary {
             malformed: tally.first_malformed(),
             failure: tally.first_failure(),
             broken,
+            queue: None,
             users_created: sink.users_created(),
             users_failed: sink.users_failed(),
             gate_waiting: [gate.waiting(), gate.peak_waiting()],
@@ -111,6 +114,13 @@ impl Summary {
         }
         put("failure", json!(self.failure));
 
+        if let Some(queue) = &self.queue {
+            put("queue_pushed", queue.pushed.into());
+            put("queue_popped", queue.popped.into());
+            put("queue_displaced", queue.displaced().into());
+            put("queue_len", queue.len.into());
+            put("queue_peak_len", queue.peak_len.into());
+        }
         put("users_created", self.users_created.into());
         put("users_failed", self.users_failed.into());
         put("gate_waiting", self.gate_waiting[0].into());
@@ -165,6 +175,15 @@ impl fmt::Display for Summary {
         }
         writeln!(f)?;
 
+        if let Some(queue) = &self.queue {
+            let queue::Stats { pushed, popped, len, peak_len, .. } = queue;
+            writeln!(
+                f,
+                "queue       {pushed} pushed, {popped} popped, {} displaced, {len} left \
+                 (peak {peak_len})",
+                queue.displaced()
+            )?;
+        }
         let [waiting, peak] = self.gate_waiting;
         write!(f, "semaphore   {} users created, ", self.users_created)?;
         if self.users_failed > 0 {

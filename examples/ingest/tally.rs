@@ -30,11 +30,13 @@ pub enum Category {
     Malformed,
     /// It could not be written, after all retries.
     Failed,
+    /// The source did not wait, and the queue in front of the workers was full.
+    Dropped,
 }
 
 impl Category {
     /// All of them, in the order in which they are printed.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Stored,
         Self::Waiting,
         Self::Displaced,
@@ -47,6 +49,7 @@ impl Category {
         Self::Ignored,
         Self::Malformed,
         Self::Failed,
+        Self::Dropped,
     ];
 
     /// Its name in the summary.
@@ -64,6 +67,7 @@ impl Category {
             Self::Ignored => "ignored",
             Self::Malformed => "malformed",
             Self::Failed => "failed",
+            Self::Dropped => "dropped",
         }
     }
 }
@@ -84,6 +88,12 @@ impl Tally {
     /// One line came in.
     pub fn read(&self) {
         self.read.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// `lines` of them came in and were dropped before anybody looked at them.
+    pub fn dropped(&self, lines: u64) {
+        self.read.fetch_add(lines, Ordering::Relaxed);
+        self.count(Category::Dropped, lines);
     }
 
     /// `lines` of them left this way.

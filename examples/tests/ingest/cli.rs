@@ -67,6 +67,21 @@ fn file(folder: &Path, lines: &str) -> String {
 }
 
 #[test]
+fn a_live_source_that_is_slow_enough_loses_nothing() {
+    let json = summary(&["--events", "500", "--lookup-ms", "0", "--live", "--rate", "100000"]);
+    assert_eq!((&json["read"], &json["dropped"]), (&500.into(), &0.into()));
+    assert_eq!(json["queue_popped"], 500);
+    let waiting = summary(&["--events", "500", "--lookup-ms", "0"]);
+    assert_eq!((&waiting["dropped"], waiting.get("queue_popped")), (&0.into(), None));
+}
+
+#[test]
+fn a_rate_is_that_of_a_live_source() {
+    assert!(refused(&["--rate", "5"]).contains("--live"));
+    assert!(refused(&["--live", "--rate", "0"]).contains("--rate"));
+}
+
+#[test]
 fn help_says_what_there_is_to_choose() {
     let (status, out, err) = ingest(&["--help"]);
     assert_eq!((status, err.as_str()), (0, ""));
@@ -78,6 +93,8 @@ fn help_says_what_there_is_to_choose() {
         "--permits",
         "--lookup-ms",
         "--pending-keys",
+        "--live",
+        "--rate",
         "--pending-items",
         "--ttl",
         "--json",

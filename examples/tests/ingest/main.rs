@@ -2,6 +2,7 @@
 //! from the command line.
 
 mod cli;
+mod live;
 mod reference;
 mod register;
 mod rules;

@@ -1,0 +1,169 @@
+//! The limits of a queue, checked when it is built.
+
+use core::fmt;
+
+use super::core::Core;
+use super::lane::{Entry, Lane, Limits, MOST_BYTES};
+use super::overflow::OverflowQueue;
+use super::policy::WhenFull;
+use crate::ConfigError;
+
+/// Says how many bytes an item has.
+pub(super) type Weigh<T> = dyn Fn(&T) -> u64 + Send + Sync;
+
+/// Sets the limits of an [`OverflowQueue`] and builds it.
+///
+/// Made by [`OverflowQueue::builder`]. What is not set:
+///
+/// | | default | may be |
+/// | --- | --- | --- |
+/// | `capacity` | must be set | 1 to 4,294,967,295 items, if memory has addresses for them |
+/// | `when_full` | [`WhenFull::Wait`] | a share from 1 to 100 percent |
+/// | `max_bytes` | items are not weighed | 1 to 9,223,372,036,854,775,807 (2⁶³ − 1) bytes |
+/// | `protected` | no such lane | as `capacity` |
+/// | `protected_max_bytes` | as `max_bytes` | as `max_bytes`, if there is that and the lane |
+///
+/// ```
+/// use sluicegate::OverflowQueue;
+/// use sluicegate::queue::WhenFull;
+///
+/// let queue: OverflowQueue<String> = OverflowQueue::builder()
+///     .capacity(10_000)
+///     .when_full(WhenFull::DropOldestShare { percent: 20 })
+///     .max_bytes(64 << 20, |text: &String| text.len() as u64)
+///     .protected(1_000)
+///     .build()?;
+/// # Ok::<(), sluicegate::ConfigError>(())
+/// ```
+#[must_use = "a builder does nothing until it is built"]
+pub struct Builder<T> {
+    capacity: usize,
+    when_full: WhenFull,
+    max_bytes: Option<u64>,
+    weigh: Option<Box<Weigh<T>>>,
+    protected: Option<usize>,
+    protected_max_bytes: Option<u64>,
+}
+
+impl<T> Builder<T> {
+    pub(super) fn new() -> Self {
+        Self {
+            capacity: 0,
+            when_full: WhenFull::default(),
+            max_bytes: None,
+            weigh: None,
+            protected: None,
+            protected_max_bytes: None,
+        }
+    }
+
+    /// The most ordinary items at once: from 1 to 4,294,967,295. Must be chosen.
+    pub fn capacity(mut self, capacity: usize) -> Self {
+        self.capacity = capacity;
+        self
+    }
+
+    /// What is done with an ordinary item for which there is no room.
+    pub fn when_full(mut self, when_full: WhenFull) -> Self {
+        self.when_full = when_full;
+        self
+    }
+
+    /// The most bytes of all ordinary items together, from 1 to 2⁶³ − 1, as `weigh` tells them. It
+    /// is asked once about each item, protected ones too, when that is pushed and outside the
+    /// queue's lock; an item may have 0.
+    ///
+    /// An item with more bytes than the whole lane may have is refused before anything is
+    /// displaced.
+    pub fn max_bytes(
+        mut self,
+        max_bytes: u64,
+        weigh: impl Fn(&T) -> u64 + Send + Sync + 'static,
+    ) -> Self {
+        self.max_bytes = Some(max_bytes);
+        self.weigh = Some(Box::new(weigh));
+        self
+    }
+
+    /// Adds a lane for items that are never displaced, with room for so many: from 1 to
+    /// 4,294,967,295. Ordinary items take none of it, nor it any of theirs. A push to it waits in
+    /// line while it is full; a `try_push` hands the item back.
+    pub fn protected(mut self, capacity: usize) -> Self {
+        self.protected = Some(capacity);
+        self
+    }
+
+    /// The most bytes of all protected items together, if that is to be another number than for
+    /// the ordinary ones: from 1 to 2⁶³ − 1.
+    pub fn protected_max_bytes(mut self, max_bytes: u64) -> Self {
+        self.protected_max_bytes = Some(max_bytes);
+        self
+    }
+
+    /// Builds the queue. The memory for its items is reserved now, for up to 65,536 items a lane;
+    /// a larger queue grows when they come.
+    ///
+    /// # Errors
+    ///
+    /// A [`ConfigError`] if a limit is missing or is not what it may be.
+    pub fn build(self) -> Result<OverflowQueue<T>, ConfigError> {
+        check_items::<T>("capacity", self.capacity)?;
+        let max_bytes = self.max_bytes.unwrap_or(MOST_BYTES);
+        check_bytes("max_bytes", max_bytes)?;
+        if let WhenFull::DropOldestShare { percent } = self.when_full {
+            if !(1..=100).contains(&percent) {
+                let expected = "a share of 1 to 100 percent";
+                return Err(ConfigError::new("when_full", self.when_full, expected));
+            }
+        }
+        if let Some(protected) = self.protected {
+            check_items::<T>("protected", protected)?;
+        }
+        if let Some(bytes) = self.protected_max_bytes {
+            check_bytes("protected_max_bytes", bytes)?;
+            if self.max_bytes.is_none() || self.protected.is_none() {
+                let expected = "chosen together with `max_bytes` and `protected`";
+                return Err(ConfigError::new("protected_max_bytes", bytes, expected));
+            }
+        }
+        // In these queues the ordinary items are those that arrived last.
+        let plain = self.weigh.is_none()
+            && self.protected.is_none()
+            && self.when_full != WhenFull::DropNewest;
+        let lane = |items, bytes| Lane::new(Limits { items, bytes }, plain);
+        let ordinary = lane(self.capacity, max_bytes);
+        let protected_max_bytes = self.protected_max_bytes.unwrap_or(max_bytes);
+        let protected = self.protected.map(|items| lane(items, protected_max_bytes));
+        Ok(OverflowQueue::over(Core::new(ordinary, protected, self.when_full), self.weigh))
+    }
+}
+
+fn check_items<T>(field: &'static str, items: usize) -> Result<(), ConfigError> {
+    ConfigError::at_least_one(field, items)?;
+    let most = isize::MAX as usize / size_of::<Entry<T>>() / 2;
+    if items > most.min(u32::MAX as usize) {
+        let expected = "at most 4294967295, and so many items must fit into the address space";
+        return Err(ConfigError::new(field, items, expected));
+    }
+    Ok(())
+}
+
+fn check_bytes(field: &'static str, bytes: u64) -> Result<(), ConfigError> {
+    if bytes == 0 || bytes > MOST_BYTES {
+        let expected = "at least 1 and at most 9223372036854775807";
+        return Err(ConfigError::new(field, bytes, expected));
+    }
+    Ok(())
+}
+
+impl<T> fmt::Debug for Builder<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder")
+            .field("capacity", &self.capacity)
+            .field("when_full", &self.when_full)
+            .field("max_bytes", &self.max_bytes)
+            .field("protected", &self.protected)
+            .field("protected_max_bytes", &self.protected_max_bytes)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,416 @@
+//! The queue's state machine: it knows no lock, no runtime and no clock.
+//!
+//! What becomes of an item:
+//!
+//! ```text
+//!                    no room, Wait
+//!        offered ────────────────────▶ in line ──▶ given up: never offered
+//!           │                             │
+//!   ┌───────┼──────────────────┐          │ called, and asks again
+//!   │       ▼ room             │          ▼
+//!   │   resident ◀─────────────┼──────────┘ ───────▶ rejected (closed meanwhile)
+//!   │       │                  │
+//!   │       ├──▶ popped        ├──▶ rejected (full, too large, closed)
+//!   │       ├──▶ drained       └──▶ displaced (the newest)
+//!   │       └──▶ displaced (the oldest)
+//! ```
+//!
+//! Everything that was ever resident or displaced has a number, in the order of arrival over both
+//! lanes, and leaves in that order; so the gap before an item is the difference of two numbers.
+//!
+//! Places and items are kept for those who were called from a line by count and not by name: who
+//! comes new is served if there is more than that. So nobody is passed, nothing leaves out of
+//! order, and a task that was called and does not come holds up nobody else.
+
+use core::task::Waker;
+
+use super::lane::{Entry, Lane};
+use super::line::{Line, Standing, Ticket};
+use super::outcome::{Displaced, Drained, Popped, Pushed, RejectReason, Rejected};
+use super::policy::WhenFull;
+use super::stats::Stats;
+
+/// Who a push is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LaneName {
+    Ordinary,
+    Protected,
+}
+
+/// An item on its way in.
+pub(super) struct Offer<T> {
+    pub(super) item: T,
+    pub(super) bytes: u64,
+    pub(super) lane: LaneName,
+}
+
+#[derive(Debug)]
+pub(super) struct Core<T> {
+    ordinary: Lane<T>,
+    protected: Option<Lane<T>>,
+    when_full: WhenFull,
+    /// The number of the next to arrive: how many did, and were not rejected.
+    arrived: u64,
+    /// The number of the next that a reader has not heard of yet.
+    read: u64,
+    readers: Line,
+    closed: bool,
+    counts: Counts,
+    /// See [`settle`](Self::settle).
+    open_below: usize,
+    free_above: usize,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Counts {
+    displaced_oldest: u64,
+    displaced_newest: u64,
+    drained: u64,
+    rejected: [u64; RejectReason::COUNT],
+    given_up: u64,
+    peak: usize,
+}
+
+impl<T> Core<T> {
+    pub(super) fn new(ordinary: Lane<T>, protected: Option<Lane<T>>, when_full: WhenFull) -> Self {
+        Self {
+            ordinary,
+            protected,
+            when_full,
+            arrived: 0,
+            read: 0,
+            readers: Line::new(),
+            closed: false,
+            counts: Counts::default(),
+            open_below: 0,
+            free_above: usize::MAX,
+        }
+    }
+
+    /// Says where the short ways lead, which touch nothing but the ring of ordinary items: while
+    /// nobody waits to be called and nothing else is special, an item goes in if there are fewer
+    /// than `open_below`, and comes out if there are more than `free_above`.
+    ///
+    /// To be called after everything else that was done under the lock.
+    pub(super) fn settle(&mut self) {
+        let calm = self.ordinary.line.waiting() == 0 && self.readers.waiting() == 0;
+        if calm && !self.closed && self.ordinary.is_plain() {
+            self.open_below = self.ordinary.open_below();
+            self.free_above = self.readers.called();
+        } else {
+            self.open_below = 0;
+            self.free_above = usize::MAX;
+        }
+    }
+
+    /// Puts an item in the short way, if it leads there.
+    #[inline]
+    pub(super) fn push_short(&mut self, item: T) -> Result<(), T> {
+        let len = self.ordinary.len();
+        if len >= self.open_below {
+            return Err(item);
+        }
+        self.arrived += 1;
+        self.ordinary.push_plain(item);
+        if len >= self.counts.peak {
+            self.counts.peak = len + 1;
+        }
+        Ok(())
+    }
+
+    /// Takes the oldest item out the short way, if it leads there.
+    #[inline]
+    pub(super) fn pop_short(&mut self) -> Option<Popped<T>> {
+        if self.ordinary.len() <= self.free_above {
+            return None;
+        }
+        let number = self.arrived - self.ordinary.len() as u64;
+        let item = self.ordinary.pop_plain()?;
+        Some(self.read(Entry { number, item }))
+    }
+
+    fn lane(&mut self, name: LaneName) -> Option<&mut Lane<T>> {
+        match name {
+            LaneName::Ordinary => Some(&mut self.ordinary),
+            LaneName::Protected => self.protected.as_mut(),
+        }
+    }
+
+    #[inline]
+    pub(super) fn len(&self) -> usize {
+        self.ordinary.len() + self.protected.as_ref().map_or(0, Lane::len)
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.ordinary.bytes() + self.protected.as_ref().map_or(0, Lane::bytes)
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    /// Puts an item in, or does with it what is to be done with one for which there is no room. It
+    /// comes back if it has to wait for that.
+    pub(super) fn push(&mut self, offer: Offer<T>) -> Result<Pushed<T>, Offer<T>> {
+        let closed = self.closed;
+        match self.lane(offer.lane) {
+            Some(lane) if !closed && lane.is_open_to(offer.bytes) => {
+                self.admit(offer);
+                Ok(Pushed::Stored)
+            }
+            _ => self.push_full(offer),
+        }
+    }
+
+    fn admit(&mut self, Offer { item, bytes, lane }: Offer<T>) {
+        let number = self.arrived;
+        self.arrived += 1;
+        if let Some(lane) = self.lane(lane) {
+            lane.push(Entry { number, item }, bytes);
+        }
+        self.counts.peak = self.counts.peak.max(self.len());
+    }
+
+    fn push_full(&mut self, offer: Offer<T>) -> Result<Pushed<T>, Offer<T>> {
+        let closed = self.closed;
+        let reason = match self.lane(offer.lane) {
+            _ if closed => RejectReason::Closed,
+            None => RejectReason::NoProtectedLane,
+            Some(lane) if !lane.takes(offer.bytes) => RejectReason::TooLarge,
+            Some(_) if offer.lane == LaneName::Protected => return Err(offer),
+            Some(_) => match self.when_full {
+                WhenFull::Wait => return Err(offer),
+                WhenFull::Reject => RejectReason::Full,
+                WhenFull::DropNewest => {
+                    self.arrived += 1;
+                    self.counts.displaced_newest += 1;
+                    return Ok(Pushed::DroppedNewest(offer.item));
+                }
+                WhenFull::DropOldest | WhenFull::DropOldestShare { .. } => {
+                    return Ok(self.displace(offer));
+                }
+            },
+        };
+        Ok(self.reject(offer.item, reason))
+    }
+
+    pub(super) fn reject(&mut self, item: T, reason: RejectReason) -> Pushed<T> {
+        self.counts.rejected[reason as usize] += 1;
+        Pushed::Rejected(Rejected { reason, item })
+    }
+
+    fn displace(&mut self, offer: Offer<T>) -> Pushed<T> {
+        let lane = &mut self.ordinary;
+        let share = self.when_full.share(lane.len()).unwrap_or(1);
+        let count = lane.in_the_way(offer.bytes, share);
+        let displaced = match count {
+            1 => Displaced::from(lane.take_one()),
+            _ => Displaced::from(lane.take(count)),
+        };
+        self.counts.displaced_oldest += count as u64;
+        self.admit(offer);
+        self.call_off_readers();
+        Pushed::Displaced(displaced)
+    }
+
+    /// Fewer items may be left than readers were called for.
+    fn call_off_readers(&mut self) {
+        while !self.closed && self.readers.called() > self.len() {
+            self.readers.call_off();
+        }
+    }
+
+    /// [`push`](Self::push) for somebody in line, who is out of it if this succeeds.
+    pub(super) fn push_in_turn(
+        &mut self,
+        ticket: Ticket,
+        offer: Offer<T>,
+        unused: &mut Option<Waker>,
+    ) -> Result<Pushed<T>, Offer<T>> {
+        let closed = self.closed;
+        let Some(lane) = self.lane(offer.lane) else { return Err(offer) };
+        if !closed && lane.line.standing(ticket) != Standing::Called {
+            return Err(offer);
+        }
+        *unused = lane.line.leave(ticket).flatten();
+        if closed {
+            return Ok(self.reject(offer.item, RejectReason::Closed));
+        }
+        self.admit(offer);
+        Ok(Pushed::Stored)
+    }
+
+    /// Who waits for room in a lane.
+    pub(super) fn pushers(&mut self, name: LaneName) -> Option<&mut Line> {
+        self.lane(name).map(|lane| &mut lane.line)
+    }
+
+    /// Who waits for items.
+    pub(super) fn readers(&mut self) -> &mut Line {
+        &mut self.readers
+    }
+
+    /// Somebody in line for room gives up, if they are in line still.
+    pub(super) fn leave_pushers(&mut self, name: LaneName, ticket: Ticket) -> Option<Waker> {
+        let left = self.lane(name)?.line.leave(ticket);
+        self.count_given_up(left)
+    }
+
+    /// Somebody in line for items gives up, if they are in line still.
+    pub(super) fn leave_readers(&mut self, ticket: Ticket) -> Option<Waker> {
+        let left = self.readers.leave(ticket);
+        self.count_given_up(left)
+    }
+
+    fn count_given_up(&mut self, left: Option<Option<Waker>>) -> Option<Waker> {
+        self.counts.given_up += u64::from(left.is_some());
+        left?
+    }
+
+    /// How many items there are for somebody who comes new, or for somebody in line, who is out of
+    /// it if there are any.
+    ///
+    /// Of a closed queue everybody may take what is left.
+    pub(super) fn free_items(
+        &mut self,
+        ticket: Option<Ticket>,
+        unused: &mut Option<Waker>,
+    ) -> usize {
+        if self.closed {
+            *unused = ticket.and_then(|ticket| self.readers.leave(ticket)).flatten();
+            return self.len();
+        }
+        let beyond_the_line = self.len().saturating_sub(self.readers.len());
+        match ticket {
+            None => beyond_the_line,
+            Some(ticket) if self.readers.standing(ticket) == Standing::Called => {
+                *unused = self.readers.leave(ticket).flatten();
+                // One was kept.
+                beyond_the_line + 1
+            }
+            Some(_) => 0,
+        }
+    }
+
+    /// Takes up to `max` of the oldest items out.
+    pub(super) fn pop_many(&mut self, max: usize, into: &mut Vec<Popped<T>>) {
+        into.reserve(max.min(self.len()));
+        for _ in 0..max {
+            into.extend(self.pop_front());
+        }
+    }
+
+    /// Takes the oldest item of both lanes out.
+    pub(super) fn pop_front(&mut self) -> Option<Popped<T>> {
+        let entry = match &mut self.protected {
+            Some(protected) if protected.is_before(&self.ordinary) => protected.pop(self.arrived),
+            _ => self.ordinary.pop(self.arrived),
+        };
+        entry.map(|entry| self.read(entry))
+    }
+
+    #[inline]
+    fn read(&mut self, entry: Entry<T>) -> Popped<T> {
+        let dropped_before = entry.number - self.read;
+        self.read = entry.number + 1;
+        Popped { item: entry.item, dropped_before }
+    }
+
+    /// How many were lost after the last item that was popped, and before anything that is still
+    /// there. Only the first to ask is told.
+    pub(super) fn read_gap(&mut self) -> u64 {
+        let next = if self.len() == 0 { self.arrived } else { self.read };
+        next - core::mem::replace(&mut self.read, next)
+    }
+
+    pub(super) fn drain(&mut self) -> Drained<T> {
+        let mut items = Vec::with_capacity(self.len());
+        while let Some(popped) = self.pop_front() {
+            items.push(popped);
+        }
+        self.counts.drained += items.len() as u64;
+        self.call_off_readers();
+        Drained { items, dropped_after: self.read_gap() }
+    }
+
+    /// Nobody is let in any more.
+    pub(super) fn close(&mut self) {
+        self.closed = true;
+    }
+
+    /// Whether somebody is to be told something.
+    #[inline]
+    pub(super) fn has_news(&self) -> bool {
+        let protected = self.protected.as_ref().map_or(0, |lane| lane.line.waiting());
+        let waiting = self.readers.waiting() + self.ordinary.line.waiting() + protected;
+        waiting != 0 && self.has_news_for_them()
+    }
+
+    fn has_news_for_them(&self) -> bool {
+        self.closed
+            || self.can_call_reader()
+            || self.ordinary.can_call()
+            || self.protected.as_ref().is_some_and(Lane::can_call)
+    }
+
+    fn can_call_reader(&self) -> bool {
+        self.readers.waiting() != 0 && self.readers.called() < self.len()
+    }
+
+    /// Calls up the next for whom there is something to fetch, or sends them away if the queue is
+    /// closed, and hands out whom to wake. There may be more of them: see
+    /// [`has_news`](Self::has_news).
+    pub(super) fn tell_next(&mut self) -> Option<Waker> {
+        while self.has_news() {
+            if let Some(waker) = self.call_or_dismiss() {
+                return Some(waker);
+            }
+        }
+        None
+    }
+
+    fn call_or_dismiss(&mut self) -> Option<Waker> {
+        if self.closed {
+            let lines = [Some(&mut self.readers), Some(&mut self.ordinary.line)];
+            let protected = self.protected.as_mut().map(|lane| &mut lane.line);
+            let mut lines = lines.into_iter().chain([protected]).flatten();
+            return lines.find(|line| line.waiting() != 0)?.dismiss_next();
+        }
+        if self.can_call_reader() {
+            return self.readers.call_next();
+        }
+        let lanes = [Some(&mut self.ordinary), self.protected.as_mut()];
+        lanes.into_iter().flatten().find(|lane| lane.can_call())?.line.call_next()
+    }
+
+    pub(super) fn stats(&self) -> Stats {
+        let Counts { displaced_oldest, displaced_newest, drained, rejected, given_up, peak } =
+            self.counts;
+        let protected = self.protected.as_ref();
+        let waits = |line: &Line| line.joined();
+        Stats {
+            pushed: self.arrived + rejected.iter().sum::<u64>(),
+            popped: self.arrived
+                - displaced_oldest
+                - displaced_newest
+                - drained
+                - self.len() as u64,
+            displaced_oldest,
+            displaced_newest,
+            drained,
+            rejected_full: rejected[RejectReason::Full as usize],
+            rejected_too_large: rejected[RejectReason::TooLarge as usize],
+            rejected_closed: rejected[RejectReason::Closed as usize],
+            rejected_no_lane: rejected[RejectReason::NoProtectedLane as usize],
+            len: self.len(),
+            protected_len: protected.map_or(0, Lane::len),
+            bytes: self.bytes(),
+            peak_len: peak,
+            waiting_pushers: self.ordinary.line.len() + protected.map_or(0, |lane| lane.line.len()),
+            waiting_readers: self.readers.len(),
+            push_waits: waits(&self.ordinary.line) + protected.map_or(0, |lane| waits(&lane.line)),
+            pop_waits: waits(&self.readers),
+            given_up,
+        }
+    }
+}

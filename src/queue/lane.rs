@@ -1,0 +1,166 @@
+//! One of the two lanes: a ring of items, its limits, and the line of those who wait for room.
+
+use std::collections::VecDeque;
+
+use super::line::Line;
+
+/// An item on its way out.
+#[derive(Debug)]
+pub(super) struct Entry<T> {
+    /// How many arrived at the queue before it, lost ones included.
+    pub(super) number: u64,
+    pub(super) item: T,
+}
+
+/// What is kept about an item beside it, in a lane that is not plain.
+#[derive(Debug, Clone, Copy)]
+struct Mark {
+    number: u64,
+    bytes: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    pub(super) items: usize,
+    pub(super) bytes: u64,
+}
+
+/// So that the bytes of a lane and of one item more cannot overflow.
+pub(super) const MOST_BYTES: u64 = u64::MAX / 2;
+
+/// A larger ring than this grows with what is in it.
+const AT_ONCE: usize = 1 << 16;
+
+#[derive(Debug)]
+pub(super) struct Lane<T> {
+    limits: Limits,
+    items: VecDeque<T>,
+    /// One for each item; `None` in a plain lane, whose items weigh nothing and are those that
+    /// arrived last, so that their numbers go without saying.
+    marks: Option<VecDeque<Mark>>,
+    bytes: u64,
+    pub(super) line: Line,
+}
+
+impl<T> Lane<T> {
+    pub(super) fn new(limits: Limits, plain: bool) -> Self {
+        let at_once = limits.items.min(AT_ONCE);
+        Self {
+            limits,
+            items: VecDeque::with_capacity(at_once),
+            marks: (!plain).then(|| VecDeque::with_capacity(at_once)),
+            bytes: 0,
+            line: Line::new(),
+        }
+    }
+
+    #[inline]
+    pub(super) fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    pub(super) fn is_plain(&self) -> bool {
+        self.marks.is_none()
+    }
+
+    /// Whether so large an item fits in when there is nothing else.
+    pub(super) fn takes(&self, bytes: u64) -> bool {
+        bytes <= self.limits.bytes
+    }
+
+    /// How many items it has room for beside those that are kept for who was called.
+    pub(super) fn open_below(&self) -> usize {
+        self.limits.items - self.line.called()
+    }
+
+    /// Whether there is room beside what is in it and what is kept for those who were called.
+    fn fits(&self, bytes: u64) -> bool {
+        self.len() < self.open_below()
+            && bytes <= self.limits.bytes - self.bytes - self.line.reserved()
+    }
+
+    /// Whether somebody who comes new may put an item in without passing anybody.
+    pub(super) fn is_open_to(&self, bytes: u64) -> bool {
+        self.line.waiting() == 0 && self.fits(bytes)
+    }
+
+    /// Whether the next in line can be called.
+    pub(super) fn can_call(&self) -> bool {
+        self.line.waiting() != 0 && self.line.next_need().is_some_and(|bytes| self.fits(bytes))
+    }
+
+    /// Whether the oldest item of this lane arrived before that of the other. Neither is plain.
+    pub(super) fn is_before(&self, other: &Self) -> bool {
+        let number = |lane: &Self| lane.marks.as_ref()?.front().map(|mark| mark.number);
+        match (number(self), number(other)) {
+            (Some(ours), Some(theirs)) => ours < theirs,
+            (ours, _) => ours.is_some(),
+        }
+    }
+
+    /// Puts an item into a plain lane.
+    #[inline]
+    pub(super) fn push_plain(&mut self, item: T) {
+        self.items.push_back(item);
+    }
+
+    /// Takes the oldest item out of a plain lane.
+    #[inline]
+    pub(super) fn pop_plain(&mut self) -> Option<T> {
+        self.items.pop_front()
+    }
+
+    pub(super) fn push(&mut self, Entry { number, item }: Entry<T>, bytes: u64) {
+        self.items.push_back(item);
+        if let Some(marks) = &mut self.marks {
+            marks.push_back(Mark { number, bytes });
+            self.bytes += bytes;
+        }
+    }
+
+    /// Takes the oldest item out. `arrived` is the number of the next to arrive.
+    pub(super) fn pop(&mut self, arrived: u64) -> Option<Entry<T>> {
+        let plain = arrived - self.items.len() as u64;
+        let item = self.items.pop_front()?;
+        let mark = self.marks.as_mut().and_then(VecDeque::pop_front);
+        let Mark { number, bytes } = mark.unwrap_or(Mark { number: plain, bytes: 0 });
+        self.bytes -= bytes;
+        Some(Entry { number, item })
+    }
+
+    /// How many of the oldest have to go for one more of so many bytes, at least `at_least` (of
+    /// those there are).
+    pub(super) fn in_the_way(&self, bytes: u64, at_least: usize) -> usize {
+        let mut count = at_least.min(self.len());
+        let Some(marks) = &self.marks else { return count };
+        let mut left = self.bytes - marks.iter().take(count).map(|mark| mark.bytes).sum::<u64>();
+        for mark in marks.iter().skip(count) {
+            if left <= self.limits.bytes - bytes {
+                break;
+            }
+            left -= mark.bytes;
+            count += 1;
+        }
+        count
+    }
+
+    /// Displaces the oldest item.
+    pub(super) fn take_one(&mut self) -> Option<T> {
+        if let Some(mark) = self.marks.as_mut().and_then(VecDeque::pop_front) {
+            self.bytes -= mark.bytes;
+        }
+        self.items.pop_front()
+    }
+
+    /// Displaces so many of the oldest items.
+    pub(super) fn take(&mut self, count: usize) -> Vec<T> {
+        if let Some(marks) = &mut self.marks {
+            self.bytes -= marks.drain(..count).map(|mark| mark.bytes).sum::<u64>();
+        }
+        self.items.drain(..count).collect()
+    }
+}

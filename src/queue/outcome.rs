@@ -1,0 +1,263 @@
+//! What a queue answers.
+
+use core::fmt;
+use core::iter::FusedIterator;
+use std::vec;
+
+/// What a push did, with everything that it pushed out or that was refused.
+///
+/// There are these four outcomes and no others, so a `match` can name them all.
+///
+/// ```
+/// use sluicegate::OverflowQueue;
+/// use sluicegate::queue::{Pushed, WhenFull};
+///
+/// let queue = OverflowQueue::builder().capacity(1).when_full(WhenFull::DropOldest).build()?;
+/// for event in [1, 2] {
+///     match queue.try_push(event) {
+///         Pushed::Stored => {}
+///         Pushed::Displaced(older) => assert_eq!(older.collect::<Vec<_>>(), [1]),
+///         Pushed::DroppedNewest(event) => println!("{event} was dropped"),
+///         Pushed::Rejected(rejected) => println!("{} came back: {rejected}", rejected.item),
+///     }
+/// }
+/// # Ok::<(), sluicegate::ConfigError>(())
+/// ```
+#[derive(Debug)]
+#[must_use = "it owns what was displaced, dropped or rejected, which is lost if it is dropped"]
+pub enum Pushed<T> {
+    /// In the queue, and nothing had to go.
+    Stored,
+    /// In the queue, and these, the oldest of the ordinary lane, had to go.
+    Displaced(Displaced<T>),
+    /// Not in the queue: there was no room, and [`WhenFull::DropNewest`](super::WhenFull) was
+    /// chosen. Readers learn of it.
+    DroppedNewest(T),
+    /// Not in the queue; here it is, with the reason. Readers do not learn of it.
+    Rejected(Rejected<T>),
+}
+
+impl<T> Pushed<T> {
+    /// Whether the item is in the queue now.
+    #[must_use]
+    pub fn is_stored(&self) -> bool {
+        matches!(self, Self::Stored | Self::Displaced(_))
+    }
+
+    /// The items that were displaced, if the new one is in the queue.
+    ///
+    /// # Errors
+    ///
+    /// The item, with the reason, if it is not: [`RejectReason::Full`] if it was dropped as the
+    /// newest.
+    pub fn into_displaced(self) -> Result<Displaced<T>, Rejected<T>> {
+        match self {
+            Self::Stored => Ok(Displaced::from(None)),
+            Self::Displaced(displaced) => Ok(displaced),
+            Self::DroppedNewest(item) => Err(Rejected { reason: RejectReason::Full, item }),
+            Self::Rejected(rejected) => Err(rejected),
+        }
+    }
+}
+
+/// Items that had to go to make room, oldest first.
+#[must_use = "it owns what was displaced, which is lost if it is dropped"]
+pub struct Displaced<T>(Those<T>);
+
+/// One, or none any more, is by far the most frequent and needs no memory of its own.
+enum Those<T> {
+    One(Option<T>),
+    Many(vec::IntoIter<T>),
+}
+
+impl<T> From<Option<T>> for Displaced<T> {
+    #[inline]
+    fn from(item: Option<T>) -> Self {
+        Self(Those::One(item))
+    }
+}
+
+impl<T> From<Vec<T>> for Displaced<T> {
+    fn from(items: Vec<T>) -> Self {
+        Self(Those::Many(items.into_iter()))
+    }
+}
+
+impl<T> Iterator for Displaced<T> {
+    type Item = T;
+
+    #[inline]
+    fn next(&mut self) -> Option<T> {
+        match &mut self.0 {
+            Those::One(item) => item.take(),
+            Those::Many(items) => items.next(),
+        }
+    }
+
+    #[inline]
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        match &self.0 {
+            Those::One(item) => {
+                let count = usize::from(item.is_some());
+                (count, Some(count))
+            }
+            Those::Many(items) => items.size_hint(),
+        }
+    }
+}
+
+impl<T> ExactSizeIterator for Displaced<T> {}
+impl<T> FusedIterator for Displaced<T> {}
+
+impl<T> fmt::Debug for Displaced<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Displaced").field("len", &self.len()).finish_non_exhaustive()
+    }
+}
+
+/// An item that was not let in, and why.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Rejected<T> {
+    /// Why.
+    pub reason: RejectReason,
+    /// The item as handed in.
+    pub item: T,
+}
+
+impl<T> Rejected<T> {
+    /// The item that was handed in.
+    pub fn into_inner(self) -> T {
+        self.item
+    }
+}
+
+impl<T> fmt::Debug for Rejected<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rejected").field("reason", &self.reason).finish_non_exhaustive()
+    }
+}
+
+impl<T> fmt::Display for Rejected<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.reason.fmt(f)
+    }
+}
+
+impl<T> std::error::Error for Rejected<T> {}
+
+/// Why an item was not let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum RejectReason {
+    /// There is no room for it, or others wait for room.
+    Full,
+    /// It has more bytes than its whole lane may.
+    TooLarge,
+    /// The queue is closed.
+    Closed,
+    /// It was to go into the protected lane, and the queue was built without one.
+    NoProtectedLane,
+}
+
+impl RejectReason {
+    pub(super) const COUNT: usize = 4;
+}
+
+impl fmt::Display for RejectReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Full => "the queue has no room for it, or others wait for room",
+            Self::TooLarge => "the item has more bytes than the whole queue may",
+            Self::Closed => "the queue is closed",
+            Self::NoProtectedLane => "the queue was built without a protected lane",
+        })
+    }
+}
+
+impl std::error::Error for RejectReason {}
+
+/// An item, and the gap before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use = "it owns an item of the queue, which is lost if it is dropped"]
+#[non_exhaustive]
+pub struct Popped<T> {
+    /// The item.
+    pub item: T,
+    /// How many items were lost between the one that left the queue before it, to whichever
+    /// reader, and this one: displaced as the oldest, or dropped as the newest.
+    pub dropped_before: u64,
+}
+
+/// What was left in a queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use = "it owns the items of the queue, which are lost if it is dropped"]
+#[non_exhaustive]
+pub struct Drained<T> {
+    /// The items of both lanes, in the order of their arrival.
+    pub items: Vec<Popped<T>>,
+    /// How many items were lost after the last of them.
+    pub dropped_after: u64,
+}
+
+/// The queue is closed and empty.
+///
+/// ```
+/// use sluicegate::OverflowQueue;
+/// use sluicegate::queue::WhenFull;
+///
+/// let queue = OverflowQueue::builder().capacity(1).when_full(WhenFull::DropNewest).build()?;
+/// for event in [1, 2, 3] {
+///     let _ = queue.try_push(event);
+/// }
+/// queue.close();
+/// assert_eq!(queue.try_pop().unwrap().item, 1);
+/// assert_eq!(queue.try_pop().unwrap_err().closed().unwrap().dropped_before, 2);
+/// # Ok::<(), sluicegate::ConfigError>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Closed {
+    /// How many items were lost between the last one and the end. The first reader to see the end
+    /// is told; for the others it is 0.
+    pub dropped_before: u64,
+}
+
+impl fmt::Display for Closed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the queue is closed, and empty")
+    }
+}
+
+impl std::error::Error for Closed {}
+
+/// There is no item to be had at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TryPopError {
+    /// The queue is empty, or what is in it is kept for readers in line.
+    Empty,
+    /// The queue is closed and empty.
+    Closed(Closed),
+}
+
+impl TryPopError {
+    /// What there is to know of the end, if the queue is closed.
+    #[must_use]
+    pub fn closed(self) -> Option<Closed> {
+        match self {
+            Self::Empty => None,
+            Self::Closed(closed) => Some(closed),
+        }
+    }
+}
+
+impl fmt::Display for TryPopError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty => f.write_str("the queue is empty, or readers wait in line"),
+            Self::Closed(closed) => closed.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for TryPopError {}

@@ -1,0 +1,462 @@
+//! The queue that is shared: the state machine behind its lock, and what is told outside of it.
+
+use core::fmt;
+use std::panic::{RefUnwindSafe, UnwindSafe};
+use std::sync::Arc;
+
+use super::builder::{Builder, Weigh};
+use super::core::{Core, LaneName, Offer};
+use super::line::Ticket;
+use super::outcome::{Closed, Drained, Popped, Pushed, RejectReason, TryPopError};
+use super::pop::{Pop, PopMany, PopManyInto};
+use super::push::Push;
+#[cfg(feature = "sink")]
+use super::sink::PushSink;
+use super::stats::Stats;
+use super::stream::Items;
+use crate::ConfigError;
+use crate::settled::quietly;
+use crate::sync::{Mutex, MutexGuard, lock_briefly};
+use crate::wake_list::WakeList;
+
+/// A bounded queue between any number of pushers and readers; what happens when it is full is
+/// chosen when it is built, and nothing is lost that is not handed back, counted, and told to the
+/// readers.
+///
+/// It stands in front of workers whose source may not wait: when it is full the oldest go, one or a
+/// share at once, and come back to the pusher; the reader of the next item is told how many are
+/// missing before it. Or the newest goes, or is refused, or the pusher waits:
+///
+/// | [`WhenFull`](super::WhenFull) | `push` | `try_push` | readers |
+/// | --- | --- | --- | --- |
+/// | `Wait` | waits in line | hands the item back | miss nothing |
+/// | `Reject` | hands the item back | the same | are told nothing |
+/// | `DropNewest` | hands the item back | the same | are told of the gap |
+/// | `DropOldest`, `DropOldestShare` | hands the oldest back | the same | are told of the gap |
+///
+/// What must never be dropped goes into a [protected lane](Builder::protected) with bounds of its
+/// own. The lane says what may be displaced, not what goes first: items leave in the order of their
+/// arrival over both lanes.
+///
+/// It runs on any runtime, or on none; put it into an [`Arc`] to share it. It stays open until
+/// [`close`](Self::close): dropping pushers or readers does not close it.
+///
+/// # Fairness
+///
+/// Readers are served first come, first served, and so are pushers, each lane by itself; a large
+/// item at the head of its line is not passed by smaller ones. `try_push` and `try_pop` never pass
+/// anybody in line. What is kept for somebody who was woken is kept by count and not by name: items
+/// leave in the order of arrival whoever comes first to fetch, and a woken task that does not come
+/// holds up nobody but itself.
+///
+/// # When to use something else
+///
+/// If the source can wait and nothing may ever be dropped, any bounded channel does; one that
+/// closes itself when its last sender is gone is less to think of. To keep only the latest value,
+/// a watch channel. Items under keys, each key with a cap: a
+/// [`BoundedArrayMap`](crate::BoundedArrayMap).
+///
+/// # Example
+///
+/// ```
+/// use sluicegate::OverflowQueue;
+/// use sluicegate::queue::{Pushed, WhenFull};
+///
+/// # futures_util::FutureExt::now_or_never(async {
+/// let queue = OverflowQueue::builder().capacity(2).when_full(WhenFull::DropOldest).build()?;
+/// for event in [1, 2, 3] {
+///     if let Pushed::Displaced(older) = queue.try_push(event) {
+///         assert_eq!(older.collect::<Vec<_>>(), [1]);
+///     }
+/// }
+/// let popped = queue.pop().await.unwrap();
+/// assert_eq!((popped.item, popped.dropped_before), (2, 1));
+/// # Ok::<(), sluicegate::ConfigError>(())
+/// # }).unwrap().unwrap();
+/// ```
+///
+/// # How it is built
+///
+/// One lock around a state machine: for each lane a ring of numbered items and a line of pushers,
+/// and one line of readers. The gap before an item is the difference of its number to the one
+/// before. The lines are slabs whose seats are used again, so that neither an item nor a wait
+/// allocates in the steady state. Whoever makes room or brings an item wakes the next in line, when
+/// the lock is released; who has been woken already is not woken again. Items that leave are
+/// dropped by whoever they were handed to, never under the lock.
+pub struct OverflowQueue<T> {
+    core: Mutex<Core<T>>,
+    weigh: Option<Box<Weigh<T>>>,
+}
+
+type Locked<'a, T> = MutexGuard<'a, Core<T>>;
+
+impl<T> OverflowQueue<T> {
+    /// A queue of ordinary items, of which there are at most `capacity`, and pushers wait when it
+    /// is full. All else is chosen with a [`builder`](Self::builder).
+    ///
+    /// # Errors
+    ///
+    /// A [`ConfigError`] unless `capacity` is from 1 to 4,294,967,295.
+    pub fn new(capacity: usize) -> Result<Self, ConfigError> {
+        Self::builder().capacity(capacity).build()
+    }
+
+    /// A builder with the default limits.
+    pub fn builder() -> Builder<T> {
+        Builder::new()
+    }
+
+    pub(super) fn over(core: Core<T>, weigh: Option<Box<Weigh<T>>>) -> Self {
+        let mut core = core;
+        core.settle();
+        Self { core: Mutex::new(core), weigh }
+    }
+
+    #[inline]
+    pub(super) fn weigh(&self, item: &T) -> u64 {
+        self.weigh.as_ref().map_or(0, |weigh| weigh(item))
+    }
+
+    /// Pushes an ordinary item; if there is no room it does what [`WhenFull`](super::WhenFull)
+    /// says. Only with `Wait` it ever waits.
+    ///
+    /// The outcome owns what was displaced, dropped or rejected. A push that waits is told once if the
+    /// queue is closed, and hands the item back.
+    ///
+    /// # Panics
+    ///
+    /// If `weigh` does: nothing is pushed then, and the future still has the item. Also when polled
+    /// again after it completed.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future pushes nothing and gives up its place in line; the item is dropped with
+    /// it, or given back by [`Push::into_item`].
+    ///
+    /// # Complexity
+    ///
+    /// O(1), and O(items displaced).
+    ///
+    /// ```
+    /// use sluicegate::OverflowQueue;
+    ///
+    /// # futures_util::FutureExt::now_or_never(async {
+    /// let queue = OverflowQueue::new(10)?;
+    /// assert!(queue.push("event").await.is_stored());
+    /// # Ok::<(), sluicegate::ConfigError>(())
+    /// # }).unwrap().unwrap();
+    /// ```
+    #[inline]
+    pub fn push(&self, item: T) -> Push<'_, T> {
+        Push::new(self, item, LaneName::Ordinary)
+    }
+
+    /// Pushes an item that is never displaced; waits in line while the protected lane is full.
+    ///
+    /// It is rejected at once if there is no protected lane.
+    ///
+    /// # Panics, cancel safety, complexity
+    ///
+    /// Those of [`push`](Self::push).
+    #[inline]
+    pub fn push_protected(&self, item: T) -> Push<'_, T> {
+        Push::new(self, item, LaneName::Protected)
+    }
+
+    /// Pushes an ordinary item at once, or hands it back.
+    ///
+    /// It is rejected as [`Full`](RejectReason::Full) where [`push`](Self::push) would wait, so that
+    /// it never passes anybody who does.
+    ///
+    /// # Panics
+    ///
+    /// If `weigh` does: nothing is pushed then, and the item is dropped.
+    ///
+    /// # Complexity
+    ///
+    /// O(1), and O(items displaced).
+    #[inline]
+    pub fn try_push(&self, item: T) -> Pushed<T> {
+        let bytes = self.weigh(&item);
+        let mut core = self.lock();
+        match core.push_short(item) {
+            Ok(()) => Pushed::Stored,
+            Err(item) => self.try_push_long(core, Offer { item, bytes, lane: LaneName::Ordinary }),
+        }
+    }
+
+    /// Pushes an item that is never displaced, at once, or hands it back.
+    ///
+    /// # Panics, complexity
+    ///
+    /// Those of [`try_push`](Self::try_push).
+    #[inline]
+    pub fn try_push_protected(&self, item: T) -> Pushed<T> {
+        let bytes = self.weigh(&item);
+        self.try_push_long(self.lock(), Offer { item, bytes, lane: LaneName::Protected })
+    }
+
+    fn try_push_long(&self, core: Locked<'_, T>, offer: Offer<T>) -> Pushed<T> {
+        self.act(core, |core| match core.push(offer) {
+            Ok(pushed) => pushed,
+            Err(offer) => core.reject(offer.item, RejectReason::Full),
+        })
+    }
+
+    /// Takes the oldest item of both lanes; waits in line while there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`Closed`] if the queue is closed and empty, or becomes so while this waits.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future loses no item, and gives up its place in line.
+    ///
+    /// # Complexity
+    ///
+    /// O(1).
+    #[inline]
+    pub fn pop(&self) -> Pop<'_, T> {
+        Pop::new(self)
+    }
+
+    /// Takes the oldest item of both lanes, if there is one that is not kept for somebody in line.
+    ///
+    /// # Errors
+    ///
+    /// [`TryPopError::Empty`] if there is none, [`TryPopError::Closed`] if the queue is closed and
+    /// empty.
+    ///
+    /// # Complexity
+    ///
+    /// O(1).
+    #[inline]
+    pub fn try_pop(&self) -> Result<Popped<T>, TryPopError> {
+        let mut core = self.lock();
+        match core.pop_short() {
+            Some(popped) => Ok(popped),
+            None => self.try_pop_long(core),
+        }
+    }
+
+    fn try_pop_long(&self, core: Locked<'_, T>) -> Result<Popped<T>, TryPopError> {
+        self.act(core, |core| {
+            if core.free_items(None, &mut None) > 0 {
+                if let Some(popped) = core.pop_front() {
+                    return Ok(popped);
+                }
+            }
+            if core.is_closed() {
+                return Err(TryPopError::Closed(Closed { dropped_before: core.read_gap() }));
+            }
+            Err(TryPopError::Empty)
+        })
+    }
+
+    /// Takes up to `max` of the oldest items of both lanes at once, at least one; waits in line
+    /// while there is none. With `max` 0 it takes none and does not wait.
+    ///
+    /// # Errors, cancel safety
+    ///
+    /// Those of [`pop`](Self::pop).
+    ///
+    /// # Complexity
+    ///
+    /// O(items taken); one allocation, which [`pop_many_into`](Self::pop_many_into) spares.
+    ///
+    /// ```
+    /// use sluicegate::OverflowQueue;
+    ///
+    /// # futures_util::FutureExt::now_or_never(async {
+    /// let queue = OverflowQueue::new(10)?;
+    /// for n in 0..7 {
+    ///     assert!(queue.push(n).await.is_stored());
+    /// }
+    /// let batch = queue.pop_many(5).await.unwrap();
+    /// assert!(batch.into_iter().map(|popped| popped.item).eq(0..5));
+    /// # Ok::<(), sluicegate::ConfigError>(())
+    /// # }).unwrap().unwrap();
+    /// ```
+    #[inline]
+    pub fn pop_many(&self, max: usize) -> PopMany<'_, T> {
+        PopMany::new(self, max)
+    }
+
+    /// [`pop_many`](Self::pop_many) to the end of a vector of the caller's; says how many items
+    /// there are more in it now.
+    ///
+    /// # Errors, cancel safety
+    ///
+    /// Those of [`pop`](Self::pop).
+    ///
+    /// # Complexity
+    ///
+    /// O(items taken).
+    #[inline]
+    pub fn pop_many_into<'a>(
+        &'a self,
+        into: &'a mut Vec<Popped<T>>,
+        max: usize,
+    ) -> PopManyInto<'a, T> {
+        PopManyInto::new(self, into, max)
+    }
+
+    /// The items as a stream.
+    pub fn items(&self) -> Items<&Self, T> {
+        Items::new(self)
+    }
+
+    /// The items as a stream that can outlive the borrow.
+    pub fn items_owned(self: Arc<Self>) -> Items<Arc<Self>, T> {
+        Items::new(self)
+    }
+
+    /// The queue as a sink of ordinary items; `lost` is handed what a push had to let go: outcomes
+    /// that are [`Displaced`](Pushed::Displaced) or [`DroppedNewest`](Pushed::DroppedNewest).
+    #[cfg(feature = "sink")]
+    pub fn sink<F: FnMut(Pushed<T>)>(&self, lost: F) -> PushSink<&Self, T, F> {
+        PushSink::new(self, lost)
+    }
+
+    /// [`sink`](Self::sink) in a form that can outlive the borrow.
+    #[cfg(feature = "sink")]
+    pub fn sink_owned<F: FnMut(Pushed<T>)>(self: Arc<Self>, lost: F) -> PushSink<Arc<Self>, T, F> {
+        PushSink::new(self, lost)
+    }
+
+    /// Closes the queue: nothing is let in any more, and everybody who waits is told so, once each.
+    /// What is in it can still be taken: by whoever asks first, as nothing is kept for anybody now.
+    pub fn close(&self) {
+        self.locked(Core::close);
+    }
+
+    /// Whether [`close`](Self::close) was called.
+    pub fn is_closed(&self) -> bool {
+        self.lock().is_closed()
+    }
+
+    /// Takes everything out, also what is kept for readers in line, who go on waiting then. Pushers
+    /// who wait get the room.
+    ///
+    /// # Complexity
+    ///
+    /// O(items).
+    pub fn drain(&self) -> Drained<T> {
+        self.locked(Core::drain)
+    }
+
+    /// How many items there are in both lanes.
+    pub fn len(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// Whether there is no item in either lane.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The bytes of the items in both lanes; 0 if they are not weighed.
+    pub fn bytes(&self) -> u64 {
+        self.lock().bytes()
+    }
+
+    /// What was offered so far, and by which way it left. O(1).
+    pub fn stats(&self) -> Stats {
+        self.lock().stats()
+    }
+
+    #[inline]
+    pub(super) fn push_short(&self, item: T) -> Result<(), T> {
+        self.lock().push_short(item)
+    }
+
+    #[inline]
+    pub(super) fn pop_short(&self) -> Option<Popped<T>> {
+        self.lock().pop_short()
+    }
+
+    #[inline]
+    fn lock(&self) -> Locked<'_, T> {
+        lock_briefly(&self.core)
+    }
+
+    pub(super) fn leave_pushers(&self, lane: LaneName, ticket: Ticket) {
+        let waker = self.locked(|core| core.leave_pushers(lane, ticket));
+        quietly(|| drop(waker));
+    }
+
+    pub(super) fn leave_readers(&self, ticket: Ticket) {
+        let waker = self.locked(|core| core.leave_readers(ticket));
+        quietly(|| drop(waker));
+    }
+
+    /// Does something under the lock, and then wakes whoever is to be told of it.
+    ///
+    /// A waker's panic goes no further: whoever called may have an item in hand.
+    pub(super) fn locked<R>(&self, act: impl FnOnce(&mut Core<T>) -> R) -> R {
+        self.act(self.lock(), act)
+    }
+
+    #[inline]
+    fn act<R>(&self, mut core: Locked<'_, T>, act: impl FnOnce(&mut Core<T>) -> R) -> R {
+        let answer = act(&mut core);
+        if core.has_news() {
+            self.tell(core);
+        } else {
+            core.settle();
+        }
+        answer
+    }
+
+    #[cold]
+    fn tell(&self, mut core: Locked<'_, T>) {
+        let first = core.tell_next();
+        let more = core.has_news();
+        core.settle();
+        drop(core);
+        if let Some(waker) = first {
+            quietly(|| waker.wake());
+        }
+        if more {
+            self.tell_others();
+        }
+    }
+
+    #[cold]
+    fn tell_others(&self) {
+        let mut wakers = WakeList::new();
+        let mut more = true;
+        while more {
+            let mut core = self.lock();
+            while !wakers.is_full() {
+                match core.tell_next() {
+                    Some(waker) => wakers.push(waker),
+                    None => break,
+                }
+            }
+            more = core.has_news();
+            core.settle();
+            drop(core);
+            wakers.wake_all();
+        }
+        quietly(|| wakers.finish());
+    }
+}
+
+// A panic in a caller's code leaves it whole.
+impl<T> UnwindSafe for OverflowQueue<T> {}
+impl<T> RefUnwindSafe for OverflowQueue<T> {}
+
+impl<T> fmt::Debug for OverflowQueue<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let stats = self.stats();
+        f.debug_struct("OverflowQueue")
+            .field("len", &stats.len)
+            .field("bytes", &stats.bytes)
+            .field("waiting_pushers", &stats.waiting_pushers)
+            .field("waiting_readers", &stats.waiting_readers)
+            .field("closed", &self.is_closed())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,251 @@
+//! A reader on its way to an item, shared by the futures and the stream.
+//!
+//! ```text
+//!             items beyond those kept for the line, or closed
+//!   Outside ──────────────────────────────────────────────────▶ answered
+//!      │                                                           ▲
+//!      └──▶ in line ───▶ called ───────────────────────────────────┘
+//!              ▲           │
+//!              └───────────┘ the items were displaced or drained
+//! ```
+
+use core::fmt;
+use core::future::Future;
+use core::pin::Pin;
+use core::task::{Context, Poll};
+
+use super::core::Core;
+use super::line::{Asked, Ticket};
+use super::outcome::{Closed, Popped};
+use super::overflow::OverflowQueue;
+use crate::settled::quietly;
+
+#[derive(Debug, Default)]
+pub(super) struct PopPlace {
+    ticket: Option<Ticket>,
+}
+
+impl PopPlace {
+    /// Takes one item.
+    #[inline]
+    pub(super) fn poll<T>(
+        &mut self,
+        queue: &OverflowQueue<T>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Popped<T>, Closed>> {
+        if self.ticket.is_none() {
+            if let Some(popped) = queue.pop_short() {
+                return Poll::Ready(Ok(popped));
+            }
+        }
+        self.poll_long(queue, cx, |core, _| core.pop_front())
+    }
+
+    /// Takes up to `max` items, and says how many those were.
+    pub(super) fn poll_many<T>(
+        &mut self,
+        queue: &OverflowQueue<T>,
+        cx: &mut Context<'_>,
+        max: usize,
+        into: &mut Vec<Popped<T>>,
+    ) -> Poll<Result<usize, Closed>> {
+        if max == 0 {
+            return Poll::Ready(Ok(0));
+        }
+        self.poll_long(queue, cx, |core, free| {
+            let count = max.min(free);
+            core.pop_many(count, into);
+            Some(count)
+        })
+    }
+
+    /// Calls `take`, under the lock, when there are items to take; it is told how many.
+    #[cold]
+    fn poll_long<T, R>(
+        &mut self,
+        queue: &OverflowQueue<T>,
+        cx: &mut Context<'_>,
+        mut take: impl FnMut(&mut Core<T>, usize) -> Option<R>,
+    ) -> Poll<Result<R, Closed>> {
+        let mut fresh = None;
+        loop {
+            let mut unused = None;
+            let asked = queue.locked(|core| {
+                let free = core.free_items(self.ticket, &mut unused);
+                if free > 0 {
+                    if let Some(taken) = take(core, free) {
+                        self.ticket = None;
+                        return Asked::Answered(Ok(taken));
+                    }
+                }
+                if core.is_closed() {
+                    self.ticket = None;
+                    return Asked::Answered(Err(Closed { dropped_before: core.read_gap() }));
+                }
+                core.readers().wait(&mut self.ticket, 0, cx.waker(), &mut fresh, &mut unused)
+            });
+            match asked {
+                Asked::Answered(answer) => {
+                    quietly(|| drop((fresh, unused)));
+                    return Poll::Ready(answer);
+                }
+                Asked::Waits => {
+                    quietly(|| drop((fresh, unused)));
+                    return Poll::Pending;
+                }
+                // A stranger's code, which may panic: not under the lock.
+                Asked::WantsWaker => fresh = Some(cx.waker().clone()),
+            }
+        }
+    }
+
+    /// Gives up the place in line, and passes on what was kept for it.
+    #[inline]
+    pub(super) fn leave<T>(&mut self, queue: &OverflowQueue<T>) {
+        if let Some(ticket) = self.ticket.take() {
+            queue.leave_readers(ticket);
+        }
+    }
+}
+
+/// Waits in line for an item; made by [`OverflowQueue::pop`].
+///
+/// The place in line is taken when it is first polled.
+///
+/// # Cancel safety
+///
+/// Dropping it loses no item: it has none before it completes. An item that was kept for it goes
+/// to the next in line.
+#[must_use = "futures do nothing unless polled: `.await` it to get the item"]
+pub struct Pop<'a, T> {
+    queue: &'a OverflowQueue<T>,
+    place: PopPlace,
+}
+
+impl<'a, T> Pop<'a, T> {
+    #[inline]
+    pub(super) fn new(queue: &'a OverflowQueue<T>) -> Self {
+        Self { queue, place: PopPlace::default() }
+    }
+}
+
+impl<T> Future for Pop<'_, T> {
+    type Output = Result<Popped<T>, Closed>;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        this.place.poll(this.queue, cx)
+    }
+}
+
+impl<T> Drop for Pop<'_, T> {
+    #[inline]
+    fn drop(&mut self) {
+        self.place.leave(self.queue);
+    }
+}
+
+impl<T> fmt::Debug for Pop<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pop").field("in_line", &self.place.ticket.is_some()).finish_non_exhaustive()
+    }
+}
+
+/// Waits in line for items; made by [`OverflowQueue::pop_many`].
+///
+/// The place in line is taken when it is first polled.
+///
+/// # Cancel safety
+///
+/// That of [`Pop`].
+#[must_use = "futures do nothing unless polled: `.await` it to get the items"]
+pub struct PopMany<'a, T> {
+    queue: &'a OverflowQueue<T>,
+    max: usize,
+    place: PopPlace,
+}
+
+impl<'a, T> PopMany<'a, T> {
+    pub(super) fn new(queue: &'a OverflowQueue<T>, max: usize) -> Self {
+        Self { queue, max, place: PopPlace::default() }
+    }
+}
+
+impl<T> Future for PopMany<'_, T> {
+    type Output = Result<Vec<Popped<T>>, Closed>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        let mut items = Vec::new();
+        match this.place.poll_many(this.queue, cx, this.max, &mut items) {
+            Poll::Ready(answer) => Poll::Ready(answer.map(|_| items)),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+impl<T> Drop for PopMany<'_, T> {
+    fn drop(&mut self) {
+        self.place.leave(self.queue);
+    }
+}
+
+impl<T> fmt::Debug for PopMany<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PopMany")
+            .field("max", &self.max)
+            .field("in_line", &self.place.ticket.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Waits in line for items that go into a vector of the caller's; made by
+/// [`OverflowQueue::pop_many_into`].
+///
+/// The place in line is taken when it is first polled.
+///
+/// # Cancel safety
+///
+/// That of [`Pop`].
+#[must_use = "futures do nothing unless polled: `.await` it to get the items"]
+pub struct PopManyInto<'a, T> {
+    queue: &'a OverflowQueue<T>,
+    into: &'a mut Vec<Popped<T>>,
+    max: usize,
+    place: PopPlace,
+}
+
+impl<'a, T> PopManyInto<'a, T> {
+    pub(super) fn new(
+        queue: &'a OverflowQueue<T>,
+        into: &'a mut Vec<Popped<T>>,
+        max: usize,
+    ) -> Self {
+        Self { queue, into, max, place: PopPlace::default() }
+    }
+}
+
+impl<T> Future for PopManyInto<'_, T> {
+    type Output = Result<usize, Closed>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        this.place.poll_many(this.queue, cx, this.max, this.into)
+    }
+}
+
+impl<T> Drop for PopManyInto<'_, T> {
+    fn drop(&mut self) {
+        self.place.leave(self.queue);
+    }
+}
+
+impl<T> fmt::Debug for PopManyInto<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PopManyInto")
+            .field("max", &self.max)
+            .field("in_line", &self.place.ticket.is_some())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,193 @@
+//! A push on its way in, shared by the future and the sink.
+//!
+//! ```text
+//!             room, or none and no waiting for it
+//!   Outside ───────────────────────────────────────▶ answered
+//!      │                                                ▲
+//!      └──▶ in line ───▶ called ────────────────────────┘
+//!              └───────────┴──── closed ────────────────┘
+//! ```
+//!
+//! The item stays here until it is in the queue: whoever gives up waiting has pushed nothing.
+
+use core::fmt;
+use core::future::Future;
+use core::pin::Pin;
+use core::task::{Context, Poll, Waker};
+
+use super::core::{Core, LaneName, Offer};
+use super::line::{Asked, Ticket};
+use super::outcome::Pushed;
+use super::overflow::OverflowQueue;
+use crate::settled::quietly;
+
+const COMPLETED: &str = "a push was polled after it had completed";
+
+pub(super) struct PushPlace<T> {
+    /// Until it is answered.
+    item: Option<T>,
+    bytes: Option<u64>,
+    lane: LaneName,
+    ticket: Option<Ticket>,
+}
+
+impl<T> PushPlace<T> {
+    #[inline]
+    pub(super) fn new(item: T, lane: LaneName) -> Self {
+        Self { item: Some(item), bytes: None, lane, ticket: None }
+    }
+
+    #[inline]
+    pub(super) fn poll(
+        &mut self,
+        queue: &OverflowQueue<T>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Pushed<T>> {
+        if self.ticket.is_none() && self.lane == LaneName::Ordinary {
+            let item = self.item.take().expect(COMPLETED);
+            match queue.push_short(item) {
+                Ok(()) => return Poll::Ready(Pushed::Stored),
+                Err(item) => self.item = Some(item),
+            }
+        }
+        self.poll_long(queue, cx)
+    }
+
+    #[cold]
+    fn poll_long(&mut self, queue: &OverflowQueue<T>, cx: &mut Context<'_>) -> Poll<Pushed<T>> {
+        let item = self.item.as_ref().expect(COMPLETED);
+        if self.bytes.is_none() {
+            self.bytes = Some(queue.weigh(item));
+        }
+        let mut fresh = None;
+        loop {
+            let mut unused = None;
+            let asked = queue.locked(|core| self.ask(core, cx.waker(), &mut fresh, &mut unused));
+            match asked {
+                Asked::Answered(pushed) => {
+                    quietly(|| drop((fresh, unused)));
+                    return Poll::Ready(pushed);
+                }
+                Asked::Waits => {
+                    quietly(|| drop((fresh, unused)));
+                    return Poll::Pending;
+                }
+                // A stranger's code, which may panic: not under the lock.
+                Asked::WantsWaker => fresh = Some(cx.waker().clone()),
+            }
+        }
+    }
+
+    /// Under the lock: is answered, or sees to it that `waker` is left in line.
+    fn ask(
+        &mut self,
+        core: &mut Core<T>,
+        waker: &Waker,
+        fresh: &mut Option<Waker>,
+        unused: &mut Option<Waker>,
+    ) -> Asked<Pushed<T>> {
+        let item = self.item.take().expect(COMPLETED);
+        let offer = Offer { item, bytes: self.bytes.unwrap_or(0), lane: self.lane };
+        let answer = match self.ticket {
+            None => core.push(offer),
+            Some(ticket) => core.push_in_turn(ticket, offer, unused),
+        };
+        match answer {
+            Ok(pushed) => {
+                self.ticket = None;
+                Asked::Answered(pushed)
+            }
+            Err(offer) => {
+                self.item = Some(offer.item);
+                match core.pushers(self.lane) {
+                    Some(line) => line.wait(&mut self.ticket, offer.bytes, waker, fresh, unused),
+                    None => unreachable!("nobody waits for a lane that is not there"),
+                }
+            }
+        }
+    }
+
+    /// Gives up the place in line, and passes on what was kept for it.
+    #[inline]
+    pub(super) fn leave(&mut self, queue: &OverflowQueue<T>) {
+        if let Some(ticket) = self.ticket.take() {
+            queue.leave_pushers(self.lane, ticket);
+        }
+    }
+
+    pub(super) fn take_item(&mut self) -> Option<T> {
+        self.item.take()
+    }
+}
+
+/// A push that waits in line if there is no room and that is what the queue does; made by
+/// [`OverflowQueue::push`] and [`OverflowQueue::push_protected`].
+///
+/// The place in line is taken when it is first polled.
+///
+/// # Cancel safety
+///
+/// Dropping it before it has completed pushes nothing, gives up its place in line, and drops the
+/// item; [`into_item`](Self::into_item) gives the item back. A place that was kept for it goes to
+/// the next in line.
+#[must_use = "futures do nothing unless polled: `.await` it to push the item"]
+pub struct Push<'a, T> {
+    queue: &'a OverflowQueue<T>,
+    place: PushPlace<T>,
+}
+
+impl<'a, T> Push<'a, T> {
+    #[inline]
+    pub(super) fn new(queue: &'a OverflowQueue<T>, item: T, lane: LaneName) -> Self {
+        Self { queue, place: PushPlace::new(item, lane) }
+    }
+
+    /// Gives up, and hands the item back; `None` if the push has completed.
+    ///
+    /// ```
+    /// use std::future::Future;
+    /// use std::pin::pin;
+    /// use std::task::{Context, Waker};
+    ///
+    /// let queue = sluicegate::OverflowQueue::new(1)?;
+    /// assert!(queue.try_push("first").is_stored());
+    ///
+    /// let mut push = queue.push("second");
+    /// let cx = &mut Context::from_waker(Waker::noop());
+    /// assert!(pin!(&mut push).poll(cx).is_pending());
+    /// assert_eq!(push.into_item(), Some("second"));
+    /// # Ok::<(), sluicegate::ConfigError>(())
+    /// ```
+    #[must_use = "it is the item, which is lost if it is dropped"]
+    pub fn into_item(mut self) -> Option<T> {
+        self.place.take_item()
+    }
+}
+
+// Nothing in it is pinned.
+impl<T> Unpin for Push<'_, T> {}
+
+impl<T> Future for Push<'_, T> {
+    type Output = Pushed<T>;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Pushed<T>> {
+        let this = self.get_mut();
+        this.place.poll(this.queue, cx)
+    }
+}
+
+impl<T> Drop for Push<'_, T> {
+    #[inline]
+    fn drop(&mut self) {
+        self.place.leave(self.queue);
+    }
+}
+
+impl<T> fmt::Debug for Push<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Push")
+            .field("in_line", &self.place.ticket.is_some())
+            .finish_non_exhaustive()
+    }
+}

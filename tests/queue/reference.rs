@@ -1,0 +1,287 @@
+//! A queue so plain that it is obviously right: one vector of what is in it, in the order of
+//! arrival, and one of those in each line.
+
+use sluicegate::queue::{RejectReason, WhenFull};
+
+pub(crate) type Id = usize;
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Config {
+    pub(crate) capacity: usize,
+    pub(crate) when_full: WhenFull,
+    pub(crate) protected: Option<usize>,
+    /// Of each lane.
+    pub(crate) max_bytes: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Item {
+    pub(crate) id: Id,
+    pub(crate) bytes: u64,
+    pub(crate) protected: bool,
+}
+
+/// What a push is answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Answer {
+    Stored,
+    Displaced(Vec<Id>),
+    DroppedNewest(Id),
+    Rejected(RejectReason, Id),
+    Pending,
+}
+
+/// What a reader is answered: items with the gaps before them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Read {
+    Items(Vec<(Id, u64)>),
+    Closed(u64),
+    Empty,
+}
+
+#[derive(Debug)]
+struct Pusher {
+    item: Item,
+    called: bool,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    pub(crate) pushed: u64,
+    pub(crate) popped: u64,
+    pub(crate) displaced: u64,
+    pub(crate) rejected: u64,
+    pub(crate) drained: u64,
+    /// What readers were told is missing.
+    pub(crate) told: u64,
+}
+
+pub(crate) struct Reference {
+    config: Config,
+    /// With how many were lost before each.
+    items: Vec<(Item, u64)>,
+    lost_at_end: u64,
+    pushers: Vec<Pusher>,
+    readers: Vec<Id>,
+    pub(crate) closed: bool,
+    pub(crate) counts: Counts,
+}
+
+impl Reference {
+    pub(crate) fn new(config: Config) -> Self {
+        Self {
+            config,
+            items: Vec::new(),
+            lost_at_end: 0,
+            pushers: Vec::new(),
+            readers: Vec::new(),
+            closed: false,
+            counts: Counts::default(),
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    pub(crate) fn bytes(&self) -> u64 {
+        self.items.iter().map(|(item, _)| item.bytes).sum()
+    }
+
+    pub(crate) fn in_line(&self) -> (usize, usize) {
+        (self.pushers.len(), self.readers.len())
+    }
+
+    fn room(&self, protected: bool) -> (usize, u64) {
+        let items = if protected { self.config.protected.unwrap() } else { self.config.capacity };
+        (items, self.config.max_bytes.unwrap_or(u64::MAX / 2))
+    }
+
+    /// Whether there is room for it beside what is in its lane and is kept for who was called.
+    fn fits(&self, new: &Item) -> bool {
+        let (max_items, max_bytes) = self.room(new.protected);
+        let inside = self.items.iter().map(|(item, _)| item);
+        let called = self.pushers.iter().filter(|pusher| pusher.called).map(|pusher| &pusher.item);
+        let there: Vec<_> =
+            inside.chain(called).filter(|item| item.protected == new.protected).collect();
+        let bytes: u64 = there.iter().map(|item| item.bytes).sum();
+        there.len() < max_items && bytes + new.bytes <= max_bytes
+    }
+
+    fn call_pushers(&mut self) {
+        for protected in [false, true] {
+            while let Some(next) =
+                self.pushers.iter().position(|p| p.item.protected == protected && !p.called)
+            {
+                let item = self.pushers[next].item;
+                if self.closed || !self.fits(&item) {
+                    break;
+                }
+                self.pushers[next].called = true;
+            }
+        }
+    }
+
+    fn admit(&mut self, item: Item) {
+        self.counts.pushed += 1;
+        self.items.push((item, std::mem::take(&mut self.lost_at_end)));
+    }
+
+    fn reject(&mut self, item: Item, reason: RejectReason) -> Answer {
+        self.counts.pushed += 1;
+        self.counts.rejected += 1;
+        Answer::Rejected(reason, item.id)
+    }
+
+    /// Takes the item at a place out, lost: what comes after it learns of it.
+    fn lose(&mut self, at: usize) -> Id {
+        let (item, before) = self.items.remove(at);
+        self.counts.displaced += 1;
+        match self.items.get_mut(at) {
+            Some((_, gap)) => *gap += before + 1,
+            None => self.lost_at_end += before + 1,
+        }
+        item.id
+    }
+
+    pub(crate) fn push(&mut self, item: Item, may_wait: bool) -> Answer {
+        if self.closed {
+            return self.reject(item, RejectReason::Closed);
+        }
+        if item.protected && self.config.protected.is_none() {
+            return self.reject(item, RejectReason::NoProtectedLane);
+        }
+        let (_, max_bytes) = self.room(item.protected);
+        if item.bytes > max_bytes {
+            return self.reject(item, RejectReason::TooLarge);
+        }
+        let waits = self.pushers.iter().any(|p| p.item.protected == item.protected && !p.called);
+        if !waits && self.fits(&item) {
+            self.admit(item);
+            return Answer::Stored;
+        }
+        let share = match self.config.when_full {
+            WhenFull::DropOldest if !item.protected => 1,
+            WhenFull::DropOldestShare { percent } if !item.protected => {
+                let ordinary = self.items.iter().filter(|(item, _)| !item.protected).count();
+                (ordinary * usize::from(percent)).div_ceil(100)
+            }
+            WhenFull::DropNewest if !item.protected => {
+                self.counts.pushed += 1;
+                self.counts.displaced += 1;
+                self.lost_at_end += 1;
+                return Answer::DroppedNewest(item.id);
+            }
+            WhenFull::Reject if !item.protected => return self.reject(item, RejectReason::Full),
+            _ if may_wait => {
+                self.pushers.push(Pusher { item, called: false });
+                return Answer::Pending;
+            }
+            _ => return self.reject(item, RejectReason::Full),
+        };
+        let mut displaced = Vec::new();
+        while displaced.len() < share || !self.fits(&item) {
+            let Some(at) = self.items.iter().position(|(item, _)| !item.protected) else { break };
+            displaced.push(self.lose(at));
+        }
+        self.admit(item);
+        Answer::Displaced(displaced)
+    }
+
+    pub(crate) fn poll_push(&mut self, id: Id) -> Answer {
+        let at = self.pushers.iter().position(|pusher| pusher.item.id == id).unwrap();
+        let Pusher { item, called } = self.pushers[at];
+        if self.closed {
+            self.pushers.remove(at);
+            return self.reject(item, RejectReason::Closed);
+        }
+        if !called {
+            return Answer::Pending;
+        }
+        self.pushers.remove(at);
+        self.admit(item);
+        Answer::Stored
+    }
+
+    pub(crate) fn cancel_push(&mut self, id: Id) {
+        self.pushers.retain(|pusher| pusher.item.id != id);
+    }
+
+    /// Whether somebody in line is to ask again.
+    pub(crate) fn is_pusher_called(&self, id: Id) -> bool {
+        self.closed || self.pushers.iter().any(|pusher| pusher.item.id == id && pusher.called)
+    }
+
+    /// The first in line are called, as many as there are items.
+    pub(crate) fn is_reader_called(&self, id: Id) -> bool {
+        self.closed || self.readers.iter().take(self.items.len()).any(|reader| *reader == id)
+    }
+
+    fn take(&mut self, max: usize) -> Vec<(Id, u64)> {
+        let taken: Vec<_> =
+            self.items.drain(..max).map(|(item, before)| (item.id, before)).collect();
+        self.counts.told += taken.iter().map(|(_, before)| before).sum::<u64>();
+        taken
+    }
+
+    pub(crate) fn pop(&mut self, max: usize) -> Read {
+        let kept = if self.closed { 0 } else { self.readers.len() };
+        let free = self.items.len().saturating_sub(kept);
+        if free > 0 {
+            let taken = self.take(max.min(free));
+            self.counts.popped += taken.len() as u64;
+            return Read::Items(taken);
+        }
+        if self.closed {
+            let lost = std::mem::take(&mut self.lost_at_end);
+            self.counts.told += lost;
+            return Read::Closed(lost);
+        }
+        Read::Empty
+    }
+
+    /// `pop` for somebody who waits if there is nothing.
+    pub(crate) fn join_readers(&mut self, id: Id, max: usize) -> Read {
+        let read = self.pop(max);
+        if read == Read::Empty {
+            self.readers.push(id);
+        }
+        read
+    }
+
+    pub(crate) fn poll_reader(&mut self, id: Id, max: usize) -> Read {
+        if !self.is_reader_called(id) {
+            return Read::Empty;
+        }
+        self.cancel_reader(id);
+        if self.closed {
+            return self.pop(max);
+        }
+        // One was kept for them.
+        let free = self.items.len().saturating_sub(self.readers.len()).max(1);
+        let taken = self.take(max.min(free));
+        self.counts.popped += taken.len() as u64;
+        Read::Items(taken)
+    }
+
+    pub(crate) fn cancel_reader(&mut self, id: Id) {
+        self.readers.retain(|reader| *reader != id);
+    }
+
+    pub(crate) fn close(&mut self) {
+        self.closed = true;
+    }
+
+    pub(crate) fn drain(&mut self) -> (Vec<(Id, u64)>, u64) {
+        let drained = self.take(self.items.len());
+        self.counts.drained += drained.len() as u64;
+        let lost = std::mem::take(&mut self.lost_at_end);
+        self.counts.told += lost;
+        (drained, lost)
+    }
+
+    /// To be called after every step.
+    pub(crate) fn settle(&mut self) {
+        self.call_pushers();
+    }
+}
