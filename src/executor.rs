@@ -1,34 +1,43 @@
 //! Many fallible things at once, never more than so many, and every outcome in order.
 
+mod all_settled;
+mod budget;
 mod builder;
 #[cfg_attr(not(feature = "tokio"), path = "executor/no_clock.rs")]
 mod clock;
-mod keyed;
+mod observe;
+mod options;
 mod order;
 mod outlet;
 mod places;
 mod run;
 mod source;
+mod stop;
 mod summary;
 #[cfg(feature = "tokio")]
 mod timeline;
 mod wakes;
+mod weight;
 
 use core::future::{Future, poll_fn};
 
 use futures_core::Stream;
 
+pub use all_settled::AllSettled;
 pub use builder::BatchExecutorBuilder;
-pub use keyed::KeyedExecutor;
+pub use observe::{BatchEvent, ItemReport};
+pub use order::{ByKey, Keys, SideBySide};
+pub use stop::{Stop, StopToken};
 pub use summary::{BatchEnd, BatchSummary};
+pub use weight::{Alike, ByWeight, Weigher};
 
 use crate::error::ConfigError;
 use crate::settled::Settled;
-use clock::TimeLimits;
-use order::{Order, SideBySide};
-use outlet::{Collected, Sunk};
+use observe::tell;
+use options::Options;
+use outlet::{Collected, Outlet, Slots, Sunk};
 use run::Run;
-use source::{FromIterator, FromStream, Source};
+use source::{FromIterator, FromStream, Inputs, Own};
 
 /// Runs many fallible things at once, never more than so many, and keeps every outcome:
 /// `Promise.allSettled` with a bound.
@@ -38,7 +47,8 @@ use source::{FromIterator, FromStream, Source};
 ///
 /// | | inputs | outcomes | memory |
 /// | --- | --- | --- | --- |
-/// | [`all_settled`](Self::all_settled) | iterator | a `Vec` in input order | one outcome an input |
+/// | [`all_settled`](Self::all_settled) | iterator | a list in input order | one outcome an input |
+/// | [`settle_into`](Self::settle_into) | iterator | to slots of the caller's, as they settle | one outcome an input |
 /// | [`for_each`](Self::for_each) | iterator, endless if need be | to a sink, as they settle | bounded by the limit |
 /// | [`for_each_stream`](Self::for_each_stream) | stream, endless if need be | to a sink, as they settle | bounded by the limit |
 /// | [`by_key(…)`](Self::by_key)`.` any of these | the same | the same | the same |
@@ -94,9 +104,10 @@ use source::{FromIterator, FromStream, Source};
 /// under one lock and polls what is on it, and nothing else. Any runtime will do; only the two
 /// time limits need tokio's.
 #[derive(Debug, Clone)]
-pub struct BatchExecutor {
-    limit: usize,
-    limits: TimeLimits,
+pub struct BatchExecutor<K = SideBySide, W = Alike> {
+    options: Options,
+    keys: K,
+    weigher: W,
 }
 
 impl BatchExecutor {
@@ -118,10 +129,12 @@ impl BatchExecutor {
     pub fn builder() -> BatchExecutorBuilder {
         BatchExecutorBuilder::default()
     }
+}
 
-    /// How many items may be in hand at once.
+impl<K, W> BatchExecutor<K, W> {
+    /// How many items of a batch may be in hand at once.
     pub fn limit(&self) -> usize {
-        self.limit
+        self.options.limit
     }
 
     /// Runs `f` on every input and gives all outcomes in input order.
@@ -131,23 +144,42 @@ impl BatchExecutor {
     ///
     /// # Returns
     ///
-    /// One outcome for each pulled input: as many as there are inputs, unless a
-    /// [`deadline`](BatchExecutorBuilder) stopped the run. Inputs that were not pulled then are
-    /// still in the iterator, for those who lend it ([`Iterator::by_ref`]).
+    /// One outcome for each pulled input: as many as there are inputs, unless the batch was
+    /// stopped, which [`AllSettled::end`] tells. Inputs that were not pulled then are still in the
+    /// iterator, untouched, for those who lend it ([`Iterator::by_ref`]).
+    ///
+    /// If the iterator panics, everything pulled before runs to its outcome, and the panic is a
+    /// fact beside the outcomes: [`BatchEnd::SourcePanicked`]. (`Promise.allSettled` closes what
+    /// throws and rejects at once, and the outcomes are lost.) Nor does an iterator that fails have
+    /// to give up what settled: let it end, and keep its error.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), sluicegate::ConfigError> {
+    /// let rows = ["1", "2", "three", "4"].iter().map(|row| row.parse::<u32>());
+    ///
+    /// let mut broken = None;
+    /// let readable = rows.map_while(|row| row.map_err(|error| broken = Some(error)).ok());
+    /// let executor = sluicegate::BatchExecutor::new(2)?;
+    /// let outcomes = executor.all_settled(readable, async |n| Ok::<_, ()>(n * n)).await;
+    ///
+    /// assert_eq!(outcomes.len(), 2);
+    /// assert_eq!(broken.unwrap().to_string(), "invalid digit found in string");
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Panics
     ///
-    /// If the iterator panics: everything pulled before runs to its outcome, then its panic goes
-    /// on from here, and the outcomes are lost. [`for_each`](Self::for_each) keeps them, and
-    /// reports the panic beside them. (`Promise.allSettled` closes what throws and rejects at
-    /// once.) Panics of `f` and of its futures are outcomes:
+    /// Never: panics of `f` and of its futures are outcomes,
     /// [`Settled::Panicked`](crate::Settled::Panicked). A panic in dropping a future that has
     /// already settled, or the iterator or `f` of a run that is done, changes nothing.
     ///
     /// # Cancel safety
     ///
     /// Dropping the future cancels every item that runs, by dropping its future once, and loses
-    /// the outcomes so far. What must survive goes to a sink: [`for_each`](Self::for_each).
+    /// the outcomes so far. What must survive goes to slots of the caller's
+    /// ([`settle_into`](Self::settle_into)) or to a sink ([`for_each`](Self::for_each)).
     ///
     /// # Complexity
     ///
@@ -156,13 +188,86 @@ impl BatchExecutor {
         &self,
         inputs: I,
         f: F,
-    ) -> impl Future<Output = Vec<Settled<T, E>>> + use<I, F, Fut, T, E>
+    ) -> impl Future<Output = AllSettled<T, E>> + use<I, F, Fut, T, E, K, W>
     where
         I: IntoIterator,
         F: FnMut(I::Item) -> Fut,
         Fut: Future<Output = Result<T, E>>,
+        K: Keys<I::Item> + Clone,
+        W: Weigher<I::Item> + Clone,
     {
-        self.clone().collect_all(inputs, f, SideBySide)
+        let executor = self.clone();
+        async move {
+            let inputs = FromIterator(inputs.into_iter());
+            let outlet = Collected::with_room_for(inputs.at_least());
+            let (outlet, summary, reports) = executor.run(inputs, f, outlet).await;
+            AllSettled { outcomes: outlet.into_outcomes(), summary, reports }
+        }
+    }
+
+    /// As [`all_settled`](Self::all_settled), with each outcome put into a slot of the caller's as
+    /// soon as it is there, so that what has settled survives when the run is dropped.
+    ///
+    /// Input `i` has the slot `i` behind those that there were before. A slot of an input that has
+    /// not settled is `None`, and the vector may end before it.
+    ///
+    /// # Returns
+    ///
+    /// The counts, and why the run ended.
+    ///
+    /// # Panics
+    ///
+    /// Never, as [`all_settled`](Self::all_settled).
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future cancels every item that runs, by dropping its future once, and leaves
+    /// `slots` with all that has settled.
+    ///
+    /// # Complexity
+    ///
+    /// O(1) an item.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), sluicegate::ConfigError> {
+    /// use std::time::Duration;
+    /// use tokio::time::{sleep, timeout};
+    ///
+    /// let mut slots = Vec::new();
+    /// let executor = sluicegate::BatchExecutor::new(3)?;
+    /// let run = executor.settle_into(&mut slots, [1, 10_000, 2], async |ms| {
+    ///     sleep(Duration::from_millis(ms)).await;
+    ///     Ok::<_, ()>(ms)
+    /// });
+    /// assert!(timeout(Duration::from_millis(200), run).await.is_err());
+    ///
+    /// assert!(slots[0].is_some() && slots[1].is_none() && slots[2].is_some());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn settle_into<'a, I, F, Fut, T, E>(
+        &self,
+        slots: &'a mut Vec<Option<Settled<T, E>>>,
+        inputs: I,
+        f: F,
+    ) -> impl Future<Output = BatchSummary> + use<'a, I, F, Fut, T, E, K, W>
+    where
+        I: IntoIterator,
+        F: FnMut(I::Item) -> Fut,
+        Fut: Future<Output = Result<T, E>>,
+        K: Keys<I::Item> + Clone,
+        W: Weigher<I::Item> + Clone,
+    {
+        let executor = self.clone();
+        async move {
+            let inputs = FromIterator(inputs.into_iter());
+            // As much as promised, if that is a number to believe.
+            let _ = slots.try_reserve(inputs.at_least());
+            executor.run(inputs, f, Slots::new(slots)).await.1
+        }
     }
 
     /// Runs `f` on every input of an iterator, which may be endless, and hands each outcome to
@@ -221,18 +326,20 @@ impl BatchExecutor {
         inputs: I,
         f: F,
         sink: S,
-    ) -> impl Future<Output = BatchSummary> + use<I, F, Fut, T, E, S, SFut>
+    ) -> impl Future<Output = BatchSummary> + use<I, F, Fut, T, E, S, SFut, K, W>
     where
         I: IntoIterator,
         F: FnMut(I::Item) -> Fut,
         Fut: Future<Output = Result<T, E>>,
         S: FnMut(usize, Settled<T, E>) -> SFut,
         SFut: Future<Output = ()>,
+        K: Keys<I::Item> + Clone,
+        W: Weigher<I::Item> + Clone,
     {
         let executor = self.clone();
         async move {
-            let source = FromIterator(inputs.into_iter());
-            executor.sink_all(source, f, SideBySide, sink).await
+            let inputs = FromIterator(inputs.into_iter());
+            executor.run(inputs, f, Sunk::new(sink)).await.1
         }
     }
 
@@ -262,23 +369,27 @@ impl BatchExecutor {
         inputs: St,
         f: F,
         sink: S,
-    ) -> impl Future<Output = BatchSummary> + use<St, F, Fut, T, E, S, SFut>
+    ) -> impl Future<Output = BatchSummary> + use<St, F, Fut, T, E, S, SFut, K, W>
     where
         St: Stream,
         F: FnMut(St::Item) -> Fut,
         Fut: Future<Output = Result<T, E>>,
         S: FnMut(usize, Settled<T, E>) -> SFut,
         SFut: Future<Output = ()>,
+        K: Keys<St::Item> + Clone,
+        W: Weigher<St::Item> + Clone,
     {
-        self.clone().sink_all(FromStream(Box::pin(inputs)), f, SideBySide, sink)
+        let executor = self.clone();
+        async move { executor.run(FromStream(Box::pin(inputs)), f, Sunk::new(sink)).await.1 }
     }
 
     /// The same executor with items of one key one at a time and in input order, and items of
-    /// different keys side by side.
+    /// different keys side by side: what consumers of a partitioned log need.
     ///
     /// An item that waits for its key has been pulled, so it counts towards the limit: a hot key
     /// can fill all the room with items that wait. If `key`, or hashing or comparing a key, panics,
-    /// that item's outcome is the panic and the others go on.
+    /// that item's outcome is the panic and the others go on. A key is kept while an item of its is
+    /// in hand, so there are never more keys than the limit.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -292,49 +403,61 @@ impl BatchExecutor {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn by_key<I: ?Sized, K, KeyFn>(&self, key: KeyFn) -> KeyedExecutor<KeyFn>
+    pub fn by_key<I, Key, F>(self, key: F) -> BatchExecutor<ByKey<F>, W>
     where
-        KeyFn: FnMut(&I) -> K,
+        F: Fn(&I) -> Key + Clone,
     {
-        KeyedExecutor::new(self.clone(), key)
+        BatchExecutor { options: self.options, keys: ByKey(key), weigher: self.weigher }
     }
 
-    async fn collect_all<I, F, Fut, T, E, R>(self, inputs: I, f: F, order: R) -> Vec<Settled<T, E>>
+    /// The same executor with items that take as many permits of the
+    /// [budget](BatchExecutorBuilder::budget) as `weight` says or, if there is none, of as many as
+    /// the limit, for each batch anew.
+    ///
+    /// A weight of 0 counts as 1, and one that is more than all the permits as all of them, so that
+    /// a heavy item runs alone. Strictly first come, first served: a light item does not pass a
+    /// heavy one that waits. If `weight` panics, that item's outcome is the panic.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), sluicegate::ConfigError> {
+    /// let files = [("a", 700_u32), ("b", 200), ("c", 100)];
+    /// let outcomes = sluicegate::BatchExecutor::new(1_000)?
+    ///     .by_weight(|file: &(&str, u32)| file.1)
+    ///     .all_settled(files, async |(name, kilobytes)| Ok::<_, ()>((name, kilobytes)))
+    ///     .await;
+    /// assert_eq!(outcomes.len(), 3);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn by_weight<I, F>(self, weight: F) -> BatchExecutor<K, ByWeight<F>>
     where
-        I: IntoIterator,
-        F: FnMut(I::Item) -> Fut,
-        Fut: Future<Output = Result<T, E>>,
-        R: Order<I::Item>,
+        F: FnMut(&I) -> u32,
     {
-        let inputs = inputs.into_iter();
-        let outlet = Collected::with_room_for(inputs.size_hint().0);
-        let mut run = Run::new(self.limit, self.limits, FromIterator(inputs), f, order, outlet);
-        let summary = poll_fn(|cx| run.poll(cx)).await;
-        let outcomes = run.into_outlet().into_outcomes();
-        if let BatchEnd::SourcePanicked(panic) = summary.into_end() {
-            panic.resume();
-        }
-        outcomes
+        BatchExecutor { options: self.options, keys: self.keys, weigher: ByWeight(weight) }
     }
 
-    async fn sink_all<Src, F, Fut, T, E, R, S, SFut>(
+    /// Runs a batch to its end.
+    async fn run<N, F, Fut, T, E, O>(
         self,
-        source: Src,
+        inputs: N,
         f: F,
-        order: R,
-        sink: S,
-    ) -> BatchSummary
+        outlet: O,
+    ) -> (O, BatchSummary, Vec<ItemReport>)
     where
-        Src: Source,
-        F: FnMut(Src::Input) -> Fut,
+        N: Inputs,
+        F: FnMut(N::Input) -> Fut,
         Fut: Future<Output = Result<T, E>>,
-        R: Order<Src::Input>,
-        S: FnMut(usize, Settled<T, E>) -> SFut,
-        SFut: Future<Output = ()>,
+        K: Keys<N::Input>,
+        W: Weigher<N::Input>,
+        O: Outlet<N::Input, T, E>,
     {
-        let mut run = Run::new(self.limit, self.limits, source, f, order, Sunk::new(sink));
-        let summary = poll_fn(|cx| run.poll(cx)).await;
-        drop(run.into_outlet());
-        summary
+        let Self { options, keys, weigher } = self;
+        let batch = options.batch(W::WEIGHS);
+        let mut run = Run::new(batch, Own::new(inputs), f, keys.order(), weigher, outlet);
+        poll_fn(|cx| run.poll(cx)).await;
+        let (outlet, summary, reports) = run.into_parts();
+        tell(options.observer.as_ref(), BatchEvent::Ended { summary: &summary });
+        (outlet, summary, reports)
     }
 }

@@ -32,7 +32,7 @@
 #[cfg(any(feature = "tokio", loom))]
 pub mod batcher;
 mod error;
-mod executor;
+pub mod executor;
 pub mod map;
 mod retry;
 mod semaphore;
@@ -43,7 +43,10 @@ mod wake_list;
 #[cfg(any(feature = "tokio", loom))]
 pub use batcher::{Batch, Batcher};
 pub use error::ConfigError;
-pub use executor::{BatchEnd, BatchExecutor, BatchExecutorBuilder, BatchSummary, KeyedExecutor};
+pub use executor::{
+    AllSettled, BatchEnd, BatchEvent, BatchExecutor, BatchExecutorBuilder, BatchSummary,
+    ItemReport, Stop, StopToken,
+};
 pub use map::{
     BoundedArrayMap, FullKey, FullMap, Pushed, RejectReason, ShardedBoundedArrayMap,
     SharedBoundedArrayMap,
@@ -53,7 +56,9 @@ pub use semaphore::{
     Acquire, AcquireError, AcquireOwned, AcquireTimeoutError, OwnedSemaphorePermit, PollSemaphore,
     Semaphore, SemaphorePermit, SemaphoreStats, TryAcquireError, WaitTimes,
 };
-pub use settled::{NotAllFulfilled, Panic, Partition, Settled, SettledCounts, SettledError};
+pub use settled::{
+    NotAllFulfilled, Panic, Partition, Settled, SettledCounts, SettledError, SettledKind,
+};
 
 /// The examples of the README, as tests.
 #[cfg(all(doctest, feature = "tokio"))]

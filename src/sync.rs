@@ -6,14 +6,14 @@ mod real {
     pub(crate) use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
     pub(crate) type HashBuilder = hashbrown::DefaultHashBuilder;
     pub(crate) use parking_lot::{Mutex, MutexGuard};
-    pub(crate) use std::thread;
+    pub(crate) use std::{thread, thread_local};
 }
 
 #[cfg(loom)]
 mod modelled {
     pub(crate) use loom::sync::MutexGuard;
     pub(crate) use loom::sync::atomic::Ordering;
-    pub(crate) use loom::thread;
+    pub(crate) use loom::{thread, thread_local};
 
     /// `loom`'s atomics, with loads that can be raced with.
     ///

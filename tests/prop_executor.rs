@@ -317,10 +317,11 @@ async fn run_batch(world: &Shared, executor: BatchExecutor) -> Option<BatchSumma
                 false => executor.all_settled(inputs, f).await,
             };
             let mut world = world.borrow_mut();
+            let (outcomes, summary) = outcomes.into_parts();
             for (index, outcome) in outcomes.into_iter().enumerate() {
                 world.settle(index, outcome.to_string());
             }
-            None
+            Some(summary)
         }
         (Method::ForEach, true) => Some(executor.by_key(key).for_each(inputs, f, sink).await),
         (Method::ForEach, false) => Some(executor.for_each(inputs, f, sink).await),
