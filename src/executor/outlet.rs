@@ -54,20 +54,24 @@ impl<T, E> Collected<T, E> {
     pub(super) fn into_outcomes(self) -> Vec<Settled<T, E>> {
         self.0
     }
+
+    fn settle_out_of_order(&mut self, index: usize, outcome: Settled<T, E>) {
+        if self.0.len() <= index {
+            // Every pulled input settles, so those in between are not seen.
+            self.0.resize_with(index + 1, || Settled::Cancelled { started: false });
+        }
+        self.0[index] = outcome;
+    }
 }
 
 impl<I, T, E> Outlet<I, T, E> for Collected<T, E> {
     #[inline]
     fn settle(&mut self, index: usize, outcome: Settled<T, E>) {
-        if index < self.0.len() {
-            self.0[index] = outcome;
-            return;
+        if index == self.0.len() {
+            self.0.push(outcome);
+        } else {
+            self.settle_out_of_order(index, outcome);
         }
-        if index > self.0.len() {
-            // Every pulled input settles, so this is not seen.
-            self.0.resize_with(index, || Settled::Cancelled { started: false });
-        }
-        self.0.push(outcome);
     }
 }
 

@@ -164,27 +164,41 @@ impl<I, Fut> Places<I, Fut> {
 }
 
 impl<I, Fut: Future> Places<I, Fut> {
-    /// Puts a future at this place and polls it.
+    /// The future's part of this place.
     #[inline]
-    pub(super) fn start(&mut self, place: usize, start: impl FnOnce() -> Fut) -> Poll<Fut::Output> {
+    pub(super) fn slot(&mut self, place: usize) -> Slot<'_, Fut> {
         let Place { future, waker, .. } = &mut self.places[place];
-        future.set(Some(start()));
-        poll(future.as_mut(), waker)
-    }
-
-    /// Polls the future at this place.
-    #[inline]
-    pub(super) fn poll(&mut self, place: usize) -> Poll<Fut::Output> {
-        let Place { future, waker, .. } = &mut self.places[place];
-        poll(future.as_mut(), waker)
+        Slot { future: future.as_mut(), waker }
     }
 }
 
-#[inline]
-fn poll<Fut: Future>(future: Pin<&mut Option<Fut>>, waker: &Waker) -> Poll<Fut::Output> {
-    match future.as_pin_mut() {
-        Some(future) => future.poll(&mut Context::from_waker(waker)),
-        None => Poll::Pending,
+/// Where a future is while it runs.
+pub(super) struct Slot<'a, Fut> {
+    future: Pin<&'a mut Option<Fut>>,
+    waker: &'a Waker,
+}
+
+impl<Fut: Future> Slot<'_, Fut> {
+    /// Puts a future here and polls it.
+    #[inline]
+    pub(super) fn start(&mut self, start: impl FnOnce() -> Fut) -> Poll<Fut::Output> {
+        let future = start();
+        self.future.set(Some(future));
+        self.poll()
+    }
+
+    #[inline]
+    pub(super) fn poll(&mut self) -> Poll<Fut::Output> {
+        match self.future.as_mut().as_pin_mut() {
+            Some(future) => future.poll(&mut Context::from_waker(self.waker)),
+            None => Poll::Pending,
+        }
+    }
+
+    /// Drops the future.
+    #[inline]
+    pub(super) fn clear(&mut self) {
+        self.future.set(None);
     }
 }
 

@@ -194,6 +194,10 @@ impl Stops {
     /// Whether the run is to stop in a way that it has not been told of.
     #[inline]
     pub(super) fn is_news(&self) -> bool {
+        !self.tokens.is_empty() && self.is_news_of_any()
+    }
+
+    fn is_news_of_any(&self) -> bool {
         self.tokens.iter().any(|(token, _)| token.level() > self.level)
     }
 
