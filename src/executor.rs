@@ -12,6 +12,7 @@ mod outlet;
 mod places;
 mod run;
 mod source;
+mod spawned;
 mod stop;
 mod summary;
 #[cfg(feature = "tokio")]
@@ -27,6 +28,8 @@ pub use all_settled::AllSettled;
 pub use builder::BatchExecutorBuilder;
 pub use observe::{BatchEvent, ItemReport};
 pub use order::{ByKey, Keys, SideBySide};
+pub use source::{Inputs, OfIterator, OfStream};
+pub use spawned::{BatchHandle, BatchStream, Finished, Joined};
 pub use stop::{Stop, StopToken};
 pub use summary::{BatchEnd, BatchSummary};
 pub use weight::{Alike, ByWeight, Weigher};
@@ -37,7 +40,7 @@ use observe::tell;
 use options::Options;
 use outlet::{Collected, Outlet, Slots, Sunk};
 use run::Run;
-use source::{FromIterator, FromStream, Inputs, Own};
+use source::Own;
 
 /// Runs many fallible things at once, never more than so many, and keeps every outcome:
 /// `Promise.allSettled` with a bound.
@@ -198,7 +201,7 @@ impl<K, W> BatchExecutor<K, W> {
     {
         let executor = self.clone();
         async move {
-            let inputs = FromIterator(inputs.into_iter());
+            let inputs = OfIterator(inputs.into_iter());
             let outlet = Collected::with_room_for(inputs.at_least());
             let (outlet, summary, reports) = executor.run(inputs, f, outlet).await;
             AllSettled { outcomes: outlet.into_outcomes(), summary, reports }
@@ -263,7 +266,7 @@ impl<K, W> BatchExecutor<K, W> {
     {
         let executor = self.clone();
         async move {
-            let inputs = FromIterator(inputs.into_iter());
+            let inputs = OfIterator(inputs.into_iter());
             // As much as promised, if that is a number to believe.
             let _ = slots.try_reserve(inputs.at_least());
             executor.run(inputs, f, Slots::new(slots)).await.1
@@ -338,7 +341,7 @@ impl<K, W> BatchExecutor<K, W> {
     {
         let executor = self.clone();
         async move {
-            let inputs = FromIterator(inputs.into_iter());
+            let inputs = OfIterator(inputs.into_iter());
             executor.run(inputs, f, Sunk::new(sink)).await.1
         }
     }
@@ -380,7 +383,7 @@ impl<K, W> BatchExecutor<K, W> {
         W: Weigher<St::Item> + Clone,
     {
         let executor = self.clone();
-        async move { executor.run(FromStream(Box::pin(inputs)), f, Sunk::new(sink)).await.1 }
+        async move { executor.run(OfStream(Box::pin(inputs)), f, Sunk::new(sink)).await.1 }
     }
 
     /// The same executor with items of one key one at a time and in input order, and items of
@@ -437,6 +440,120 @@ impl<K, W> BatchExecutor<K, W> {
         BatchExecutor { options: self.options, keys: self.keys, weigher: ByWeight(weight) }
     }
 
+    /// Runs `f` on every input on tokio's workers: the spawned flavour of
+    /// [`all_settled`](Self::all_settled) and [`for_each`](Self::for_each), for work that keeps
+    /// cores busy.
+    ///
+    /// It begins at once. As many tasks as the runtime has workers, or as the limit if that is
+    /// less, each pull from the input, in chunks if items are short, and each run a share of the
+    /// limit side by side. With [`by_key`](Self::by_key) a key belongs to one of them. So items of
+    /// one task overlap in waiting, and those of different tasks in computing too.
+    ///
+    /// Everything that holds of the other methods holds here, but for one: inputs are pulled in
+    /// input order, and start in that order only within a task, or if the limit is 1.
+    ///
+    /// # Panics
+    ///
+    /// If it is called outside of a tokio runtime.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), sluicegate::ConfigError> {
+    /// use sluicegate::{BatchExecutor, Settled};
+    ///
+    /// let squares = BatchExecutor::new(64)?.spawn(0..1_000, async |n: u64| Ok::<_, ()>(n * n));
+    /// let joined = squares.join().await;
+    /// assert_eq!(Settled::all_fulfilled(joined.outcomes).unwrap()[999], 998_001);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[cfg(all(feature = "tokio", not(loom)))]
+    pub fn spawn<I, F, Fut, T, E>(
+        &self,
+        inputs: I,
+        f: F,
+    ) -> BatchHandle<OfIterator<I::IntoIter>, T, E>
+    where
+        I: IntoIterator,
+        I::IntoIter: Send + 'static,
+        I::Item: Send + 'static,
+        F: Fn(I::Item) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<T, E>> + Send + 'static,
+        T: Send + 'static,
+        E: Send + 'static,
+        K: Keys<I::Item> + Clone + Send + Sync + 'static,
+        K::Order: Send,
+        W: Weigher<I::Item> + Clone + Send + 'static,
+    {
+        self.spawn_on(tokio_workers(), inputs, f, spawn_on_tokio)
+    }
+
+    /// As [`spawn`](Self::spawn), with the inputs from a stream.
+    ///
+    /// # Panics
+    ///
+    /// If it is called outside of a tokio runtime.
+    #[cfg(all(feature = "tokio", not(loom)))]
+    pub fn spawn_stream<St, F, Fut, T, E>(
+        &self,
+        inputs: St,
+        f: F,
+    ) -> BatchHandle<OfStream<St>, T, E>
+    where
+        St: Stream + Send + 'static,
+        St::Item: Send + 'static,
+        F: Fn(St::Item) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<T, E>> + Send + 'static,
+        T: Send + 'static,
+        E: Send + 'static,
+        K: Keys<St::Item> + Clone + Send + Sync + 'static,
+        K::Order: Send,
+        W: Weigher<St::Item> + Clone + Send + 'static,
+    {
+        let inputs = OfStream(Box::pin(inputs));
+        spawned::divide(self.clone(), tokio_workers(), inputs, f, spawn_on_tokio)
+    }
+
+    /// As [`spawn`](Self::spawn), on whatever runtime or threads: `spawn` is called with the
+    /// future of each worker, of which there are so many, but not more than the limit.
+    ///
+    /// A worker that is dropped before it is done accounts for what it had in hand: the outcome of
+    /// each is [`Cancelled`](crate::Settled::Cancelled).
+    ///
+    /// ```
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), sluicegate::ConfigError> {
+    /// let executor = sluicegate::BatchExecutor::new(64)?;
+    /// let spawn = |work| drop(tokio::spawn(work));
+    /// let batch = executor.spawn_on(2, 0..100, async |n: u64| Ok::<_, ()>(n + 1), spawn);
+    /// assert!(batch.join().await.outcomes.summary().is_complete());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn spawn_on<I, F, Fut, T, E>(
+        &self,
+        workers: usize,
+        inputs: I,
+        f: F,
+        spawn: impl FnMut(core::pin::Pin<Box<dyn Future<Output = ()> + Send>>),
+    ) -> BatchHandle<OfIterator<I::IntoIter>, T, E>
+    where
+        I: IntoIterator,
+        I::IntoIter: Send + 'static,
+        I::Item: Send + 'static,
+        F: Fn(I::Item) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<T, E>> + Send + 'static,
+        T: Send + 'static,
+        E: Send + 'static,
+        K: Keys<I::Item> + Clone + Send + Sync + 'static,
+        K::Order: Send,
+        W: Weigher<I::Item> + Clone + Send + 'static,
+    {
+        spawned::divide(self.clone(), workers, OfIterator(inputs.into_iter()), f, spawn)
+    }
+
     /// Runs a batch to its end.
     async fn run<N, F, Fut, T, E, O>(
         self,
@@ -460,4 +577,15 @@ impl<K, W> BatchExecutor<K, W> {
         tell(options.observer.as_ref(), BatchEvent::Ended { summary: &summary });
         (outlet, summary, reports)
     }
+}
+
+#[cfg(all(feature = "tokio", not(loom)))]
+fn tokio_workers() -> usize {
+    tokio::runtime::Handle::current().metrics().num_workers()
+}
+
+#[cfg(all(feature = "tokio", not(loom)))]
+fn spawn_on_tokio(work: core::pin::Pin<Box<dyn Future<Output = ()> + Send>>) {
+    // Nobody joins it: the batch's handle does, through what it shares with its workers.
+    drop(tokio::spawn(work));
 }

@@ -178,6 +178,27 @@ where
         Poll::Pending
     }
 
+    /// Ends a run that is dropped before it is done, without polling what is in hand.
+    fn cut_off(&mut self) {
+        self.summary.end = BatchEnd::Stopped;
+        self.source.close();
+        self.aborted = true;
+        self.due.clear();
+        for place in 0..self.places.len() {
+            if self.places.has_started(place) {
+                self.places.cancel(place);
+                self.vacate(place, Settled::Cancelled { started: true });
+            } else {
+                self.cut_short(place);
+            }
+        }
+        // What was set aside for this run.
+        let cx = &mut Context::from_waker(Waker::noop());
+        while let Ok(Poll::Ready(Some((index, input)))) = caught(|| self.source.poll_pull(1, cx)) {
+            self.admit(index, input);
+        }
+    }
+
     fn is_done(&self) -> bool {
         self.source_state == SourceState::Done
             && self.places.occupied() == 0
@@ -589,5 +610,36 @@ where
             self.outlet.not_started(self.places.index(place), input);
             self.vacate(place, Settled::Cancelled { started: false });
         }
+    }
+}
+
+/// A run of whatever types.
+pub(super) trait Runs {
+    fn poll_run(&mut self, cx: &mut Context<'_>) -> Poll<()>;
+
+    /// Ends it, whether it is done or not.
+    fn end_run(self) -> (BatchSummary, Vec<ItemReport>);
+}
+
+impl<S, F, Fut, R, W, O, T, E> Runs for Run<S, F, Fut, R, W, O>
+where
+    S: Source,
+    F: FnMut(S::Input) -> Fut,
+    Fut: Future<Output = Result<T, E>>,
+    R: Order<S::Input>,
+    W: Weigher<S::Input>,
+    O: Outlet<S::Input, T, E>,
+{
+    fn poll_run(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.poll(cx)
+    }
+
+    fn end_run(mut self) -> (BatchSummary, Vec<ItemReport>) {
+        if !self.is_done() {
+            self.cut_off();
+            self.outlet.rest();
+        }
+        let (_, summary, reports) = self.into_parts();
+        (summary, reports)
     }
 }

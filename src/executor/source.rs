@@ -54,20 +54,30 @@ impl<S: Inputs> Source for Own<S> {
     }
 }
 
-/// Inputs, from wherever.
-pub(super) trait Inputs {
+/// Inputs, from wherever: an [iterator](OfIterator) or a [stream](OfStream).
+pub trait Inputs {
+    /// One of them.
     type Input;
+    /// What is left of them when a batch is stopped: the iterator or the stream itself.
+    type Rest;
 
+    /// The next one.
     fn poll_input(&mut self, cx: &mut Context<'_>) -> Poll<Option<Self::Input>>;
 
     /// How many there are at least.
     fn at_least(&self) -> usize;
+
+    /// What is left of them.
+    fn into_rest(self) -> Self::Rest;
 }
 
-pub(super) struct FromIterator<I>(pub(super) I);
+/// The inputs of a batch that come from an iterator.
+#[derive(Debug)]
+pub struct OfIterator<I>(pub(super) I);
 
-impl<I: Iterator> Inputs for FromIterator<I> {
+impl<I: Iterator> Inputs for OfIterator<I> {
     type Input = I::Item;
+    type Rest = I;
 
     #[inline]
     fn poll_input(&mut self, _: &mut Context<'_>) -> Poll<Option<I::Item>> {
@@ -77,12 +87,19 @@ impl<I: Iterator> Inputs for FromIterator<I> {
     fn at_least(&self) -> usize {
         self.0.size_hint().0
     }
+
+    fn into_rest(self) -> I {
+        self.0
+    }
 }
 
-pub(super) struct FromStream<S>(pub(super) Pin<Box<S>>);
+/// The inputs of a batch that come from a stream.
+#[derive(Debug)]
+pub struct OfStream<S>(pub(super) Pin<Box<S>>);
 
-impl<S: Stream> Inputs for FromStream<S> {
+impl<S: Stream> Inputs for OfStream<S> {
     type Input = S::Item;
+    type Rest = Pin<Box<S>>;
 
     fn poll_input(&mut self, cx: &mut Context<'_>) -> Poll<Option<S::Item>> {
         self.0.as_mut().poll_next(cx)
@@ -90,5 +107,9 @@ impl<S: Stream> Inputs for FromStream<S> {
 
     fn at_least(&self) -> usize {
         self.0.size_hint().0
+    }
+
+    fn into_rest(self) -> Pin<Box<S>> {
+        self.0
     }
 }

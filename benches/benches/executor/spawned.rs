@@ -26,10 +26,9 @@ where
 
 pub(crate) fn ours(kind: Kind, limit: usize, scale: Scale) -> Cost {
     let (items, executor) = (kind.items(scale), BatchExecutor::new(limit).unwrap());
-    with_work!(kind, |f| measure(
-        items,
-        async move { executor.all_settled(0..items, f).await.len() }
-    ))
+    with_work!(kind, |f| measure(items, async move {
+        executor.spawn(0..items, f).join().await.outcomes.len()
+    }))
 }
 
 pub(crate) fn spawn_all(kind: Kind, scale: Scale) -> Cost {
