@@ -247,6 +247,9 @@ where
         if self.source_state != SourceState::Ready || self.room() == 0 || !self.due.is_empty() {
             return false;
         }
+        if !self.wakes.is_empty() && self.room() < self.source.worth_asking() {
+            return false;
+        }
         let mut any = false;
         loop {
             // Once for many items: what they leave half done is in `at`.

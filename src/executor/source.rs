@@ -19,6 +19,12 @@ pub(super) trait Source {
 
     /// Nothing more is to be pulled. What was set aside for the run already it still gets.
     fn close(&mut self);
+
+    /// How much room there should be for it to be worth asking, as long as the run has other
+    /// things to do.
+    fn worth_asking(&self) -> usize {
+        1
+    }
 }
 
 /// A source with one run, which counts for itself.

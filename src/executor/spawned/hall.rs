@@ -333,14 +333,20 @@ where
     T: Send + 'static,
     E: Send + 'static,
 {
+    /// What a stream of inputs is polled with.
+    pub(super) fn source_waker(self: &Arc<Self>) -> Waker {
+        Waker::from(Arc::new(SourceWaker(Arc::clone(self))))
+    }
+
     /// Gives a worker inputs: as many as it wants into its chunk, if there is room and the input
     /// is here.
     pub(super) fn give(
-        self: &Arc<Self>,
+        &self,
         worker: usize,
         wants: usize,
         chunk: &mut VecDeque<(usize, N::Input)>,
         waker: &Waker,
+        source_waker: &Waker,
     ) -> Given<N::Input> {
         loop {
             let (mut inputs, from, most) = {
@@ -373,8 +379,7 @@ where
             let before = chunk.len();
             let mut pulled = Poll::Ready(Ok(true));
             {
-                let waker = Waker::from(Arc::new(SourceWaker(Arc::clone(self))));
-                let cx = &mut Context::from_waker(&waker);
+                let cx = &mut Context::from_waker(source_waker);
                 while chunk.len() - before < most {
                     match caught(|| inputs.poll_input(cx)) {
                         Ok(Poll::Ready(Some(input))) => {

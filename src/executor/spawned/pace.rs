@@ -19,6 +19,11 @@ impl Pace {
         Self { size: 1, since: None }
     }
 
+    /// What it was the last time.
+    pub(super) fn size(&self) -> usize {
+        self.size
+    }
+
     /// The worker needs more: what it took last has kept it busy until now.
     pub(super) fn next(&mut self, now: Instant) -> usize {
         if let Some(since) = self.since.replace(now) {

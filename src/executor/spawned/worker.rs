@@ -1,7 +1,7 @@
 //! A worker: a run whose source and outlet are the hall's.
 
 use core::future::{Future, poll_fn};
-use core::task::{Context, Poll};
+use core::task::{Context, Poll, Waker};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
@@ -37,8 +37,14 @@ where
     R: Order<N::Input> + Send + 'static,
     W: Weigher<N::Input> + Send + 'static,
 {
-    let source =
-        Shared { hall: Arc::clone(hall), worker, chunk: VecDeque::new(), pace: Pace::new() };
+    let source = Shared {
+        hall: Arc::clone(hall),
+        worker,
+        share: batch.limit,
+        chunk: VecDeque::new(),
+        pace: Pace::new(),
+        source_waker: hall.source_waker(),
+    };
     let outlet = Settling { hall: Arc::clone(hall), saved: Vec::new() };
     let start = move |input| f(input);
     let run = Run::new(batch, source, start, order, weigher, outlet);
@@ -71,9 +77,12 @@ impl<N: Inputs, T, E, R: Runs> Drop for Worker<N, T, E, R> {
 struct Shared<N: Inputs, T, E> {
     hall: Arc<Hall<N, T, E>>,
     worker: usize,
+    /// How many it may have in hand.
+    share: usize,
     /// Pulled, and to be started next.
     chunk: VecDeque<(usize, N::Input)>,
     pace: Pace,
+    source_waker: Waker,
 }
 
 impl<N, T, E> Source for Shared<N, T, E>
@@ -91,7 +100,7 @@ where
             return Poll::Ready(Some(next));
         }
         let wants = self.pace.next(Instant::now()).min(room);
-        match self.hall.give(self.worker, wants, &mut self.chunk, cx.waker()) {
+        match self.hall.give(self.worker, wants, &mut self.chunk, cx.waker(), &self.source_waker) {
             Given::Chunk => Poll::Ready(self.chunk.pop_front()),
             Given::One(index, input) => Poll::Ready(Some((index, input))),
             Given::Later => Poll::Pending,
@@ -101,6 +110,10 @@ where
 
     fn close(&mut self) {
         self.hall.close();
+    }
+
+    fn worth_asking(&self) -> usize {
+        if self.chunk.is_empty() { self.pace.size().min(self.share.div_ceil(2)) } else { 1 }
     }
 }
 
