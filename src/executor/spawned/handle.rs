@@ -9,7 +9,6 @@ use super::stream::BatchStream;
 use crate::executor::all_settled::AllSettled;
 use crate::executor::source::Inputs;
 use crate::executor::stop::{Stop, StopToken};
-use crate::settled::Settled;
 
 /// A batch that runs on tasks of its own; made by [`BatchExecutor::spawn`](crate::BatchExecutor).
 ///
@@ -75,14 +74,9 @@ impl<N: Inputs, T, E> BatchHandle<N, T, E> {
         });
         let End { outcomes, inputs, not_started, summary, reports } = end.await;
         let outcomes = match outcomes {
-            Outcomes::All(all) => all,
+            Outcomes::All(all) => all.outcomes,
             _ => Vec::new(),
         };
-        // Every input that was pulled has settled.
-        let outcomes = outcomes
-            .into_iter()
-            .map(|outcome| outcome.unwrap_or(Settled::Cancelled { started: false }))
-            .collect();
         Joined {
             outcomes: AllSettled { outcomes, summary, reports },
             rest: inputs.map(|inputs| inputs.into_rest()),

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::hall::{Given, Hall};
+use super::hall::{Given, Hall, Wants};
 use super::pace::Pace;
 use crate::executor::options::Batch;
 use crate::executor::order::Order;
@@ -15,6 +15,7 @@ use crate::executor::run::{Run, Runs};
 use crate::executor::source::{Inputs, Source};
 use crate::executor::weight::Weigher;
 use crate::settled::Settled;
+use crate::sync::{AtomicUsize, Ordering};
 
 /// Outcomes that are saved up before they are taken to the hall, at most.
 const SAVED: usize = if cfg!(loom) { 2 } else { 64 };
@@ -37,15 +38,17 @@ where
     R: Order<N::Input> + Send + 'static,
     W: Weigher<N::Input> + Send + 'static,
 {
+    let tally = Arc::new(Tally(AtomicUsize::new(0)));
     let source = Shared {
         hall: Arc::clone(hall),
+        tally: Arc::clone(&tally),
         worker,
         share: batch.limit,
         chunk: VecDeque::new(),
         pace: Pace::new(),
         source_waker: hall.source_waker(),
     };
-    let outlet = Settling { hall: Arc::clone(hall), saved: Vec::new() };
+    let outlet = Settling { hall: Arc::clone(hall), tally, saved: Vec::new(), counted: 0 };
     let start = move |input| f(input);
     let run = Run::new(batch, source, start, order, weigher, outlet);
     let mut worker = Worker { run: Some(run), hall: Arc::clone(hall) };
@@ -74,8 +77,27 @@ impl<N: Inputs, T, E, R: Runs> Drop for Worker<N, T, E, R> {
     }
 }
 
+/// How many items have left the hall that it has not been told of. Only one worker uses it, which
+/// is in two places at once; so its operations need not be atomic together.
+#[repr(align(128))]
+struct Tally(AtomicUsize);
+
+impl Tally {
+    #[inline]
+    fn add(&self, count: usize) {
+        self.0.store(self.0.load(Ordering::Relaxed) + count, Ordering::Relaxed);
+    }
+
+    fn take(&self) -> usize {
+        let count = self.0.load(Ordering::Relaxed);
+        self.0.store(0, Ordering::Relaxed);
+        count
+    }
+}
+
 struct Shared<N: Inputs, T, E> {
     hall: Arc<Hall<N, T, E>>,
+    tally: Arc<Tally>,
     worker: usize,
     /// How many it may have in hand.
     share: usize,
@@ -99,8 +121,15 @@ where
         if let Some(next) = self.chunk.pop_front() {
             return Poll::Ready(Some(next));
         }
-        let wants = self.pace.next(Instant::now()).min(room);
-        match self.hall.give(self.worker, wants, &mut self.chunk, cx.waker(), &self.source_waker) {
+        let most = self.share.div_ceil(2).min(room);
+        let wants = Wants {
+            worker: self.worker,
+            count: self.pace.next(Instant::now()).min(most),
+            released: self.tally.take(),
+            waker: cx.waker(),
+            source_waker: &self.source_waker,
+        };
+        match self.hall.give(wants, &mut self.chunk) {
             Given::Chunk => Poll::Ready(self.chunk.pop_front()),
             Given::One(index, input) => Poll::Ready(Some((index, input))),
             Given::Later => Poll::Pending,
@@ -120,15 +149,33 @@ where
 /// Takes outcomes to the hall, several at a time unless somebody waits for each.
 struct Settling<N: Inputs, T, E> {
     hall: Arc<Hall<N, T, E>>,
+    tally: Arc<Tally>,
     saved: Vec<(usize, Settled<T, E>)>,
+    /// So many of those saved are in the tally already.
+    counted: usize,
+}
+
+impl<N: Inputs, T, E> Settling<N, T, E> {
+    #[inline(never)]
+    fn deliver(&mut self) {
+        if !self.saved.is_empty() {
+            let counted = core::mem::take(&mut self.counted);
+            self.tally.add(self.hall.settle(&mut self.saved, counted));
+        }
+    }
 }
 
 impl<N: Inputs, T, E> Outlet<N::Input, T, E> for Settling<N, T, E> {
     #[inline]
     fn settle(&mut self, index: usize, outcome: Settled<T, E>) {
         self.saved.push((index, outcome));
-        if self.saved.len() >= SAVED || self.hall.is_prompt() {
-            self.hall.settle(&mut self.saved);
+        if self.hall.is_prompt() {
+            return self.deliver();
+        }
+        self.tally.add(1);
+        self.counted += 1;
+        if self.counted >= SAVED {
+            self.deliver();
         }
     }
 
@@ -137,8 +184,10 @@ impl<N: Inputs, T, E> Outlet<N::Input, T, E> for Settling<N, T, E> {
     }
 
     fn rest(&mut self) {
-        if !self.saved.is_empty() {
-            self.hall.settle(&mut self.saved);
+        self.deliver();
+        let released = self.tally.take();
+        if released > 0 {
+            self.hall.release(released);
         }
     }
 }
