@@ -11,7 +11,6 @@ pub use stream::{BatchStream, Finished};
 
 use core::future::Future;
 use core::pin::Pin;
-use std::hash::RandomState;
 use std::sync::Arc;
 
 use super::BatchExecutor;
@@ -19,6 +18,7 @@ use super::order::{Keys, Order};
 use super::source::Inputs;
 use super::stop::StopToken;
 use super::weight::Weigher;
+use crate::sync::HashBuilder;
 use hall::{Hall, Router};
 
 /// What a worker does, to be spawned.
@@ -50,7 +50,7 @@ where
     batch.stops.push(stop.clone());
     let keyed = !<K::Order as Order<N::Input>>::ALL_SIDE_BY_SIDE;
     let router: Option<Router<N::Input>> = keyed.then(|| {
-        let (keys, hasher) = (keys.clone(), RandomState::new());
+        let (keys, hasher) = (keys.clone(), HashBuilder::default());
         Arc::new(move |input: &N::Input| keys.route(&hasher, input)) as Router<N::Input>
     });
     let hall = Hall::new(options.limit, workers, inputs, router, options.observer.clone());
