@@ -2,12 +2,15 @@
 
 #![cfg(not(loom))]
 
+use std::ops::Range;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 
+use sluicegate::executor::{BatchHandle, BatchStream, OfIterator};
 use sluicegate::{
-    Acquire, AcquireError, AcquireOwned, AcquireTimeoutError, BatchExecutor, BoundedArrayMap,
-    ConfigError, OwnedSemaphorePermit, PollSemaphore, Retry, Semaphore, SemaphorePermit,
-    SemaphoreStats, Settled, ShardedBoundedArrayMap, SharedBoundedArrayMap, TryAcquireError,
+    Acquire, AcquireError, AcquireOwned, AcquireTimeoutError, AllSettled, BatchExecutor,
+    BatchExecutorBuilder, BatchSummary, BoundedArrayMap, ConfigError, OwnedSemaphorePermit,
+    PollSemaphore, Retry, Semaphore, SemaphorePermit, SemaphoreStats, Settled,
+    ShardedBoundedArrayMap, SharedBoundedArrayMap, StopToken, TryAcquireError,
 };
 
 fn shared<T: Send + Sync + Unpin>() {}
@@ -27,6 +30,12 @@ fn everything_crosses_threads() {
     shared::<SharedBoundedArrayMap<u64, u64, u64>>();
     shared::<ShardedBoundedArrayMap<u64, u64>>();
     shared::<BatchExecutor>();
+    shared::<BatchExecutorBuilder>();
+    shared::<BatchSummary>();
+    shared::<AllSettled<u64, u64>>();
+    shared::<BatchHandle<OfIterator<Range<u64>>, u64, u64>>();
+    shared::<BatchStream<OfIterator<Range<u64>>, u64, u64>>();
+    shared::<StopToken>();
     shared::<Settled<u64, u64>>();
     shared::<Retry>();
     #[cfg(feature = "tokio")]
