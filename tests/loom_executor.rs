@@ -326,8 +326,8 @@ fn a_stop_against_a_pull() {
 /// An item is woken by one thread, as an event or a timer would, and cancelled by another. One of
 /// the two wins: it has one outcome, and its permit goes back once.
 ///
-/// Seen to fail (two outcomes) when `abort` does not vacate the place of an item that it has
-/// settled.
+/// Seen to fail (asleep: an item that has settled still takes up its place) when `abort` does not
+/// vacate the place of what it has settled.
 #[test]
 fn settling_against_cancelling_has_one_winner() {
     loom::model(|| {
@@ -437,8 +437,8 @@ fn the_last_worker_against_the_joiner() {
 /// A worker pulls, and finds outcomes to deliver, while the batch is stopped: what was pulled has
 /// its outcome, and the rest is back.
 ///
-/// Seen to fail (an outcome is missing) when a worker is told that there is nothing more while
-/// another has the input, and may send it some.
+/// With two inputs it does not reach a worker that is told, by mistake, that there is nothing more
+/// while another has the input and may send it some: that guard is not what this model is for.
 #[test]
 fn a_pull_of_one_worker_for_another_against_a_stop() {
     bounded().check(|| {
