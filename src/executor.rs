@@ -1,34 +1,46 @@
 //! Many fallible things at once, never more than so many, and every outcome in order.
 
+mod all_settled;
+mod budget;
 mod builder;
 #[cfg_attr(not(feature = "tokio"), path = "executor/no_clock.rs")]
 mod clock;
-mod keyed;
+mod observe;
+mod options;
 mod order;
 mod outlet;
 mod places;
 mod run;
 mod source;
+mod spawned;
+mod stop;
 mod summary;
 #[cfg(feature = "tokio")]
 mod timeline;
 mod wakes;
+mod weight;
 
 use core::future::{Future, poll_fn};
 
 use futures_core::Stream;
 
+pub use all_settled::AllSettled;
 pub use builder::BatchExecutorBuilder;
-pub use keyed::KeyedExecutor;
+pub use observe::{BatchEvent, ItemReport};
+pub use order::{ByKey, Keys, SideBySide};
+pub use source::{Inputs, OfIterator, OfStream};
+pub use spawned::{BatchHandle, BatchStream, Finished, Joined};
+pub use stop::{Stop, StopToken};
 pub use summary::{BatchEnd, BatchSummary};
+pub use weight::{Alike, ByWeight, Weigher};
 
 use crate::error::ConfigError;
 use crate::settled::Settled;
-use clock::TimeLimits;
-use order::{Order, SideBySide};
-use outlet::{Collected, Sunk};
+use observe::tell;
+use options::Options;
+use outlet::{Collected, Outlet, Slots, Sunk};
 use run::Run;
-use source::{FromIterator, FromStream, Source};
+use source::Own;
 
 /// Runs many fallible things at once, never more than so many, and keeps every outcome:
 /// `Promise.allSettled` with a bound.
@@ -38,10 +50,13 @@ use source::{FromIterator, FromStream, Source};
 ///
 /// | | inputs | outcomes | memory |
 /// | --- | --- | --- | --- |
-/// | [`all_settled`](Self::all_settled) | iterator | a `Vec` in input order | one outcome an input |
+/// | [`all_settled`](Self::all_settled) | iterator | a list in input order | one outcome an input |
+/// | [`settle_into`](Self::settle_into) | iterator | to slots of the caller's, as they settle | one outcome an input |
 /// | [`for_each`](Self::for_each) | iterator, endless if need be | to a sink, as they settle | bounded by the limit |
 /// | [`for_each_stream`](Self::for_each_stream) | stream, endless if need be | to a sink, as they settle | bounded by the limit |
+/// | [`spawn`](Self::spawn), [`spawn_on`](Self::spawn_on) | iterator or stream | joined, or a stream of them | one outcome an input; with a stream, bounded by the limit |
 /// | [`by_key(…)`](Self::by_key)`.` any of these | the same | the same | the same |
+/// | [`by_weight(…)`](Self::by_weight)`.` any of these | the same | the same | the same |
 ///
 /// # What holds
 ///
@@ -50,23 +65,30 @@ use source::{FromIterator, FromStream, Source};
 ///   with outcomes that wait for the sink, is never more than the limit.
 /// - A failure or a panic of one item changes no other item's outcome.
 /// - The work goes on while the sink is busy.
-/// - Dropping a run at any time drops every future and every input in hand once.
+/// - What runs is never more than the limit, nor, over all executors that share one, than the
+///   [budget](BatchExecutorBuilder::budget).
+/// - Nothing is pulled after a [stop](BatchExecutorBuilder::stop), the deadline or the end.
+/// - Dropping a run at any time drops every future and every input in hand once, and gives back
+///   every permit.
 ///
 /// # When not to use it
 ///
-/// All items run in the caller's task: they overlap in waiting, not in computing. Work that keeps
-/// a core busy wants tasks or threads of its own. A single call wants no executor, and a bound
-/// shared by unrelated callers is a semaphore.
+/// In the task, which is everything but [`spawn`](Self::spawn), items overlap in waiting, not in
+/// computing; and also spawned, items of one worker do. Work that keeps a core busy for long wants
+/// threads of its own. A single call wants no executor, and a bound shared by unrelated callers is
+/// a semaphore.
 ///
-/// There is no method that returns a stream of outcomes, on purpose: a stream is not polled while
-/// its consumer is busy, and then everything in it stalls, with whatever locks and permits it
-/// holds. The sink is polled beside the work instead.
+/// No method that runs in the task returns a stream of outcomes, on purpose: a stream is not polled
+/// while its consumer is busy, and then everything in it stalls, with whatever locks and permits it
+/// holds. The sink is polled beside the work instead. Streams come from the spawned flavour, whose
+/// work is polled by workers of its own.
 ///
 /// # Fairness
 ///
-/// Inputs start in input order, also those of one key. Woken items are polled in the order in which
-/// they were woken. A run gives way to the other tasks of its thread after a bounded number of
-/// polls, also if its items are always ready, and new items take turns with woken ones.
+/// Inputs start in input order, also those of one key. All items that were woken since the last time
+/// are polled once, up to 64 neighbours at a time in the order of their places, before any of them
+/// is polled again. A run gives way to the other tasks of its thread after a bounded number of polls,
+/// also if its items are always ready, and new items take turns with woken ones.
 ///
 /// # Example
 ///
@@ -89,14 +111,17 @@ use source::{FromIterator, FromStream, Source};
 /// # How it is built
 ///
 /// A run is one future. Its items sit in places that are made when first needed and used again,
-/// so that an item costs no allocation beside what its future takes itself. Each place has a waker
-/// of its own, which puts the place's number on a list; a poll of the run takes the whole list
-/// under one lock and polls what is on it, and nothing else. Any runtime will do; only the two
-/// time limits need tokio's.
+/// so that an item costs no allocation beside what its future takes itself; what is ready when it
+/// is first polled does not even take a place. Each place has a waker of its own, which sets a bit
+/// in a word of 64; a poll of the run takes the words that were woken, and polls nothing else.
+/// Spawned, there is such a run on each worker, and they meet in two places alone: where they take
+/// inputs, several at a time if items are short, and where they bring outcomes. Any runtime will
+/// do; only [`spawn`](Self::spawn) and the two time limits need tokio's.
 #[derive(Debug, Clone)]
-pub struct BatchExecutor {
-    limit: usize,
-    limits: TimeLimits,
+pub struct BatchExecutor<K = SideBySide, W = Alike> {
+    options: Options,
+    keys: K,
+    weigher: W,
 }
 
 impl BatchExecutor {
@@ -118,10 +143,12 @@ impl BatchExecutor {
     pub fn builder() -> BatchExecutorBuilder {
         BatchExecutorBuilder::default()
     }
+}
 
-    /// How many items may be in hand at once.
+impl<K, W> BatchExecutor<K, W> {
+    /// How many items of a batch may be in hand at once.
     pub fn limit(&self) -> usize {
-        self.limit
+        self.options.limit
     }
 
     /// Runs `f` on every input and gives all outcomes in input order.
@@ -131,23 +158,42 @@ impl BatchExecutor {
     ///
     /// # Returns
     ///
-    /// One outcome for each pulled input: as many as there are inputs, unless a
-    /// [`deadline`](BatchExecutorBuilder) stopped the run. Inputs that were not pulled then are
-    /// still in the iterator, for those who lend it ([`Iterator::by_ref`]).
+    /// One outcome for each pulled input: as many as there are inputs, unless the batch was
+    /// stopped, which [`AllSettled::end`] tells. Inputs that were not pulled then are still in the
+    /// iterator, untouched, for those who lend it ([`Iterator::by_ref`]).
+    ///
+    /// If the iterator panics, everything pulled before runs to its outcome, and the panic is a
+    /// fact beside the outcomes: [`BatchEnd::SourcePanicked`]. (`Promise.allSettled` closes what
+    /// throws and rejects at once, and the outcomes are lost.) Nor does an iterator that fails have
+    /// to give up what settled: let it end, and keep its error.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), sluicegate::ConfigError> {
+    /// let rows = ["1", "2", "three", "4"].iter().map(|row| row.parse::<u32>());
+    ///
+    /// let mut broken = None;
+    /// let readable = rows.map_while(|row| row.map_err(|error| broken = Some(error)).ok());
+    /// let executor = sluicegate::BatchExecutor::new(2)?;
+    /// let outcomes = executor.all_settled(readable, async |n| Ok::<_, ()>(n * n)).await;
+    ///
+    /// assert_eq!(outcomes.len(), 2);
+    /// assert_eq!(broken.unwrap().to_string(), "invalid digit found in string");
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Panics
     ///
-    /// If the iterator panics: everything pulled before runs to its outcome, then its panic goes
-    /// on from here, and the outcomes are lost. [`for_each`](Self::for_each) keeps them, and
-    /// reports the panic beside them. (`Promise.allSettled` closes what throws and rejects at
-    /// once.) Panics of `f` and of its futures are outcomes:
-    /// [`Settled::Panicked`](crate::Settled::Panicked). A panic in dropping a future that has
+    /// Never: panics of `f` and of its futures are outcomes,
+    /// [`Settled::Panicked`]. A panic in dropping a future that has
     /// already settled, or the iterator or `f` of a run that is done, changes nothing.
     ///
     /// # Cancel safety
     ///
     /// Dropping the future cancels every item that runs, by dropping its future once, and loses
-    /// the outcomes so far. What must survive goes to a sink: [`for_each`](Self::for_each).
+    /// the outcomes so far. What must survive goes to slots of the caller's
+    /// ([`settle_into`](Self::settle_into)) or to a sink ([`for_each`](Self::for_each)).
     ///
     /// # Complexity
     ///
@@ -156,13 +202,86 @@ impl BatchExecutor {
         &self,
         inputs: I,
         f: F,
-    ) -> impl Future<Output = Vec<Settled<T, E>>> + use<I, F, Fut, T, E>
+    ) -> impl Future<Output = AllSettled<T, E>> + use<I, F, Fut, T, E, K, W>
     where
         I: IntoIterator,
         F: FnMut(I::Item) -> Fut,
         Fut: Future<Output = Result<T, E>>,
+        K: Keys<I::Item> + Clone,
+        W: Weigher<I::Item> + Clone,
     {
-        self.clone().collect_all(inputs, f, SideBySide)
+        let executor = self.clone();
+        async move {
+            let inputs = OfIterator(inputs.into_iter());
+            let outlet = Collected::with_room_for(inputs.at_least());
+            let (outlet, summary, reports) = executor.run(inputs, f, outlet).await;
+            AllSettled { outcomes: outlet.into_outcomes(), summary, reports }
+        }
+    }
+
+    /// As [`all_settled`](Self::all_settled), with each outcome put into a slot of the caller's as
+    /// soon as it is there, so that what has settled survives when the run is dropped.
+    ///
+    /// Input `i` has the slot `i` behind those that there were before. A slot of an input that has
+    /// not settled is `None`, and the vector may end before it.
+    ///
+    /// # Returns
+    ///
+    /// The counts, and why the run ended.
+    ///
+    /// # Panics
+    ///
+    /// Never, as [`all_settled`](Self::all_settled).
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future cancels every item that runs, by dropping its future once, and leaves
+    /// `slots` with all that has settled.
+    ///
+    /// # Complexity
+    ///
+    /// O(1) an item.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), sluicegate::ConfigError> {
+    /// use std::time::Duration;
+    /// use tokio::time::{sleep, timeout};
+    ///
+    /// let mut slots = Vec::new();
+    /// let executor = sluicegate::BatchExecutor::new(3)?;
+    /// let run = executor.settle_into(&mut slots, [1, 10_000, 2], async |ms| {
+    ///     sleep(Duration::from_millis(ms)).await;
+    ///     Ok::<_, ()>(ms)
+    /// });
+    /// assert!(timeout(Duration::from_millis(200), run).await.is_err());
+    ///
+    /// assert!(slots[0].is_some() && slots[1].is_none() && slots[2].is_some());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn settle_into<'a, I, F, Fut, T, E>(
+        &self,
+        slots: &'a mut Vec<Option<Settled<T, E>>>,
+        inputs: I,
+        f: F,
+    ) -> impl Future<Output = BatchSummary> + use<'a, I, F, Fut, T, E, K, W>
+    where
+        I: IntoIterator,
+        F: FnMut(I::Item) -> Fut,
+        Fut: Future<Output = Result<T, E>>,
+        K: Keys<I::Item> + Clone,
+        W: Weigher<I::Item> + Clone,
+    {
+        let executor = self.clone();
+        async move {
+            let inputs = OfIterator(inputs.into_iter());
+            // As much as promised, if that is a number to believe.
+            let _ = slots.try_reserve(inputs.at_least());
+            executor.run(inputs, f, Slots::new(slots)).await.1
+        }
     }
 
     /// Runs `f` on every input of an iterator, which may be endless, and hands each outcome to
@@ -221,18 +340,20 @@ impl BatchExecutor {
         inputs: I,
         f: F,
         sink: S,
-    ) -> impl Future<Output = BatchSummary> + use<I, F, Fut, T, E, S, SFut>
+    ) -> impl Future<Output = BatchSummary> + use<I, F, Fut, T, E, S, SFut, K, W>
     where
         I: IntoIterator,
         F: FnMut(I::Item) -> Fut,
         Fut: Future<Output = Result<T, E>>,
         S: FnMut(usize, Settled<T, E>) -> SFut,
         SFut: Future<Output = ()>,
+        K: Keys<I::Item> + Clone,
+        W: Weigher<I::Item> + Clone,
     {
         let executor = self.clone();
         async move {
-            let source = FromIterator(inputs.into_iter());
-            executor.sink_all(source, f, SideBySide, sink).await
+            let inputs = OfIterator(inputs.into_iter());
+            executor.run(inputs, f, Sunk::new(sink)).await.1
         }
     }
 
@@ -262,23 +383,27 @@ impl BatchExecutor {
         inputs: St,
         f: F,
         sink: S,
-    ) -> impl Future<Output = BatchSummary> + use<St, F, Fut, T, E, S, SFut>
+    ) -> impl Future<Output = BatchSummary> + use<St, F, Fut, T, E, S, SFut, K, W>
     where
         St: Stream,
         F: FnMut(St::Item) -> Fut,
         Fut: Future<Output = Result<T, E>>,
         S: FnMut(usize, Settled<T, E>) -> SFut,
         SFut: Future<Output = ()>,
+        K: Keys<St::Item> + Clone,
+        W: Weigher<St::Item> + Clone,
     {
-        self.clone().sink_all(FromStream(Box::pin(inputs)), f, SideBySide, sink)
+        let executor = self.clone();
+        async move { executor.run(OfStream(Box::pin(inputs)), f, Sunk::new(sink)).await.1 }
     }
 
     /// The same executor with items of one key one at a time and in input order, and items of
-    /// different keys side by side.
+    /// different keys side by side: what consumers of a partitioned log need.
     ///
     /// An item that waits for its key has been pulled, so it counts towards the limit: a hot key
     /// can fill all the room with items that wait. If `key`, or hashing or comparing a key, panics,
-    /// that item's outcome is the panic and the others go on.
+    /// that item's outcome is the panic and the others go on. A key is kept while an item of its is
+    /// in hand, so there are never more keys than the limit.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -292,49 +417,186 @@ impl BatchExecutor {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn by_key<I: ?Sized, K, KeyFn>(&self, key: KeyFn) -> KeyedExecutor<KeyFn>
+    pub fn by_key<I, Key, F>(self, key: F) -> BatchExecutor<ByKey<F>, W>
     where
-        KeyFn: FnMut(&I) -> K,
+        F: Fn(&I) -> Key + Clone,
     {
-        KeyedExecutor::new(self.clone(), key)
+        BatchExecutor { options: self.options, keys: ByKey(key), weigher: self.weigher }
     }
 
-    async fn collect_all<I, F, Fut, T, E, R>(self, inputs: I, f: F, order: R) -> Vec<Settled<T, E>>
+    /// The same executor with items that take as many permits of the
+    /// [budget](BatchExecutorBuilder::budget) as `weight` says or, if there is none, of as many as
+    /// the limit, for each batch anew.
+    ///
+    /// A weight of 0 counts as 1, and one that is more than all the permits as all of them, so that
+    /// a heavy item runs alone. Strictly first come, first served: a light item does not pass a
+    /// heavy one that waits. If `weight` panics, that item's outcome is the panic.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), sluicegate::ConfigError> {
+    /// let files = [("a", 700_u32), ("b", 200), ("c", 100)];
+    /// let outcomes = sluicegate::BatchExecutor::new(1_000)?
+    ///     .by_weight(|file: &(&str, u32)| file.1)
+    ///     .all_settled(files, async |(name, kilobytes)| Ok::<_, ()>((name, kilobytes)))
+    ///     .await;
+    /// assert_eq!(outcomes.len(), 3);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn by_weight<I, F>(self, weight: F) -> BatchExecutor<K, ByWeight<F>>
+    where
+        F: FnMut(&I) -> u32,
+    {
+        BatchExecutor { options: self.options, keys: self.keys, weigher: ByWeight(weight) }
+    }
+
+    /// Runs `f` on every input on tokio's workers: the spawned flavour of
+    /// [`all_settled`](Self::all_settled) and [`for_each`](Self::for_each), for work that keeps
+    /// cores busy.
+    ///
+    /// It begins at once. As many tasks as the runtime has workers, or as the limit if that is
+    /// less, each pull from the input, in chunks if items are short, and each run a share of the
+    /// limit side by side. With [`by_key`](Self::by_key) a key belongs to one of them. So items of
+    /// one task overlap in waiting, and those of different tasks in computing too.
+    ///
+    /// Everything that holds of the other methods holds here, but for one: inputs are pulled in
+    /// input order, and start in that order only within a task, or if the limit is 1.
+    ///
+    /// # Panics
+    ///
+    /// If it is called outside of a tokio runtime.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), sluicegate::ConfigError> {
+    /// use sluicegate::{BatchExecutor, Settled};
+    ///
+    /// let squares = BatchExecutor::new(64)?.spawn(0..1_000, async |n: u64| Ok::<_, ()>(n * n));
+    /// let joined = squares.join().await;
+    /// assert_eq!(Settled::all_fulfilled(joined.outcomes).unwrap()[999], 998_001);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[cfg(all(feature = "tokio", not(loom)))]
+    pub fn spawn<I, F, Fut, T, E>(
+        &self,
+        inputs: I,
+        f: F,
+    ) -> BatchHandle<OfIterator<I::IntoIter>, T, E>
     where
         I: IntoIterator,
-        F: FnMut(I::Item) -> Fut,
-        Fut: Future<Output = Result<T, E>>,
-        R: Order<I::Item>,
+        I::IntoIter: Send + 'static,
+        I::Item: Send + 'static,
+        F: Fn(I::Item) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<T, E>> + Send + 'static,
+        T: Send + 'static,
+        E: Send + 'static,
+        K: Keys<I::Item> + Clone + Send + Sync + 'static,
+        K::Order: Send,
+        W: Weigher<I::Item> + Clone + Send + 'static,
     {
-        let inputs = inputs.into_iter();
-        let outlet = Collected::with_room_for(inputs.size_hint().0);
-        let mut run = Run::new(self.limit, self.limits, FromIterator(inputs), f, order, outlet);
-        let summary = poll_fn(|cx| run.poll(cx)).await;
-        let outcomes = run.into_outlet().into_outcomes();
-        if let BatchEnd::SourcePanicked(panic) = summary.into_end() {
-            panic.resume();
-        }
-        outcomes
+        self.spawn_on(tokio_workers(), inputs, f, spawn_on_tokio)
     }
 
-    async fn sink_all<Src, F, Fut, T, E, R, S, SFut>(
-        self,
-        source: Src,
+    /// As [`spawn`](Self::spawn), with the inputs from a stream.
+    ///
+    /// # Panics
+    ///
+    /// If it is called outside of a tokio runtime.
+    #[cfg(all(feature = "tokio", not(loom)))]
+    pub fn spawn_stream<St, F, Fut, T, E>(
+        &self,
+        inputs: St,
         f: F,
-        order: R,
-        sink: S,
-    ) -> BatchSummary
+    ) -> BatchHandle<OfStream<St>, T, E>
     where
-        Src: Source,
-        F: FnMut(Src::Input) -> Fut,
-        Fut: Future<Output = Result<T, E>>,
-        R: Order<Src::Input>,
-        S: FnMut(usize, Settled<T, E>) -> SFut,
-        SFut: Future<Output = ()>,
+        St: Stream + Send + 'static,
+        St::Item: Send + 'static,
+        F: Fn(St::Item) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<T, E>> + Send + 'static,
+        T: Send + 'static,
+        E: Send + 'static,
+        K: Keys<St::Item> + Clone + Send + Sync + 'static,
+        K::Order: Send,
+        W: Weigher<St::Item> + Clone + Send + 'static,
     {
-        let mut run = Run::new(self.limit, self.limits, source, f, order, Sunk::new(sink));
-        let summary = poll_fn(|cx| run.poll(cx)).await;
-        drop(run.into_outlet());
-        summary
+        let inputs = OfStream(Box::pin(inputs));
+        spawned::divide(self.clone(), tokio_workers(), inputs, f, spawn_on_tokio)
     }
+
+    /// As [`spawn`](Self::spawn), on whatever runtime or threads: `spawn` is called with the
+    /// future of each worker, of which there are so many, but not more than the limit.
+    ///
+    /// A worker that is dropped before it is done accounts for what it had in hand: the outcome of
+    /// each is [`Cancelled`](crate::Settled::Cancelled).
+    ///
+    /// ```
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), sluicegate::ConfigError> {
+    /// let executor = sluicegate::BatchExecutor::new(64)?;
+    /// let spawn = |work| drop(tokio::spawn(work));
+    /// let batch = executor.spawn_on(2, 0..100, async |n: u64| Ok::<_, ()>(n + 1), spawn);
+    /// assert!(batch.join().await.outcomes.summary().is_complete());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn spawn_on<I, F, Fut, T, E>(
+        &self,
+        workers: usize,
+        inputs: I,
+        f: F,
+        spawn: impl FnMut(core::pin::Pin<Box<dyn Future<Output = ()> + Send>>),
+    ) -> BatchHandle<OfIterator<I::IntoIter>, T, E>
+    where
+        I: IntoIterator,
+        I::IntoIter: Send + 'static,
+        I::Item: Send + 'static,
+        F: Fn(I::Item) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<T, E>> + Send + 'static,
+        T: Send + 'static,
+        E: Send + 'static,
+        K: Keys<I::Item> + Clone + Send + Sync + 'static,
+        K::Order: Send,
+        W: Weigher<I::Item> + Clone + Send + 'static,
+    {
+        spawned::divide(self.clone(), workers, OfIterator(inputs.into_iter()), f, spawn)
+    }
+
+    /// Runs a batch to its end.
+    async fn run<N, F, Fut, T, E, O>(
+        self,
+        inputs: N,
+        f: F,
+        outlet: O,
+    ) -> (O, BatchSummary, Vec<ItemReport>)
+    where
+        N: Inputs,
+        F: FnMut(N::Input) -> Fut,
+        Fut: Future<Output = Result<T, E>>,
+        K: Keys<N::Input>,
+        W: Weigher<N::Input>,
+        O: Outlet<N::Input, T, E>,
+    {
+        let Self { options, keys, weigher } = self;
+        let batch = options.batch(W::WEIGHS);
+        let mut run = Run::new(batch, Own::new(inputs), f, keys.order(), weigher, outlet);
+        poll_fn(|cx| run.poll(cx)).await;
+        let (outlet, summary, reports) = run.into_parts();
+        tell(options.observer.as_ref(), BatchEvent::Ended { summary: &summary });
+        (outlet, summary, reports)
+    }
+}
+
+#[cfg(all(feature = "tokio", not(loom)))]
+fn tokio_workers() -> usize {
+    tokio::runtime::Handle::current().metrics().num_workers()
+}
+
+#[cfg(all(feature = "tokio", not(loom)))]
+fn spawn_on_tokio(work: core::pin::Pin<Box<dyn Future<Output = ()> + Send>>) {
+    // Nobody joins it: the batch's handle does, through what it shares with its workers.
+    drop(tokio::spawn(work));
 }

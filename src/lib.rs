@@ -38,7 +38,7 @@
 pub mod batcher;
 mod budget;
 mod error;
-mod executor;
+pub mod executor;
 pub mod map;
 pub mod queue;
 pub mod retry;
@@ -51,7 +51,10 @@ mod wake_list;
 #[cfg(any(feature = "tokio", loom))]
 pub use batcher::{Batch, Batcher, KeyedBatch, KeyedBatcher};
 pub use error::ConfigError;
-pub use executor::{BatchEnd, BatchExecutor, BatchExecutorBuilder, BatchSummary, KeyedExecutor};
+pub use executor::{
+    AllSettled, BatchEnd, BatchEvent, BatchExecutor, BatchExecutorBuilder, BatchSummary,
+    ItemReport, Stop, StopToken,
+};
 pub use map::{
     BoundedArrayMap, FullKey, FullMap, Pushed, RejectReason, ShardedBoundedArrayMap,
     SharedBoundedArrayMap,
@@ -62,7 +65,9 @@ pub use semaphore::{
     Acquire, AcquireError, AcquireOwned, AcquireTimeoutError, OwnedSemaphorePermit, PollSemaphore,
     Semaphore, SemaphorePermit, SemaphoreStats, TryAcquireError, WaitTimes,
 };
-pub use settled::{NotAllFulfilled, Panic, Partition, Settled, SettledCounts, SettledError};
+pub use settled::{
+    NotAllFulfilled, Panic, Partition, Settled, SettledCounts, SettledError, SettledKind,
+};
 pub use throttle::{KeyedThrottle, Throttle};
 
 /// The examples of the README, as tests.

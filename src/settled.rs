@@ -2,12 +2,14 @@
 
 mod collect;
 mod error;
+mod kind;
 mod panic;
 
 use core::fmt;
 
 pub use collect::{NotAllFulfilled, Partition, SettledCounts};
 pub use error::SettledError;
+pub use kind::SettledKind;
 pub use panic::Panic;
 pub(crate) use panic::{caught, quietly};
 
@@ -64,6 +66,17 @@ impl<T, E> Settled<T, E> {
     /// executor.
     pub fn cancelled(started: bool) -> Self {
         Self::Cancelled { started }
+    }
+
+    /// Which of the endings this is, without what it holds.
+    pub fn kind(&self) -> SettledKind {
+        match self {
+            Self::Fulfilled(_) => SettledKind::Fulfilled,
+            Self::Rejected(_) => SettledKind::Rejected,
+            Self::Panicked(_) => SettledKind::Panicked,
+            Self::TimedOut => SettledKind::TimedOut,
+            Self::Cancelled { .. } => SettledKind::Cancelled,
+        }
     }
 
     /// Whether the future returned `Ok`.

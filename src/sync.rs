@@ -6,7 +6,7 @@ mod real {
     pub(crate) use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
     pub(crate) type HashBuilder = hashbrown::DefaultHashBuilder;
     pub(crate) use parking_lot::{Mutex, MutexGuard};
-    pub(crate) use std::thread;
+    pub(crate) use std::{thread, thread_local};
 
     /// Locks a mutex that is held for a few dozen instructions at a time.
     ///
@@ -41,7 +41,7 @@ mod real {
 mod modelled {
     pub(crate) use loom::sync::MutexGuard;
     pub(crate) use loom::sync::atomic::Ordering;
-    pub(crate) use loom::thread;
+    pub(crate) use loom::{thread, thread_local};
 
     /// `loom`'s atomics, with loads that can be raced with.
     ///

@@ -1,11 +1,19 @@
 //! The options of an executor, checked when it is built.
 
+use core::fmt;
 #[cfg(feature = "tokio")]
 use core::time::Duration;
+use std::sync::Arc;
 
 use super::BatchExecutor;
 use super::clock::TimeLimits;
+use super::observe::{BatchEvent, Observer};
+use super::options::Options;
+use super::order::SideBySide;
+use super::stop::{Stop, StopToken};
+use super::weight::Alike;
 use crate::error::ConfigError;
+use crate::semaphore::Semaphore;
 
 /// Options for a [`BatchExecutor`]; made by [`BatchExecutor::builder`].
 ///
@@ -18,17 +26,60 @@ use crate::error::ConfigError;
 /// let error = BatchExecutor::builder().build().unwrap_err();
 /// assert_eq!(error.to_string(), "`limit` is unset, but must be at least 1");
 /// ```
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 #[must_use = "a builder does nothing until `build` is called"]
 pub struct BatchExecutorBuilder {
     limit: Option<usize>,
+    budget: Option<Arc<Semaphore>>,
     limits: TimeLimits,
+    stop: Option<StopToken>,
+    stop_when: Option<(usize, Stop)>,
+    observer: Option<Observer>,
+    reports: bool,
 }
 
 impl BatchExecutorBuilder {
-    /// How many items may be in hand at once, at least 1. There is no default.
+    /// How many items of a batch may be in hand at once, at least 1. Without it there must be a
+    /// [`budget`](Self::budget), whose limit at the time of building is taken.
     pub fn limit(mut self, limit: usize) -> Self {
         self.limit = Some(limit);
+        self
+    }
+
+    /// A semaphore shared with whoever else draws on it: an item starts when it has a permit, for
+    /// which it waits in line, and gives it back when it has settled.
+    ///
+    /// Inputs are pulled one ahead: the next waits, as one of those in hand, for its permit.
+    ///
+    /// # Nested batches
+    ///
+    /// A batch that is polled inside an item of another on the same budget runs one of its items
+    /// at a time on its parent's permit, and further ones on permits of their own, so that it gets
+    /// on also when its parents hold the whole budget. The parent is found while it is being
+    /// polled: a batch in a task that the item has spawned does not find it, and may wait for ever
+    /// for an item that waits for it.
+    ///
+    /// Once the semaphore is closed nothing more starts: the batch ends with
+    /// [`BatchEnd::BudgetClosed`](super::BatchEnd::BudgetClosed).
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), sluicegate::ConfigError> {
+    /// use std::sync::Arc;
+    /// use sluicegate::{BatchExecutor, Semaphore, Settled};
+    ///
+    /// let connections = Arc::new(Semaphore::new(2));
+    /// let executor = BatchExecutor::builder().budget(connections).build()?;
+    /// let sums = executor.all_settled([10, 20, 30], async |ten| {
+    ///     let digits = executor.all_settled(0..10, async |n| Ok::<_, ()>(ten + n)).await;
+    ///     Settled::all_fulfilled(digits).map(|digits| digits.iter().sum::<u32>())
+    /// });
+    /// assert_eq!(Settled::all_fulfilled(sums.await).unwrap(), [145, 245, 345]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn budget(mut self, budget: Arc<Semaphore>) -> Self {
+        self.budget = Some(budget);
         self
     }
 
@@ -53,11 +104,9 @@ impl BatchExecutorBuilder {
     /// How long a whole run may take from its first poll, more than zero and at most 100 years.
     /// None by default.
     ///
-    /// At its end nothing more is pulled; what runs is polled once more and, if it is not ready
-    /// then, dropped as [`Settled::Cancelled`](crate::Settled::Cancelled); so is, not started,
-    /// what waits for its key. The sink still gets every outcome: it is the caller's, and not cut
-    /// short. Inputs not pulled stay in the source, which the caller keeps by lending it
-    /// ([`Iterator::by_ref`]).
+    /// At its end the run is aborted, as by [`Stop::Abort`]. The sink still gets every outcome: it
+    /// is the caller's, and not cut short. Inputs not pulled stay in the source, which the caller
+    /// keeps by lending it ([`Iterator::by_ref`]).
     ///
     /// Runs need tokio's timer then. Available with the feature `tokio`.
     #[cfg(feature = "tokio")]
@@ -66,22 +115,110 @@ impl BatchExecutorBuilder {
         self
     }
 
+    /// A token that stops every run of the executor, from anywhere and for good.
+    pub fn stop(mut self, token: StopToken) -> Self {
+        self.stop = Some(token);
+        self
+    }
+
+    /// Stops a run when so many of its items, at least 1, have failed: have an outcome other than
+    /// [`Fulfilled`](crate::Settled::Fulfilled). Never by default.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), sluicegate::ConfigError> {
+    /// use sluicegate::{BatchEnd, BatchExecutor, Stop};
+    ///
+    /// let executor = BatchExecutor::builder().limit(4).stop_when(2, Stop::Drain).build()?;
+    /// let outcomes = executor.all_settled(0.., async |n: u64| Err::<(), _>(n)).await;
+    /// assert_eq!(outcomes.len(), 2);
+    /// assert!(matches!(outcomes.summary().end(), BatchEnd::TooManyFailures));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn stop_when(mut self, failures: usize, how: Stop) -> Self {
+        self.stop_when = Some((failures, how));
+        self
+    }
+
+    /// Is told of what happens in a run, as it does: for a progress bar or a trace.
+    ///
+    /// It is called where the run is polled and should be quick. A panic of its is caught and
+    /// changes nothing.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), sluicegate::ConfigError> {
+    /// use std::sync::Arc;
+    /// use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+    /// use sluicegate::{BatchEvent, BatchExecutor};
+    ///
+    /// let done = Arc::new(AtomicUsize::new(0));
+    /// let progress = done.clone();
+    /// let executor = BatchExecutor::builder()
+    ///     .limit(3)
+    ///     .observer(move |event| {
+    ///         if let BatchEvent::Settled { .. } = event {
+    ///             progress.fetch_add(1, Relaxed);
+    ///         }
+    ///     })
+    ///     .build()?;
+    /// executor.all_settled(0..7, async |n| Ok::<_, ()>(n)).await;
+    /// assert_eq!(done.load(Relaxed), 7);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn observer(mut self, observer: impl Fn(BatchEvent<'_>) + Send + Sync + 'static) -> Self {
+        self.observer = Some(Arc::new(observer));
+        self
+    }
+
+    /// Whether the methods that return all outcomes also return a
+    /// [report](super::ItemReport) of each item: how long it waited, and how long it ran. Not by
+    /// default. It costs reading the clock three times an item, and the memory of the reports.
+    pub fn reports(mut self, reports: bool) -> Self {
+        self.reports = reports;
+        self
+    }
+
     /// The executor.
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] if the limit is unset or zero, or a duration is out of its bounds.
+    /// [`ConfigError`] if the limit is zero, or neither it nor a budget is set; if a duration or
+    /// the number of failures is out of its bounds.
     pub fn build(self) -> Result<BatchExecutor, ConfigError> {
-        let Some(limit) = self.limit else {
-            return Err(ConfigError::new("limit", format_args!("unset"), "at least 1"));
+        let limit = match (self.limit, &self.budget) {
+            (Some(limit), _) => limit,
+            (None, Some(budget)) => budget.limit(),
+            (None, None) => {
+                return Err(ConfigError::new("limit", format_args!("unset"), "at least 1"));
+            }
         };
         ConfigError::at_least_one("limit", limit)?;
+        if let Some((failures, _)) = self.stop_when {
+            ConfigError::at_least_one("stop_when", failures)?;
+        }
         #[cfg(feature = "tokio")]
         {
             check_duration("item_timeout", self.limits.item)?;
             check_duration("deadline", self.limits.batch)?;
         }
-        Ok(BatchExecutor { limit, limits: self.limits })
+        let Self { limit: _, budget, limits, stop, stop_when, observer, reports } = self;
+        let options = Options { limit, budget, limits, stop, stop_when, observer, reports };
+        Ok(BatchExecutor { options, keys: SideBySide, weigher: Alike })
+    }
+}
+
+impl fmt::Debug for BatchExecutorBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BatchExecutorBuilder")
+            .field("limit", &self.limit)
+            .field("budget", &self.budget)
+            .field("limits", &self.limits)
+            .field("stop", &self.stop)
+            .field("stop_when", &self.stop_when)
+            .finish_non_exhaustive()
     }
 }
 

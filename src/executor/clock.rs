@@ -43,6 +43,11 @@ impl Clock {
         Self { timeline, deadline, timer: None }
     }
 
+    /// What the clock says.
+    pub(super) fn now(&self) -> std::time::Instant {
+        Instant::now().into_std()
+    }
+
     /// The run is being polled.
     pub(super) fn wind(&mut self) {
         if let Deadline::In(limit) = self.deadline {
@@ -51,6 +56,7 @@ impl Clock {
     }
 
     /// An item has been polled for the first time, and is pending.
+    #[inline]
     pub(super) fn item_started(
         &mut self,
         place: usize,

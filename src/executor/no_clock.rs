@@ -18,6 +18,10 @@ impl Clock {
         Self
     }
 
+    pub(super) fn now(&self) -> std::time::Instant {
+        std::time::Instant::now()
+    }
+
     pub(super) fn wind(&mut self) {}
 
     pub(super) fn item_started(

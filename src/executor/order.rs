@@ -6,9 +6,12 @@ use std::collections::hash_map::RandomState;
 
 use crate::settled::quietly;
 
-pub(super) trait Order<I> {
-    /// Whether the item that is about to take `place` may start. If it may not, the order
-    /// remembers its place and will name it.
+pub trait Order<I> {
+    /// Whether everything may start at once.
+    const ALL_SIDE_BY_SIDE: bool = false;
+
+    /// Whether the item that has taken `place` may start. If it may not, the order remembers its
+    /// place and will name it.
     ///
     /// Runs user code, whose panic leaves the order as it was, without the item.
     fn admit(&mut self, place: usize, item: &I) -> bool;
@@ -17,10 +20,28 @@ pub(super) trait Order<I> {
     fn release(&mut self, place: usize) -> Option<usize>;
 }
 
-/// Everything side by side.
-pub(super) struct SideBySide;
+/// Which items may run side by side; implemented by what [`BatchExecutor`](super::BatchExecutor)
+/// puts in place of its first parameter.
+pub trait Keys<I> {
+    /// Keeps the order during a run.
+    type Order: Order<I>;
+
+    /// For a new run.
+    fn order(&self) -> Self::Order;
+
+    /// A number that is the same for items of the same key; `None` if all run side by side.
+    ///
+    /// Runs the caller's code.
+    fn route<H: BuildHasher>(&self, hasher: &H, item: &I) -> Option<u64>;
+}
+
+/// Every item beside every other.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SideBySide;
 
 impl<I> Order<I> for SideBySide {
+    const ALL_SIDE_BY_SIDE: bool = true;
+
     fn admit(&mut self, _: usize, _: &I) -> bool {
         true
     }
@@ -30,12 +51,50 @@ impl<I> Order<I> for SideBySide {
     }
 }
 
+impl<I> Keys<I> for SideBySide {
+    type Order = Self;
+
+    fn order(&self) -> Self {
+        Self
+    }
+
+    fn route<H: BuildHasher>(&self, _: &H, _: &I) -> Option<u64> {
+        None
+    }
+}
+
+/// Items of one key one at a time and in order; the key is a function of the item.
+#[derive(Clone)]
+pub struct ByKey<F>(pub(super) F);
+
+impl<I, K, F> Keys<I> for ByKey<F>
+where
+    K: Hash + Eq,
+    F: Fn(&I) -> K + Clone,
+{
+    type Order = Lanes<K, F>;
+
+    fn order(&self) -> Self::Order {
+        Lanes::new(self.0.clone())
+    }
+
+    fn route<H: BuildHasher>(&self, hasher: &H, item: &I) -> Option<u64> {
+        Some(hasher.hash_one((self.0)(item)))
+    }
+}
+
+impl<F> core::fmt::Debug for ByKey<F> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("ByKey(..)")
+    }
+}
+
 /// Items of one key in a lane of their own, one behind the other.
 ///
 /// There are never more lanes than items in hand: a lane closes with its last item. Keys are
 /// hashed, compared and dropped at points where their panic does no harm; lanes are found again by
 /// number, so that closing one needs none of the user's code.
-pub(super) struct Lanes<K, F> {
+pub struct Lanes<K, F> {
     key: F,
     hasher: RandomState,
     /// The first of the lanes whose keys have this hash.
@@ -61,6 +120,12 @@ struct Seat {
     lane: usize,
     /// The place of the next item in the same lane.
     behind: Option<usize>,
+}
+
+impl<K, F> core::fmt::Debug for Lanes<K, F> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("Lanes(..)")
+    }
 }
 
 impl<K, F> Lanes<K, F> {
@@ -122,7 +187,7 @@ impl<K, F> Lanes<K, F> {
 impl<I, K, F> Order<I> for Lanes<K, F>
 where
     K: Hash + Eq,
-    F: FnMut(&I) -> K,
+    F: Fn(&I) -> K,
 {
     fn admit(&mut self, place: usize, item: &I) -> bool {
         let key = (self.key)(item);

@@ -1,31 +1,46 @@
-//! Where outcomes go: into a list by index, or through the caller's sink one at a time.
+//! Where outcomes go: into a list by index, into the caller's slots, or through the caller's sink
+//! one at a time.
 
 use core::future::Future;
 use core::pin::Pin;
 use core::task::{Context, Poll};
 use std::collections::VecDeque;
 
-use crate::settled::Settled;
+use crate::settled::{Settled, quietly};
 
-pub(super) trait Outlet<T, E> {
+pub(super) trait Outlet<I, T, E> {
     /// Takes an outcome in.
     fn settle(&mut self, index: usize, outcome: Settled<T, E>);
 
+    /// Takes in the input of an item that was cancelled before it started.
+    fn not_started(&mut self, _: usize, input: I) {
+        quietly(|| drop(input));
+    }
+
     /// How many outcomes wait here and so keep their places.
-    fn waiting(&self) -> usize;
+    fn waiting(&self) -> usize {
+        0
+    }
 
     /// Moves on by one step; whether there was one to make.
-    fn step(&mut self, cx: &mut Context<'_>) -> bool;
+    fn step(&mut self, _: &mut Context<'_>) -> bool {
+        false
+    }
 
     /// The waker given to `step` was woken.
-    fn woken(&mut self);
+    fn woken(&mut self) {}
+
+    /// The run is about to sleep, or done.
+    fn rest(&mut self) {}
 
     /// Whether all outcomes taken in have gone where they go.
-    fn is_empty(&self) -> bool;
+    fn is_empty(&self) -> bool {
+        true
+    }
 }
 
 /// A list in input order.
-pub(super) struct Collected<T, E>(Vec<Option<Settled<T, E>>>);
+pub(super) struct Collected<T, E>(Vec<Settled<T, E>>);
 
 impl<T, E> Collected<T, E> {
     /// Makes room for as many outcomes as the source promises, if that is a number to believe.
@@ -37,31 +52,48 @@ impl<T, E> Collected<T, E> {
     }
 
     pub(super) fn into_outcomes(self) -> Vec<Settled<T, E>> {
-        let outcomes = self.0.into_iter();
-        outcomes.map(|outcome| outcome.expect("every pulled input settles")).collect()
+        self.0
+    }
+
+    fn settle_out_of_order(&mut self, index: usize, outcome: Settled<T, E>) {
+        if self.0.len() <= index {
+            // Every pulled input settles, so those in between are not seen.
+            self.0.resize_with(index + 1, || Settled::Cancelled { started: false });
+        }
+        self.0[index] = outcome;
     }
 }
 
-impl<T, E> Outlet<T, E> for Collected<T, E> {
+impl<I, T, E> Outlet<I, T, E> for Collected<T, E> {
+    #[inline]
     fn settle(&mut self, index: usize, outcome: Settled<T, E>) {
-        if self.0.len() <= index {
-            self.0.resize_with(index + 1, || None);
+        if index == self.0.len() {
+            self.0.push(outcome);
+        } else {
+            self.settle_out_of_order(index, outcome);
         }
-        self.0[index] = Some(outcome);
     }
+}
 
-    fn waiting(&self) -> usize {
-        0
+/// The caller's slots, from the first that is new.
+pub(super) struct Slots<'a, T, E> {
+    slots: &'a mut Vec<Option<Settled<T, E>>>,
+    first: usize,
+}
+
+impl<'a, T, E> Slots<'a, T, E> {
+    pub(super) fn new(slots: &'a mut Vec<Option<Settled<T, E>>>) -> Self {
+        Self { first: slots.len(), slots }
     }
+}
 
-    fn step(&mut self, _: &mut Context<'_>) -> bool {
-        false
-    }
-
-    fn woken(&mut self) {}
-
-    fn is_empty(&self) -> bool {
-        true
+impl<I, T, E> Outlet<I, T, E> for Slots<'_, T, E> {
+    fn settle(&mut self, index: usize, outcome: Settled<T, E>) {
+        let slot = self.first + index;
+        if self.slots.len() <= slot {
+            self.slots.resize_with(slot + 1, || None);
+        }
+        self.slots[slot] = Some(outcome);
     }
 }
 
@@ -81,7 +113,7 @@ impl<S, Fut, T, E> Sunk<S, Fut, T, E> {
     }
 }
 
-impl<S, Fut, T, E> Outlet<T, E> for Sunk<S, Fut, T, E>
+impl<I, S, Fut, T, E> Outlet<I, T, E> for Sunk<S, Fut, T, E>
 where
     S: FnMut(usize, Settled<T, E>) -> Fut,
     Fut: Future<Output = ()>,

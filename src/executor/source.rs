@@ -5,29 +5,117 @@ use core::task::{Context, Poll};
 
 use futures_core::Stream;
 
-/// A source of inputs. After it has ended or panicked it is not asked again.
+/// A source of inputs, each with its position. After it has ended or panicked it is not asked
+/// again.
 pub(super) trait Source {
     type Input;
 
-    fn poll_pull(&mut self, cx: &mut Context<'_>) -> Poll<Option<Self::Input>>;
-}
+    /// The next input. The run has room for so many.
+    fn poll_pull(
+        &mut self,
+        room: usize,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<(usize, Self::Input)>>;
 
-pub(super) struct FromIterator<I>(pub(super) I);
+    /// Nothing more is to be pulled. What was set aside for the run already it still gets.
+    fn close(&mut self);
 
-impl<I: Iterator> Source for FromIterator<I> {
-    type Input = I::Item;
-
-    fn poll_pull(&mut self, _: &mut Context<'_>) -> Poll<Option<I::Item>> {
-        Poll::Ready(self.0.next())
+    /// How much room there should be for it to be worth asking, as long as the run has other
+    /// things to do.
+    fn worth_asking(&self) -> usize {
+        1
     }
 }
 
-pub(super) struct FromStream<S>(pub(super) Pin<Box<S>>);
+/// A source with one run, which counts for itself.
+pub(super) struct Own<S> {
+    inputs: S,
+    pulled: usize,
+    closed: bool,
+}
 
-impl<S: Stream> Source for FromStream<S> {
+impl<S> Own<S> {
+    pub(super) fn new(inputs: S) -> Self {
+        Self { inputs, pulled: 0, closed: false }
+    }
+}
+
+impl<S: Inputs> Source for Own<S> {
+    type Input = S::Input;
+
+    #[inline]
+    fn poll_pull(&mut self, _: usize, cx: &mut Context<'_>) -> Poll<Option<(usize, Self::Input)>> {
+        if self.closed {
+            return Poll::Ready(None);
+        }
+        self.inputs.poll_input(cx).map(|input| {
+            let index = self.pulled;
+            self.pulled = index + 1;
+            input.map(|input| (index, input))
+        })
+    }
+
+    fn close(&mut self) {
+        self.closed = true;
+    }
+}
+
+/// Inputs, from wherever: an [iterator](OfIterator) or a [stream](OfStream).
+pub trait Inputs {
+    /// One of them.
+    type Input;
+    /// What is left of them when a batch is stopped: the iterator or the stream itself.
+    type Rest;
+
+    /// The next one.
+    fn poll_input(&mut self, cx: &mut Context<'_>) -> Poll<Option<Self::Input>>;
+
+    /// How many there are at least.
+    fn at_least(&self) -> usize;
+
+    /// What is left of them.
+    fn into_rest(self) -> Self::Rest;
+}
+
+/// The inputs of a batch that come from an iterator.
+#[derive(Debug)]
+pub struct OfIterator<I>(pub(super) I);
+
+impl<I: Iterator> Inputs for OfIterator<I> {
+    type Input = I::Item;
+    type Rest = I;
+
+    #[inline]
+    fn poll_input(&mut self, _: &mut Context<'_>) -> Poll<Option<I::Item>> {
+        Poll::Ready(self.0.next())
+    }
+
+    fn at_least(&self) -> usize {
+        self.0.size_hint().0
+    }
+
+    fn into_rest(self) -> I {
+        self.0
+    }
+}
+
+/// The inputs of a batch that come from a stream.
+#[derive(Debug)]
+pub struct OfStream<S>(pub(super) Pin<Box<S>>);
+
+impl<S: Stream> Inputs for OfStream<S> {
     type Input = S::Item;
+    type Rest = Pin<Box<S>>;
 
-    fn poll_pull(&mut self, cx: &mut Context<'_>) -> Poll<Option<S::Item>> {
+    fn poll_input(&mut self, cx: &mut Context<'_>) -> Poll<Option<S::Item>> {
         self.0.as_mut().poll_next(cx)
+    }
+
+    fn at_least(&self) -> usize {
+        self.0.size_hint().0
+    }
+
+    fn into_rest(self) -> Pin<Box<S>> {
+        self.0
     }
 }

@@ -13,6 +13,12 @@ pub enum BatchEnd {
     Exhausted,
     /// The batch's time limit passed before it was done.
     DeadlinePassed,
+    /// It was stopped from outside before it was done.
+    Stopped,
+    /// As many items failed as were to stop it.
+    TooManyFailures,
+    /// The semaphore that it shared was closed.
+    BudgetClosed,
     /// The source panicked. What had been pulled ran to its outcome.
     SourcePanicked(Panic),
 }
@@ -22,6 +28,9 @@ impl fmt::Display for BatchEnd {
         match self {
             Self::Exhausted => f.write_str("exhausted"),
             Self::DeadlinePassed => f.write_str("deadline passed"),
+            Self::Stopped => f.write_str("stopped"),
+            Self::TooManyFailures => f.write_str("too many failures"),
+            Self::BudgetClosed => f.write_str("budget closed"),
             Self::SourcePanicked(panic) => write!(f, "source {panic}"),
         }
     }

@@ -1,11 +1,12 @@
 //! Who was woken: the one part of an executor's run that other threads reach.
 //!
-//! Each future that a run polls has a *line* of its own, a number, and a waker that puts this
-//! number on the list. A line that is on the list already is not put there again:
+//! Each future that a run polls has a *line* of its own, a number, and a waker that notes it. Lines
+//! are in groups, which share a word with a bit for each line, so that a wake-up is one atomic
+//! operation. The first in a quiet group also puts the group on the list, under a lock:
 //!
 //! ```text
-//!            wake                     take
-//!   quiet ─────────▶ on the list ─────────────▶ quiet, and about to be polled
+//!              first wake-up                    its word is taken
+//!   quiet ───────────────────────▶ on the list ──────────────────▶ quiet, its lines to be polled
 //! ```
 //!
 //! A line is quiet again *before* its future is polled, so that a wake-up during the poll counts;
@@ -17,72 +18,28 @@ use std::sync::Arc;
 use std::task::{Wake, Waker};
 
 use crate::settled::quietly;
-use crate::sync::Mutex;
+use crate::sync::{AtomicU64, Mutex, Ordering};
 
-/// The lines that were woken since the run last looked, in the order in which they were.
-pub(super) struct WakeList {
+/// Lines in a group. Two under loom, so that the models see the seam.
+const GROUP: usize = if cfg!(loom) { 2 } else { 64 };
+
+/// The groups that were woken since the run last looked, in the order in which they were.
+struct WakeList {
     state: Mutex<State>,
 }
 
 struct State {
-    /// Each line at most once: its length is bounded by the number of lines.
+    /// Each group at most once: its length is bounded by the number of groups.
     woken: VecDeque<usize>,
-    /// By line, whether it is in `woken`.
-    listed: Vec<bool>,
     /// The run's own waker, while the run sleeps.
     sleeper: Option<Waker>,
 }
 
 impl WakeList {
-    pub(super) fn new() -> Arc<Self> {
-        let state = State { woken: VecDeque::new(), listed: Vec::new(), sleeper: None };
-        Arc::new(Self { state: Mutex::new(state) })
-    }
-
-    /// Opens the next line, numbered from 0, and gives its waker.
-    pub(super) fn open_line(self: &Arc<Self>) -> (usize, Waker) {
-        let line = {
-            let mut state = self.state.lock();
-            state.listed.push(false);
-            state.listed.len() - 1
-        };
-        (line, Waker::from(Arc::new(Line { line, list: Arc::clone(self) })))
-    }
-
-    /// Moves all lines that were woken to `woken`, which must be empty.
-    pub(super) fn take(&self, woken: &mut VecDeque<usize>) {
-        self.state.lock().take(woken);
-    }
-
-    /// As [`take`](Self::take), but if there are none leaves `waker` to be woken by the next.
-    /// Whether there were any.
-    pub(super) fn take_or_sleep(&self, woken: &mut VecDeque<usize>, waker: &Waker) -> bool {
-        // Cloned before the lock and dropped after it: both are the user's code.
-        let mut sleeper = Some(waker.clone());
-        {
-            let mut state = self.state.lock();
-            state.take(woken);
-            if woken.is_empty() {
-                core::mem::swap(&mut state.sleeper, &mut sleeper);
-            }
-        }
-        !woken.is_empty()
-    }
-
-    /// Forgets the run's own waker: wakers that outlive the run must not keep its task alive.
-    pub(super) fn retire(&self) {
-        let sleeper = self.state.lock().sleeper.take();
-        // Its destructor may panic, and the items that are still to be dropped come after it.
-        quietly(|| drop(sleeper));
-    }
-
-    fn wake(&self, line: usize) {
+    fn wake(&self, group: usize) {
         let sleeper = {
             let mut state = self.state.lock();
-            if core::mem::replace(&mut state.listed[line], true) {
-                return;
-            }
-            state.woken.push_back(line);
+            state.woken.push_back(group);
             state.sleeper.take()
         };
         if let Some(sleeper) = sleeper {
@@ -91,28 +48,117 @@ impl WakeList {
     }
 }
 
-impl State {
-    fn take(&mut self, woken: &mut VecDeque<usize>) {
-        core::mem::swap(&mut self.woken, woken);
-        for &line in &*woken {
-            self.listed[line] = false;
-        }
-    }
+struct Group {
+    /// A bit for each line that was woken. The group is on the list exactly while it is not zero.
+    woken: AtomicU64,
+    number: usize,
+    list: Arc<WakeList>,
 }
 
 /// What the waker of a line points to. It outlives the futures polled with it: a late wake-up by
 /// one that is gone costs whoever has its line now one poll, and nothing else.
 struct Line {
-    line: usize,
-    list: Arc<WakeList>,
+    bit: u64,
+    group: Arc<Group>,
 }
 
 impl Wake for Line {
     fn wake(self: Arc<Self>) {
-        self.list.wake(self.line);
+        self.wake_by_ref();
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        self.list.wake(self.line);
+        // Releases what the future is to see, to the run that takes the word.
+        if self.group.woken.fetch_or(self.bit, Ordering::AcqRel) == 0 {
+            self.group.list.wake(self.group.number);
+        }
+    }
+}
+
+/// A run's end of the list.
+pub(super) struct Wakes {
+    list: Arc<WakeList>,
+    groups: Vec<Arc<Group>>,
+    lines: usize,
+    /// Groups taken from the list, whose words are still to be taken.
+    taken: VecDeque<usize>,
+    /// The group whose word was taken last, and those of its lines that were not handed out yet.
+    current: usize,
+    bits: u64,
+}
+
+impl Wakes {
+    pub(super) fn new() -> Self {
+        let state = State { woken: VecDeque::new(), sleeper: None };
+        Self {
+            list: Arc::new(WakeList { state: Mutex::new(state) }),
+            groups: Vec::new(),
+            lines: 0,
+            taken: VecDeque::new(),
+            current: 0,
+            bits: 0,
+        }
+    }
+
+    /// Opens the next line, numbered from 0, and gives its waker.
+    pub(super) fn open_line(&mut self) -> (usize, Waker) {
+        let line = self.lines;
+        self.lines += 1;
+        let (number, bit) = (line / GROUP, line % GROUP);
+        if number == self.groups.len() {
+            let list = Arc::clone(&self.list);
+            self.groups.push(Arc::new(Group { woken: AtomicU64::new(0), number, list }));
+        }
+        let group = Arc::clone(&self.groups[number]);
+        (line, Waker::from(Arc::new(Line { bit: 1 << bit, group })))
+    }
+
+    /// The next line of those taken. Lines of one group come in the order of their numbers.
+    #[inline]
+    pub(super) fn next(&mut self) -> Option<usize> {
+        if self.bits == 0 {
+            self.current = self.taken.pop_front()?;
+            self.bits = self.groups[self.current].woken.swap(0, Ordering::AcqRel);
+        }
+        let bit = self.bits.trailing_zeros() as usize;
+        self.bits &= self.bits - 1;
+        Some(self.current * GROUP + bit)
+    }
+
+    /// Whether all lines that were taken have been handed out.
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        self.bits == 0 && self.taken.is_empty()
+    }
+
+    /// Takes what was woken since, if all that was taken before has been handed out.
+    pub(super) fn take(&mut self) {
+        if self.is_empty() {
+            core::mem::swap(&mut self.list.state.lock().woken, &mut self.taken);
+        }
+    }
+
+    /// As [`take`](Self::take), but if nothing was woken leaves `waker` to be woken by the next.
+    /// Whether anything was.
+    pub(super) fn take_or_sleep(&mut self, waker: &Waker) -> bool {
+        // Cloned before the lock and dropped after it: both are the user's code.
+        let mut sleeper = Some(waker.clone());
+        {
+            let mut state = self.list.state.lock();
+            core::mem::swap(&mut state.woken, &mut self.taken);
+            if self.taken.is_empty() {
+                core::mem::swap(&mut state.sleeper, &mut sleeper);
+            }
+        }
+        !self.taken.is_empty()
+    }
+}
+
+/// Forgets the run's own waker: wakers that outlive the run must not keep its task alive.
+impl Drop for Wakes {
+    fn drop(&mut self) {
+        let sleeper = self.list.state.lock().sleeper.take();
+        // Its destructor may panic, and the items that are still to be dropped come after it.
+        quietly(|| drop(sleeper));
     }
 }

@@ -59,6 +59,16 @@ impl SettledCounts {
     }
 }
 
+impl core::ops::AddAssign for SettledCounts {
+    fn add_assign(&mut self, other: Self) {
+        self.fulfilled += other.fulfilled;
+        self.rejected += other.rejected;
+        self.panicked += other.panicked;
+        self.timed_out += other.timed_out;
+        self.cancelled += other.cancelled;
+    }
+}
+
 /// The fulfilled, and of the others those that there are: `98 fulfilled, 2 timed out`.
 impl fmt::Display for SettledCounts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

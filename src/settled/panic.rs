@@ -20,7 +20,10 @@ use crate::sync::Mutex;
 /// assert_eq!(panic.to_string(), "panicked: out of paper");
 /// ```
 #[must_use = "a panic that nobody looks at hides a bug"]
-pub struct Panic {
+pub struct Panic(Box<Caught>);
+
+/// In a box, so that an outcome is small.
+struct Caught {
     message: Option<Cow<'static, str>>,
     // Never contended: it is there to make the payload, which is only `Send`, `Sync` as well.
     payload: Mutex<Box<dyn Any + Send>>,
@@ -34,17 +37,17 @@ impl Panic {
         } else {
             payload.downcast_ref::<String>().map(|message| Cow::Owned(message.clone()))
         };
-        Self { message, payload: Mutex::new(payload) }
+        Self(Box::new(Caught { message, payload: Mutex::new(payload) }))
     }
 
     /// The message, if the payload is text, as that of `panic!` always is.
     pub fn message(&self) -> Option<&str> {
-        self.message.as_deref()
+        self.0.message.as_deref()
     }
 
     /// The payload itself.
     pub fn into_payload(self) -> Box<dyn Any + Send> {
-        self.payload.into_inner()
+        self.0.payload.into_inner()
     }
 
     /// Lets the panic go on from here, as if it had not been caught.

@@ -1,0 +1,129 @@
+//! What an observer is told while a batch runs, and the report of an item.
+
+use core::fmt;
+use core::time::Duration;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::summary::BatchSummary;
+use crate::settled::{SettledKind, quietly};
+
+/// What an observer is told; see [`observer`](super::BatchExecutorBuilder::observer).
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum BatchEvent<'a> {
+    /// An input was pulled: that with this index.
+    #[non_exhaustive]
+    Pulled {
+        /// The position of the input.
+        index: usize,
+    },
+    /// An item starts: its closure is about to be called.
+    #[non_exhaustive]
+    Started {
+        /// The position of the input.
+        index: usize,
+    },
+    /// An item has settled, and its future is gone.
+    #[non_exhaustive]
+    Settled {
+        /// How, and after how long.
+        report: ItemReport,
+    },
+    /// The run is over: each input that was pulled has settled, and been sunk if there is a sink.
+    /// A spawned batch tells it once, when the last of its workers is done; a run whose future is
+    /// dropped before does not.
+    #[non_exhaustive]
+    Ended {
+        /// The counts, and why it ended.
+        summary: &'a BatchSummary,
+    },
+}
+
+/// How one item went: what an observer is told, and what
+/// [`AllSettled::reports`](super::AllSettled::reports) lists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ItemReport {
+    /// The position of the input.
+    pub index: usize,
+    /// How it ended.
+    pub kind: SettledKind,
+    /// From being pulled to being started, or cancelled unstarted: it waited for its key or for
+    /// permits.
+    pub queued: Duration,
+    /// From being started to its end.
+    pub running: Duration,
+}
+
+/// `item 7 fulfilled, 2ms queued, 40ms running`.
+impl fmt::Display for ItemReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { index, kind, queued, running } = self;
+        write!(f, "item {index} {kind}, {queued:?} queued, {running:?} running")
+    }
+}
+
+pub(super) type Observer = Arc<dyn Fn(BatchEvent<'_>) + Send + Sync>;
+
+/// Tells an observer; its panic costs nothing.
+pub(super) fn tell(observer: Option<&Observer>, event: BatchEvent<'_>) {
+    if let Some(observer) = observer {
+        quietly(|| observer(event));
+    }
+}
+
+/// Keeps the times of the items of a run, if somebody wants to know.
+pub(super) struct Watch {
+    pub(super) observer: Option<Observer>,
+    reports: Option<Vec<ItemReport>>,
+    /// By place.
+    times: Vec<Times>,
+}
+
+#[derive(Clone, Copy)]
+struct Times {
+    pulled: Instant,
+    started: Option<Instant>,
+}
+
+impl Watch {
+    pub(super) fn new(observer: Option<Observer>, reports: bool) -> Option<Box<Self>> {
+        (observer.is_some() || reports).then(|| {
+            Box::new(Self { observer, reports: reports.then(Vec::new), times: Vec::new() })
+        })
+    }
+
+    pub(super) fn pulled(&mut self, place: usize, index: usize, now: Instant) {
+        let times = Times { pulled: now, started: None };
+        match self.times.get_mut(place) {
+            Some(slot) => *slot = times,
+            None => self.times.resize(place + 1, times),
+        }
+        tell(self.observer.as_ref(), BatchEvent::Pulled { index });
+    }
+
+    pub(super) fn started(&mut self, place: usize, index: usize, now: Instant) {
+        self.times[place].started = Some(now);
+        tell(self.observer.as_ref(), BatchEvent::Started { index });
+    }
+
+    pub(super) fn settled(&mut self, place: usize, index: usize, kind: SettledKind, now: Instant) {
+        let Times { pulled, started } = self.times[place];
+        let queued = started.unwrap_or(now).saturating_duration_since(pulled);
+        let running = started.map(|started| now.saturating_duration_since(started));
+        let running = running.unwrap_or_default();
+        let report = ItemReport { index, kind, queued, running };
+        if let Some(reports) = &mut self.reports {
+            reports.push(report);
+        }
+        tell(self.observer.as_ref(), BatchEvent::Settled { report });
+    }
+
+    /// In input order.
+    pub(super) fn into_reports(self) -> Vec<ItemReport> {
+        let mut reports = self.reports.unwrap_or_default();
+        reports.sort_unstable_by_key(|report| report.index);
+        reports
+    }
+}

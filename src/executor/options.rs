@@ -1,0 +1,68 @@
+//! What an executor was told when it was built, and what of it concerns one batch.
+
+use core::fmt;
+use std::sync::Arc;
+
+use super::clock::TimeLimits;
+use super::observe::Observer;
+use super::stop::{Failures, Stop, StopToken};
+use crate::semaphore::Semaphore;
+
+/// The options that do not depend on the type of the items.
+#[derive(Clone)]
+pub(super) struct Options {
+    pub(super) limit: usize,
+    pub(super) budget: Option<Arc<Semaphore>>,
+    pub(super) limits: TimeLimits,
+    pub(super) stop: Option<StopToken>,
+    pub(super) stop_when: Option<(usize, Stop)>,
+    pub(super) observer: Option<Observer>,
+    pub(super) reports: bool,
+}
+
+/// The options of one batch.
+#[derive(Clone)]
+pub(super) struct Batch {
+    pub(super) limit: usize,
+    pub(super) budget: Option<Arc<Semaphore>>,
+    pub(super) limits: TimeLimits,
+    pub(super) stops: Vec<StopToken>,
+    pub(super) failures: Option<Failures>,
+    pub(super) observer: Option<Observer>,
+    pub(super) reports: bool,
+}
+
+impl Options {
+    /// For a new batch, whose items may weigh more than one permit each or not.
+    pub(super) fn batch(&self, weighs: bool) -> Batch {
+        let budget = match &self.budget {
+            None if weighs => {
+                Some(Arc::new(Semaphore::new(self.limit.min(Semaphore::MAX_PERMITS))))
+            }
+            budget => budget.clone(),
+        };
+        Batch {
+            limit: self.limit,
+            budget,
+            limits: self.limits,
+            stops: self.stop.iter().cloned().collect(),
+            failures: self.stop_when.map(|(most, how)| Failures::new(most, how)),
+            observer: self.observer.clone(),
+            reports: self.reports,
+        }
+    }
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options")
+            .field("limit", &self.limit)
+            .field("budget", &self.budget)
+            .field("limits", &self.limits)
+            .field("stop", &self.stop)
+            .field("stop_when", &self.stop_when)
+            .field("observed", &self.observer.is_some())
+            .field("reports", &self.reports)
+            .finish()
+    }
+}

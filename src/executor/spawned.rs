@@ -1,0 +1,69 @@
+//! A batch on several workers, each with a run of its own, which share the input and the outcomes.
+
+mod hall;
+mod handle;
+mod pace;
+mod stream;
+mod worker;
+
+pub use handle::{BatchHandle, Joined};
+pub use stream::{BatchStream, Finished};
+
+use core::future::Future;
+use core::pin::Pin;
+use std::sync::Arc;
+
+use super::BatchExecutor;
+use super::order::{Keys, Order};
+use super::source::Inputs;
+use super::stop::StopToken;
+use super::weight::Weigher;
+use crate::sync::HashBuilder;
+use hall::{Hall, Router};
+
+/// What a worker does, to be spawned.
+pub(super) type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Divides a batch among workers, and hands each to `spawn`.
+pub(super) fn divide<N, F, Fut, T, E, K, W>(
+    executor: BatchExecutor<K, W>,
+    workers: usize,
+    inputs: N,
+    f: F,
+    mut spawn: impl FnMut(Work),
+) -> BatchHandle<N, T, E>
+where
+    N: Inputs + Send + 'static,
+    N::Input: Send + 'static,
+    F: Fn(N::Input) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<T, E>> + Send + 'static,
+    T: Send + 'static,
+    E: Send + 'static,
+    K: Keys<N::Input> + Clone + Send + Sync + 'static,
+    K::Order: Send,
+    W: Weigher<N::Input> + Clone + Send + 'static,
+{
+    let BatchExecutor { options, keys, weigher } = executor;
+    let workers = workers.min(options.limit).max(1);
+    let stop = StopToken::new();
+    let mut batch = options.batch(W::WEIGHS);
+    batch.stops.push(stop.clone());
+    let keyed = !<K::Order as Order<N::Input>>::ALL_SIDE_BY_SIDE;
+    let router: Option<Router<N::Input>> = keyed.then(|| {
+        let (keys, hasher) = (keys.clone(), HashBuilder::default());
+        Arc::new(move |input: &N::Input| keys.route(&hasher, input)) as Router<N::Input>
+    });
+    let hall = Hall::new(options.limit, workers, inputs, router, options.observer.clone());
+    let f = Arc::new(f);
+    for worker in 0..workers {
+        let mut batch = batch.clone();
+        if !keyed {
+            // To each a share of its own, so that none has to wait for another's room.
+            batch.limit = options.limit / workers + usize::from(worker < options.limit % workers);
+        }
+        let order = keys.order();
+        let work = worker::work(&hall, worker, batch, Arc::clone(&f), order, weigher.clone());
+        spawn(Box::pin(work));
+    }
+    BatchHandle::new(hall, stop)
+}

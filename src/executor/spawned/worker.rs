@@ -1,0 +1,193 @@
+//! A worker: a run whose source and outlet are the hall's.
+
+use core::future::{Future, poll_fn};
+use core::task::{Context, Poll, Waker};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::hall::{Given, Hall, Wants};
+use super::pace::Pace;
+use crate::executor::options::Batch;
+use crate::executor::order::Order;
+use crate::executor::outlet::Outlet;
+use crate::executor::run::{Run, Runs};
+use crate::executor::source::{Inputs, Source};
+use crate::executor::weight::Weigher;
+use crate::settled::Settled;
+use crate::sync::{AtomicUsize, Ordering};
+
+/// Outcomes that are saved up before they are taken to the hall, at most.
+const SAVED: usize = if cfg!(loom) { 2 } else { 64 };
+
+pub(super) fn work<N, F, Fut, T, E, R, W>(
+    hall: &Arc<Hall<N, T, E>>,
+    worker: usize,
+    batch: Batch,
+    f: Arc<F>,
+    order: R,
+    weigher: W,
+) -> impl Future<Output = ()> + Send + use<N, F, Fut, T, E, R, W>
+where
+    N: Inputs + Send + 'static,
+    N::Input: Send + 'static,
+    F: Fn(N::Input) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<T, E>> + Send + 'static,
+    T: Send + 'static,
+    E: Send + 'static,
+    R: Order<N::Input> + Send + 'static,
+    W: Weigher<N::Input> + Send + 'static,
+{
+    let tally = Arc::new(Tally(AtomicUsize::new(0)));
+    let source = Shared {
+        hall: Arc::clone(hall),
+        tally: Arc::clone(&tally),
+        worker,
+        share: batch.limit,
+        chunk: VecDeque::new(),
+        pace: Pace::new(),
+        source_waker: hall.source_waker(),
+    };
+    let outlet = Settling { hall: Arc::clone(hall), tally, saved: Vec::new(), counted: 0 };
+    let start = move |input| f(input);
+    let run = Run::new(batch, source, start, order, weigher, outlet);
+    let mut worker = Worker { run: Some(run), hall: Arc::clone(hall) };
+    async move {
+        poll_fn(|cx| match &mut worker.run {
+            Some(run) => run.poll_run(cx),
+            None => Poll::Ready(()),
+        })
+        .await;
+        drop(worker);
+    }
+}
+
+/// Accounts for everything, also if its task is dropped before it is done.
+struct Worker<N: Inputs, T, E, R: Runs> {
+    run: Option<R>,
+    hall: Arc<Hall<N, T, E>>,
+}
+
+impl<N: Inputs, T, E, R: Runs> Drop for Worker<N, T, E, R> {
+    fn drop(&mut self) {
+        if let Some(run) = self.run.take() {
+            let (summary, reports) = run.end_run();
+            self.hall.leave(summary, reports);
+        }
+    }
+}
+
+/// How many items have left the hall that it has not been told of. Only one worker uses it, which
+/// is in two places at once; so its operations need not be atomic together.
+#[repr(align(128))]
+struct Tally(AtomicUsize);
+
+impl Tally {
+    #[inline]
+    fn add(&self, count: usize) {
+        self.0.store(self.0.load(Ordering::Relaxed) + count, Ordering::Relaxed);
+    }
+
+    fn take(&self) -> usize {
+        let count = self.0.load(Ordering::Relaxed);
+        self.0.store(0, Ordering::Relaxed);
+        count
+    }
+}
+
+struct Shared<N: Inputs, T, E> {
+    hall: Arc<Hall<N, T, E>>,
+    tally: Arc<Tally>,
+    worker: usize,
+    /// How many it may have in hand.
+    share: usize,
+    /// Pulled, and to be started next.
+    chunk: VecDeque<(usize, N::Input)>,
+    pace: Pace,
+    source_waker: Waker,
+}
+
+impl<N, T, E> Source for Shared<N, T, E>
+where
+    N: Inputs + Send + 'static,
+    N::Input: Send + 'static,
+    T: Send + 'static,
+    E: Send + 'static,
+{
+    type Input = N::Input;
+
+    #[inline]
+    fn poll_pull(&mut self, room: usize, cx: &mut Context<'_>) -> Poll<Option<(usize, N::Input)>> {
+        if let Some(next) = self.chunk.pop_front() {
+            return Poll::Ready(Some(next));
+        }
+        let most = self.share.div_ceil(2).min(room);
+        let wants = Wants {
+            worker: self.worker,
+            count: self.pace.next(Instant::now()).min(most),
+            released: self.tally.take(),
+            waker: cx.waker(),
+            source_waker: &self.source_waker,
+        };
+        match self.hall.give(wants, &mut self.chunk) {
+            Given::Chunk => Poll::Ready(self.chunk.pop_front()),
+            Given::One(index, input) => Poll::Ready(Some((index, input))),
+            Given::Later => Poll::Pending,
+            Given::Nothing => Poll::Ready(None),
+        }
+    }
+
+    fn close(&mut self) {
+        self.hall.close();
+    }
+
+    fn worth_asking(&self) -> usize {
+        if self.chunk.is_empty() { self.pace.size().min(self.share.div_ceil(2)) } else { 1 }
+    }
+}
+
+/// Takes outcomes to the hall, several at a time unless somebody waits for each.
+struct Settling<N: Inputs, T, E> {
+    hall: Arc<Hall<N, T, E>>,
+    tally: Arc<Tally>,
+    saved: Vec<(usize, Settled<T, E>)>,
+    /// So many of those saved are in the tally already.
+    counted: usize,
+}
+
+impl<N: Inputs, T, E> Settling<N, T, E> {
+    #[inline(never)]
+    fn deliver(&mut self) {
+        if !self.saved.is_empty() {
+            let counted = core::mem::take(&mut self.counted);
+            self.tally.add(self.hall.settle(&mut self.saved, counted));
+        }
+    }
+}
+
+impl<N: Inputs, T, E> Outlet<N::Input, T, E> for Settling<N, T, E> {
+    #[inline]
+    fn settle(&mut self, index: usize, outcome: Settled<T, E>) {
+        self.saved.push((index, outcome));
+        if self.hall.is_prompt() {
+            return self.deliver();
+        }
+        self.tally.add(1);
+        self.counted += 1;
+        if self.counted >= SAVED {
+            self.deliver();
+        }
+    }
+
+    fn not_started(&mut self, index: usize, input: N::Input) {
+        self.hall.not_started(index, input);
+    }
+
+    fn rest(&mut self) {
+        self.deliver();
+        let released = self.tally.take();
+        if released > 0 {
+            self.hall.release(released);
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! The kinds of endings, by name.
+
+use core::fmt;
+
+/// How an item ended, without what its outcome holds: see [`Settled`](crate::Settled).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum SettledKind {
+    /// Its future returned `Ok`.
+    Fulfilled,
+    /// Its future returned `Err`.
+    Rejected,
+    /// The closure, the key function, the weigher or the future panicked.
+    Panicked,
+    /// Its own time limit passed.
+    TimedOut,
+    /// The batch was stopped first.
+    Cancelled,
+}
+
+/// `fulfilled`, `rejected`, `panicked`, `timed out` or `cancelled`.
+impl fmt::Display for SettledKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Fulfilled => "fulfilled",
+            Self::Rejected => "rejected",
+            Self::Panicked => "panicked",
+            Self::TimedOut => "timed out",
+            Self::Cancelled => "cancelled",
+        })
+    }
+}
