@@ -33,6 +33,8 @@
 //! caller's code runs under a lock: wakers, destructors and callbacks wait until it is released.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
+// The docs also name what only the features add.
+#![cfg_attr(not(feature = "tokio"), allow(rustdoc::broken_intra_doc_links))]
 
 #[cfg(any(feature = "tokio", loom))]
 pub mod batcher;

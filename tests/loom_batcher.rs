@@ -272,16 +272,16 @@ fn a_guard_comes_back_against_the_deadline_of_a_shutdown() {
     });
 }
 
+type Sending = Pin<Box<dyn Future<Output = Result<(), u32>>>>;
+
 /// A batcher that is full with two items, and two more that wait in line.
-fn two_in_line(
-    ledger: &Ledger,
-) -> (Batcher<u32>, Driver, [Pin<Box<impl Future<Output = Result<(), u32>> + use<>>>; 2]) {
+fn two_in_line(ledger: &Ledger) -> (Batcher<u32>, Driver, [Sending; 2]) {
     let (batcher, driver) = ledger.build(ledger.builder().max_items(2).capacity(2).window(NEVER));
     batcher.try_send(1).unwrap();
     batcher.try_send(2).unwrap();
     let line = [3, 4].map(|item| {
         let batcher = batcher.clone();
-        let mut sending =
+        let mut sending: Sending =
             Box::pin(async move { batcher.send(item).await.map_err(|error| error.into_inner()) });
         assert!(poll_once(sending.as_mut()).is_pending());
         sending

@@ -28,10 +28,12 @@ fn poll_once<F: Future + ?Sized>(mut future: Pin<&mut F>) -> Poll<F::Output> {
     block_on(poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))))
 }
 
+type HandedOver = Vec<(u8, Vec<u32>)>;
+
 /// The batches that were delivered, with their keys. Its lock is the standard one: no model waits
 /// for it.
 #[derive(Clone, Default)]
-struct Ledger(Arc<Mutex<Vec<(u8, Vec<u32>)>>>);
+struct Ledger(Arc<Mutex<HandedOver>>);
 
 impl Ledger {
     fn builder() -> KeyedBuilder<u8, u32> {

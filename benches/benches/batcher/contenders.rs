@@ -55,8 +55,8 @@ impl Contender for Ours {
     }
 
     #[inline]
-    fn send(&self, item: u64) -> impl Future<Output = ()> + Send {
-        async move { self.0.send(item).await.unwrap() }
+    async fn send(&self, item: u64) {
+        self.0.send(item).await.unwrap()
     }
 }
 
@@ -113,8 +113,8 @@ impl Contender for ByHand {
     }
 
     #[inline]
-    fn send(&self, item: u64) -> impl Future<Output = ()> + Send {
-        async move { self.0.send(item).await.unwrap() }
+    async fn send(&self, item: u64) {
+        self.0.send(item).await.unwrap()
     }
 }
 
@@ -152,8 +152,8 @@ macro_rules! chunked {
             }
 
             #[inline]
-            fn send(&self, item: u64) -> impl Future<Output = ()> + Send {
-                async move { self.0.send(item).await.unwrap() }
+            async fn send(&self, item: u64) {
+                self.0.send(item).await.unwrap()
             }
         }
     };
@@ -191,7 +191,7 @@ impl Contender for BatchChannel {
     }
 
     #[inline]
-    fn send(&self, item: u64) -> impl Future<Output = ()> + Send {
-        async move { self.0.send(item).await.unwrap() }
+    async fn send(&self, item: u64) {
+        self.0.send(item).await.unwrap()
     }
 }

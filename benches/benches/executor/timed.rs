@@ -80,7 +80,7 @@ fn uneven(scale: Scale) -> impl Iterator<Item = Duration> + Clone {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     (0..scale.of(20_000)).map(move |_| {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        let slow = (state >> 33) % 100 == 0;
+        let slow = (state >> 33).is_multiple_of(100);
         Duration::from_millis(if slow { 1_000 } else { 10 })
     })
 }
