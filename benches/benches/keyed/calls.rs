@@ -48,8 +48,8 @@ impl Caller for Ours {
         Self(batcher.unwrap())
     }
 
-    fn call(&self, item: u64) -> impl Future<Output = u64> + Send {
-        async move { self.0.call(item).await.unwrap() }
+    async fn call(&self, item: u64) -> u64 {
+        self.0.call(item).await.unwrap()
     }
 }
 

@@ -64,8 +64,8 @@ impl Taker for Keyed {
     }
 
     #[inline]
-    fn send(&self, key: u64, item: u64) -> impl Future<Output = ()> + Send {
-        async move { self.0.send(key, item).await.unwrap() }
+    async fn send(&self, key: u64, item: u64) {
+        self.0.send(key, item).await.unwrap()
     }
 
     async fn finish(self) -> u64 {
@@ -91,8 +91,8 @@ impl Taker for Unkeyed {
     }
 
     #[inline]
-    fn send(&self, key: u64, item: u64) -> impl Future<Output = ()> + Send {
-        async move { self.0.send(std::hint::black_box(key) ^ item).await.unwrap() }
+    async fn send(&self, key: u64, item: u64) {
+        self.0.send(std::hint::black_box(key) ^ item).await.unwrap()
     }
 
     async fn finish(self) -> u64 {
