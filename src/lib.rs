@@ -13,6 +13,8 @@
 //! | [`BoundedArrayMap`], [`SharedBoundedArrayMap`], [`ShardedBoundedArrayMap`] | items that wait under a key for something that has not arrived | a map of arrays that grows |
 //! | `Batcher` (feature `tokio`) | many small writes as few large ones, within a window of time | a loop around a channel and a timer |
 //! | [`BatchExecutor`] | many fallible things, a bounded number at once, every outcome kept | unbounded `join_all`, streams that stall |
+//! | [`Retry`], [`RetryBudget`] | attempts that wait in between, and not for ever | a loop around a sleep |
+//! | [`Throttle`], [`KeyedThrottle`] | at most so many starts in a time | a counter that is reset each minute |
 //!
 //! # Features
 //!
@@ -34,10 +36,11 @@ pub mod batcher;
 mod error;
 pub mod executor;
 pub mod map;
-mod retry;
+pub mod retry;
 mod semaphore;
 mod settled;
 mod sync;
+pub mod throttle;
 mod wake_list;
 
 #[cfg(any(feature = "tokio", loom))]
@@ -51,7 +54,7 @@ pub use map::{
     BoundedArrayMap, FullKey, FullMap, Pushed, RejectReason, ShardedBoundedArrayMap,
     SharedBoundedArrayMap,
 };
-pub use retry::{Delays, Retry};
+pub use retry::{Delays, Retry, RetryBudget, RetryError, RetryWhen};
 pub use semaphore::{
     Acquire, AcquireError, AcquireOwned, AcquireTimeoutError, OwnedSemaphorePermit, PollSemaphore,
     Semaphore, SemaphorePermit, SemaphoreStats, TryAcquireError, WaitTimes,
@@ -59,6 +62,7 @@ pub use semaphore::{
 pub use settled::{
     NotAllFulfilled, Panic, Partition, Settled, SettledCounts, SettledError, SettledKind,
 };
+pub use throttle::{KeyedThrottle, Throttle};
 
 /// The examples of the README, as tests.
 #[cfg(all(doctest, feature = "tokio"))]

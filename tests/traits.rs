@@ -6,8 +6,9 @@ use std::panic::{RefUnwindSafe, UnwindSafe};
 
 use sluicegate::{
     Acquire, AcquireError, AcquireOwned, AcquireTimeoutError, BatchExecutor, BoundedArrayMap,
-    ConfigError, OwnedSemaphorePermit, PollSemaphore, Retry, Semaphore, SemaphorePermit,
-    SemaphoreStats, Settled, ShardedBoundedArrayMap, SharedBoundedArrayMap, TryAcquireError,
+    ConfigError, KeyedThrottle, OwnedSemaphorePermit, PollSemaphore, Retry, RetryBudget,
+    RetryError, RetryWhen, Semaphore, SemaphorePermit, SemaphoreStats, Settled,
+    ShardedBoundedArrayMap, SharedBoundedArrayMap, Throttle, TryAcquireError, throttle,
 };
 
 fn shared<T: Send + Sync + Unpin>() {}
@@ -29,8 +30,14 @@ fn everything_crosses_threads() {
     shared::<BatchExecutor>();
     shared::<Settled<u64, u64>>();
     shared::<Retry>();
+    shared::<RetryWhen<u64>>();
+    shared::<RetryBudget>();
+    shared::<Throttle>();
+    shared::<KeyedThrottle<u64>>();
+    shared::<throttle::Place<&Throttle>>();
     #[cfg(feature = "tokio")]
     {
+        shared::<throttle::Acquire<std::sync::Arc<Throttle>>>();
         shared::<sluicegate::Batcher<u64>>();
         shared::<sluicegate::Batch<u64>>();
     }
@@ -60,4 +67,10 @@ fn errors_are_errors() {
     is_an_error::<TryAcquireError>();
     is_an_error::<AcquireTimeoutError>();
     is_an_error::<ConfigError>();
+    is_an_error::<RetryError<std::fmt::Error>>();
+    is_an_error::<throttle::TooMany>();
+    is_an_error::<throttle::ReserveError>();
+    is_an_error::<throttle::TryAcquireError>();
+    is_an_error::<throttle::KeysBusy>();
+    is_an_error::<throttle::KeyedError<throttle::TooMany>>();
 }

@@ -1,0 +1,132 @@
+//! The loop that waits on tokio's clock.
+
+use core::future::Future;
+
+use tokio::task::coop::consume_budget;
+use tokio::time::{sleep, timeout};
+
+use super::{AttemptError, Course, GaveUp, Retried, Retry, RetryError, RetryWhen};
+
+impl Retry {
+    /// Calls `attempt` and awaits what it returns, again and again until one succeeds or the policy
+    /// allows no other; in between it waits.
+    ///
+    /// # Errors
+    ///
+    /// [`RetryError`] with the last error, the number of attempts and why there was no other one.
+    /// Errors before the last are dropped.
+    ///
+    /// # Panics
+    ///
+    /// If `attempt`, its future or the iterator of waits does; and outside a tokio runtime with
+    /// timers enabled, if there is something to wait for.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it drops the attempt that runs, and begins no other.
+    ///
+    /// ```
+    /// use sluicegate::Retry;
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() {
+    /// let mut calls = 0;
+    /// let fetched = Retry::jobs()
+    ///     .run(|| {
+    ///         calls += 1;
+    ///         let reply = if calls < 3 { Err("busy") } else { Ok(calls) };
+    ///         async move { reply }
+    ///     })
+    ///     .await
+    ///     .unwrap();
+    /// assert_eq!((fetched.value, fetched.attempts), (3, 3));
+    ///
+    /// let error = Retry::transactions()
+    ///     .when(|error: &&str| *error == "deadlock")
+    ///     .run(|| async { Err::<(), _>("no such table") })
+    ///     .await
+    ///     .unwrap_err();
+    /// assert_eq!(error.to_string(), "1 attempt failed, not retryable: no such table");
+    /// # }
+    /// ```
+    pub async fn run<T, E, A, F>(&self, attempt: A) -> Result<Retried<T>, RetryError<E>>
+    where
+        A: FnMut() -> F,
+        F: Future<Output = Result<T, E>>,
+    {
+        run(self, attempt, |course, _| self.next_wait(course)).await
+    }
+}
+
+impl<E> RetryWhen<E> {
+    /// [`Retry::run`] with the choice of errors.
+    ///
+    /// # Errors, panics, cancel safety
+    ///
+    /// Those of [`Retry::run`].
+    pub async fn run<T, A, F>(&self, attempt: A) -> Result<Retried<T>, RetryError<E>>
+    where
+        A: FnMut() -> F,
+        F: Future<Output = Result<T, E>>,
+    {
+        let policy = self.policy();
+        run(policy, attempt, |course, error| match error {
+            Some(error) => self.next_wait(course, error),
+            None => policy.next_wait(course),
+        })
+        .await
+    }
+}
+
+/// `next` is told the error of an attempt that failed, and none of one that timed out.
+async fn run<T, E, A, F, N>(
+    policy: &Retry,
+    mut attempt: A,
+    next: N,
+) -> Result<Retried<T>, RetryError<E>>
+where
+    A: FnMut() -> F,
+    F: Future<Output = Result<T, E>>,
+    N: Fn(&mut Course, Option<&E>) -> Result<core::time::Duration, GaveUp>,
+{
+    let mut course = Course::new();
+    let mut earlier = None;
+    loop {
+        let last = match limited(policy, attempt()).await {
+            Ok(value) => {
+                policy.succeeded();
+                return Ok(Retried { value, attempts: course.failures() + 1 });
+            }
+            Err(AttemptError::TimedOut { limit, .. }) => AttemptError::TimedOut { limit, earlier },
+            Err(failed) => failed,
+        };
+        let failed = if let AttemptError::Failed(error) = &last { Some(error) } else { None };
+        let wait = match next(&mut course, failed) {
+            Ok(wait) => wait,
+            Err(gave_up) => return Err(RetryError { last, attempts: course.failures(), gave_up }),
+        };
+        earlier = match last {
+            AttemptError::Failed(error) => Some(error),
+            AttemptError::TimedOut { earlier, .. } => earlier,
+        };
+        if wait.is_zero() {
+            // Attempts that are ready at once must not keep the others of the runtime waiting.
+            consume_budget().await;
+        } else {
+            sleep(wait).await;
+        }
+    }
+}
+
+async fn limited<T, E, F>(policy: &Retry, attempt: F) -> Result<T, AttemptError<E>>
+where
+    F: Future<Output = Result<T, E>>,
+{
+    match policy.attempt_timeout {
+        None => attempt.await.map_err(AttemptError::Failed),
+        Some(limit) => match timeout(limit, attempt).await {
+            Ok(done) => done.map_err(AttemptError::Failed),
+            Err(_) => Err(AttemptError::TimedOut { limit, earlier: None }),
+        },
+    }
+}

@@ -1,0 +1,230 @@
+//! Not more often than so: [`Throttle`] for one thing, [`KeyedThrottle`] for each of many.
+
+#[cfg(feature = "tokio")]
+mod acquire;
+mod error;
+mod gcra;
+mod keyed;
+mod line;
+mod meter;
+mod place;
+mod rate;
+mod state;
+mod ticks;
+mod window;
+
+use core::fmt;
+use core::time::Duration;
+use std::sync::Arc;
+use std::time::Instant;
+
+#[cfg(feature = "tokio")]
+pub use acquire::Acquire;
+pub use error::{KeyedError, KeysBusy, ReserveError, TooMany, TryAcquireError};
+pub use keyed::KeyedThrottle;
+pub use place::Place;
+pub use rate::Rate;
+
+use crate::ConfigError;
+use state::{Refused, State};
+use ticks::Epoch;
+
+/// Not more often than so: a limit on how many may start in a time, not on how many run at once.
+///
+/// | | [`Rate::sliding`] | [`Rate::gcra`] |
+/// | --- | --- | --- |
+/// | in any window | never more than the limit | the limit and a burst |
+/// | after a rest | the limit at once, then a window's wait | the burst at once, then evenly spread |
+/// | memory | 8 bytes for each start in the window | one number |
+///
+/// There are two ways to use it. [`acquire`](Self::acquire) waits in line, and what it counts is
+/// when it returns: a timer that goes off late makes the next ones later, so that the limit holds
+/// for what did start. [`reserve`](Self::reserve) never waits: it tells at once, and once, when to
+/// start, and counts that instant; whoever starts later than told is not seen.
+///
+/// Do not use it to bound what is going on at the same time: that is the
+/// [`Semaphore`](crate::Semaphore)'s. Nor across processes: each has its own.
+///
+/// # Fairness
+///
+/// First come, first served, for one or many: a later, smaller request never passes an earlier,
+/// larger one, and neither [`try_acquire_at`](Self::try_acquire_at) nor `reserve` passes who waits
+/// in line. If the first in line is not polled for 100 ms after its turn has come, those behind it
+/// go on, and it is first again when it is polled: a future that was abandoned stalls nobody.
+///
+/// ```
+/// use std::time::{Duration, Instant};
+/// use sluicegate::Throttle;
+///
+/// let throttle = Throttle::new(2, Duration::from_secs(1))?;
+/// let now = Instant::now();
+/// let waits = [(); 5].map(|()| throttle.reserve(1, now).unwrap() - now);
+/// assert_eq!(waits.map(|wait| wait.as_secs()), [0, 0, 1, 1, 2]);
+/// # Ok::<(), sluicegate::ConfigError>(())
+/// ```
+///
+/// # How it is built
+///
+/// Time is an argument, as nanoseconds from when the throttle was made. A sliding window is a row
+/// of the instants at which its places are free again, under a short lock; a GCRA is one atomic
+/// word. The line sets nothing aside for who waits: its head starts when it is polled and may. So
+/// giving up a place gives back nothing but the place.
+pub struct Throttle {
+    state: State,
+    epoch: Epoch,
+    rate: Rate,
+}
+
+impl Throttle {
+    /// Never more than `limit` starts in any `window`.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Rate::sliding`].
+    pub fn new(limit: u32, window: Duration) -> Result<Self, ConfigError> {
+        Rate::sliding(limit, window).map(Self::with_rate)
+    }
+
+    /// `limit` starts a `window`, evenly spread, but for a burst after a rest.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Rate::gcra`].
+    ///
+    /// ```
+    /// use std::time::{Duration, Instant};
+    /// use sluicegate::Throttle;
+    ///
+    /// let throttle = Throttle::gcra(4, Duration::from_secs(2), 2)?;
+    /// let now = Instant::now();
+    /// let waits = [(); 5].map(|()| throttle.reserve(1, now).unwrap() - now);
+    /// assert_eq!(waits.map(|wait| wait.as_millis()), [0, 0, 500, 1000, 1500]);
+    /// # Ok::<(), sluicegate::ConfigError>(())
+    /// ```
+    pub fn gcra(limit: u32, window: Duration, burst: u32) -> Result<Self, ConfigError> {
+        Rate::gcra(limit, window, burst).map(Self::with_rate)
+    }
+
+    /// A throttle with a rate that was checked before.
+    pub fn with_rate(rate: Rate) -> Self {
+        Self { state: State::new(rate), epoch: Epoch::now(), rate }
+    }
+
+    /// The rate it was made with.
+    pub fn rate(&self) -> Rate {
+        self.rate
+    }
+
+    /// How many are in line.
+    pub fn waiters(&self) -> usize {
+        self.state.waiters()
+    }
+
+    /// Reserves a start for `n` together, and returns when that is: `now`, or later.
+    ///
+    /// It cannot be given back. None at all start at once.
+    ///
+    /// # Errors
+    ///
+    /// [`ReserveError::TooMany`] if `n` is more than the [burst](Rate::burst);
+    /// [`ReserveError::InLine`] if somebody waits in line, since those there start when they are
+    /// polled, which nobody can tell; [`ReserveError::TooFar`] if it would be more than ten years
+    /// from `now`. Nothing is reserved then.
+    ///
+    /// # Complexity
+    ///
+    /// O(n) with a sliding window, O(1) with a GCRA.
+    #[inline]
+    pub fn reserve(&self, n: u32, now: Instant) -> Result<Instant, ReserveError> {
+        if n == 0 {
+            return Ok(now);
+        }
+        self.check(n)?;
+        let ticks = self.epoch.ticks(now);
+        match self.state.reserve(n, ticks) {
+            Ok(when) if when == ticks => Ok(now),
+            Ok(when) => Ok(self.epoch.instant(when)),
+            Err(Refused::InLine(waiting)) => Err(ReserveError::InLine { waiting }),
+            Err(Refused::TooFar) => Err(ReserveError::TooFar),
+        }
+    }
+
+    /// Starts `n` together if they may start at `now` and nobody waits in line.
+    ///
+    /// # Errors
+    ///
+    /// [`TryAcquireError::TooMany`] if they never may, [`TryAcquireError::NotYet`] with the instant
+    /// from which on they may. Nothing has started then.
+    ///
+    /// # Complexity
+    ///
+    /// O(n) with a sliding window, O(1) with a GCRA.
+    #[inline]
+    pub fn try_acquire_at(&self, n: u32, now: Instant) -> Result<(), TryAcquireError> {
+        if n == 0 {
+            return Ok(());
+        }
+        self.check(n)?;
+        let started = self.state.try_start(n, self.epoch.ticks(now));
+        started.map_err(|until| TryAcquireError::NotYet { until: self.epoch.instant(until) })
+    }
+
+    /// Takes a place in line for `n` together, now, for those who keep the time themselves.
+    ///
+    /// # Errors
+    ///
+    /// [`TooMany`] if `n` is more than the [burst](Rate::burst).
+    ///
+    /// ```
+    /// use std::task::{Context, Waker};
+    /// use std::time::{Duration, Instant};
+    /// use sluicegate::Throttle;
+    ///
+    /// let throttle = Throttle::new(1, Duration::from_secs(1)).unwrap();
+    /// let (now, mut cx) = (Instant::now(), Context::from_waker(Waker::noop()));
+    /// throttle.reserve(1, now).unwrap();
+    ///
+    /// let mut place = throttle.enqueue(1).unwrap();
+    /// let when = place.poll_at(now, &mut cx).unwrap_err();
+    /// assert_eq!(when - now, Duration::from_secs(1));
+    /// assert!(throttle.try_acquire_at(1, when).is_err(), "nobody passes the line");
+    /// assert!(place.poll_at(when, &mut cx).is_ok());
+    /// ```
+    pub fn enqueue(&self, n: u32) -> Result<Place<&Self>, TooMany> {
+        self.check(n)?;
+        let mut place = Place::outside(self, n);
+        place.join();
+        Ok(place)
+    }
+
+    /// [`enqueue`](Self::enqueue) with a place that can outlive the borrow.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`enqueue`](Self::enqueue).
+    pub fn enqueue_owned(self: Arc<Self>, n: u32) -> Result<Place<Arc<Self>>, TooMany> {
+        self.check(n)?;
+        let mut place = Place::outside(self, n);
+        place.join();
+        Ok(place)
+    }
+
+    fn check(&self, n: u32) -> Result<(), TooMany> {
+        let most = self.rate.burst();
+        if n > most { Err(TooMany { n, most }) } else { Ok(()) }
+    }
+
+    /// From when on it is as if it were new, if nothing starts before.
+    fn rests_at(&self) -> Instant {
+        self.epoch.instant(self.state.at_rest())
+    }
+}
+
+impl fmt::Debug for Throttle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Throttle")
+            .field("rate", &self.rate)
+            .field("waiters", &self.waiters())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,100 @@
+use core::ops::Deref;
+use core::task::Context;
+use std::time::Instant;
+
+use super::Throttle;
+use super::line::Turn;
+use crate::wake_list::unless_unwinding;
+
+/// A place in the line of a [`Throttle`], for those who keep the time themselves.
+///
+/// Made by [`Throttle::enqueue`], and by [`enqueue_owned`](Throttle::enqueue_owned) with an `Arc`
+/// in place of the borrow. Whoever has tokio's clock awaits [`Throttle::acquire`] instead.
+///
+/// Dropping it gives up the place, and leaves its turn to the next in line.
+#[derive(Debug)]
+#[must_use = "it starts nothing unless it looks: call `poll_at`"]
+pub struct Place<T: Deref<Target = Throttle>> {
+    throttle: T,
+    n: u32,
+    stage: Stage,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// Takes its place in line if it cannot start at once.
+    Outside,
+    InLine(u64),
+    Started,
+}
+
+impl<T: Deref<Target = Throttle>> Place<T> {
+    pub(super) fn outside(throttle: T, n: u32) -> Self {
+        Self { throttle, n, stage: Stage::Outside }
+    }
+
+    pub(super) fn join(&mut self) {
+        if self.n > 0 {
+            self.stage = Stage::InLine(self.throttle.state.join(self.n));
+        }
+    }
+
+    /// Starts, if it is its turn and it may start at `now`.
+    ///
+    /// # Errors
+    ///
+    /// When to call it again, at the latest. The waker of `cx` is woken if it is to be called
+    /// sooner, because others have left the line.
+    ///
+    /// # Panics
+    ///
+    /// If it has started already.
+    ///
+    /// # Complexity
+    ///
+    /// O(log waiters), and O(n) more.
+    pub fn poll_at(&mut self, now: Instant, cx: &mut Context<'_>) -> Result<(), Instant> {
+        let throttle = &*self.throttle;
+        let ticks = throttle.epoch.ticks(now);
+        let number = match self.stage {
+            Stage::InLine(number) => number,
+            Stage::Outside => {
+                if self.n == 0 || throttle.state.try_start(self.n, ticks).is_ok() {
+                    self.stage = Stage::Started;
+                    return Ok(());
+                }
+                let number = throttle.state.join(self.n);
+                self.stage = Stage::InLine(number);
+                number
+            }
+            Stage::Started => panic!("a place in line was polled after it had started"),
+        };
+        let look = throttle.state.look(number, ticks, cx.waker().clone());
+        // The stage is right before wakers run, which is a stranger's code.
+        if let Turn::Started = look.turn {
+            self.stage = Stage::Started;
+        }
+        drop(look.retired);
+        if let Some(waker) = look.wake {
+            waker.wake();
+        }
+        match look.turn {
+            Turn::Started => Ok(()),
+            Turn::At(until) => Err(self.throttle.epoch.instant(until)),
+        }
+    }
+}
+
+impl<T: Deref<Target = Throttle>> Drop for Place<T> {
+    fn drop(&mut self) {
+        if let Stage::InLine(number) = self.stage {
+            let (own, next) = self.throttle.state.leave(number);
+            unless_unwinding(|| {
+                if let Some(next) = next {
+                    next.wake();
+                }
+            });
+            unless_unwinding(|| drop(own));
+        }
+    }
+}

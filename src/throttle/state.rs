@@ -1,0 +1,181 @@
+//! What the handles and the futures share: the line under its lock, and what is counted.
+//!
+//! A sliding window is counted under the same lock. A GCRA has one word, its schedule, with a flag
+//! that is set while somebody is in line or the lock is held: without the flag, a start is one
+//! compare-exchange; with it, the word is changed under the lock alone. Since it is one word, there
+//! is no race between the two. No other memory hangs on the word, so its accesses are relaxed.
+
+use core::task::Waker;
+
+use super::gcra::{Gcra, Schedule};
+use super::line::{Line, Look};
+use super::meter::Meter;
+use super::rate::{Kind, Rate};
+use super::ticks::FARTHEST;
+use super::window::Starts;
+use crate::sync::{AtomicU64, Mutex, Ordering};
+
+const SLOW: u64 = 1 << 63;
+
+#[derive(Debug)]
+pub(super) enum State {
+    Sliding(OneLine<Mutex<Locked>>),
+    Gcra { gcra: Gcra, word: AtomicU64, line: Mutex<Line> },
+}
+
+/// What all threads change is in one cache line: the lock, and right behind it what each start
+/// changes.
+#[derive(Debug)]
+#[repr(align(64))]
+pub(super) struct OneLine<T>(T);
+
+#[derive(Debug)]
+#[repr(C)]
+pub(super) struct Locked {
+    starts: Starts,
+    line: Line,
+}
+
+/// Why there is no instant to tell.
+pub(super) enum Refused {
+    InLine(usize),
+    TooFar,
+}
+
+impl State {
+    pub(super) fn new(rate: Rate) -> Self {
+        match rate.0 {
+            Kind::Sliding(window) => {
+                let starts = Starts::new(window);
+                Self::Sliding(OneLine(Mutex::new(Locked { starts, line: Line::default() })))
+            }
+            Kind::Gcra(gcra) => {
+                Self::Gcra { gcra, word: AtomicU64::new(0), line: Mutex::new(Line::default()) }
+            }
+        }
+    }
+
+    /// `n` is at least one and at most the burst, here and everywhere.
+    #[inline]
+    pub(super) fn reserve(&self, n: u32, now: u64) -> Result<u64, Refused> {
+        let latest = now + FARTHEST;
+        match self {
+            Self::Sliding(OneLine(locked)) if n == 1 => {
+                let mut locked = locked.lock();
+                if locked.line.is_clear() {
+                    return locked.starts.start_one(now, latest).ok_or(Refused::TooFar);
+                }
+            }
+            Self::Gcra { gcra, word, .. } => {
+                if let Some((when, true)) = start_fast(gcra, word, n, now, latest) {
+                    return Ok(when);
+                }
+            }
+            Self::Sliding(_) => {}
+        }
+        self.reserve_slow(n, now, latest)
+    }
+
+    #[cold]
+    fn reserve_slow(&self, n: u32, now: u64, latest: u64) -> Result<u64, Refused> {
+        self.locked(|line, meter| {
+            if !line.is_clear() {
+                return Err(Refused::InLine(line.len()));
+            }
+            let when = meter.earliest(n, now);
+            if when > latest {
+                return Err(Refused::TooFar);
+            }
+            Ok(meter.start(n, now))
+        })
+    }
+
+    /// Starts now, or says about when.
+    #[inline]
+    pub(super) fn try_start(&self, n: u32, now: u64) -> Result<(), u64> {
+        if let Self::Gcra { gcra, word, .. } = self {
+            match start_fast(gcra, word, n, now, now) {
+                Some((_, true)) => return Ok(()),
+                Some((when, false)) => return Err(when),
+                None => {}
+            }
+        }
+        self.locked(|line, meter| {
+            let ahead = line.need();
+            if ahead > 0 {
+                return Err(meter.earliest_behind(ahead, n, now).max(now + 1));
+            }
+            let when = meter.earliest(n, now);
+            if when > now {
+                return Err(when);
+            }
+            meter.start(n, now);
+            Ok(())
+        })
+    }
+
+    /// Takes a place in line, and its number.
+    pub(super) fn join(&self, n: u32) -> u64 {
+        self.locked(|line, _| line.join(n))
+    }
+
+    pub(super) fn look(&self, number: u64, now: u64, waker: Waker) -> Look {
+        self.locked(|line, meter| line.look(number, now, waker, meter))
+    }
+
+    /// The wakers are for the caller to wake and drop.
+    pub(super) fn leave(&self, number: u64) -> (Option<Waker>, Option<Waker>) {
+        self.locked(|line, _| line.leave(number))
+    }
+
+    pub(super) fn waiters(&self) -> usize {
+        match self {
+            Self::Sliding(OneLine(locked)) => locked.lock().line.len(),
+            Self::Gcra { line, .. } => line.lock().len(),
+        }
+    }
+
+    /// From when on it is as if it were new, if nothing starts before.
+    pub(super) fn at_rest(&self) -> u64 {
+        self.locked(|_, meter| meter.at_rest())
+    }
+
+    fn locked<T>(&self, work: impl FnOnce(&mut Line, &mut dyn Meter) -> T) -> T {
+        match self {
+            Self::Sliding(OneLine(locked)) => {
+                let Locked { starts, line } = &mut *locked.lock();
+                work(line, starts)
+            }
+            Self::Gcra { gcra, word, line } => {
+                let mut line = line.lock();
+                // From here on nobody else changes the word: who read it before finds it changed.
+                let next = word.fetch_or(SLOW, Ordering::Relaxed) & !SLOW;
+                let mut schedule = Schedule { gcra: *gcra, next };
+                let result = work(&mut line, &mut schedule);
+                let flag = if line.is_empty() { 0 } else { SLOW };
+                word.store(schedule.next | flag, Ordering::Relaxed);
+                result
+            }
+        }
+    }
+}
+
+/// When `n` may start, and whether they have: unless that is after `latest`. `None` with the flag
+/// set, which is for the lock to deal with.
+#[inline]
+fn start_fast(gcra: &Gcra, word: &AtomicU64, n: u32, now: u64, latest: u64) -> Option<(u64, bool)> {
+    let mut next = word.load(Ordering::Relaxed);
+    loop {
+        if next & SLOW != 0 {
+            return None;
+        }
+        let (when, after) = gcra.starts(next, n.into(), now);
+        if when > latest {
+            return Some((when, false));
+        }
+        match word.compare_exchange_weak(next, after, Ordering::Relaxed, Ordering::Relaxed) {
+            Ok(_) => return Some((when, true)),
+            Err(seen) => next = seen,
+        }
+    }
+}

@@ -1,0 +1,494 @@
+//! The throttle beside models that are obviously right: all windows are checked, not samples of
+//! them.
+
+#![cfg(not(loom))]
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Wake, Waker};
+use std::time::{Duration, Instant};
+
+use governor::clock::{Clock, FakeRelativeClock};
+use governor::{Quota, RateLimiter};
+use proptest::prelude::*;
+use sluicegate::throttle::{
+    KeyedError, KeyedThrottle, Place, Rate, ReserveError, Throttle, TryAcquireError,
+};
+
+const NANO: Duration = Duration::from_nanos(1);
+
+fn nanos(n: u64) -> Duration {
+    Duration::from_nanos(n)
+}
+
+/// Never more than `limit` in a half-open window, whichever: it is enough to look at those that
+/// begin with a start.
+fn assert_all_windows(starts: &[u64], limit: usize, window: u64) {
+    for &from in starts {
+        let inside = starts.iter().filter(|at| (from..from + window).contains(at)).count();
+        assert!(inside <= limit, "{inside} of {limit} in the window from {from}: {starts:?}");
+    }
+}
+
+/// When `n` may start together, by all that ever started: a window that ends with them has room.
+fn earliest(starts: &[u64], limit: usize, window: u64, n: usize, now: u64) -> u64 {
+    let mut latest_first = starts.to_vec();
+    latest_first.sort_by(|a, b| b.cmp(a));
+    latest_first.get(limit - n).map_or(now, |at| now.max(at + window))
+}
+
+#[derive(Debug, Clone)]
+enum Op {
+    Pass(u64),
+    Reserve(u32),
+    Try(u32),
+    Join(u32),
+    Look(usize),
+    Leave(usize),
+}
+
+fn op(limit: u32) -> impl Strategy<Value = Op> {
+    prop_oneof![
+        3 => (0_u64..12).prop_map(Op::Pass),
+        1 => Just(Op::Pass(PATIENCE)),
+        2 => (1..=limit).prop_map(Op::Reserve),
+        3 => (1..=limit).prop_map(Op::Try),
+        3 => (1..=limit).prop_map(Op::Join),
+        8 => (0_usize..4).prop_map(Op::Look),
+        1 => (0_usize..4).prop_map(Op::Leave),
+    ]
+}
+
+/// How long the first in line may keep the others waiting. The windows are as short as to begin and
+/// end in it many times, and the other way round.
+const PATIENCE: u64 = 100_000_000;
+
+#[derive(Default)]
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+struct Waiter {
+    place: Place<Arc<Throttle>>,
+    n: u32,
+    woken: Arc<Woken>,
+    /// When it looked last, or joined.
+    seen: u64,
+    /// When it was told to look again.
+    told: Option<u64>,
+}
+
+/// How a run counts: a sliding window in a model of all that ever started, a GCRA in that of
+/// governor's.
+struct Model {
+    throttle: Arc<Throttle>,
+    base: Instant,
+    now: u64,
+    limit: usize,
+    window: u64,
+    starts: Vec<u64>,
+    /// In line, in the order of joining.
+    line: Vec<Waiter>,
+}
+
+impl Model {
+    fn new(limit: u32, window: u64) -> Self {
+        let throttle = Arc::new(Throttle::new(limit, nanos(window)).unwrap());
+        let (limit, base) = (limit as usize, Instant::now());
+        Self { throttle, base, now: 0, limit, window, starts: Vec::new(), line: Vec::new() }
+    }
+
+    fn at(&self) -> Instant {
+        self.base + nanos(self.now)
+    }
+
+    fn ticks(&self, at: Instant) -> u64 {
+        at.saturating_duration_since(self.base).as_nanos() as u64
+    }
+
+    fn earliest(&self, n: u32) -> u64 {
+        earliest(&self.starts, self.limit, self.window, n as usize, self.now)
+    }
+
+    fn started(&mut self, n: u32, at: u64) {
+        self.starts.extend(std::iter::repeat_n(at, n as usize));
+    }
+
+    /// Whether those before this place were called and did not come: only then may they be passed.
+    fn may_pass(&self, place: usize) -> bool {
+        self.line[..place].iter().all(|waiter| waiter.seen + PATIENCE <= self.now)
+    }
+
+    fn apply(&mut self, op: &Op) {
+        match *op {
+            Op::Pass(time) => self.now += time,
+            Op::Reserve(n) => match self.throttle.reserve(n, self.at()) {
+                Ok(when) => {
+                    assert!(self.may_pass(self.line.len()));
+                    let when = self.ticks(when);
+                    assert_eq!(when, self.earliest(n), "told the earliest instant");
+                    self.started(n, when);
+                }
+                Err(error) => {
+                    let waiting = self.line.len();
+                    assert!(waiting > 0);
+                    assert!(
+                        matches!(error, ReserveError::InLine { waiting: told, .. } if told == waiting)
+                    );
+                }
+            },
+            Op::Try(n) => match self.throttle.try_acquire_at(n, self.at()) {
+                Ok(()) => {
+                    assert!(self.may_pass(self.line.len()));
+                    assert_eq!(self.earliest(n), self.now);
+                    self.started(n, self.now);
+                }
+                Err(TryAcquireError::NotYet { until, .. }) => {
+                    let until = self.ticks(until);
+                    assert!(until > self.now);
+                    assert!(!self.line.is_empty() || until == self.earliest(n));
+                }
+                Err(error) => panic!("{error}"),
+            },
+            Op::Join(n) => {
+                let place = self.throttle.clone().enqueue_owned(n).unwrap();
+                let woken = Arc::default();
+                self.line.push(Waiter { place, n, woken, seen: self.now, told: None });
+            }
+            Op::Look(place) => {
+                let (at, now) = (self.at(), self.now);
+                let Some(waiter) = self.line.get_mut(place) else { return };
+                waiter.woken.0.store(false, Ordering::Relaxed);
+                let waker = Waker::from(waiter.woken.clone());
+                let look = waiter.place.poll_at(at, &mut Context::from_waker(&waker));
+                waiter.seen = now;
+                let n = waiter.n;
+                match look {
+                    Ok(()) => {
+                        assert_eq!(self.earliest(n), now, "not before it may");
+                        assert!(self.may_pass(place), "{place} passed the line");
+                        self.line.remove(place);
+                        self.started(n, now);
+                    }
+                    Err(again) => {
+                        let again = self.ticks(again);
+                        assert!(again > now);
+                        self.line[place].told = Some(again);
+                        if place == 0 {
+                            assert_eq!(again, self.earliest(n), "the first is told its turn");
+                        }
+                    }
+                }
+            }
+            Op::Leave(place) => {
+                if place < self.line.len() {
+                    self.line.remove(place);
+                }
+            }
+        }
+        self.check();
+    }
+
+    fn check(&self) {
+        assert_eq!(self.throttle.waiters(), self.line.len());
+        // Whoever is first in line knows its turn, or has been woken to learn it.
+        if let Some(Waiter { n, woken, told: Some(told), .. }) = self.line.first() {
+            assert!(woken.0.load(Ordering::Relaxed) || *told <= self.earliest(*n));
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_sliding_window_and_its_line(
+        (limit, window, ops) in (1_u32..6, prop_oneof![1_u64..20, Just(PATIENCE), Just(3 * PATIENCE)])
+            .prop_flat_map(|(limit, window)| {
+                (Just(limit), Just(window), prop::collection::vec(op(limit), 1..120))
+            }),
+    ) {
+        let mut model = Model::new(limit, window);
+        for op in &ops {
+            model.apply(op);
+        }
+        // All that are left come in turn: the first one starts as soon as it may.
+        while let Some(first) = model.line.first() {
+            model.now = model.earliest(first.n);
+            let left = model.line.len();
+            model.apply(&Op::Look(0));
+            prop_assert_eq!(model.line.len(), left - 1);
+        }
+        assert_all_windows(&model.starts, model.limit, model.window);
+    }
+
+    #[test]
+    fn a_gcra_is_that_of_governor(
+        limit in 1_u32..10,
+        window in 10_u64..100_000,
+        burst in 1_u32..8,
+        ops in prop::collection::vec((0_u64..50_000, 1_u32..8, any::<bool>()), 1..80),
+    ) {
+        let clock = FakeRelativeClock::default();
+        let interval = nanos(window.div_ceil(limit.into()));
+        let quota = Quota::with_period(interval).unwrap();
+        let oracle = RateLimiter::direct_with_clock(
+            quota.allow_burst(NonZeroU32::new(burst).unwrap()),
+            clock.clone(),
+        );
+        let throttle = Throttle::gcra(limit, nanos(window), burst).unwrap();
+        let base = Instant::now();
+        let (mut now, mut starts) = (Duration::ZERO, Vec::new());
+        for (pass, n, reserve) in ops {
+            clock.advance(nanos(pass));
+            now += nanos(pass);
+            let cells = NonZeroU32::new(n).unwrap();
+            if n > burst {
+                prop_assert!(oracle.check_n(cells).is_err());
+                prop_assert!(throttle.reserve(n, base + now).is_err());
+                prop_assert!(throttle.try_acquire_at(n, base + now).is_err());
+                continue;
+            }
+            let expected = match oracle.check_n(cells).unwrap() {
+                Ok(()) => Duration::ZERO,
+                Err(not_until) => not_until.wait_time_from(clock.now()),
+            };
+            if reserve {
+                let when = throttle.reserve(n, base + now).unwrap();
+                prop_assert_eq!(when - (base + now), expected);
+                if !expected.is_zero() {
+                    // Its oracle does not reserve: it is asked just before, and then.
+                    clock.advance(expected - NANO);
+                    prop_assert!(oracle.check_n(cells).unwrap().is_err());
+                    clock.advance(NANO);
+                    prop_assert!(oracle.check_n(cells).unwrap().is_ok());
+                    now += expected;
+                }
+            } else {
+                match throttle.try_acquire_at(n, base + now) {
+                    Ok(()) => prop_assert!(expected.is_zero()),
+                    Err(TryAcquireError::NotYet { until, .. }) => {
+                        prop_assert_eq!(until - (base + now), expected);
+                        prop_assert!(!expected.is_zero());
+                        continue;
+                    }
+                    Err(error) => prop_assert!(false, "{}", error),
+                }
+            }
+            starts.extend(std::iter::repeat_n(now.as_nanos() as u64, n as usize));
+        }
+        // In any time from a start to another there are at most the burst and what was earned.
+        let interval = interval.as_nanos() as u64;
+        for (first, from) in starts.iter().enumerate() {
+            for (last, to) in starts.iter().enumerate().skip(first) {
+                let most = u64::from(burst) + (to - from) / interval;
+                prop_assert!((last - first + 1) as u64 <= most);
+            }
+        }
+    }
+
+    #[test]
+    fn keys_are_forgotten_at_rest_alone(
+        max_keys in 1_usize..5,
+        ops in prop::collection::vec((0_u64..30, 0_usize..8, 1_u32..3, any::<bool>()), 1..150),
+    ) {
+        // Tiers: a key's number says how much it may.
+        let limit = |key: usize| 2 + key % 3;
+        const WINDOW: u64 = 40;
+        let throttles = KeyedThrottle::new(max_keys, move |key: &usize| {
+            Rate::sliding(limit(*key) as u32, nanos(WINDOW)).unwrap()
+        })
+        .unwrap();
+        let base = Instant::now();
+        let mut now = 0;
+        let mut starts = vec![Vec::new(); 8];
+        // Least recently used first.
+        let mut resident: Vec<usize> = Vec::new();
+        for (pass, key, n, reserve) in ops {
+            now += pass;
+            let rests = |starts: &[Vec<u64>], key: usize| {
+                starts[key].iter().all(|at| at + WINDOW <= now)
+            };
+            let room = if let Some(at) = resident.iter().position(|known| *known == key) {
+                resident.remove(at);
+                true
+            } else if resident.len() < max_keys {
+                true
+            } else if let Some(at) = resident.iter().position(|known| rests(&starts, *known)) {
+                resident.remove(at);
+                true
+            } else {
+                false
+            };
+            let when = earliest(&starts[key], limit(key), WINDOW, n as usize, now);
+            let at = base + nanos(now);
+            let started = if reserve {
+                match throttles.reserve(&key, n, at) {
+                    Ok(told) => {
+                        prop_assert_eq!(told, base + nanos(when));
+                        Some(when)
+                    }
+                    Err(KeyedError::Busy(busy)) => {
+                        prop_assert!(!room);
+                        let first = resident.iter().map(|key| {
+                            starts[*key].iter().map(|at| at + WINDOW).max().unwrap()
+                        });
+                        let first = base + nanos(first.min().unwrap());
+                        // Exact when it was found out; the keys may have been used since.
+                        prop_assert!(busy.until.is_some_and(|until| until > at && until <= first));
+                        None
+                    }
+                    Err(error) => panic!("{error}"),
+                }
+            } else {
+                match throttles.try_acquire_at(&key, n, at) {
+                    Ok(()) => Some(now),
+                    Err(KeyedError::Busy(_)) => {
+                        prop_assert!(!room);
+                        None
+                    }
+                    Err(KeyedError::Refused(_)) => {
+                        prop_assert!(room && when > now);
+                        None
+                    }
+                }
+            };
+            if room {
+                resident.push(key);
+            } else {
+                prop_assert!(started.is_none());
+            }
+            if let Some(at) = started {
+                prop_assert!(at >= when);
+                starts[key].extend(std::iter::repeat_n(at, n as usize));
+                assert_all_windows(&starts[key], limit(key), WINDOW);
+            }
+            prop_assert_eq!(throttles.len(), resident.len());
+        }
+    }
+}
+
+#[cfg(feature = "tokio")]
+mod waiting {
+    use std::sync::Mutex;
+
+    use tokio::time::{sleep, timeout};
+
+    use super::*;
+
+    /// A task that comes after a while, waits for so many, and may give up.
+    #[derive(Debug, Clone)]
+    struct Comes {
+        after: u64,
+        n: u32,
+        gives_up: Option<u64>,
+    }
+
+    fn comes(burst: u32) -> impl Strategy<Value = Comes> {
+        let gives_up = prop::option::weighted(0.3, 0_u64..60_000);
+        (0_u64..40_000, 1..=burst, gives_up).prop_map(|(after, n, gives_up)| Comes {
+            after,
+            n,
+            gives_up,
+        })
+    }
+
+    fn micros(n: u64) -> Duration {
+        Duration::from_micros(n)
+    }
+
+    /// What did start, in order: when, how many, and who.
+    async fn run(throttle: Throttle, tasks: Vec<Comes>) -> Vec<(u64, u32, usize)> {
+        let throttle = Arc::new(throttle);
+        let base = tokio::time::Instant::now();
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let tasks: Vec<_> = tasks
+            .into_iter()
+            .enumerate()
+            .map(|(who, task)| {
+                let (throttle, log) = (throttle.clone(), log.clone());
+                tokio::spawn(async move {
+                    sleep(micros(task.after)).await;
+                    let acquire = throttle.acquire_many(task.n).unwrap();
+                    let started = match task.gives_up {
+                        Some(after) => timeout(micros(after), acquire).await.is_ok(),
+                        None => {
+                            acquire.await;
+                            true
+                        }
+                    };
+                    if started {
+                        let now = base.elapsed().as_nanos() as u64;
+                        log.lock().unwrap().push((now, task.n, who));
+                    }
+                })
+            })
+            .collect();
+        for task in tasks {
+            timeout(Duration::from_secs(3600), task).await.expect("nobody is stranded").unwrap();
+        }
+        assert_eq!(throttle.waiters(), 0);
+        Arc::into_inner(log).unwrap().into_inner().unwrap()
+    }
+
+    fn paused<T>(run: impl Future<Output = T>) -> T {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        builder.enable_time().start_paused(true).build().unwrap().block_on(run)
+    }
+
+    proptest! {
+        /// tokio's timers go off up to a millisecond late, which is half a window here: what did
+        /// start keeps to the window nevertheless.
+        #[test]
+        fn what_did_start_keeps_to_every_window(
+            (limit, window, tasks) in (1_u32..6, 300_u64..9_000).prop_flat_map(|(limit, window)| {
+                (Just(limit), Just(window), prop::collection::vec(comes(limit), 1..40))
+            }),
+        ) {
+            let throttle = Throttle::new(limit, micros(window)).unwrap();
+            let log = paused(run(throttle, tasks.clone()));
+            let starts: Vec<_> =
+                log.iter().flat_map(|(at, n, _)| vec![*at; *n as usize]).collect();
+            assert_all_windows(&starts, limit as usize, window * 1_000);
+
+            // In line: who came first, as timers tell it to the millisecond, and stayed, is first.
+            let stayed: Vec<_> = log.iter().map(|(.., who)| *who).collect();
+            for (place, who) in stayed.iter().enumerate() {
+                for later in &stayed[place..] {
+                    let (who, later) = (tasks[*who].after, tasks[*later].after);
+                    prop_assert!(who.div_ceil(1_000) <= later.div_ceil(1_000));
+                }
+            }
+            for (who, task) in tasks.iter().enumerate() {
+                prop_assert!(task.gives_up.is_some() || stayed.contains(&who));
+            }
+        }
+
+        #[test]
+        fn what_did_start_keeps_to_the_gcra(
+            (burst, window, tasks) in (1_u32..6, 300_u64..9_000).prop_flat_map(|(burst, window)| {
+                (Just(burst), Just(window), prop::collection::vec(comes(burst), 1..40))
+            }),
+        ) {
+            let throttle = Throttle::gcra(1, micros(window), burst).unwrap();
+            let log = paused(run(throttle, tasks));
+            let clock = FakeRelativeClock::default();
+            let quota = Quota::with_period(micros(window)).unwrap();
+            let oracle = RateLimiter::direct_with_clock(
+                quota.allow_burst(NonZeroU32::new(burst).unwrap()),
+                clock.clone(),
+            );
+            let mut now = 0;
+            for (at, n, _) in log {
+                clock.advance(nanos(at - now));
+                now = at;
+                prop_assert!(oracle.check_n(NonZeroU32::new(n).unwrap()).unwrap().is_ok());
+            }
+        }
+    }
+}

@@ -1,0 +1,285 @@
+//! `Throttle` and `KeyedThrottle`: what they refuse, what they promise, and how they wait.
+
+#![cfg(not(loom))]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Wake, Waker};
+use std::time::{Duration, Instant};
+
+use sluicegate::throttle::{KeyedError, Rate, ReserveError, TooMany, TryAcquireError};
+use sluicegate::{KeyedThrottle, Throttle};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn millis(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+fn until(refused: Result<(), TryAcquireError>) -> Instant {
+    match refused {
+        Err(TryAcquireError::NotYet { until, .. }) => until,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn bad_rates_are_refused() {
+    for (refused, field) in [
+        (Rate::sliding(0, SECOND), "limit"),
+        (Rate::sliding(Rate::MAX_SLIDING + 1, SECOND), "limit"),
+        (Rate::sliding(1, Duration::ZERO), "window"),
+        (Rate::sliding(1, Duration::MAX), "window"),
+        (Rate::gcra(0, SECOND, 1), "limit"),
+        (Rate::gcra(1, SECOND, 0), "burst"),
+        (Rate::gcra(1, Duration::ZERO, 1), "window"),
+        (Rate::gcra(11, Duration::from_nanos(10), 1), "window"),
+        (Rate::gcra(1, Duration::MAX, 1), "window"),
+        (Rate::gcra(1, SECOND, u32::MAX), "burst"),
+    ] {
+        assert_eq!(refused.unwrap_err().field(), field);
+    }
+    let keyed = |max_keys| KeyedThrottle::new(max_keys, |_: &u8| Rate::sliding(1, SECOND).unwrap());
+    assert_eq!(keyed(0).unwrap_err().field(), "max_keys");
+    assert_eq!(keyed(usize::MAX).unwrap_err().field(), "max_keys");
+}
+
+#[test]
+fn a_window_is_half_open() {
+    let (throttle, now) = (Throttle::new(2, SECOND).unwrap(), Instant::now());
+    assert!(throttle.try_acquire_at(1, now).is_ok());
+    assert!(throttle.try_acquire_at(1, now + millis(400)).is_ok());
+    let before = now + SECOND - Duration::from_nanos(1);
+    assert_eq!(until(throttle.try_acquire_at(1, before)), now + SECOND);
+    assert!(throttle.try_acquire_at(1, now + SECOND).is_ok());
+    assert_eq!(until(throttle.try_acquire_at(1, now + SECOND)), now + millis(1_400));
+}
+
+/// What bull let through: eleven in a second, at ten a second.
+#[test]
+fn eleven_are_not_ten() {
+    let (throttle, now) = (Throttle::new(10, SECOND).unwrap(), Instant::now());
+    let started = (0..2_000)
+        .filter(|&at| throttle.try_acquire_at(1, now + millis(at)).is_ok())
+        .collect::<Vec<_>>();
+    let expected: Vec<_> = (0..10).chain(1_000..1_010).collect();
+    assert_eq!(started, expected);
+}
+
+#[test]
+fn what_can_never_start_is_refused() {
+    let now = Instant::now();
+    for throttle in [Throttle::new(3, SECOND).unwrap(), Throttle::gcra(9, SECOND, 3).unwrap()] {
+        let refused = throttle.reserve(4, now).unwrap_err();
+        assert!(matches!(refused, ReserveError::TooMany(TooMany { n: 4, most: 3, .. })));
+        assert_eq!(refused.to_string(), "4 cannot start together: at most 3 may");
+        let refused = throttle.try_acquire_at(4, now).unwrap_err();
+        assert!(matches!(refused, TryAcquireError::TooMany(_)));
+        assert_eq!(refused.wait(now), None);
+        assert!(throttle.enqueue(4).is_err());
+        assert_eq!(throttle.reserve(3, now), Ok(now), "nothing was counted");
+        assert_eq!(throttle.reserve(0, now), Ok(now), "none at all start at once");
+        assert!(throttle.try_acquire_at(0, now).is_ok());
+    }
+}
+
+#[test]
+fn reserving_has_an_end() {
+    let year = Duration::from_secs(365 * 24 * 60 * 60);
+    for throttle in [Throttle::new(1, 4 * year).unwrap(), Throttle::gcra(1, 4 * year, 1).unwrap()] {
+        let now = Instant::now();
+        let whens: Vec<_> = (0..4).map(|_| throttle.reserve(1, now)).collect();
+        let expected = [Ok(now), Ok(now + 4 * year), Ok(now + 8 * year), Err(ReserveError::TooFar)];
+        assert_eq!(whens, expected);
+        assert_eq!(throttle.reserve(1, now), Err(ReserveError::TooFar), "and stays so");
+        assert_eq!(throttle.reserve(1, now + 2 * year), Ok(now + 12 * year));
+    }
+}
+
+#[test]
+fn an_instant_before_it_was_made_will_do() {
+    for throttle in [Throttle::new(1, SECOND).unwrap(), Throttle::gcra(1, SECOND, 1).unwrap()] {
+        let Some(early) = Instant::now().checked_sub(10 * SECOND) else { return };
+        assert_eq!(throttle.reserve(1, early), Ok(early));
+        assert_eq!(throttle.reserve(1, early), Ok(early + SECOND));
+    }
+}
+
+#[test]
+fn a_burst_comes_after_a_rest() {
+    let (throttle, now) = (Throttle::gcra(10, SECOND, 3).unwrap(), Instant::now());
+    let at = |ms| throttle.try_acquire_at(1, now + millis(ms)).is_ok();
+    assert_eq!([0, 0, 0, 0, 99, 100, 100].map(at), [true, true, true, false, false, true, false]);
+    assert_eq!([10_000; 4].map(at), [true, true, true, false]);
+}
+
+#[derive(Default)]
+struct Woken(AtomicUsize);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+fn waker() -> (Arc<Woken>, Waker) {
+    let woken = Arc::new(Woken::default());
+    (woken.clone(), woken.into())
+}
+
+#[test]
+fn who_waits_is_not_passed() {
+    for throttle in [Throttle::new(2, SECOND).unwrap(), Throttle::gcra(2, SECOND, 2).unwrap()] {
+        let (now, cx) = (Instant::now(), &mut Context::from_waker(Waker::noop()));
+        assert!(throttle.try_acquire_at(1, now).is_ok());
+        let mut two = throttle.enqueue(2).unwrap();
+        let turn = two.poll_at(now, cx).unwrap_err();
+        // One could start, but for the two that wait.
+        assert!(until(throttle.try_acquire_at(1, now)) >= turn);
+        let refused = throttle.reserve(1, now).unwrap_err();
+        assert!(matches!(refused, ReserveError::InLine { waiting: 1, .. }));
+        drop(two);
+        assert_eq!(throttle.waiters(), 0);
+        assert!(throttle.try_acquire_at(1, now).is_ok());
+    }
+}
+
+#[test]
+fn whoever_starts_or_leaves_calls_the_next() {
+    let (throttle, now) = (Throttle::new(1, SECOND).unwrap(), Instant::now());
+    let (woken, waker) = waker();
+    let mut noop = Context::from_waker(Waker::noop());
+    let mut first = throttle.enqueue(1).unwrap();
+    let leaving = throttle.enqueue(1).unwrap();
+    let mut last = throttle.enqueue(1).unwrap();
+    assert!(last.poll_at(now, &mut Context::from_waker(&waker)).is_err());
+    assert!(first.poll_at(now, &mut noop).is_ok());
+    assert_eq!(woken.0.load(Ordering::Relaxed), 0, "there is one before it");
+    drop(leaving);
+    assert_eq!(woken.0.load(Ordering::Relaxed), 1);
+    assert_eq!(last.poll_at(now, &mut noop), Err(now + SECOND));
+    assert!(last.poll_at(now + SECOND, &mut noop).is_ok());
+}
+
+#[test]
+fn who_does_not_come_when_called_stalls_nobody_and_is_first_again() {
+    let (throttle, now) = (Throttle::new(1, SECOND).unwrap(), Instant::now());
+    let mut cx = Context::from_waker(Waker::noop());
+    throttle.reserve(1, now).unwrap();
+    let mut abandoned = throttle.enqueue(1).unwrap();
+    let mut second = throttle.enqueue(1).unwrap();
+    assert!(abandoned.poll_at(now, &mut cx).is_err());
+
+    let mut at = now;
+    while let Err(again) = second.poll_at(at, &mut cx) {
+        assert!(again > at);
+        at = again;
+    }
+    assert!(at <= now + 2 * SECOND + millis(200), "its own turn, and some patience");
+    assert_eq!(throttle.waiters(), 1);
+    // It is not passed when it comes back.
+    let mut third = throttle.enqueue(1).unwrap();
+    assert_eq!(abandoned.poll_at(at, &mut cx), Err(at + SECOND));
+    assert!(third.poll_at(at + SECOND, &mut cx).is_err());
+    assert!(abandoned.poll_at(at + SECOND, &mut cx).is_ok());
+    assert_eq!(third.poll_at(at + SECOND, &mut cx), Err(at + 2 * SECOND));
+}
+
+#[test]
+fn tiers_are_those_of_the_key() {
+    let minute = Duration::from_secs(60);
+    let tiers = [100, 500, 2_000].map(|limit| Rate::sliding(limit, minute).unwrap());
+    let tenants = KeyedThrottle::new(3, move |tenant: &(usize, u64)| tiers[tenant.0]).unwrap();
+    let now = Instant::now();
+    for (tier, limit) in [(0, 100), (1, 500), (2, 2_000)] {
+        let started = (0..3_000).filter(|_| tenants.try_acquire_at(&(tier, 7), 1, now).is_ok());
+        assert_eq!(started.count(), limit);
+    }
+    let Err(KeyedError::Busy(busy)) = tenants.reserve(&(0, 8), 1, now) else {
+        panic!("there are three tenants")
+    };
+    assert_eq!((busy.max_keys, busy.until), (3, Some(now + minute)));
+    assert_eq!(busy.to_string(), "all 3 keys are in use: no room for another");
+    assert_eq!(tenants.reserve(&(0, 8), 1, now + minute), Ok(now + minute));
+    assert_eq!(tenants.len(), 3);
+}
+
+#[test]
+fn a_key_in_use_is_not_forgotten() {
+    let rate = Rate::sliding(1, SECOND).unwrap();
+    let (keys, now) = (KeyedThrottle::new(2, move |_: &char| rate).unwrap(), Instant::now());
+    let place = keys.enqueue(&'a', 1, now).unwrap();
+    keys.try_acquire_at(&'b', 1, now).unwrap();
+    assert!(keys.throttle(&'c', now).is_err(), "one waits, one counts");
+    let later = now + SECOND;
+    assert!(keys.throttle(&'c', later).is_ok(), "the older one is in use still");
+    assert!(keys.throttle(&'a', later).unwrap().waiters() == 1);
+    drop(place);
+    assert!(keys.throttle(&'d', later).is_ok());
+    assert_eq!(keys.len(), 2);
+}
+
+#[cfg(feature = "tokio")]
+mod waiting {
+    use tokio::time::{self, timeout};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn in_line_one_after_the_other() {
+        let (throttle, start) = (Throttle::new(2, SECOND).unwrap(), time::Instant::now());
+        let mut starts = Vec::new();
+        for _ in 0..5 {
+            throttle.acquire().await;
+            starts.push(start.elapsed().as_secs());
+        }
+        assert_eq!(starts, [0, 0, 1, 1, 2]);
+        assert!(throttle.try_acquire().is_ok());
+        assert!(throttle.try_acquire().is_err());
+        assert!(throttle.acquire_many(3).is_err());
+        throttle.acquire_many(2).unwrap().await;
+        assert_eq!(start.elapsed(), 3 * SECOND);
+        throttle.acquire_many(0).unwrap().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_cancelled_wait_gives_its_slot_to_the_next() {
+        let throttle = Arc::new(Throttle::new(1, SECOND).unwrap());
+        let start = time::Instant::now();
+        throttle.acquire().await;
+        let leaves = timeout(millis(500), throttle.clone().acquire_owned());
+        let (throttle, left) = (throttle.clone(), tokio::spawn(leaves));
+        tokio::task::yield_now().await;
+        throttle.acquire().await;
+        assert_eq!(start.elapsed(), SECOND);
+        assert!(left.await.unwrap().is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_abandoned_wait_stalls_nobody() {
+        let (throttle, start) = (Throttle::new(1, SECOND).unwrap(), time::Instant::now());
+        throttle.acquire().await;
+        let mut abandoned = throttle.acquire();
+        assert!(timeout(millis(1), &mut abandoned).await.is_err());
+        throttle.acquire().await;
+        assert!(start.elapsed() <= millis(2_201));
+        abandoned.await;
+        assert!(start.elapsed() <= millis(3_202));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn by_key() {
+        let rate = Rate::gcra(1, SECOND, 1).unwrap();
+        let keys = KeyedThrottle::new(1, move |_: &&str| rate).unwrap();
+        let start = time::Instant::now();
+        keys.acquire(&"a").unwrap().await;
+        assert!(keys.acquire(&"b").is_err());
+        assert!(keys.try_acquire(&"a").is_err());
+        assert!(keys.acquire_many(&"a", 2).is_err());
+        keys.acquire_many(&"a", 1).unwrap().await;
+        assert_eq!(start.elapsed(), SECOND);
+        time::advance(SECOND).await;
+        keys.acquire(&"b").unwrap().await;
+        assert_eq!(start.elapsed(), 2 * SECOND);
+    }
+}
