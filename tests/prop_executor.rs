@@ -12,16 +12,21 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::future::{Future, poll_fn};
+use std::future::{Future, pending, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures_util::future::{Either, select};
 use futures_util::stream;
 use proptest::prelude::*;
-use sluicegate::{BatchEnd, BatchExecutor, BatchSummary, Panic, Settled};
+use sluicegate::executor::{SideBySide, Weigher};
+use sluicegate::{
+    BatchEnd, BatchExecutor, BatchSummary, Panic, Semaphore, Settled, Stop, StopToken,
+};
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
 #[derive(Debug, Clone, Copy)]
@@ -68,6 +73,11 @@ struct Batch {
     source_steps: Vec<Step>,
     sink_steps: Vec<Step>,
     drop_after_polls: Option<usize>,
+    stop_after_polls: Option<(usize, Stop)>,
+    /// So many permits, some of which others hold until they give them back in between.
+    budget: Option<usize>,
+    weighed: bool,
+    observed: bool,
 }
 
 impl Batch {
@@ -90,7 +100,9 @@ impl Batch {
     }
 
     fn allows(&self, index: usize, shown: &str) -> bool {
-        shown == self.oracle(index) || self.deadline.is_some() && shown.starts_with("cancelled")
+        let aborted = matches!(self.stop_after_polls, Some((_, Stop::Abort)));
+        let cut = self.deadline.is_some() || aborted;
+        shown == self.oracle(index) || cut && shown.starts_with("cancelled")
     }
 }
 
@@ -124,6 +136,7 @@ struct World {
     sink_busy: bool,
     outcomes: BTreeMap<usize, String>,
     violations: Vec<String>,
+    stopped: bool,
 }
 
 type Shared = Rc<RefCell<World>>;
@@ -136,6 +149,7 @@ impl World {
     }
 
     fn pull(&mut self) -> usize {
+        self.check(!self.stopped, "pulled after the stop");
         let index = self.pulled;
         self.pulled += 1;
         self.alive.insert(index);
@@ -157,7 +171,8 @@ impl World {
         let last = self.last_start.insert(line, index);
         self.check(last.is_none_or(|last| last < index), "started out of order");
         self.running.insert(index, key);
-        self.check(self.running.len() <= self.batch.limit, "too many run");
+        let most = self.batch.limit.min(self.batch.budget.unwrap_or(usize::MAX));
+        self.check(self.running.len() <= most, "too many run");
     }
 
     fn settle(&mut self, index: usize, shown: String) {
@@ -290,6 +305,16 @@ async fn sink(world: Shared, step: Step, index: usize, outcome: Settled<usize, &
 
 /// Runs the batch and puts what `all_settled` returns into the world. The summary, if there is one.
 async fn run_batch(world: &Shared, executor: BatchExecutor) -> Option<BatchSummary> {
+    if !world.borrow().batch.weighed {
+        return run_on(world, executor).await;
+    }
+    run_on(world, executor.by_weight(|token: &Token| token.index as u32 % 4)).await
+}
+
+async fn run_on<W>(world: &Shared, executor: BatchExecutor<SideBySide, W>) -> Option<BatchSummary>
+where
+    W: Weigher<Token> + Clone,
+{
     let Batch { method, keyed, source_steps, sink_steps, .. } = world.borrow().batch.clone();
     let inputs = Source(Rc::clone(world));
     let key = |token: &Token| token.world.borrow().batch.items[token.index].key;
@@ -337,13 +362,20 @@ enum Finished {
 }
 
 /// Polls the run to its end, or for as long as the script says, with the checks after each poll.
-async fn drive(world: &Shared, executor: BatchExecutor) -> Finished {
+async fn drive(world: &Shared, executor: BatchExecutor, token: StopToken) -> Finished {
     let mut run = Box::pin(run_batch(world, executor));
     let last = world.borrow().batch.drop_after_polls;
+    let stop = world.borrow().batch.stop_after_polls;
     let mut polls = 0;
     poll_fn(move |cx| {
         if last == Some(polls) {
             return Poll::Ready(Finished::Dropped);
+        }
+        if let Some((after, how)) = stop {
+            if after == polls {
+                token.stop(how);
+                world.borrow_mut().stopped = true;
+            }
         }
         polls += 1;
         let polled = catch_unwind(AssertUnwindSafe(|| run.as_mut().poll(cx)));
@@ -385,10 +417,36 @@ fn check(batch: Batch) {
             sink_busy: false,
             outcomes: BTreeMap::new(),
             violations: Vec::new(),
+            stopped: false,
         }));
         // A wake-up that is lost leaves nothing but this timer: time jumps to it.
         let hour = Duration::from_secs(3600);
-        let finished = timeout(hour, drive(&world, builder.build().unwrap())).await;
+        let token = StopToken::new();
+        builder = builder.stop(token.clone()).reports(true);
+        let budget = batch.budget.map(|permits| Arc::new(Semaphore::new(permits)));
+        if let Some(budget) = &budget {
+            builder = builder.budget(Arc::clone(budget));
+        }
+        if batch.observed {
+            builder = builder.observer(|_| resume_unwind(Box::new("in the observer")));
+        }
+        let executor = builder.build().unwrap();
+        let others = async {
+            while let Some(budget) = &budget {
+                let held = budget.acquire().await.unwrap();
+                sleep(Duration::from_millis(3)).await;
+                drop(held);
+            }
+            pending().await
+        };
+        let driven = drive(&world, executor, token);
+        let finished = timeout(hour, async {
+            match select(pin!(driven), pin!(others)).await {
+                Either::Left((finished, _)) => finished,
+                Either::Right((never, _)) => never,
+            }
+        });
+        let finished = finished.await;
 
         let world = world.borrow();
         assert_eq!(world.violations, [""; 0]);
@@ -397,21 +455,19 @@ fn check(batch: Batch) {
         assert_eq!(world.dropped.len(), world.pulled);
         assert!(world.dropped.values().all(|&times| times == 1));
 
+        if let Some(budget) = budget {
+            assert_eq!(budget.available_permits(), batch.budget.unwrap());
+        }
         let summary = match finished.expect("asleep, and nobody will wake it") {
             Finished::Dropped => return,
-            Finished::Panicked(panic) => {
-                assert_eq!(panic.message(), Some("in the source"));
-                assert_eq!(batch.method, Method::AllSettled);
-                assert_eq!(batch.source_panics_at, Some(world.pulled));
-                return;
-            }
+            Finished::Panicked(panic) => panic!("{panic}"),
             Finished::Returned(summary) => summary,
         };
         assert_eq!(world.outcomes.len(), world.pulled);
         let cut = world.outcomes.values().any(|shown| shown.starts_with("cancelled"));
         let source_panicked = batch.source_panics_at == Some(world.pulled);
         let exhausted = world.pulled == batch.items.len() && !source_panicked;
-        assert!(exhausted || source_panicked || batch.deadline.is_some());
+        assert!(exhausted || source_panicked || batch.deadline.is_some() || world.stopped);
         if let Some(summary) = summary {
             let counts = summary.counts();
             let of = |kind: &str| {
@@ -425,6 +481,7 @@ fn check(batch: Batch) {
             assert_eq!(counts.cancelled, of("cancelled"));
             match summary.end() {
                 BatchEnd::Exhausted => assert!(exhausted && !cut),
+                BatchEnd::Stopped => assert!(world.stopped),
                 BatchEnd::DeadlinePassed => assert!(batch.deadline.is_some()),
                 BatchEnd::SourcePanicked(panic) => {
                     assert!(source_panicked);
@@ -466,12 +523,17 @@ fn batches() -> impl Strategy<Value = Batch> {
     let limits = (prop::option::of(odd()), prop::option::weighted(0.3, odd()));
     let around = (prop::option::weighted(0.1, 0..24_usize), steps(3), steps(3));
     let dropped = prop::option::weighted(0.4, 0..40_usize);
-    (shape, limits, around, dropped).prop_map(
+    let how = prop_oneof![Just(Stop::Drain), Just(Stop::Abort)];
+    let stopped = prop::option::weighted(0.3, (0..40_usize, how));
+    let options = (prop::option::of(1..5_usize), any::<bool>(), any::<bool>());
+    (shape, limits, around, dropped, stopped, options).prop_map(
         |(
             (mut items, limit, method, keyed),
             (item_timeout, deadline),
             (source_panics_at, mut source_steps, mut sink_steps),
             drop_after_polls,
+            stop_after_polls,
+            (budget, weighed, observed),
         )| {
             for item in &mut items {
                 if item.ending == Ending::Hang && item_timeout.or(deadline).is_none() {
@@ -491,6 +553,10 @@ fn batches() -> impl Strategy<Value = Batch> {
                 source_steps,
                 sink_steps,
                 drop_after_polls,
+                stop_after_polls,
+                budget,
+                weighed,
+                observed,
             }
         },
     )

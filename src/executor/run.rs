@@ -250,6 +250,9 @@ where
         if !self.wakes.is_empty() && self.room() < self.source.worth_asking() {
             return false;
         }
+        if self.stops.is_news() {
+            return false;
+        }
         let mut any = false;
         loop {
             // Once for many items: what they leave half done is in `at`.
@@ -433,6 +436,10 @@ where
         let Some(&place) = self.due.front() else {
             return false;
         };
+        // An item that was polled in this turn may have stopped the batch.
+        if self.stops.is_news() {
+            return false;
+        }
         if let Some(permits) = &mut self.permits {
             match permits.poll(place) {
                 Poll::Ready(Ok(())) => {}

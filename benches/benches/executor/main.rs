@@ -45,6 +45,7 @@ fn main() {
     for (work, name, at_most) in [
         (work::Kind::Ready, "ready futures, limit 64, spawned on two workers", 0.05),
         (work::Kind::Yield, "one yield each, limit 64, spawned on two workers", 0.2),
+        (work::Kind::Wake, "waking themselves once each, limit 64, spawned on two workers", 0.2),
     ] {
         table.add(
             Workload::new(name)
