@@ -60,7 +60,7 @@ pub use semaphore::{
     Semaphore, SemaphorePermit, SemaphoreStats, TryAcquireError, WaitTimes,
 };
 pub use settled::{
-    NotAllFulfilled, Panic, Partition, Settled, SettledCounts, SettledError, SettledKind,
+    NotAllFulfilled, Panic, Partition, Scope, Settled, SettledCounts, SettledError, SettledKind,
 };
 pub use throttle::{KeyedThrottle, Throttle};
 

@@ -187,7 +187,7 @@ where
         for place in 0..self.places.len() {
             if self.places.has_started(place) {
                 self.places.cancel(place);
-                self.vacate(place, Settled::Cancelled { started: true });
+                self.vacate(place, Settled::cancelled(true));
             } else {
                 self.cut_short(place);
             }
@@ -562,7 +562,7 @@ where
                 Some(Overdue::Item(place)) => {
                     if self.poll_with(place, |places, _| places.slot(place).poll()) {
                         self.places.cancel(place);
-                        self.settle(place, Settled::TimedOut);
+                        self.settle(place, Settled::timed_out());
                     }
                 }
                 Some(Overdue::Batch) => self.stop(Stop::Abort, BatchEnd::DeadlinePassed),
@@ -604,7 +604,7 @@ where
                 quietly(|| self.places.clear(place));
                 let outcome = match (output, polled) {
                     (Some(result), _) => result.into(),
-                    (None, Ok(())) => Settled::Cancelled { started: true },
+                    (None, Ok(())) => Settled::cancelled(true),
                     (None, Err(panic)) => Settled::Panicked(panic),
                 };
                 self.vacate(place, outcome);
@@ -618,7 +618,7 @@ where
     fn cut_short(&mut self, place: usize) {
         if let Some(Unfinished::NotStarted(input)) = self.places.cancel(place) {
             self.outlet.not_started(self.places.index(place), input);
-            self.vacate(place, Settled::Cancelled { started: false });
+            self.vacate(place, Settled::cancelled(false));
         }
     }
 }
