@@ -10,6 +10,7 @@ mod observe;
 mod options;
 mod order;
 mod outlet;
+mod pages;
 mod places;
 mod run;
 mod source;
@@ -32,6 +33,7 @@ pub use attempts::{Attempts, DeadLetter, DeadLetters, NoDeadLetters, Once, Retry
 pub use builder::BatchExecutorBuilder;
 pub use observe::{BatchEvent, ItemReport};
 pub use order::{ByKey, Keys, SideBySide};
+pub use pages::{Page, PagesSummary};
 pub use source::{Inputs, OfIterator, OfStream};
 pub use spawned::{BatchHandle, BatchStream, Finished, Joined};
 pub use stop::{Stop, StopToken};

@@ -13,13 +13,15 @@
 //! | [`BoundedArrayMap`], [`SharedBoundedArrayMap`], [`ShardedBoundedArrayMap`] | items that wait under a key for something that has not arrived | a map of arrays that grows |
 //! | `Batcher` (feature `tokio`) | many small writes as few large ones, within a window of time | a loop around a channel and a timer |
 //! | [`BatchExecutor`] | many fallible things, a bounded number at once, every outcome kept | unbounded `join_all`, streams that stall |
+//! | [`Phases`] | prepare, create, enqueue: the same few steps for many items | a list of futures a step |
 //! | [`Retry`], [`RetryBudget`] | attempts that wait in between, and not for ever | a loop around a sleep |
 //! | [`Throttle`], [`KeyedThrottle`] | at most so many starts in a time | a counter that is reset each minute |
 //!
 //! # Features
 //!
 //! `tokio`, on by default, adds what needs timers or tasks: the batcher, and the time limits of the
-//! others. Without it nothing here knows a runtime. `full` is everything there is.
+//! others. Without it nothing here knows a runtime. `tracing` tells of phases as they begin and end.
+//! `full` is everything there is.
 //!
 //! # How the house is built
 //!
@@ -36,6 +38,7 @@ pub mod batcher;
 mod error;
 pub mod executor;
 pub mod map;
+pub mod phases;
 pub mod retry;
 mod semaphore;
 mod settled;
@@ -54,6 +57,7 @@ pub use map::{
     BoundedArrayMap, FullKey, FullMap, Pushed, RejectReason, ShardedBoundedArrayMap,
     SharedBoundedArrayMap,
 };
+pub use phases::Phases;
 pub use retry::{Delays, Retry, RetryBudget, RetryError, RetryWhen};
 pub use semaphore::{
     Acquire, AcquireError, AcquireOwned, AcquireTimeoutError, OwnedSemaphorePermit, PollSemaphore,
