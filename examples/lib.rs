@@ -2,3 +2,5 @@
 //! folder holds all of it.
 
 pub mod ingest;
+pub mod notify_users;
+pub mod run_steps;

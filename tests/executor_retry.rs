@@ -80,10 +80,8 @@ async fn retries_go_before_new_inputs() {
 async fn a_retry_past_the_deadline_is_not_waited_for() {
     let executor = BatchExecutor::builder().limit(2).deadline(MS * 50).build().unwrap();
     let start = Instant::now();
-    let outcomes = executor
-        .retry(constant(9, 30))
-        .all_settled([0], async |_| Err::<(), _>("busy"))
-        .await;
+    let outcomes =
+        executor.retry(constant(9, 30)).all_settled([0], async |_| Err::<(), _>("busy")).await;
     assert_eq!(outcomes[0].to_string(), "rejected: busy");
     assert_eq!(start.elapsed(), MS * 30, "one retry at 30 ms, none that would begin at 60");
     assert!(matches!(outcomes.end(), BatchEnd::Exhausted));
@@ -350,7 +348,8 @@ async fn check(plan: Plan) {
     if let Some((n, window)) = rate {
         // The window that begins with each start: those are the fullest.
         for (first, begin) in starts.borrow().iter().enumerate() {
-            let later = starts.borrow()[first..].iter().filter(|at| **at < *begin + MS * window).count();
+            let later =
+                starts.borrow()[first..].iter().filter(|at| **at < *begin + MS * window).count();
             assert!(later <= n as usize, "{later} starts in a window of {n}");
         }
     }

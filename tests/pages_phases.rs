@@ -16,7 +16,8 @@ const MS: Duration = Duration::from_millis(1);
 fn paused<F: Future>(future: F) -> F::Output {
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     let runtime = runtime.enable_time().start_paused(true).build().unwrap();
-    runtime.block_on(async { tokio::time::timeout(MS * 3_600_000, future).await.expect("it hangs") })
+    runtime
+        .block_on(async { tokio::time::timeout(MS * 3_600_000, future).await.expect("it hangs") })
 }
 
 /// Ten pages of 100, 10 ms to fetch and 10 ms to work on each.
@@ -83,7 +84,7 @@ proptest! {
                         }
                         Ok(())
                     };
-                    retry.run(once).await.map_err(|error| error.attempts)?;
+                    let _ = retry.run(once).await.map_err(|error| error.attempts)?;
                     asked.set(0);
                     here.borrow_mut()[page] = sizes[page].0;
                     let items: Vec<_> = (0..sizes[page].0).map(|n| (page, n)).collect();

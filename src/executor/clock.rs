@@ -119,7 +119,11 @@ impl Clock {
             let due = [attempt, item, alarm, batch].into_iter().flatten().min()?;
             if due <= Instant::now() {
                 if item == Some(due) {
-                    return self.timeline.as_mut()?.take_due().map(|item| Overdue::Item(item.place));
+                    return self
+                        .timeline
+                        .as_mut()?
+                        .take_due()
+                        .map(|item| Overdue::Item(item.place));
                 }
                 if attempt == Some(due) {
                     let attempt = self.attempts.as_mut()?.take_due();

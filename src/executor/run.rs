@@ -777,12 +777,7 @@ where
     }
 
     #[inline]
-    fn record(
-        &mut self,
-        index: usize,
-        outcome: Settled<T, E>,
-        trial: Option<Trial<S::Input, E>>,
-    ) {
+    fn record(&mut self, index: usize, outcome: Settled<T, E>, trial: Option<Trial<S::Input, E>>) {
         self.summary.counts.record(&outcome);
         if !outcome.is_fulfilled() {
             self.stops.failed();

@@ -57,7 +57,13 @@ where
         let (keys, hasher) = (keys.clone(), RandomState::new());
         Arc::new(move |input: &N::Input| keys.route(&hasher, input)) as Router<N::Input>
     });
-    let hall = Hall::new(options.limit + options.backlog, workers, inputs, router, options.observer.clone());
+    let hall = Hall::new(
+        options.limit + options.backlog,
+        workers,
+        inputs,
+        router,
+        options.observer.clone(),
+    );
     let f = Arc::new(f);
     for worker in 0..workers {
         let mut batch = batch.clone();
@@ -68,7 +74,15 @@ where
                 options.backlog / workers + usize::from(worker < options.backlog % workers);
         }
         let order = keys.order();
-        let work = worker::work(&hall, worker, batch, Arc::clone(&f), order, weigher.clone(), attempts.clone());
+        let work = worker::work(
+            &hall,
+            worker,
+            batch,
+            Arc::clone(&f),
+            order,
+            weigher.clone(),
+            attempts.clone(),
+        );
         spawn(Box::pin(work));
     }
     BatchHandle::new(hall, stop)

@@ -78,11 +78,7 @@ impl<K, W, A> BatchExecutor<K, W, A> {
     /// Takes `inputs` through phases, which are chained to this. The name of the batch is for traces.
     ///
     /// All of `inputs` are taken at once, which must therefore be finite.
-    pub fn phases<I, E>(
-        &self,
-        name: &'static str,
-        inputs: I,
-    ) -> Phases<K, W, A, I::Item, E>
+    pub fn phases<I, E>(&self, name: &'static str, inputs: I) -> Phases<K, W, A, I::Item, E>
     where
         I: IntoIterator,
         Self: Clone,
@@ -135,10 +131,7 @@ impl fmt::Debug for Passage {
 impl<K, W, A, V, E> Phases<K, W, A, V, E> {
     /// Prepares each item by a plain function, one after the other. A panic is that item's failure,
     /// and no other's. The phase is called `prepare`.
-    pub fn prepare<U>(
-        self,
-        mut prepare: impl FnMut(V) -> Result<U, E>,
-    ) -> Phases<K, W, A, U, E> {
+    pub fn prepare<U>(self, mut prepare: impl FnMut(V) -> Result<U, E>) -> Phases<K, W, A, U, E> {
         let began = Instant::now();
         let (mut entered, mut succeeded) = (0, 0);
         let items = self.items.into_iter().map(|item| {

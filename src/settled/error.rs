@@ -70,9 +70,7 @@ impl<E: fmt::Display> fmt::Display for SettledError<E> {
         match self {
             Self::Rejected(error) => write_rejected(f, error),
             Self::Panicked(panic) => panic.fmt(f),
-            Self::TimedOut { scope, last_error } => {
-                write_timed_out(f, *scope, last_error.as_ref())
-            }
+            Self::TimedOut { scope, last_error } => write_timed_out(f, *scope, last_error.as_ref()),
             Self::Cancelled { started, last_error, .. } => {
                 write_cancelled(f, *started, last_error.as_ref())
             }
