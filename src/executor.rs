@@ -33,7 +33,7 @@ pub use attempts::{Attempts, DeadLetter, DeadLetters, NoDeadLetters, Once, Retry
 pub use builder::BatchExecutorBuilder;
 pub use observe::{BatchEvent, ItemReport};
 pub use order::{ByKey, Keys, SideBySide};
-pub use pages::{Page, PagesSummary};
+pub use pages::{Page, Paged, PagesSummary};
 pub use source::{Inputs, OfIterator, OfStream};
 pub use spawned::{BatchHandle, BatchStream, Finished, Joined};
 pub use stop::{Stop, StopToken};

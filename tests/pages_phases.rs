@@ -33,8 +33,8 @@ async fn a_page_is_fetched_while_the_one_before_runs() {
         sleep(MS * 10).await;
         Ok::<_, ()>(())
     };
-    let (outcomes, pages) = BatchExecutor::new(100).unwrap().pages(fetch, work).await;
-    assert_eq!((outcomes.len(), pages.pages), (1000, 10));
+    let all = BatchExecutor::new(100).unwrap().pages(fetch, work).await;
+    assert_eq!((all.outcomes.len(), all.summary.pages), (1000, 10));
     assert_eq!(start.elapsed(), MS * 110, "one after the other it would be 200 ms");
 }
 
@@ -45,8 +45,9 @@ async fn a_fetch_that_panics_is_a_source_that_panics() {
         Some(_) => std::panic::resume_unwind(Box::new("no")),
     };
     let executor = BatchExecutor::new(2).unwrap();
-    let (outcomes, pages) = executor.pages(fetch, async |n| Ok::<_, ()>(n)).await;
-    assert!(outcomes.len() == 3 && matches!(pages.batch.end(), BatchEnd::SourcePanicked(_)));
+    let all = executor.pages(fetch, async |n| Ok::<_, ()>(n)).await;
+    assert_eq!(all.outcomes.len(), 3);
+    assert!(matches!(all.summary.batch.end(), BatchEnd::SourcePanicked(_)));
 }
 
 proptest! {

@@ -73,6 +73,17 @@ impl<I, E: fmt::Display> fmt::Display for PagesSummary<I, E> {
     }
 }
 
+/// All outcomes of a batch over pages.
+#[derive(Debug)]
+#[non_exhaustive]
+#[must_use = "outcomes that nobody looks at hide failures"]
+pub struct Paged<T, E, I, FE> {
+    /// One for each item that was pulled, in order.
+    pub outcomes: Vec<Settled<T, E>>,
+    /// What there is to say beside them.
+    pub summary: PagesSummary<I, FE>,
+}
+
 struct Ledger<I> {
     /// Of both pages: fetched and not pulled.
     items: VecDeque<I>,
@@ -292,9 +303,9 @@ impl<K, W, A> BatchExecutor<K, W, A> {
     ///     }
     /// };
     /// let executor = BatchExecutor::new(10)?;
-    /// let (outcomes, pages) = executor.pages(fetch, async |user| Ok::<_, ()>(user)).await;
-    /// assert_eq!((outcomes.len(), pages.pages), (250, 3));
-    /// assert!(pages.fetch_error.is_none());
+    /// let all = executor.pages(fetch, async |user| Ok::<_, ()>(user)).await;
+    /// assert_eq!((all.outcomes.len(), all.summary.pages), (250, 3));
+    /// assert!(all.summary.fetch_error.is_none());
     /// # Ok(())
     /// # }
     /// ```
@@ -302,8 +313,7 @@ impl<K, W, A> BatchExecutor<K, W, A> {
         &self,
         fetch: G,
         f: F,
-    ) -> impl Future<Output = (Vec<Settled<T, E>>, PagesSummary<P::Item, FE>)>
-    + use<C, P, FE, G, GFut, F, Fut, T, E, K, W, A>
+    ) -> impl Future<Output = Paged<T, E, P::Item, FE>> + use<C, P, FE, G, GFut, F, Fut, T, E, K, W, A>
     where
         P: IntoIterator,
         G: FnMut(Option<C>) -> GFut,
@@ -320,7 +330,8 @@ impl<K, W, A> BatchExecutor<K, W, A> {
             let (outlet, summary, reports) = executor.run_pages(fetch, f, outlet).await;
             let PagesSummary { batch, pages, fetch_error, not_pulled } = summary;
             drop(reports);
-            (outlet.into_outcomes(), PagesSummary { batch, pages, fetch_error, not_pulled })
+            let summary = PagesSummary { batch, pages, fetch_error, not_pulled };
+            Paged { outcomes: outlet.into_outcomes(), summary }
         }
     }
 

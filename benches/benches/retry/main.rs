@@ -105,8 +105,8 @@ fn main() {
                         sleep(MS * 10).await;
                         Ok::<_, ()>(())
                     };
-                    let (all, _) = BatchExecutor::new(100).unwrap().pages(fetch, work).await;
-                    assert_eq!(all.len() as u32, PAGES * 100);
+                    let all = BatchExecutor::new(100).unwrap().pages(fetch, work).await;
+                    assert_eq!(all.outcomes.len() as u32, PAGES * 100);
                 })
             })
             .rival("slower of the two sums", |_| Cost::of(u64::from(PAGES) * 100, MS * 10 * PAGES)),
