@@ -60,7 +60,9 @@ use source::Own;
 /// | [`settle_into`](Self::settle_into) | iterator | to slots of the caller's, as they settle | one outcome an input |
 /// | [`for_each`](Self::for_each) | iterator, endless if need be | to a sink, as they settle | bounded by the limit |
 /// | [`for_each_stream`](Self::for_each_stream) | stream, endless if need be | to a sink, as they settle | bounded by the limit |
+/// | [`spawn`](Self::spawn), [`spawn_on`](Self::spawn_on) | iterator or stream | joined, or a stream of them | one outcome an input; with a stream, bounded by the limit |
 /// | [`by_key(…)`](Self::by_key)`.` any of these | the same | the same | the same |
+/// | [`by_weight(…)`](Self::by_weight)`.` any of these | the same | the same | the same |
 ///
 /// # What holds
 ///
@@ -69,23 +71,30 @@ use source::Own;
 ///   with outcomes that wait for the sink, is never more than the limit.
 /// - A failure or a panic of one item changes no other item's outcome.
 /// - The work goes on while the sink is busy.
-/// - Dropping a run at any time drops every future and every input in hand once.
+/// - What runs is never more than the limit, nor, over all executors that share one, than the
+///   [budget](BatchExecutorBuilder::budget).
+/// - Nothing is pulled after a [stop](BatchExecutorBuilder::stop), the deadline or the end.
+/// - Dropping a run at any time drops every future and every input in hand once, and gives back
+///   every permit.
 ///
 /// # When not to use it
 ///
-/// All items run in the caller's task: they overlap in waiting, not in computing. Work that keeps
-/// a core busy wants tasks or threads of its own. A single call wants no executor, and a bound
-/// shared by unrelated callers is a semaphore.
+/// In the task, which is everything but [`spawn`](Self::spawn), items overlap in waiting, not in
+/// computing; and also spawned, items of one worker do. Work that keeps a core busy for long wants
+/// threads of its own. A single call wants no executor, and a bound shared by unrelated callers is
+/// a semaphore.
 ///
-/// There is no method that returns a stream of outcomes, on purpose: a stream is not polled while
-/// its consumer is busy, and then everything in it stalls, with whatever locks and permits it
-/// holds. The sink is polled beside the work instead.
+/// No method that runs in the task returns a stream of outcomes, on purpose: a stream is not polled
+/// while its consumer is busy, and then everything in it stalls, with whatever locks and permits it
+/// holds. The sink is polled beside the work instead. Streams come from the spawned flavour, whose
+/// work is polled by workers of its own.
 ///
 /// # Fairness
 ///
-/// Inputs start in input order, also those of one key. Woken items are polled in the order in which
-/// they were woken. A run gives way to the other tasks of its thread after a bounded number of
-/// polls, also if its items are always ready, and new items take turns with woken ones.
+/// Inputs start in input order, also those of one key. All items that were woken since the last time
+/// are polled once, up to 64 neighbours at a time in the order of their places, before any of them
+/// is polled again. A run gives way to the other tasks of its thread after a bounded number of polls,
+/// also if its items are always ready, and new items take turns with woken ones.
 ///
 /// # Example
 ///
@@ -108,10 +117,12 @@ use source::Own;
 /// # How it is built
 ///
 /// A run is one future. Its items sit in places that are made when first needed and used again,
-/// so that an item costs no allocation beside what its future takes itself. Each place has a waker
-/// of its own, which puts the place's number on a list; a poll of the run takes the whole list
-/// under one lock and polls what is on it, and nothing else. Any runtime will do; only the two
-/// time limits need tokio's.
+/// so that an item costs no allocation beside what its future takes itself; what is ready when it
+/// is first polled does not even take a place. Each place has a waker of its own, which sets a bit
+/// in a word of 64; a poll of the run takes the words that were woken, and polls nothing else.
+/// Spawned, there is such a run on each worker, and they meet in two places alone: where they take
+/// inputs, several at a time if items are short, and where they bring outcomes. Any runtime will
+/// do; only [`spawn`](Self::spawn) and the two time limits need tokio's.
 #[derive(Debug, Clone)]
 pub struct BatchExecutor<K = SideBySide, W = Alike, A = Once> {
     options: Options,
@@ -182,7 +193,7 @@ impl<K, W, A> BatchExecutor<K, W, A> {
     /// # Panics
     ///
     /// Never: panics of `f` and of its futures are outcomes,
-    /// [`Settled::Panicked`](crate::Settled::Panicked). A panic in dropping a future that has
+    /// [`Settled::Panicked`]. A panic in dropping a future that has
     /// already settled, or the iterator or `f` of a run that is done, changes nothing.
     ///
     /// # Cancel safety

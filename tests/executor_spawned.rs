@@ -73,7 +73,10 @@ async fn limit_one_is_strictly_in_input_order() {
     let started = log.clone();
     let batch = executor(1).spawn(0..1_000, move |n| {
         started.lock().unwrap().push(n);
-        async { Ok::<_, ()>(tokio::task::yield_now().await) }
+        async {
+            tokio::task::yield_now().await;
+            Ok::<_, ()>(())
+        }
     });
     assert!(in_time(batch.join()).await.outcomes.summary().is_complete());
     assert_eq!(*log.lock().unwrap(), (0..1_000).collect::<Vec<_>>());
@@ -226,7 +229,8 @@ async fn dropping_the_handle_or_the_stream_stops_and_accounts_for_everything() {
             .unwrap();
         let batch = executor.spawn((0..100).map(move |_| Alive::new(&inputs)), async |alive| {
             pending::<()>().await;
-            Ok::<_, ()>(drop(alive))
+            drop(alive);
+            Ok::<_, ()>(())
         });
         while budget.available_permits() > 0 {
             tokio::task::yield_now().await;
@@ -258,7 +262,8 @@ fn workers_that_a_runtime_drops_account_for_what_they_had_in_hand() {
         let inputs = (0..100).map(move |_| Alive::new(&inputs));
         let batch = executor(10).spawn(inputs, async |alive| {
             pending::<()>().await;
-            Ok::<_, ()>(drop(alive))
+            drop(alive);
+            Ok::<_, ()>(())
         });
         while alive.load(SeqCst) < 10 {
             tokio::task::yield_now().await;

@@ -2,13 +2,16 @@
 
 #![cfg(not(loom))]
 
+use std::ops::Range;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 
+use sluicegate::executor::{BatchHandle, BatchStream, OfIterator};
 use sluicegate::{
-    Acquire, AcquireError, AcquireOwned, AcquireTimeoutError, BatchExecutor, BoundedArrayMap,
-    ConfigError, KeyedThrottle, OwnedSemaphorePermit, PollSemaphore, Retry, RetryBudget,
-    RetryError, RetryWhen, Semaphore, SemaphorePermit, SemaphoreStats, Settled,
-    ShardedBoundedArrayMap, SharedBoundedArrayMap, Throttle, TryAcquireError, throttle,
+    Acquire, AcquireError, AcquireOwned, AcquireTimeoutError, AllSettled, BatchExecutor,
+    BatchExecutorBuilder, BatchSummary, BoundedArrayMap, ConfigError, KeyedThrottle,
+    OwnedSemaphorePermit, PollSemaphore, Retry, RetryBudget, RetryError, RetryWhen, Semaphore,
+    SemaphorePermit, SemaphoreStats, Settled, ShardedBoundedArrayMap, SharedBoundedArrayMap,
+    StopToken, Throttle, TryAcquireError, throttle,
 };
 
 fn shared<T: Send + Sync + Unpin>() {}
@@ -28,6 +31,12 @@ fn everything_crosses_threads() {
     shared::<SharedBoundedArrayMap<u64, u64, u64>>();
     shared::<ShardedBoundedArrayMap<u64, u64>>();
     shared::<BatchExecutor>();
+    shared::<BatchExecutorBuilder>();
+    shared::<BatchSummary>();
+    shared::<AllSettled<u64, u64>>();
+    shared::<BatchHandle<OfIterator<Range<u64>>, u64, u64>>();
+    shared::<BatchStream<OfIterator<Range<u64>>, u64, u64>>();
+    shared::<StopToken>();
     shared::<Settled<u64, u64>>();
     shared::<Retry>();
     shared::<RetryWhen<u64>>();

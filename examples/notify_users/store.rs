@@ -84,7 +84,7 @@ impl Store {
     /// Of the database.
     pub fn left(&self) -> Result<usize> {
         let sql = "SELECT count(*) FROM users WHERE times_notified = 0 AND failure IS NULL";
-        self.connection.query_row(sql, (), |row| row.get(0))
+        self.connection.query_row(sql, (), |row| row.get::<_, u32>(0).map(|count| count as usize))
     }
 
     /// How many were notified once, how many more than once, and how many failed.
@@ -92,7 +92,7 @@ impl Store {
     /// # Errors
     ///
     /// Of the database.
-    pub fn counts(&self) -> Result<(usize, usize, usize)> {
+    pub fn counts(&self) -> Result<(u32, u32, u32)> {
         self.connection.query_row(
             "SELECT count(*) FILTER (WHERE times_notified = 1),
                     count(*) FILTER (WHERE times_notified > 1),

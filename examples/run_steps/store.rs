@@ -72,7 +72,8 @@ impl Store {
         self.with(|connection| {
             connection
                 .prepare_cached("SELECT count(*) FROM steps WHERE run = ?1 AND enqueued = 1")?
-                .query_row([run], |row| row.get(0))
+                .query_row([run], |row| row.get::<_, u32>(0))
+                .map(|count| count as usize)
         })
     }
 

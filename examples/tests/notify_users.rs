@@ -33,7 +33,7 @@ async fn stopped_and_started_again_each_user_is_notified_once_or_failed() {
         runs += 1;
     }
     let store = Store::open(&path, 3_000).unwrap();
-    assert_eq!(store.counts().unwrap(), (notified, 0, failed));
+    assert_eq!(store.counts().unwrap(), (notified as u32, 0, failed as u32));
     assert_eq!(notified + failed, 3_000);
     assert!(failed >= 3, "those without an address");
 }

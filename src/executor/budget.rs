@@ -28,6 +28,8 @@ use crate::sync::{Mutex, thread_local};
 
 thread_local! {
     /// The items that are being polled on this thread, each inside of the one before.
+    // loom's macro knows no constants.
+    #[allow(clippy::missing_const_for_thread_local)]
     static POLLED: RefCell<Vec<Frame>> = RefCell::new(Vec::new());
 }
 

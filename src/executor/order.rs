@@ -32,7 +32,7 @@ pub trait Keys<I> {
     /// A number that is the same for items of the same key; `None` if all run side by side.
     ///
     /// Runs the caller's code.
-    fn route(&self, hasher: &RandomState, item: &I) -> Option<u64>;
+    fn route<H: BuildHasher>(&self, hasher: &H, item: &I) -> Option<u64>;
 }
 
 /// Every item beside every other.
@@ -58,7 +58,7 @@ impl<I> Keys<I> for SideBySide {
         Self
     }
 
-    fn route(&self, _: &RandomState, _: &I) -> Option<u64> {
+    fn route<H: BuildHasher>(&self, _: &H, _: &I) -> Option<u64> {
         None
     }
 }
@@ -78,7 +78,7 @@ where
         Lanes::new(self.0.clone())
     }
 
-    fn route(&self, hasher: &RandomState, item: &I) -> Option<u64> {
+    fn route<H: BuildHasher>(&self, hasher: &H, item: &I) -> Option<u64> {
         Some(hasher.hash_one((self.0)(item)))
     }
 }

@@ -11,7 +11,6 @@ pub use stream::{BatchStream, Finished};
 
 use core::future::Future;
 use core::pin::Pin;
-use std::hash::RandomState;
 use std::sync::Arc;
 
 use super::BatchExecutor;
@@ -20,6 +19,7 @@ use super::order::{Keys, Order};
 use super::source::Inputs;
 use super::stop::StopToken;
 use super::weight::Weigher;
+use crate::sync::HashBuilder;
 use hall::{Hall, Router};
 
 /// What a worker does, to be spawned.
@@ -54,7 +54,7 @@ where
     let mut batch = options.batch(W::WEIGHS || keyed && options.backlog > 0);
     batch.stops.push(stop.clone());
     let router: Option<Router<N::Input>> = keyed.then(|| {
-        let (keys, hasher) = (keys.clone(), RandomState::new());
+        let (keys, hasher) = (keys.clone(), HashBuilder::default());
         Arc::new(move |input: &N::Input| keys.route(&hasher, input)) as Router<N::Input>
     });
     let hall = Hall::new(
