@@ -386,13 +386,13 @@ where
             *any = true;
             *at = At::Item;
             if A::RETRIES {
-                let kept = attempts.keep(&input);
-                trials.open(place, kept);
+                trials.fresh = attempts.keep(&input);
             }
             match slot.start(|| start(input)) {
                 Poll::Ready(Err(error)) if A::RETRIES => {
                     quietly(|| slot.clear());
                     let index = *index;
+                    trials.open_fresh(place);
                     self.places.keep(place, index);
                     self.finish(place, Err(error));
                     return;
@@ -409,12 +409,17 @@ where
                     *at = At::Drop;
                     if A::RETRIES {
                         attempts.succeeded();
-                        quietly(|| drop(trials.take(place)));
                     }
                     slot.clear();
+                    if A::RETRIES {
+                        trials.fresh = None;
+                    }
                 }
                 Poll::Pending => {
                     let index = *index;
+                    if A::RETRIES {
+                        trials.open_fresh(place);
+                    }
                     self.places.keep(place, index);
                     self.time(place, index);
                     return;
@@ -453,6 +458,7 @@ where
             At::Item => {
                 let place = self.vacant_place();
                 quietly(|| self.places.clear(place));
+                self.trials.open_fresh(place);
                 let trial = self.trials.take(place);
                 self.record(self.index, Settled::Panicked(panic), trial);
             }

@@ -39,6 +39,8 @@ impl<I, E> Trial<I, E> {
 /// By place, for those that have one. Nothing for a run that does not retry.
 pub(super) struct Trials<I, E> {
     trials: Vec<Option<Trial<I, E>>>,
+    /// Of the item that is polled for the first time: most are done then.
+    pub(super) fresh: Option<I>,
     resting: BinaryHeap<Reverse<(Instant, usize, usize)>>,
     ready: VecDeque<usize>,
     next_serial: usize,
@@ -47,7 +49,7 @@ pub(super) struct Trials<I, E> {
 impl<I, E> Trials<I, E> {
     pub(super) fn new() -> Self {
         let (trials, resting, ready) = (Vec::new(), BinaryHeap::new(), VecDeque::new());
-        Self { trials, resting, ready, next_serial: 0 }
+        Self { trials, fresh: None, resting, ready, next_serial: 0 }
     }
 
     /// Notes the input of an item that is about to start at this place.
@@ -64,6 +66,13 @@ impl<I, E> Trials<I, E> {
             timed: false,
             serial,
         });
+    }
+
+    /// The fresh item has this place, and is not done.
+    #[inline]
+    pub(super) fn open_fresh(&mut self, place: usize) {
+        let fresh = self.fresh.take();
+        self.open(place, fresh);
     }
 
     fn serial(&mut self) -> usize {
