@@ -13,10 +13,6 @@ use sluicegate::{BatchExecutor, Retry, Semaphore, Settled, Stop, StopToken};
 
 /// Either the retry begins or the item is cancelled with its last error, never both and never
 /// neither; and its permit is back either way.
-///
-/// Seen to fail: with the look at the stops in `Run::start_due` taken out (an attempt begins after
-/// `stop` has returned); with `forget_all` in `Run::clear_lines` taken out (what was ready starts in
-/// a place that is vacant).
 fn stopped_while_a_retry_comes_due(how: Stop) {
     loom::model(move || {
         let token = StopToken::new();
@@ -70,9 +66,6 @@ fn drained_while_a_retry_comes_due() {
 }
 
 /// A retry that waits for a permit which another thread gives back.
-///
-/// Seen to fail: with the release of the permit in `Run::try_again` taken out (the other waits for
-/// ever).
 #[test]
 fn the_permit_of_an_item_that_waits_goes_to_another() {
     loom::model(|| {
