@@ -3,3 +3,5 @@
 
 pub mod chat_rooms;
 pub mod ingest;
+pub mod notify_users;
+pub mod run_steps;

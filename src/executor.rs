@@ -1,6 +1,7 @@
 //! Many fallible things at once, never more than so many, and every outcome in order.
 
 mod all_settled;
+mod attempts;
 mod budget;
 mod builder;
 #[cfg_attr(not(feature = "tokio"), path = "executor/no_clock.rs")]
@@ -9,14 +10,17 @@ mod observe;
 mod options;
 mod order;
 mod outlet;
+mod pages;
 mod places;
 mod run;
 mod source;
 mod spawned;
 mod stop;
 mod summary;
+mod throttling;
 #[cfg(feature = "tokio")]
 mod timeline;
+mod trials;
 mod wakes;
 mod weight;
 
@@ -25,9 +29,11 @@ use core::future::{Future, poll_fn};
 use futures_core::Stream;
 
 pub use all_settled::AllSettled;
+pub use attempts::{Attempts, DeadLetter, DeadLetters, NoDeadLetters, Once, Retrying, ToSink};
 pub use builder::BatchExecutorBuilder;
 pub use observe::{BatchEvent, ItemReport};
 pub use order::{ByKey, Keys, SideBySide};
+pub use pages::{Page, Paged, PagesSummary};
 pub use source::{Inputs, OfIterator, OfStream};
 pub use spawned::{BatchHandle, BatchStream, Finished, Joined};
 pub use stop::{Stop, StopToken};
@@ -118,10 +124,11 @@ use source::Own;
 /// inputs, several at a time if items are short, and where they bring outcomes. Any runtime will
 /// do; only [`spawn`](Self::spawn) and the two time limits need tokio's.
 #[derive(Debug, Clone)]
-pub struct BatchExecutor<K = SideBySide, W = Alike> {
+pub struct BatchExecutor<K = SideBySide, W = Alike, A = Once> {
     options: Options,
     keys: K,
     weigher: W,
+    attempts: A,
 }
 
 impl BatchExecutor {
@@ -145,7 +152,7 @@ impl BatchExecutor {
     }
 }
 
-impl<K, W> BatchExecutor<K, W> {
+impl<K, W, A> BatchExecutor<K, W, A> {
     /// How many items of a batch may be in hand at once.
     pub fn limit(&self) -> usize {
         self.options.limit
@@ -202,13 +209,14 @@ impl<K, W> BatchExecutor<K, W> {
         &self,
         inputs: I,
         f: F,
-    ) -> impl Future<Output = AllSettled<T, E>> + use<I, F, Fut, T, E, K, W>
+    ) -> impl Future<Output = AllSettled<T, E>> + use<I, F, Fut, T, E, K, W, A>
     where
         I: IntoIterator,
         F: FnMut(I::Item) -> Fut,
         Fut: Future<Output = Result<T, E>>,
         K: Keys<I::Item> + Clone,
         W: Weigher<I::Item> + Clone,
+        A: Attempts<I::Item, E> + Clone,
     {
         let executor = self.clone();
         async move {
@@ -267,13 +275,14 @@ impl<K, W> BatchExecutor<K, W> {
         slots: &'a mut Vec<Option<Settled<T, E>>>,
         inputs: I,
         f: F,
-    ) -> impl Future<Output = BatchSummary> + use<'a, I, F, Fut, T, E, K, W>
+    ) -> impl Future<Output = BatchSummary> + use<'a, I, F, Fut, T, E, K, W, A>
     where
         I: IntoIterator,
         F: FnMut(I::Item) -> Fut,
         Fut: Future<Output = Result<T, E>>,
         K: Keys<I::Item> + Clone,
         W: Weigher<I::Item> + Clone,
+        A: Attempts<I::Item, E> + Clone,
     {
         let executor = self.clone();
         async move {
@@ -340,7 +349,7 @@ impl<K, W> BatchExecutor<K, W> {
         inputs: I,
         f: F,
         sink: S,
-    ) -> impl Future<Output = BatchSummary> + use<I, F, Fut, T, E, S, SFut, K, W>
+    ) -> impl Future<Output = BatchSummary> + use<I, F, Fut, T, E, S, SFut, K, W, A>
     where
         I: IntoIterator,
         F: FnMut(I::Item) -> Fut,
@@ -349,6 +358,7 @@ impl<K, W> BatchExecutor<K, W> {
         SFut: Future<Output = ()>,
         K: Keys<I::Item> + Clone,
         W: Weigher<I::Item> + Clone,
+        A: Attempts<I::Item, E> + Clone,
     {
         let executor = self.clone();
         async move {
@@ -383,7 +393,7 @@ impl<K, W> BatchExecutor<K, W> {
         inputs: St,
         f: F,
         sink: S,
-    ) -> impl Future<Output = BatchSummary> + use<St, F, Fut, T, E, S, SFut, K, W>
+    ) -> impl Future<Output = BatchSummary> + use<St, F, Fut, T, E, S, SFut, K, W, A>
     where
         St: Stream,
         F: FnMut(St::Item) -> Fut,
@@ -392,6 +402,7 @@ impl<K, W> BatchExecutor<K, W> {
         SFut: Future<Output = ()>,
         K: Keys<St::Item> + Clone,
         W: Weigher<St::Item> + Clone,
+        A: Attempts<St::Item, E> + Clone,
     {
         let executor = self.clone();
         async move { executor.run(OfStream(Box::pin(inputs)), f, Sunk::new(sink)).await.1 }
@@ -417,11 +428,16 @@ impl<K, W> BatchExecutor<K, W> {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn by_key<I, Key, F>(self, key: F) -> BatchExecutor<ByKey<F>, W>
+    pub fn by_key<I, Key, F>(self, key: F) -> BatchExecutor<ByKey<F>, W, A>
     where
         F: Fn(&I) -> Key + Clone,
     {
-        BatchExecutor { options: self.options, keys: ByKey(key), weigher: self.weigher }
+        BatchExecutor {
+            options: self.options,
+            keys: ByKey(key),
+            weigher: self.weigher,
+            attempts: self.attempts,
+        }
     }
 
     /// The same executor with items that take as many permits of the
@@ -444,11 +460,71 @@ impl<K, W> BatchExecutor<K, W> {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn by_weight<I, F>(self, weight: F) -> BatchExecutor<K, ByWeight<F>>
+    pub fn by_weight<I, F>(self, weight: F) -> BatchExecutor<K, ByWeight<F>, A>
     where
         F: FnMut(&I) -> u32,
     {
-        BatchExecutor { options: self.options, keys: self.keys, weigher: ByWeight(weight) }
+        BatchExecutor {
+            options: self.options,
+            keys: self.keys,
+            weigher: ByWeight(weight),
+            attempts: self.attempts,
+        }
+    }
+
+    /// The same executor with items that are tried again when they fail, as `retry` says.
+    ///
+    /// An item that waits for its retry gives its permit back meanwhile; see
+    /// [`backlog`](BatchExecutorBuilder::backlog) for how many may wait. Retries that are due go
+    /// before new inputs. A retry that would begin after the
+    /// [`deadline`](BatchExecutorBuilder::deadline) is not waited for: the item settles at once, as
+    /// its last attempt did. A panic is never retried. A drain lets what waits for its retry come to
+    /// its outcome; an abort cancels it.
+    ///
+    /// # Each attempt gets a clone of the input
+    ///
+    /// A reference will not do: the future of an attempt would borrow from the input beside which
+    /// it is kept, which the types of futures cannot say without a box for each, and tasks of their
+    /// own do not allow. Inputs that are dear to clone go in an [`Arc`](std::sync::Arc). The
+    /// original stays here, untouched by whatever an attempt does to its clone.
+    ///
+    /// # Outcomes
+    ///
+    /// The last attempt's: [`Rejected`](crate::Settled::Rejected) with its error, or
+    /// [`TimedOut`](crate::Settled::TimedOut) if its `attempt_timeout` passed. Earlier errors are
+    /// dropped, but for the last of them in `TimedOut` and `Cancelled`. If the choice of errors or
+    /// the iterator of waits panics, there is no other attempt.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), sluicegate::ConfigError> {
+    /// use std::cell::Cell;
+    /// use sluicegate::{BatchExecutor, Retry};
+    ///
+    /// let calls = Cell::new(0);
+    /// let executor = BatchExecutor::builder().limit(10).backlog(100).build()?.retry(Retry::jobs());
+    /// let outcomes = executor
+    ///     .all_settled(["a", "b"], async |name| {
+    ///         calls.set(calls.get() + 1);
+    ///         if calls.get() <= 2 { Err("busy") } else { Ok(name) }
+    ///     })
+    ///     .await;
+    /// assert!(outcomes.summary().is_complete());
+    /// assert_eq!(calls.get(), 4);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[cfg(any(feature = "tokio", loom))]
+    pub fn retry<E>(
+        self,
+        retry: impl Into<crate::RetryWhen<E>>,
+    ) -> BatchExecutor<K, W, Retrying<E>> {
+        BatchExecutor {
+            options: self.options,
+            keys: self.keys,
+            weigher: self.weigher,
+            attempts: Retrying { retry: retry.into(), dead_letters: NoDeadLetters },
+        }
     }
 
     /// Runs `f` on every input on tokio's workers: the spawned flavour of
@@ -497,6 +573,7 @@ impl<K, W> BatchExecutor<K, W> {
         K: Keys<I::Item> + Clone + Send + Sync + 'static,
         K::Order: Send,
         W: Weigher<I::Item> + Clone + Send + 'static,
+        A: Attempts<I::Item, E> + Clone + Send + 'static,
     {
         self.spawn_on(tokio_workers(), inputs, f, spawn_on_tokio)
     }
@@ -522,6 +599,7 @@ impl<K, W> BatchExecutor<K, W> {
         K: Keys<St::Item> + Clone + Send + Sync + 'static,
         K::Order: Send,
         W: Weigher<St::Item> + Clone + Send + 'static,
+        A: Attempts<St::Item, E> + Clone + Send + 'static,
     {
         let inputs = OfStream(Box::pin(inputs));
         spawned::divide(self.clone(), tokio_workers(), inputs, f, spawn_on_tokio)
@@ -561,6 +639,7 @@ impl<K, W> BatchExecutor<K, W> {
         K: Keys<I::Item> + Clone + Send + Sync + 'static,
         K::Order: Send,
         W: Weigher<I::Item> + Clone + Send + 'static,
+        A: Attempts<I::Item, E> + Clone + Send + 'static,
     {
         spawned::divide(self.clone(), workers, OfIterator(inputs.into_iter()), f, spawn)
     }
@@ -578,15 +657,61 @@ impl<K, W> BatchExecutor<K, W> {
         Fut: Future<Output = Result<T, E>>,
         K: Keys<N::Input>,
         W: Weigher<N::Input>,
+        A: Attempts<N::Input, E>,
         O: Outlet<N::Input, T, E>,
     {
-        let Self { options, keys, weigher } = self;
+        let Self { options, keys, weigher, attempts } = self;
         let batch = options.batch(W::WEIGHS);
-        let mut run = Run::new(batch, Own::new(inputs), f, keys.order(), weigher, outlet);
+        let mut run = Run::new(batch, Own::new(inputs), f, keys.order(), weigher, attempts, outlet);
         poll_fn(|cx| run.poll(cx)).await;
         let (outlet, summary, reports) = run.into_parts();
         tell(options.observer.as_ref(), BatchEvent::Ended { summary: &summary });
         (outlet, summary, reports)
+    }
+}
+
+impl<K, W, E> BatchExecutor<K, W, Retrying<E>> {
+    /// The same executor, with a function that gets each item that failed for good: the
+    /// [input](DeadLetter::input) itself, of which the attempts had clones, and why.
+    ///
+    /// It is called once for each outcome that is rejected, panicked or timed out, where the run is
+    /// polled, before the outcome goes where outcomes go. What was cancelled has not failed, and
+    /// neither has what panicked before its first attempt, in the key or the weight. A panic of the
+    /// function is caught and changes nothing.
+    ///
+    /// For a batch without retries, say [`Retry::none`](crate::Retry::none) first.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), sluicegate::ConfigError> {
+    /// use std::cell::RefCell;
+    /// use sluicegate::{BatchExecutor, Retry, executor::DeadLetter};
+    ///
+    /// let dead = RefCell::new(Vec::new());
+    /// let executor = BatchExecutor::new(3)?
+    ///     .retry(Retry::jobs())
+    ///     .dead_letters(|letter: DeadLetter<'_, String, &str>| {
+    ///         dead.borrow_mut().push((letter.input, letter.attempts));
+    ///     });
+    /// let names = ["ann", "bob"].map(String::from);
+    /// let outcomes = executor
+    ///     .all_settled(names, async |name| if name == "bob" { Err("gone") } else { Ok(()) })
+    ///     .await;
+    /// assert_eq!(outcomes[1].to_string(), "rejected: gone");
+    /// assert_eq!(dead.take(), [("bob".to_string(), 3)]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn dead_letters<I, F>(self, sink: F) -> BatchExecutor<K, W, Retrying<E, ToSink<F>>>
+    where
+        F: Fn(DeadLetter<'_, I, E>) + Clone,
+    {
+        BatchExecutor {
+            options: self.options,
+            keys: self.keys,
+            weigher: self.weigher,
+            attempts: Retrying { retry: self.attempts.retry, dead_letters: ToSink(sink) },
+        }
     }
 }
 

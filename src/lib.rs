@@ -15,14 +15,15 @@
 //! | `Batcher` (feature `tokio`) | many small writes as few large ones, within a window of time | a loop around a channel and a timer |
 //! | `KeyedBatcher` (feature `tokio`) | the same for a batch by room, table or partition, with a bound on how many | a map of buffers that grows |
 //! | [`BatchExecutor`] | many fallible things, a bounded number at once, every outcome kept | unbounded `join_all`, streams that stall |
+//! | [`Phases`] | prepare, create, enqueue: the same few steps for many items | a list of futures a step |
 //! | [`Retry`], [`RetryBudget`] | attempts that wait in between, and not for ever | a loop around a sleep |
 //! | [`Throttle`], [`KeyedThrottle`] | at most so many starts in a time | a counter that is reset each minute |
 //!
 //! # Features
 //!
 //! `tokio`, on by default, adds what needs timers or tasks: the batcher, and the time limits of the
-//! others. Without it nothing here knows a runtime. `sink` adds `Sink`s for handles. `full` is
-//! everything there is.
+//! others. Without it nothing here knows a runtime. `sink` adds `Sink`s for handles. `tracing` tells
+//! of phases as they begin and end. `full` is everything there is.
 //!
 //! # How the house is built
 //!
@@ -42,6 +43,7 @@ mod budget;
 mod error;
 pub mod executor;
 pub mod map;
+pub mod phases;
 pub mod queue;
 pub mod retry;
 mod semaphore;
@@ -61,6 +63,7 @@ pub use map::{
     BoundedArrayMap, FullKey, FullMap, Pushed, RejectReason, ShardedBoundedArrayMap,
     SharedBoundedArrayMap,
 };
+pub use phases::Phases;
 pub use queue::OverflowQueue;
 pub use retry::{Delays, Retry, RetryBudget, RetryError, RetryWhen};
 pub use semaphore::{
@@ -68,7 +71,7 @@ pub use semaphore::{
     Semaphore, SemaphorePermit, SemaphoreStats, TryAcquireError, WaitTimes,
 };
 pub use settled::{
-    NotAllFulfilled, Panic, Partition, Settled, SettledCounts, SettledError, SettledKind,
+    NotAllFulfilled, Panic, Partition, Scope, Settled, SettledCounts, SettledError, SettledKind,
 };
 pub use throttle::{KeyedThrottle, Throttle};
 

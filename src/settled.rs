@@ -4,6 +4,7 @@ mod collect;
 mod error;
 mod kind;
 mod panic;
+mod scope;
 
 use core::fmt;
 
@@ -12,6 +13,7 @@ pub use error::SettledError;
 pub use kind::SettledKind;
 pub use panic::Panic;
 pub(crate) use panic::{caught, quietly};
+pub use scope::Scope;
 
 /// How one item of a batch ended: `Promise.allSettled`'s outcome, with the endings that Rust and a
 /// bounded, timed batch add to it.
@@ -23,7 +25,7 @@ pub(crate) use panic::{caught, quietly};
 ///
 /// It is not meant for a single call, for which `Result` says all there is to say.
 ///
-/// The enum, and its `Cancelled` variant, may grow: a `match` needs a last arm and a `..`.
+/// The enum, and its last two variants, may grow: a `match` needs a last arm and a `..`.
 ///
 /// ```
 /// use sluicegate::Settled;
@@ -38,7 +40,7 @@ pub(crate) use panic::{caught, quietly};
 /// }
 ///
 /// assert_eq!(told(Settled::Fulfilled(7)), "got 7");
-/// assert_eq!(told(Settled::TimedOut), "timed out");
+/// assert_eq!(told(Settled::timed_out()), "timed out");
 /// assert_eq!(told(Settled::cancelled(false)), "never started, safe to repeat");
 /// ```
 #[derive(Debug)]
@@ -52,12 +54,22 @@ pub enum Settled<T, E> {
     /// The closure, the key function or the future panicked.
     Panicked(Panic),
     /// The item's own time limit passed before it was done, and its future was dropped.
-    TimedOut,
+    #[non_exhaustive]
+    TimedOut {
+        /// Whose limit it was: the attempt's, after which there was to be no other, or the item's.
+        scope: Scope,
+        /// What the last attempt before that ended with an error ended with.
+        last_error: Option<E>,
+    },
     /// The batch was stopped before the item was done.
     #[non_exhaustive]
     Cancelled {
         /// Whether its closure had been called: if not, nothing of it has happened.
         started: bool,
+        /// What was cancelled: as yet always the batch.
+        scope: Scope,
+        /// What the last attempt that ended with an error ended with.
+        last_error: Option<E>,
     },
 }
 
@@ -65,7 +77,13 @@ impl<T, E> Settled<T, E> {
     /// A [`Cancelled`](Self::Cancelled) outcome, for tests and for code that stands in for an
     /// executor.
     pub fn cancelled(started: bool) -> Self {
-        Self::Cancelled { started }
+        Self::Cancelled { started, scope: Scope::Batch, last_error: None }
+    }
+
+    /// A [`TimedOut`](Self::TimedOut) outcome of an item that had one attempt, for tests and for
+    /// code that stands in for an executor.
+    pub fn timed_out() -> Self {
+        Self::TimedOut { scope: Scope::Item, last_error: None }
     }
 
     /// Which of the endings this is, without what it holds.
@@ -74,7 +92,7 @@ impl<T, E> Settled<T, E> {
             Self::Fulfilled(_) => SettledKind::Fulfilled,
             Self::Rejected(_) => SettledKind::Rejected,
             Self::Panicked(_) => SettledKind::Panicked,
-            Self::TimedOut => SettledKind::TimedOut,
+            Self::TimedOut { .. } => SettledKind::TimedOut,
             Self::Cancelled { .. } => SettledKind::Cancelled,
         }
     }
@@ -96,12 +114,24 @@ impl<T, E> Settled<T, E> {
 
     /// Whether the item's own time limit passed.
     pub fn is_timed_out(&self) -> bool {
-        matches!(self, Self::TimedOut)
+        matches!(self, Self::TimedOut { .. })
     }
 
     /// Whether the batch was stopped before the item was done.
     pub fn is_cancelled(&self) -> bool {
         matches!(self, Self::Cancelled { .. })
+    }
+
+    /// The error that the future returned, or else the last one that an attempt before the end
+    /// returned.
+    pub fn last_error(&self) -> Option<&E> {
+        match self {
+            Self::Rejected(error) => Some(error),
+            Self::TimedOut { last_error, .. } | Self::Cancelled { last_error, .. } => {
+                last_error.as_ref()
+            }
+            _ => None,
+        }
     }
 
     /// The value, if there is one.
@@ -128,15 +158,19 @@ impl<T, E> Settled<T, E> {
     /// }
     ///
     /// assert_eq!(first(Settled::Fulfilled(1)).unwrap(), 1);
-    /// assert_eq!(first(Settled::TimedOut).unwrap_err().to_string(), "timed out");
+    /// assert_eq!(first(Settled::timed_out()).unwrap_err().to_string(), "timed out");
     /// ```
     pub fn into_result(self) -> Result<T, SettledError<E>> {
         match self {
             Self::Fulfilled(value) => Ok(value),
             Self::Rejected(error) => Err(SettledError::Rejected(error)),
             Self::Panicked(panic) => Err(SettledError::Panicked(panic)),
-            Self::TimedOut => Err(SettledError::TimedOut),
-            Self::Cancelled { started } => Err(SettledError::Cancelled { started }),
+            Self::TimedOut { scope, last_error } => {
+                Err(SettledError::TimedOut { scope, last_error })
+            }
+            Self::Cancelled { started, scope, last_error } => {
+                Err(SettledError::Cancelled { started, scope, last_error })
+            }
         }
     }
 
@@ -154,22 +188,30 @@ impl<T, E> Settled<T, E> {
             Self::Fulfilled(value) => Settled::Fulfilled(value),
             Self::Rejected(error) => Settled::Rejected(change(error)),
             Self::Panicked(panic) => Settled::Panicked(panic),
-            Self::TimedOut => Settled::TimedOut,
-            Self::Cancelled { started } => Settled::Cancelled { started },
+            Self::TimedOut { scope, last_error } => {
+                Settled::TimedOut { scope, last_error: last_error.map(change) }
+            }
+            Self::Cancelled { started, scope, last_error } => {
+                Settled::Cancelled { started, scope, last_error: last_error.map(change) }
+            }
         }
     }
 }
 
 /// `fulfilled`, `rejected: …`, `panicked: …`, `timed out`, or `cancelled` with whether it had
-/// started. The value is not shown, so it need not be displayable.
+/// started; the last two with the last error, if there was one. The value is not shown, so it need not be displayable.
 impl<T, E: fmt::Display> fmt::Display for Settled<T, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Fulfilled(_) => f.write_str("fulfilled"),
             Self::Rejected(error) => error::write_rejected(f, error),
             Self::Panicked(panic) => panic.fmt(f),
-            Self::TimedOut => error::write_timed_out(f),
-            Self::Cancelled { started } => error::write_cancelled(f, *started),
+            Self::TimedOut { scope, last_error } => {
+                error::write_timed_out(f, *scope, last_error.as_ref())
+            }
+            Self::Cancelled { started, last_error, .. } => {
+                error::write_cancelled(f, *started, last_error.as_ref())
+            }
         }
     }
 }
@@ -188,8 +230,10 @@ impl<T, E> From<SettledError<E>> for Settled<T, E> {
         match error {
             SettledError::Rejected(error) => Self::Rejected(error),
             SettledError::Panicked(panic) => Self::Panicked(panic),
-            SettledError::TimedOut => Self::TimedOut,
-            SettledError::Cancelled { started } => Self::Cancelled { started },
+            SettledError::TimedOut { scope, last_error } => Self::TimedOut { scope, last_error },
+            SettledError::Cancelled { started, scope, last_error } => {
+                Self::Cancelled { started, scope, last_error }
+            }
         }
     }
 }

@@ -560,7 +560,7 @@ mod timed {
     fn kinds<T, E>(outcomes: &[Settled<T, E>]) -> String {
         let kind = |outcome: &Settled<T, E>| match outcome {
             Settled::Fulfilled(_) => 'f',
-            Settled::TimedOut => 't',
+            Settled::TimedOut { .. } => 't',
             Settled::Cancelled { started: true, .. } => 'c',
             Settled::Cancelled { started: false, .. } => 'n',
             _ => '?',
@@ -768,8 +768,8 @@ fn a_run_is_as_free_as_what_it_is_given() {
     assert_eq!(finish(boxed), 6);
 
     shared(&executor(1));
-    shared(&Settled::<u8, u8>::TimedOut);
-    shared(&SettledError::<u8>::TimedOut);
+    shared(&Settled::<u8, u8>::timed_out());
+    shared(&Settled::<u8, u8>::timed_out().into_result().unwrap_err());
 }
 
 #[test]
@@ -785,7 +785,7 @@ fn outcomes_turn_into_one_another() {
     };
     assert_eq!(back(Ok(1).into()), "fulfilled");
     assert_eq!(back(Err("no").into()), "rejected: no");
-    assert_eq!(back(Settled::TimedOut), "timed out");
+    assert_eq!(back(Settled::timed_out()), "timed out");
     assert_eq!(back(Settled::cancelled(true)), "cancelled while it ran");
     assert_eq!(back(Settled::cancelled(false)), "cancelled before it started");
     assert_eq!(back(Settled::Panicked(Panic::new(Box::new("oh")))), "panicked: oh");
@@ -833,7 +833,7 @@ fn not_all_fulfilled_tells_each_error_of_its_chain_once() {
     let error = Settled::all_fulfilled(outcomes).unwrap_err();
     assert_eq!(error.to_string(), "1 of 2 items failed, item 1 first: rejected: outer");
     assert!(error.source().is_some_and(|source| source.is::<std::fmt::Error>()));
-    let timed_out = [Settled::<u8, _>::TimedOut, Settled::Rejected(Outer(std::fmt::Error))];
+    let timed_out = [Settled::<u8, _>::timed_out(), Settled::Rejected(Outer(std::fmt::Error))];
     assert!(Settled::all_fulfilled(timed_out).unwrap_err().source().is_none());
 }
 

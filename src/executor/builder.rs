@@ -6,6 +6,7 @@ use core::time::Duration;
 use std::sync::Arc;
 
 use super::BatchExecutor;
+use super::attempts::Once;
 use super::clock::TimeLimits;
 use super::observe::{BatchEvent, Observer};
 use super::options::Options;
@@ -14,6 +15,7 @@ use super::stop::{Stop, StopToken};
 use super::weight::Alike;
 use crate::error::ConfigError;
 use crate::semaphore::Semaphore;
+use crate::throttle::Throttle;
 
 /// Options for a [`BatchExecutor`]; made by [`BatchExecutor::builder`].
 ///
@@ -30,6 +32,8 @@ use crate::semaphore::Semaphore;
 #[must_use = "a builder does nothing until `build` is called"]
 pub struct BatchExecutorBuilder {
     limit: Option<usize>,
+    backlog: usize,
+    throttle: Option<Arc<Throttle>>,
     budget: Option<Arc<Semaphore>>,
     limits: TimeLimits,
     stop: Option<StopToken>,
@@ -83,10 +87,51 @@ impl BatchExecutorBuilder {
         self
     }
 
+    /// How many items may be in hand beyond the limit, while others wait for their
+    /// [retry](BatchExecutor::retry). 0 by default.
+    ///
+    /// An item that waits for its retry does not run: it gives back its permit, and what runs may be
+    /// as many as the limit beside it, as long as those that run and those that wait are together
+    /// not more than the limit and the backlog. With 0 an item that waits keeps its room, so that
+    /// with a limit of 1 everything is strictly in input order, retries included.
+    pub fn backlog(mut self, items: usize) -> Self {
+        self.backlog = items;
+        self
+    }
+
+    /// Every attempt of an item waits in line for its start on this throttle, which others may
+    /// share.
+    ///
+    /// One item of a run at a time is in that line; if there is a [`budget`](Self::budget), it has
+    /// its permit by then, so that it does start when the throttle counts it.
+    ///
+    /// Runs need tokio's timer then. Available with the feature `tokio`.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), sluicegate::ConfigError> {
+    /// use std::sync::Arc;
+    /// use std::time::Duration;
+    /// use sluicegate::{BatchExecutor, Throttle};
+    ///
+    /// let hundred = Arc::new(Throttle::new(100, Duration::from_secs(60))?);
+    /// let executor = BatchExecutor::builder().limit(10).throttle(hundred).build()?;
+    /// let start = tokio::time::Instant::now();
+    /// executor.all_settled(0..250, async |n| Ok::<_, ()>(n)).await;
+    /// assert_eq!(start.elapsed().as_secs(), 120);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[cfg(feature = "tokio")]
+    pub fn throttle(mut self, throttle: Arc<Throttle>) -> Self {
+        self.throttle = Some(throttle);
+        self
+    }
+
     /// How long one item may run, more than zero and at most 100 years. None by default.
     ///
-    /// The limit counts from the first time the item's future is pending, on tokio's clock. At its
-    /// end the future is polled once more, so that what is ready by then counts; if it is not
+    /// The limit counts from the first time the item's future is pending, or the item waits for its
+    /// retry, on tokio's clock; it includes all attempts and the waits between them. At its end the future is polled once more, so that what is ready by then counts; if it is not
     /// ready it is dropped, and the outcome is [`Settled::TimedOut`](crate::Settled::TimedOut). A
     /// future that blocks its thread cannot be interrupted.
     ///
@@ -204,9 +249,23 @@ impl BatchExecutorBuilder {
             check_duration("item_timeout", self.limits.item)?;
             check_duration("deadline", self.limits.batch)?;
         }
-        let Self { limit: _, budget, limits, stop, stop_when, observer, reports } = self;
-        let options = Options { limit, budget, limits, stop, stop_when, observer, reports };
-        Ok(BatchExecutor { options, keys: SideBySide, weigher: Alike })
+        if limit.checked_add(self.backlog).is_none() {
+            return Err(ConfigError::new("backlog", self.backlog, "less, with `limit`"));
+        }
+        let Self { limit: _, backlog, throttle, budget, limits, .. } = self;
+        let Self { stop, stop_when, observer, reports, .. } = self;
+        let options = Options {
+            limit,
+            backlog,
+            throttle,
+            budget,
+            limits,
+            stop,
+            stop_when,
+            observer,
+            reports,
+        };
+        Ok(BatchExecutor { options, keys: SideBySide, weigher: Alike, attempts: Once })
     }
 }
 
@@ -214,6 +273,8 @@ impl fmt::Debug for BatchExecutorBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("BatchExecutorBuilder")
             .field("limit", &self.limit)
+            .field("backlog", &self.backlog)
+            .field("throttle", &self.throttle)
             .field("budget", &self.budget)
             .field("limits", &self.limits)
             .field("stop", &self.stop)

@@ -18,12 +18,16 @@ pub(super) struct TimeLimits {
 
 /// What has run out of time.
 pub(super) enum Overdue {
+    Attempt(usize),
     Item(usize),
+    /// Something that the run had set the alarm for.
+    Alarm,
     Batch,
 }
 
 /// Neither reads the time nor needs a runtime unless there is a limit to keep.
 pub(super) struct Clock {
+    attempts: Option<Timeline>,
     timeline: Option<Timeline>,
     deadline: Deadline,
     timer: Option<Pin<Box<Sleep>>>,
@@ -37,10 +41,11 @@ enum Deadline {
 }
 
 impl Clock {
-    pub(super) fn new(limits: TimeLimits) -> Self {
+    pub(super) fn new(limits: TimeLimits, attempt: Option<Duration>) -> Self {
+        let attempts = attempt.map(Timeline::new);
         let timeline = limits.item.map(Timeline::new);
         let deadline = limits.batch.map_or(Deadline::None, Deadline::In);
-        Self { timeline, deadline, timer: None }
+        Self { attempts, timeline, deadline, timer: None }
     }
 
     /// What the clock says.
@@ -70,14 +75,37 @@ impl Clock {
         }
     }
 
-    /// The next that has run out of time. If there is none, the timer wakes the run when there
+    /// As [`item_started`](Self::item_started), of an attempt with this serial number.
+    #[inline]
+    pub(super) fn attempt_started(
+        &mut self,
+        place: usize,
+        serial: usize,
+        places: usize,
+        runs: impl Fn(usize, usize) -> bool,
+    ) {
+        if let Some(attempts) = &mut self.attempts {
+            let now = Instant::now().into_std();
+            attempts.start(place, serial, now, places, |item| runs(item.place, item.index));
+        }
+    }
+
+    /// Whether the batch's time is up at `when`.
+    pub(super) fn is_past_the_deadline(&self, when: std::time::Instant) -> bool {
+        matches!(self.deadline, Deadline::At(deadline) if when >= deadline.into_std())
+    }
+
+    /// The next that has run out of time, or whose `alarm` it is time for. If there is none, the timer wakes the run when there
     /// is.
     pub(super) fn poll_overdue(
         &mut self,
         cx: &mut Context<'_>,
+        alarm: Option<std::time::Instant>,
         runs: impl Fn(usize, usize) -> bool,
+        tries: impl Fn(usize, usize) -> bool,
     ) -> Option<Overdue> {
         let runs = |item: &Started| runs(item.place, item.index);
+        let tries = |item: &Started| tries(item.place, item.index);
         loop {
             let item = self.timeline.as_mut().and_then(|timeline| timeline.next_due(runs));
             let item = item.map(Instant::from_std);
@@ -85,16 +113,27 @@ impl Clock {
                 Deadline::At(batch) => Some(batch),
                 _ => None,
             };
-            let due = match (item, batch) {
-                (Some(item), Some(batch)) => item.min(batch),
-                (item, batch) => item.or(batch)?,
-            };
+            let attempt = self.attempts.as_mut().and_then(|attempts| attempts.next_due(tries));
+            let attempt = attempt.map(Instant::from_std);
+            let alarm = alarm.map(Instant::from_std);
+            let due = [attempt, item, alarm, batch].into_iter().flatten().min()?;
             if due <= Instant::now() {
-                if item != Some(due) {
-                    self.deadline = Deadline::None;
-                    return Some(Overdue::Batch);
+                if item == Some(due) {
+                    return self
+                        .timeline
+                        .as_mut()?
+                        .take_due()
+                        .map(|item| Overdue::Item(item.place));
                 }
-                return self.timeline.as_mut()?.take_due().map(|item| Overdue::Item(item.place));
+                if attempt == Some(due) {
+                    let attempt = self.attempts.as_mut()?.take_due();
+                    return attempt.map(|attempt| Overdue::Attempt(attempt.place));
+                }
+                if batch != Some(due) {
+                    return Some(Overdue::Alarm);
+                }
+                self.deadline = Deadline::None;
+                return Some(Overdue::Batch);
             }
             // A timer set for an item that has settled since is left as it is: going off once too
             // early is cheaper than being set anew for each item.

@@ -7,14 +7,16 @@ pub(super) struct TimeLimits;
 
 #[allow(dead_code)]
 pub(super) enum Overdue {
+    Attempt(usize),
     Item(usize),
+    Alarm,
     Batch,
 }
 
 pub(super) struct Clock;
 
 impl Clock {
-    pub(super) fn new(_: TimeLimits) -> Self {
+    pub(super) fn new(_: TimeLimits, _: Option<core::time::Duration>) -> Self {
         Self
     }
 
@@ -33,9 +35,24 @@ impl Clock {
     ) {
     }
 
+    pub(super) fn attempt_started(
+        &mut self,
+        _: usize,
+        _: usize,
+        _: usize,
+        _: impl Fn(usize, usize) -> bool,
+    ) {
+    }
+
+    pub(super) fn is_past_the_deadline(&self, _: std::time::Instant) -> bool {
+        false
+    }
+
     pub(super) fn poll_overdue(
         &mut self,
         _: &mut Context<'_>,
+        _: Option<std::time::Instant>,
+        _: impl Fn(usize, usize) -> bool,
         _: impl Fn(usize, usize) -> bool,
     ) -> Option<Overdue> {
         None

@@ -18,11 +18,19 @@ pub enum BatchEvent<'a> {
         /// The position of the input.
         index: usize,
     },
-    /// An item starts: its closure is about to be called.
+    /// An item starts, or starts again: its closure is about to be called.
     #[non_exhaustive]
     Started {
         /// The position of the input.
         index: usize,
+    },
+    /// An attempt failed, and the item waits for another.
+    #[non_exhaustive]
+    Retrying {
+        /// The position of the input.
+        index: usize,
+        /// How long it waits, until it is ready for its turn.
+        wait: Duration,
     },
     /// An item has settled, and its future is gone.
     #[non_exhaustive]
@@ -52,7 +60,7 @@ pub struct ItemReport {
     /// From being pulled to being started, or cancelled unstarted: it waited for its key or for
     /// permits.
     pub queued: Duration,
-    /// From being started to its end.
+    /// From being started to its end, with all attempts and the waits between them.
     pub running: Duration,
 }
 
@@ -104,8 +112,12 @@ impl Watch {
     }
 
     pub(super) fn started(&mut self, place: usize, index: usize, now: Instant) {
-        self.times[place].started = Some(now);
+        self.times[place].started.get_or_insert(now);
         tell(self.observer.as_ref(), BatchEvent::Started { index });
+    }
+
+    pub(super) fn retrying(&self, index: usize, wait: Duration) {
+        tell(self.observer.as_ref(), BatchEvent::Retrying { index, wait });
     }
 
     pub(super) fn settled(&mut self, place: usize, index: usize, kind: SettledKind, now: Instant) {

@@ -7,11 +7,14 @@ use super::clock::TimeLimits;
 use super::observe::Observer;
 use super::stop::{Failures, Stop, StopToken};
 use crate::semaphore::Semaphore;
+use crate::throttle::Throttle;
 
 /// The options that do not depend on the type of the items.
 #[derive(Clone)]
 pub(super) struct Options {
     pub(super) limit: usize,
+    pub(super) backlog: usize,
+    pub(super) throttle: Option<Arc<Throttle>>,
     pub(super) budget: Option<Arc<Semaphore>>,
     pub(super) limits: TimeLimits,
     pub(super) stop: Option<StopToken>,
@@ -24,6 +27,8 @@ pub(super) struct Options {
 #[derive(Clone)]
 pub(super) struct Batch {
     pub(super) limit: usize,
+    pub(super) backlog: usize,
+    pub(super) throttle: Option<Arc<Throttle>>,
     pub(super) budget: Option<Arc<Semaphore>>,
     pub(super) limits: TimeLimits,
     pub(super) stops: Vec<StopToken>,
@@ -43,6 +48,8 @@ impl Options {
         };
         Batch {
             limit: self.limit,
+            backlog: self.backlog,
+            throttle: self.throttle.clone(),
             budget,
             limits: self.limits,
             stops: self.stop.iter().cloned().collect(),
@@ -57,6 +64,8 @@ impl fmt::Debug for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Options")
             .field("limit", &self.limit)
+            .field("backlog", &self.backlog)
+            .field("throttle", &self.throttle)
             .field("budget", &self.budget)
             .field("limits", &self.limits)
             .field("stop", &self.stop)

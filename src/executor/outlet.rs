@@ -58,7 +58,7 @@ impl<T, E> Collected<T, E> {
     fn settle_out_of_order(&mut self, index: usize, outcome: Settled<T, E>) {
         if self.0.len() <= index {
             // Every pulled input settles, so those in between are not seen.
-            self.0.resize_with(index + 1, || Settled::Cancelled { started: false });
+            self.0.resize_with(index + 1, || Settled::cancelled(false));
         }
         self.0[index] = outcome;
     }

@@ -9,6 +9,8 @@
 //!                              settled, cancelled
 //! ```
 //!
+//! An item that is to be tried again rests in between: it has started, and has no future.
+//!
 //! What is ready when it is first polled uses a vacant place for that poll, and leaves it vacant.
 //!
 //! A place keeps its box and its waker when it is vacated, so that an item costs no allocation.
@@ -25,6 +27,8 @@ enum State<I> {
     /// Pulled; others go first.
     Held(I),
     Started,
+    /// Started, failed, and to be tried again.
+    Resting,
 }
 
 struct Place<I, Fut> {
@@ -46,11 +50,13 @@ pub(super) enum Unfinished<I> {
 pub(super) struct Places<I, Fut> {
     places: Vec<Place<I, Fut>>,
     vacant: Vec<usize>,
+    held: usize,
+    resting: usize,
 }
 
 impl<I, Fut> Places<I, Fut> {
     pub(super) fn new() -> Self {
-        Self { places: Vec::new(), vacant: Vec::new() }
+        Self { places: Vec::new(), vacant: Vec::new(), held: 0, resting: 0 }
     }
 
     /// How many places there are, vacant ones included.
@@ -61,6 +67,17 @@ impl<I, Fut> Places<I, Fut> {
     #[inline]
     pub(super) fn occupied(&self) -> usize {
         self.places.len() - self.vacant.len()
+    }
+
+    /// How many rest between two attempts.
+    #[inline]
+    pub(super) fn resting(&self) -> usize {
+        self.resting
+    }
+
+    /// How many have started and do not rest.
+    pub(super) fn running(&self) -> usize {
+        self.occupied() - self.held - self.resting
     }
 
     /// The place that the next item will have, if one was made already.
@@ -82,6 +99,7 @@ impl<I, Fut> Places<I, Fut> {
     /// Puts an input into the next vacant place, to be started later.
     pub(super) fn hold(&mut self, place: usize, index: usize, input: I) {
         self.occupy(place, index, State::Held(input));
+        self.held += 1;
     }
 
     /// The next vacant place belongs to an item that has been started in it.
@@ -111,7 +129,10 @@ impl<I, Fut> Places<I, Fut> {
     pub(super) fn begin(&mut self, place: usize) -> Option<I> {
         let state = &mut self.places[place].state;
         match core::mem::replace(state, State::Started) {
-            State::Held(input) => Some(input),
+            State::Held(input) => {
+                self.held -= 1;
+                Some(input)
+            }
             other => {
                 *state = other;
                 None
@@ -128,9 +149,26 @@ impl<I, Fut> Places<I, Fut> {
         matches!(self.places[place].state, State::Started)
     }
 
-    /// Whether this place is still running the item with this index.
+    #[inline]
+    pub(super) fn is_resting(&self, place: usize) -> bool {
+        matches!(self.places[place].state, State::Resting)
+    }
+
+    /// The item at this place rests from now on.
+    pub(super) fn rest(&mut self, place: usize) {
+        self.places[place].state = State::Resting;
+        self.resting += 1;
+    }
+
+    /// The item at this place rests no longer.
+    pub(super) fn resume(&mut self, place: usize) {
+        self.places[place].state = State::Started;
+        self.resting -= 1;
+    }
+
+    /// Whether this place still has the item with this index, and it has started.
     pub(super) fn runs(&self, place: usize, index: usize) -> bool {
-        self.places[place].index == index && self.has_started(place)
+        self.places[place].index == index && (self.has_started(place) || self.is_resting(place))
     }
 
     /// Makes the place of a settled item vacant.
@@ -154,7 +192,14 @@ impl<I, Fut> Places<I, Fut> {
                 place.state = State::Vacant;
                 None
             }
-            State::Held(input) => Some(Unfinished::NotStarted(input)),
+            State::Held(input) => {
+                self.held -= 1;
+                Some(Unfinished::NotStarted(input))
+            }
+            State::Resting => {
+                self.resting -= 1;
+                Some(Unfinished::Started)
+            }
             State::Started => {
                 quietly(|| place.future.as_mut().set(None));
                 Some(Unfinished::Started)

@@ -14,6 +14,7 @@ use core::pin::Pin;
 use std::sync::Arc;
 
 use super::BatchExecutor;
+use super::attempts::Attempts;
 use super::order::{Keys, Order};
 use super::source::Inputs;
 use super::stop::StopToken;
@@ -25,8 +26,8 @@ use hall::{Hall, Router};
 pub(super) type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Divides a batch among workers, and hands each to `spawn`.
-pub(super) fn divide<N, F, Fut, T, E, K, W>(
-    executor: BatchExecutor<K, W>,
+pub(super) fn divide<N, F, Fut, T, E, K, W, A>(
+    executor: BatchExecutor<K, W, A>,
     workers: usize,
     inputs: N,
     f: F,
@@ -42,27 +43,46 @@ where
     K: Keys<N::Input> + Clone + Send + Sync + 'static,
     K::Order: Send,
     W: Weigher<N::Input> + Clone + Send + 'static,
+    A: Attempts<N::Input, E> + Clone + Send + 'static,
 {
-    let BatchExecutor { options, keys, weigher } = executor;
+    let BatchExecutor { options, keys, weigher, attempts } = executor;
     let workers = workers.min(options.limit).max(1);
     let stop = StopToken::new();
-    let mut batch = options.batch(W::WEIGHS);
-    batch.stops.push(stop.clone());
     let keyed = !<K::Order as Order<N::Input>>::ALL_SIDE_BY_SIDE;
+    // Workers with keys have no shares of the limit, which what is in hand keeps; with a backlog
+    // that is more than may run.
+    let mut batch = options.batch(W::WEIGHS || keyed && options.backlog > 0);
+    batch.stops.push(stop.clone());
     let router: Option<Router<N::Input>> = keyed.then(|| {
         let (keys, hasher) = (keys.clone(), HashBuilder::default());
         Arc::new(move |input: &N::Input| keys.route(&hasher, input)) as Router<N::Input>
     });
-    let hall = Hall::new(options.limit, workers, inputs, router, options.observer.clone());
+    let hall = Hall::new(
+        options.limit + options.backlog,
+        workers,
+        inputs,
+        router,
+        options.observer.clone(),
+    );
     let f = Arc::new(f);
     for worker in 0..workers {
         let mut batch = batch.clone();
         if !keyed {
             // To each a share of its own, so that none has to wait for another's room.
             batch.limit = options.limit / workers + usize::from(worker < options.limit % workers);
+            batch.backlog =
+                options.backlog / workers + usize::from(worker < options.backlog % workers);
         }
         let order = keys.order();
-        let work = worker::work(&hall, worker, batch, Arc::clone(&f), order, weigher.clone());
+        let work = worker::work(
+            &hall,
+            worker,
+            batch,
+            Arc::clone(&f),
+            order,
+            weigher.clone(),
+            attempts.clone(),
+        );
         spawn(Box::pin(work));
     }
     BatchHandle::new(hall, stop)

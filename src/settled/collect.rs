@@ -37,7 +37,7 @@ impl SettledCounts {
             Settled::Fulfilled(_) => &mut self.fulfilled,
             Settled::Rejected(_) => &mut self.rejected,
             Settled::Panicked(_) => &mut self.panicked,
-            Settled::TimedOut => &mut self.timed_out,
+            Settled::TimedOut { .. } => &mut self.timed_out,
             Settled::Cancelled { .. } => &mut self.cancelled,
         };
         *count += 1;

@@ -3,7 +3,7 @@
 use core::fmt;
 use std::error::Error;
 
-use super::Panic;
+use super::{Panic, Scope};
 
 /// Why an item of a batch has no value: what [`Settled::into_result`](crate::Settled::into_result)
 /// gives for every ending but success.
@@ -17,12 +17,22 @@ pub enum SettledError<E> {
     /// The closure, the key function or the future panicked.
     Panicked(Panic),
     /// The item's own time limit passed before it was done.
-    TimedOut,
+    #[non_exhaustive]
+    TimedOut {
+        /// Whose limit it was.
+        scope: Scope,
+        /// What the last attempt before that ended with an error ended with.
+        last_error: Option<E>,
+    },
     /// The batch was stopped before the item was done.
     #[non_exhaustive]
     Cancelled {
         /// Whether its closure had been called: if not, nothing of it has happened.
         started: bool,
+        /// What was cancelled: as yet always the batch.
+        scope: Scope,
+        /// What the last attempt that ended with an error ended with.
+        last_error: Option<E>,
     },
 }
 
@@ -30,12 +40,29 @@ pub(super) fn write_rejected(f: &mut fmt::Formatter<'_>, error: &impl fmt::Displ
     write!(f, "rejected: {error}")
 }
 
-pub(super) fn write_timed_out(f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    f.write_str("timed out")
+pub(super) fn write_timed_out(
+    f: &mut fmt::Formatter<'_>,
+    scope: Scope,
+    last_error: Option<&impl fmt::Display>,
+) -> fmt::Result {
+    f.write_str(if scope == Scope::Attempt { "last attempt timed out" } else { "timed out" })?;
+    write_last(f, last_error)
 }
 
-pub(super) fn write_cancelled(f: &mut fmt::Formatter<'_>, started: bool) -> fmt::Result {
-    f.write_str(if started { "cancelled while it ran" } else { "cancelled before it started" })
+pub(super) fn write_cancelled(
+    f: &mut fmt::Formatter<'_>,
+    started: bool,
+    last_error: Option<&impl fmt::Display>,
+) -> fmt::Result {
+    f.write_str(if started { "cancelled while it ran" } else { "cancelled before it started" })?;
+    write_last(f, last_error)
+}
+
+fn write_last(f: &mut fmt::Formatter<'_>, error: Option<&impl fmt::Display>) -> fmt::Result {
+    match error {
+        Some(error) => write!(f, ", and before that: {error}"),
+        None => Ok(()),
+    }
 }
 
 impl<E: fmt::Display> fmt::Display for SettledError<E> {
@@ -43,8 +70,10 @@ impl<E: fmt::Display> fmt::Display for SettledError<E> {
         match self {
             Self::Rejected(error) => write_rejected(f, error),
             Self::Panicked(panic) => panic.fmt(f),
-            Self::TimedOut => write_timed_out(f),
-            Self::Cancelled { started } => write_cancelled(f, *started),
+            Self::TimedOut { scope, last_error } => write_timed_out(f, *scope, last_error.as_ref()),
+            Self::Cancelled { started, last_error, .. } => {
+                write_cancelled(f, *started, last_error.as_ref())
+            }
         }
     }
 }
@@ -54,7 +83,10 @@ impl<E: Error> Error for SettledError<E> {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             Self::Rejected(error) => error.source(),
-            _ => None,
+            Self::TimedOut { last_error, .. } | Self::Cancelled { last_error, .. } => {
+                last_error.as_ref().and_then(Error::source)
+            }
+            Self::Panicked(_) => None,
         }
     }
 }

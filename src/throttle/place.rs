@@ -29,7 +29,7 @@ enum Stage {
 }
 
 impl<T: Deref<Target = Throttle>> Place<T> {
-    pub(super) fn outside(throttle: T, n: u32) -> Self {
+    pub(crate) fn outside(throttle: T, n: u32) -> Self {
         Self { throttle, n, stage: Stage::Outside }
     }
 

@@ -102,7 +102,7 @@ impl<T, E> All<T, E> {
 
     fn put_all(&mut self, settled: impl Iterator<Item = (usize, Settled<T, E>)>, least: usize) {
         if self.outcomes.len() < least {
-            self.outcomes.resize_with(least, || Settled::Cancelled { started: false });
+            self.outcomes.resize_with(least, || Settled::cancelled(false));
             self.there.resize(least.div_ceil(64), 0);
         }
         for (index, outcome) in settled {

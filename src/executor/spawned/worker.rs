@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use super::hall::{Given, Hall, Wants};
 use super::pace::Pace;
+use crate::executor::attempts::Attempts;
 use crate::executor::options::Batch;
 use crate::executor::order::Order;
 use crate::executor::outlet::Outlet;
@@ -20,14 +21,16 @@ use crate::sync::{AtomicUsize, Ordering};
 /// Outcomes that are saved up before they are taken to the hall, at most.
 const SAVED: usize = if cfg!(loom) { 2 } else { 64 };
 
-pub(super) fn work<N, F, Fut, T, E, R, W>(
+#[allow(clippy::too_many_arguments)]
+pub(super) fn work<N, F, Fut, T, E, R, W, A>(
     hall: &Arc<Hall<N, T, E>>,
     worker: usize,
     batch: Batch,
     f: Arc<F>,
     order: R,
     weigher: W,
-) -> impl Future<Output = ()> + Send + use<N, F, Fut, T, E, R, W>
+    attempts: A,
+) -> impl Future<Output = ()> + Send + use<N, F, Fut, T, E, R, W, A>
 where
     N: Inputs + Send + 'static,
     N::Input: Send + 'static,
@@ -37,6 +40,7 @@ where
     E: Send + 'static,
     R: Order<N::Input> + Send + 'static,
     W: Weigher<N::Input> + Send + 'static,
+    A: Attempts<N::Input, E> + Send + 'static,
 {
     let tally = Arc::new(Tally(AtomicUsize::new(0)));
     let source = Shared {
@@ -50,7 +54,7 @@ where
     };
     let outlet = Settling { hall: Arc::clone(hall), tally, saved: Vec::new(), counted: 0 };
     let start = move |input| f(input);
-    let run = Run::new(batch, source, start, order, weigher, outlet);
+    let run = Run::new(batch, source, start, order, weigher, attempts, outlet);
     let mut worker = Worker { run: Some(run), hall: Arc::clone(hall) };
     async move {
         poll_fn(|cx| match &mut worker.run {

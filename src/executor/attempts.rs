@@ -1,0 +1,156 @@
+//! Whether an item that failed is tried again, and where it goes if it is not.
+
+use core::fmt;
+use core::time::Duration;
+
+use crate::retry::{Course, GaveUp, RetryWhen};
+use crate::settled::SettledKind;
+
+/// How often an item is tried; implemented by what [`BatchExecutor`](super::BatchExecutor) puts in
+/// place of its third parameter.
+pub trait Attempts<I, E> {
+    /// Whether inputs may be kept for another attempt.
+    const RETRIES: bool = false;
+
+    /// A copy of an input for its further attempts, or for the dead letters. Runs the caller's
+    /// code.
+    fn keep(&self, input: &I) -> Option<I>;
+
+    /// How long an attempt may take.
+    fn attempt_timeout(&self) -> Option<Duration>;
+
+    /// An attempt succeeded.
+    fn succeeded(&self);
+
+    /// How long to wait after an attempt that failed, or that timed out if there is no error. Runs
+    /// the caller's code.
+    fn next_wait(&self, course: &mut Course, error: Option<&E>) -> Result<Duration, GaveUp>;
+
+    /// Nothing more is tried. Runs the caller's code.
+    fn bury(&self, letter: DeadLetter<'_, I, E>);
+}
+
+/// Each item is tried once.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Once;
+
+impl<I, E> Attempts<I, E> for Once {
+    #[inline]
+    fn keep(&self, _: &I) -> Option<I> {
+        None
+    }
+
+    fn attempt_timeout(&self) -> Option<Duration> {
+        None
+    }
+
+    #[inline]
+    fn succeeded(&self) {}
+
+    fn next_wait(&self, _: &mut Course, _: Option<&E>) -> Result<Duration, GaveUp> {
+        Err(GaveUp::AttemptsSpent)
+    }
+
+    fn bury(&self, _: DeadLetter<'_, I, E>) {}
+}
+
+/// Items are tried as a [`Retry`](crate::Retry) says, and what fails for good goes to `D`.
+pub struct Retrying<E, D = NoDeadLetters> {
+    pub(super) retry: RetryWhen<E>,
+    pub(super) dead_letters: D,
+}
+
+impl<E, D: Clone> Clone for Retrying<E, D> {
+    fn clone(&self) -> Self {
+        Self { retry: self.retry.clone(), dead_letters: self.dead_letters.clone() }
+    }
+}
+
+impl<E, D> fmt::Debug for Retrying<E, D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Retrying").field("retry", &self.retry).finish_non_exhaustive()
+    }
+}
+
+impl<I: Clone, E, D: DeadLetters<I, E>> Attempts<I, E> for Retrying<E, D> {
+    const RETRIES: bool = true;
+
+    #[inline]
+    fn keep(&self, input: &I) -> Option<I> {
+        (D::WANTED || self.retry.policy().max_attempts() > 1).then(|| input.clone())
+    }
+
+    fn attempt_timeout(&self) -> Option<Duration> {
+        self.retry.policy().time_limit()
+    }
+
+    #[inline]
+    fn succeeded(&self) {
+        self.retry.policy().succeeded();
+    }
+
+    fn next_wait(&self, course: &mut Course, error: Option<&E>) -> Result<Duration, GaveUp> {
+        match error {
+            Some(error) => self.retry.next_wait(course, error),
+            None => self.retry.policy().next_wait(course),
+        }
+    }
+
+    fn bury(&self, letter: DeadLetter<'_, I, E>) {
+        self.dead_letters.bury(letter);
+    }
+}
+
+/// What failed for good, with its input: what
+/// [`dead_letters`](super::BatchExecutor::dead_letters) hands out.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct DeadLetter<'a, I, E> {
+    /// The position of the input.
+    pub index: usize,
+    /// The input, as it was pulled.
+    pub input: I,
+    /// Rejected, panicked or timed out.
+    pub kind: SettledKind,
+    /// How many attempts were made: at least 1.
+    pub attempts: u32,
+    /// The last error; `None` if no attempt returned one.
+    pub error: Option<&'a E>,
+}
+
+/// Where dead letters go; implemented for what [`Retrying`] puts in place of its second parameter.
+pub trait DeadLetters<I, E> {
+    /// Whether there is somewhere.
+    const WANTED: bool;
+
+    /// Runs the caller's code.
+    fn bury(&self, letter: DeadLetter<'_, I, E>);
+}
+
+/// What fails for good is an outcome, and nothing else.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoDeadLetters;
+
+impl<I, E> DeadLetters<I, E> for NoDeadLetters {
+    const WANTED: bool = false;
+
+    fn bury(&self, _: DeadLetter<'_, I, E>) {}
+}
+
+/// Dead letters go to a function.
+#[derive(Clone)]
+pub struct ToSink<F>(pub(super) F);
+
+impl<I, E, F: Fn(DeadLetter<'_, I, E>)> DeadLetters<I, E> for ToSink<F> {
+    const WANTED: bool = true;
+
+    fn bury(&self, letter: DeadLetter<'_, I, E>) {
+        (self.0)(letter);
+    }
+}
+
+impl<F> fmt::Debug for ToSink<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ToSink(..)")
+    }
+}

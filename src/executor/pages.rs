@@ -1,0 +1,428 @@
+//! Input that comes in pages: the next is fetched while this one runs.
+//!
+//! ```text
+//!               room for a page                fetched
+//!   no page ───────────────────▶ fetching ───────────────▶ here: some pulled, some settled
+//!      ▲                            │                          │
+//!      │                            │ last, failed, panicked   │ all settled
+//!      │                            ▼                          │
+//!      │                          ended                        │
+//!      └───────────────────────────────────────────────────────┘
+//! ```
+//!
+//! A page is in memory from when it is asked for until the last of its items has settled, and two
+//! may be. The fetch is polled beside the run, not by it: a source is not asked while there is no
+//! room, and a fetch must go on then.
+
+use core::fmt;
+use core::future::Future;
+use core::future::poll_fn;
+use core::pin::Pin;
+use core::task::{Context, Poll};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::task::Waker;
+
+use super::BatchExecutor;
+use super::attempts::Attempts;
+use super::observe::{BatchEvent, ItemReport, tell};
+use super::order::Keys;
+use super::outlet::{Collected, Outlet, Sunk};
+use super::run::Run;
+use super::source::{Inputs, Own};
+use super::summary::BatchSummary;
+use super::weight::Weigher;
+use crate::settled::{Panic, Settled, caught, quietly};
+use crate::sync::Mutex;
+
+/// Pages that may be in memory at once.
+const PAGES: usize = 2;
+
+/// One page, and where the next begins.
+#[derive(Debug, Clone)]
+pub struct Page<P, C> {
+    /// What is on it.
+    pub items: P,
+    /// What to ask for the next page with; `None` if this is the last.
+    pub next: Option<C>,
+}
+
+/// What a batch over pages came to, beside its outcomes.
+#[derive(Debug)]
+#[non_exhaustive]
+#[must_use = "it holds the error of a fetch that failed"]
+pub struct PagesSummary<I, E> {
+    /// The counts, and why the batch ended.
+    pub batch: BatchSummary,
+    /// How many pages were fetched.
+    pub pages: usize,
+    /// Why there were no more, if a fetch failed: what was fetched before has run nevertheless.
+    pub fetch_error: Option<E>,
+    /// Items of pages that were fetched, but that the batch did not pull before it was stopped.
+    pub not_pulled: Vec<I>,
+}
+
+/// The counts, the number of pages and the error, if there is one.
+impl<I, E: fmt::Display> fmt::Display for PagesSummary<I, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}; {} pages", self.batch, self.pages)?;
+        match &self.fetch_error {
+            Some(error) => write!(f, "; the next could not be fetched: {error}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// All outcomes of a batch over pages.
+#[derive(Debug)]
+#[non_exhaustive]
+#[must_use = "outcomes that nobody looks at hide failures"]
+pub struct Paged<T, E, I, FE> {
+    /// One for each item that was pulled, in order.
+    pub outcomes: Vec<Settled<T, E>>,
+    /// What there is to say beside them.
+    pub summary: PagesSummary<I, FE>,
+}
+
+struct Ledger<I> {
+    /// Of both pages: fetched and not pulled.
+    items: VecDeque<I>,
+    /// Of each page here the index behind its last item, and how many of it have not settled.
+    pages: VecDeque<(usize, usize)>,
+    fetched: usize,
+    ended: bool,
+    panic: Option<Panic>,
+    waker: Option<Waker>,
+}
+
+type SharedLedger<I> = Arc<Mutex<Ledger<I>>>;
+
+fn settled<I>(ledger: &SharedLedger<I>, index: usize) {
+    let mut ledger = ledger.lock();
+    if let Some(page) = ledger.pages.iter_mut().find(|(end, _)| index < *end) {
+        page.1 -= 1;
+    }
+    ledger.pages.retain(|(_, unsettled)| *unsettled > 0);
+}
+
+/// The items, as a source.
+struct Fetched<I>(SharedLedger<I>);
+
+impl<I> Inputs for Fetched<I> {
+    type Input = I;
+    type Rest = ();
+
+    fn poll_input(&mut self, cx: &mut Context<'_>) -> Poll<Option<I>> {
+        // A waker of ours, which runs nobody's code.
+        let mut ledger = self.0.lock();
+        if let Some(item) = ledger.items.pop_front() {
+            return Poll::Ready(Some(item));
+        }
+        if let Some(panic) = ledger.panic.take() {
+            drop(ledger);
+            panic.resume();
+        }
+        if ledger.ended {
+            return Poll::Ready(None);
+        }
+        ledger.waker = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    fn at_least(&self) -> usize {
+        0
+    }
+
+    fn into_rest(self) {}
+}
+
+/// Tells the ledger what has settled.
+struct Counted<O, I>(O, SharedLedger<I>);
+
+impl<I, T, E, O: Outlet<I, T, E>> Outlet<I, T, E> for Counted<O, I> {
+    fn settle(&mut self, index: usize, outcome: Settled<T, E>) {
+        self.0.settle(index, outcome);
+        settled(&self.1, index);
+    }
+
+    fn not_started(&mut self, index: usize, input: I) {
+        self.0.not_started(index, input);
+    }
+
+    fn waiting(&self) -> usize {
+        self.0.waiting()
+    }
+
+    fn step(&mut self, cx: &mut Context<'_>) -> bool {
+        self.0.step(cx)
+    }
+
+    fn woken(&mut self) {
+        self.0.woken();
+    }
+
+    fn rest(&mut self) {
+        self.0.rest();
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// Fetches one page after the other, as far ahead as may be.
+struct Fetcher<I, C, E, G, GFut> {
+    fetch: G,
+    fetching: Pin<Box<Option<GFut>>>,
+    /// What to ask for next with: `None` for the first page.
+    cursor: Option<C>,
+    pages: usize,
+    error: Option<E>,
+    ledger: SharedLedger<I>,
+}
+
+impl<I, C, E, G, GFut, P> Fetcher<I, C, E, G, GFut>
+where
+    G: FnMut(Option<C>) -> GFut,
+    GFut: Future<Output = Result<Page<P, C>, E>>,
+    P: IntoIterator<Item = I>,
+{
+    /// Whether a fetch is to begin, though none is polled.
+    fn is_idle(&self) -> bool {
+        let ledger = self.ledger.lock();
+        self.fetching.is_none() && !ledger.ended && ledger.pages.len() < PAGES
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) {
+        loop {
+            if self.is_idle() {
+                let (cursor, fetch) = (self.cursor.take(), &mut self.fetch);
+                match caught(|| fetch(cursor)) {
+                    Ok(fetching) => self.fetching.set(Some(fetching)),
+                    Err(panic) => return self.end(Some(panic)),
+                }
+            }
+            let Some(fetching) = self.fetching.as_mut().as_pin_mut() else { return };
+            let mut page = None;
+            let polled = caught(|| {
+                if let Poll::Ready(fetched) = fetching.poll(cx) {
+                    // Its items are the caller's code.
+                    page = Some(fetched.map(|Page { items, next }| {
+                        (items.into_iter().collect::<VecDeque<I>>(), next)
+                    }));
+                }
+            });
+            if polled.is_ok() && page.is_none() {
+                return;
+            }
+            quietly(|| self.fetching.set(None));
+            match (polled, page) {
+                (Err(panic), _) => return self.end(Some(panic)),
+                (Ok(()), Some(Ok((items, next)))) => self.arrived(items, next),
+                (Ok(()), Some(Err(error))) => {
+                    self.error = Some(error);
+                    return self.end(None);
+                }
+                (Ok(()), None) => return,
+            }
+        }
+    }
+
+    fn arrived(&mut self, mut items: VecDeque<I>, next: Option<C>) {
+        self.pages += 1;
+        let waker = {
+            let mut ledger = self.ledger.lock();
+            ledger.ended = next.is_none();
+            if !items.is_empty() {
+                ledger.fetched += items.len();
+                let page = (ledger.fetched, items.len());
+                ledger.pages.push_back(page);
+                ledger.items.append(&mut items);
+            }
+            ledger.waker.take()
+        };
+        self.cursor = next;
+        waker.into_iter().for_each(Waker::wake);
+    }
+
+    fn end(&mut self, panic: Option<Panic>) {
+        let waker = {
+            let mut ledger = self.ledger.lock();
+            ledger.ended = true;
+            ledger.panic = panic;
+            ledger.waker.take()
+        };
+        waker.into_iter().for_each(Waker::wake);
+    }
+}
+
+impl<K, W, A> BatchExecutor<K, W, A> {
+    /// Runs `f` on every item of pages that `fetch` gets one after the other, and gives all outcomes
+    /// in order.
+    ///
+    /// `fetch` is called with `None` first, then with the [`next`](Page::next) of the page before;
+    /// a page without one is the last. The next page is fetched while this one runs, and its items
+    /// start as soon as there is room: there is no barrier between pages. At most two pages are in
+    /// memory, from when a page is asked for until the last of its items has settled, beside the
+    /// outcomes.
+    ///
+    /// A fetch that fails ends the input, and its error is reported beside what settled; a fetch
+    /// that may pass the next time retries itself, by [`Retry::run`](crate::Retry). A fetch that
+    /// panics is a source that panics: [`BatchEnd::SourcePanicked`](super::BatchEnd).
+    ///
+    /// # Returns
+    ///
+    /// One outcome for each item that was pulled, and what there is to say of the pages.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future drops the fetch and every item that runs, once each, and loses the
+    /// outcomes so far.
+    ///
+    /// # Complexity
+    ///
+    /// O(1) an item.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), sluicegate::ConfigError> {
+    /// use sluicegate::{BatchExecutor, Retry, executor::Page};
+    ///
+    /// // 250 users, 100 to a page.
+    /// let page = async |after: u32| {
+    ///     let items: Vec<u32> = (after..250).take(100).collect();
+    ///     let next = items.last().filter(|_| items.len() == 100).map(|last| last + 1);
+    ///     Ok::<_, std::io::Error>(Page { items, next })
+    /// };
+    /// let retry = Retry::transactions();
+    /// let fetch = |after: Option<u32>| {
+    ///     let (retry, page) = (&retry, &page);
+    ///     async move {
+    ///         let page = retry.run(|| page(after.unwrap_or(0))).await;
+    ///         page.map(|page| page.value)
+    ///     }
+    /// };
+    /// let executor = BatchExecutor::new(10)?;
+    /// let all = executor.pages(fetch, async |user| Ok::<_, ()>(user)).await;
+    /// assert_eq!((all.outcomes.len(), all.summary.pages), (250, 3));
+    /// assert!(all.summary.fetch_error.is_none());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn pages<C, P, FE, G, GFut, F, Fut, T, E>(
+        &self,
+        fetch: G,
+        f: F,
+    ) -> impl Future<Output = Paged<T, E, P::Item, FE>> + use<C, P, FE, G, GFut, F, Fut, T, E, K, W, A>
+    where
+        P: IntoIterator,
+        G: FnMut(Option<C>) -> GFut,
+        GFut: Future<Output = Result<Page<P, C>, FE>>,
+        F: FnMut(P::Item) -> Fut,
+        Fut: Future<Output = Result<T, E>>,
+        K: Keys<P::Item> + Clone,
+        W: Weigher<P::Item> + Clone,
+        A: Attempts<P::Item, E> + Clone,
+    {
+        let executor = self.clone();
+        async move {
+            let outlet = Collected::with_room_for(0);
+            let (outlet, summary, reports) = executor.run_pages(fetch, f, outlet).await;
+            let PagesSummary { batch, pages, fetch_error, not_pulled } = summary;
+            drop(reports);
+            let summary = PagesSummary { batch, pages, fetch_error, not_pulled };
+            Paged { outcomes: outlet.into_outcomes(), summary }
+        }
+    }
+
+    /// As [`pages`](Self::pages), with each outcome handed to `sink` as it settles, so that nothing
+    /// but the pages is kept.
+    ///
+    /// # Panics
+    ///
+    /// If the sink or its future panics.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`for_each`](Self::for_each), and the fetch is dropped.
+    pub fn pages_for_each<C, P, FE, G, GFut, F, Fut, T, E, S, SFut>(
+        &self,
+        fetch: G,
+        f: F,
+        sink: S,
+    ) -> impl Future<Output = PagesSummary<P::Item, FE>>
+    + use<C, P, FE, G, GFut, F, Fut, T, E, S, SFut, K, W, A>
+    where
+        P: IntoIterator,
+        G: FnMut(Option<C>) -> GFut,
+        GFut: Future<Output = Result<Page<P, C>, FE>>,
+        F: FnMut(P::Item) -> Fut,
+        Fut: Future<Output = Result<T, E>>,
+        S: FnMut(usize, Settled<T, E>) -> SFut,
+        SFut: Future<Output = ()>,
+        K: Keys<P::Item> + Clone,
+        W: Weigher<P::Item> + Clone,
+        A: Attempts<P::Item, E> + Clone,
+    {
+        let executor = self.clone();
+        async move { executor.run_pages(fetch, f, Sunk::new(sink)).await.1 }
+    }
+
+    async fn run_pages<C, P, FE, G, GFut, F, Fut, T, E, O>(
+        self,
+        fetch: G,
+        f: F,
+        outlet: O,
+    ) -> (O, PagesSummary<P::Item, FE>, Vec<ItemReport>)
+    where
+        P: IntoIterator,
+        G: FnMut(Option<C>) -> GFut,
+        GFut: Future<Output = Result<Page<P, C>, FE>>,
+        F: FnMut(P::Item) -> Fut,
+        Fut: Future<Output = Result<T, E>>,
+        K: Keys<P::Item>,
+        W: Weigher<P::Item>,
+        A: Attempts<P::Item, E>,
+        O: Outlet<P::Item, T, E>,
+    {
+        let Self { options, keys, weigher, attempts } = self;
+        let batch = options.batch(W::WEIGHS);
+        let ledger = Arc::new(Mutex::new(Ledger {
+            items: VecDeque::new(),
+            pages: VecDeque::new(),
+            fetched: 0,
+            ended: false,
+            panic: None,
+            waker: None,
+        }));
+        let mut fetcher = Fetcher {
+            fetch,
+            fetching: Box::pin(None),
+            cursor: None,
+            pages: 0,
+            error: None,
+            ledger: Arc::clone(&ledger),
+        };
+        let source = Own::new(Fetched(Arc::clone(&ledger)));
+        let outlet = Counted(outlet, Arc::clone(&ledger));
+        let mut run = Run::new(batch, source, f, keys.order(), weigher, attempts, outlet);
+        poll_fn(|cx| {
+            loop {
+                fetcher.poll(cx);
+                if run.poll(cx).is_ready() {
+                    return Poll::Ready(());
+                }
+                // What settled may have made room for a page.
+                if !fetcher.is_idle() {
+                    return Poll::Pending;
+                }
+            }
+        })
+        .await;
+        let (Counted(outlet, _), batch, reports) = run.into_parts();
+        tell(options.observer.as_ref(), BatchEvent::Ended { summary: &batch });
+        let not_pulled = core::mem::take(&mut ledger.lock().items).into();
+        let Fetcher { pages, error: fetch_error, .. } = fetcher;
+        (outlet, PagesSummary { batch, pages, fetch_error, not_pulled }, reports)
+    }
+}

@@ -1,0 +1,324 @@
+//! Many items through the same few phases, each phase in parallel: prepare, create, enqueue.
+
+mod events;
+mod report;
+
+use core::fmt;
+use core::future::Future;
+use std::sync::Arc;
+use std::time::Instant;
+
+pub use report::{PhaseError, PhaseReport, PhasesReport};
+
+use crate::executor::{Attempts, BatchExecutor, Keys, Weigher};
+use crate::settled::{Settled, SettledError, caught};
+use crate::sync::{AtomicUsize, Ordering};
+
+/// Items on their way through phases; made by [`BatchExecutor::phases`].
+///
+/// | | what runs | the next phase begins |
+/// | --- | --- | --- |
+/// | [`prepare`](Self::prepare) | a plain function, one item after the other | when all are prepared |
+/// | [`phase`](Self::phase) | a future for each item, as many at once as the executor allows | when all have settled: a barrier |
+/// | [`flow`](Self::flow) | a future for each item, which passes through several phases | for each item by itself: no barrier |
+///
+/// An item that fails in a phase does not enter the next. [`report`](Self::report) tells of each
+/// item how it ended, and if it failed in which phase, by name; and of each phase how many entered
+/// it, how many failed, and how long it took.
+///
+/// Do not use it for a single phase: that is [`BatchExecutor::all_settled`]. All items that have not
+/// failed are in memory between phases; for endless input chain the steps in one closure instead.
+///
+/// With the feature `tracing` it tells of each phase as it begins and ends: see the
+/// [events](#events).
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), sluicegate::ConfigError> {
+/// let executor = sluicegate::BatchExecutor::new(10)?;
+/// let report = executor
+///     .phases("signups", ["ann@a.org", "bob", "eve@e.org"])
+///     .prepare(|mail| mail.split_once('@').ok_or("no @"))
+///     .phase("create", async |(name, host)| if host == "a.org" { Ok(name) } else { Err("refused") })
+///     .await
+///     .phase("enqueue", async |name| Ok(format!("welcome, {name}")))
+///     .await
+///     .report();
+///
+/// let told: Vec<_> = report.outcomes.iter().map(|outcome| match outcome {
+///     Ok(value) => value.clone(),
+///     Err(error) => error.to_string(),
+/// }).collect();
+/// assert_eq!(told, ["welcome, ann", "prepare: rejected: no @", "create: rejected: refused"]);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Events
+///
+/// All at level `INFO`, with the target `sluicegate::phases` and the field `batch`, its name:
+/// `start` (`items`), `prepared` (`entered`, `succeeded`, `failed`), `created` after each further
+/// phase or flow (`phase`, `entered`, `succeeded`, `failed`, `elapsed_ms`), and `complete`
+/// (`items`, `succeeded`, `failed`, `elapsed_ms`, `per_second`).
+///
+/// # How it is built
+///
+/// A list of what has come through so far, by index, and one batch of the executor a phase.
+#[must_use = "what came of the items is in the report"]
+pub struct Phases<K, W, A, V, E> {
+    executor: BatchExecutor<K, W, A>,
+    name: &'static str,
+    began: Instant,
+    /// By index: on the way, or failed.
+    items: Vec<Result<V, PhaseError<E>>>,
+    phases: Vec<PhaseReport>,
+}
+
+impl<K, W, A> BatchExecutor<K, W, A> {
+    /// Takes `inputs` through phases, which are chained to this. The name of the batch is for traces.
+    ///
+    /// All of `inputs` are taken at once, which must therefore be finite.
+    pub fn phases<I, E>(&self, name: &'static str, inputs: I) -> Phases<K, W, A, I::Item, E>
+    where
+        I: IntoIterator,
+        Self: Clone,
+    {
+        let items: Vec<_> = inputs.into_iter().map(Ok).collect();
+        events::start(name, items.len());
+        let (executor, phases) = (self.clone(), Vec::new());
+        Phases { executor, name, began: Instant::now(), items, phases }
+    }
+}
+
+/// An item in a [flow](Phases::flow), as the executor's keys, weights and dead letters see it.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Flowing<V> {
+    /// What came out of the phase before.
+    pub value: V,
+    /// Which phase it is in.
+    pub passage: Passage,
+}
+
+/// Says which of the phases of a [flow](Phases::flow) an item is in.
+#[derive(Clone)]
+pub struct Passage {
+    names: Arc<[&'static str]>,
+    at: Arc<AtomicUsize>,
+}
+
+impl Passage {
+    /// The item enters the next phase. Behind the last it stays there.
+    pub fn next(&self) {
+        let next = self.at.load(Ordering::Relaxed) + 1;
+        if next < self.names.len() {
+            self.at.swap(next, Ordering::Relaxed);
+        }
+    }
+
+    /// The name of the phase that the item is in.
+    pub fn phase(&self) -> &'static str {
+        self.names[self.at.load(Ordering::Relaxed)]
+    }
+}
+
+impl fmt::Debug for Passage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Passage").field("phase", &self.phase()).finish()
+    }
+}
+
+impl<K, W, A, V, E> Phases<K, W, A, V, E> {
+    /// Prepares each item by a plain function, one after the other. A panic is that item's failure,
+    /// and no other's. The phase is called `prepare`.
+    pub fn prepare<U>(self, mut prepare: impl FnMut(V) -> Result<U, E>) -> Phases<K, W, A, U, E> {
+        let began = Instant::now();
+        let (mut entered, mut succeeded) = (0, 0);
+        let items = self.items.into_iter().map(|item| {
+            item.and_then(|value| {
+                entered += 1;
+                let error = match caught(|| prepare(value)) {
+                    Ok(Ok(prepared)) => {
+                        succeeded += 1;
+                        return Ok(prepared);
+                    }
+                    Ok(Err(error)) => SettledError::Rejected(error),
+                    Err(panic) => SettledError::Panicked(panic),
+                };
+                Err(PhaseError { phase: "prepare", error })
+            })
+        });
+        let items = items.collect();
+        let report = PhaseReport::new("prepare", entered, succeeded, began.elapsed());
+        events::prepared(self.name, &report);
+        let mut phases = self.phases;
+        phases.push(report);
+        Phases { executor: self.executor, name: self.name, began: self.began, items, phases }
+    }
+
+    /// Runs a future for each item that has not failed, with the executor's limit and all its other
+    /// options, and waits until all have settled.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future cancels what runs, and everything before is lost with it.
+    pub async fn phase<F, Fut, U>(self, name: &'static str, f: F) -> Phases<K, W, A, U, E>
+    where
+        F: FnMut(V) -> Fut,
+        Fut: Future<Output = Result<U, E>>,
+        K: Keys<V> + Clone,
+        W: Weigher<V> + Clone,
+        A: Attempts<V, E> + Clone,
+    {
+        let began = Instant::now();
+        let Self { executor, name: batch, began: batch_began, items, mut phases } = self;
+        let (waiting, mut rest) = part(items);
+        let entered = waiting.len();
+        let outcomes = executor.all_settled(waiting, f).await;
+        let mut outcomes = outcomes.into_iter();
+        let mut succeeded = 0;
+        let items = rest.iter_mut().map(|slot| match slot.take() {
+            Some(error) => Err(error),
+            // What was not pulled, because the batch was stopped, has no outcome.
+            None => match outcomes.next().unwrap_or(Settled::cancelled(false)).into_result() {
+                Ok(value) => {
+                    succeeded += 1;
+                    Ok(value)
+                }
+                Err(error) => Err(PhaseError { phase: name, error }),
+            },
+        });
+        let items = items.collect();
+        let report = PhaseReport::new(name, entered, succeeded, began.elapsed());
+        events::created(batch, &report);
+        phases.push(report);
+        Phases { executor, name: batch, began: batch_began, items, phases }
+    }
+
+    /// Runs a future for each item that has not failed, which takes it through the phases `names`
+    /// without waiting for other items in between. It says by [`Passage::next`] that it enters the
+    /// next; a failure is told by the name of the phase it happens in.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), sluicegate::ConfigError> {
+    /// let report = sluicegate::BatchExecutor::new(2)?
+    ///     .phases("numbers", 0..3)
+    ///     .flow(["halve", "double"], async |n: u32, passage| {
+    ///         let half = if n % 2 == 0 { n / 2 } else { return Err("odd") };
+    ///         passage.next();
+    ///         if half == 0 { Err("nothing") } else { Ok(half * 2) }
+    ///     })
+    ///     .await
+    ///     .report();
+    /// let phases: Vec<_> = report.failed().map(|(index, error)| (index, error.phase)).collect();
+    /// assert_eq!(phases, [(0, "double"), (1, "halve")]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// There must be a name: none does not compile.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`phase`](Self::phase).
+    pub async fn flow<F, Fut, U, const N: usize>(
+        self,
+        names: [&'static str; N],
+        mut f: F,
+    ) -> Phases<K, W, A, U, E>
+    where
+        F: FnMut(V, Passage) -> Fut,
+        Fut: Future<Output = Result<U, E>>,
+        K: Keys<Flowing<V>> + Clone,
+        W: Weigher<Flowing<V>> + Clone,
+        A: Attempts<Flowing<V>, E> + Clone,
+    {
+        const { assert!(N > 0, "a flow has at least one phase") };
+        let began = Instant::now();
+        let Self { executor, name: batch, began: batch_began, items, mut phases } = self;
+        let (waiting, mut rest) = part(items);
+        let names: Arc<[&'static str]> = names.into();
+        let passages: Vec<_> = waiting
+            .iter()
+            .map(|_| Passage { names: Arc::clone(&names), at: Arc::new(AtomicUsize::new(0)) })
+            .collect();
+        let inputs = waiting.into_iter().zip(&passages);
+        let inputs = inputs.map(|(value, passage)| Flowing { value, passage: passage.clone() });
+        let outcomes = executor
+            .all_settled(inputs, |Flowing { value, passage }| {
+                // Of an earlier attempt.
+                passage.at.swap(0, Ordering::Relaxed);
+                f(value, passage)
+            })
+            .await;
+        let mut outcomes = outcomes.into_iter().zip(&passages);
+        let mut reached = vec![0; N];
+        let mut failed = vec![0; N];
+        let items = rest.iter_mut().map(|slot| match slot.take() {
+            Some(error) => Err(error),
+            None => {
+                let (outcome, at) = match outcomes.next() {
+                    Some((outcome, passage)) => (outcome, passage.at.load(Ordering::Relaxed)),
+                    None => (Settled::cancelled(false), 0),
+                };
+                match outcome.into_result() {
+                    Ok(value) => {
+                        reached[N - 1] += 1;
+                        Ok(value)
+                    }
+                    Err(error) => {
+                        reached[at] += 1;
+                        failed[at] += 1;
+                        Err(PhaseError { phase: names[at], error })
+                    }
+                }
+            }
+        });
+        let items = items.collect();
+        let elapsed = began.elapsed();
+        for phase in 0..N {
+            let entered = reached[phase..].iter().sum();
+            let report = PhaseReport::new(names[phase], entered, entered - failed[phase], elapsed);
+            events::created(batch, &report);
+            phases.push(report);
+        }
+        Phases { executor, name: batch, began: batch_began, items, phases }
+    }
+
+    /// What came of the items, and of each phase.
+    pub fn report(self) -> PhasesReport<V, E> {
+        let report = PhasesReport {
+            outcomes: self.items,
+            phases: self.phases,
+            elapsed: self.began.elapsed(),
+        };
+        events::complete(self.name, &report);
+        report
+    }
+}
+
+type Parted<V, E> = (Vec<V>, Vec<Option<PhaseError<E>>>);
+
+/// What goes on, and by index what has failed.
+fn part<V, E>(items: Vec<Result<V, PhaseError<E>>>) -> Parted<V, E> {
+    let mut waiting = Vec::with_capacity(items.len());
+    let rest = items.into_iter().map(|item| match item {
+        Ok(value) => {
+            waiting.push(value);
+            None
+        }
+        Err(error) => Some(error),
+    });
+    let rest = rest.collect();
+    (waiting, rest)
+}
+
+impl<K, W, A, V, E> fmt::Debug for Phases<K, W, A, V, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Phases")
+            .field("name", &self.name)
+            .field("phases", &self.phases)
+            .finish_non_exhaustive()
+    }
+}
