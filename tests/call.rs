@@ -220,3 +220,101 @@ fn calls_by_key_are_answered_by_key() {
         }
     });
 }
+
+/// An item whose destructor panics, if it says so.
+struct Fragile(u32, bool);
+
+impl Drop for Fragile {
+    fn drop(&mut self) {
+        assert!(!self.1 || std::thread::panicking(), "it broke");
+    }
+}
+
+#[test]
+fn an_item_that_panics_when_it_is_dropped_brings_nobody_anothers_answer() {
+    paused(async {
+        let sizes: Arc<Mutex<Vec<usize>>> = Arc::default();
+        let seen = sizes.clone();
+        let batcher = Batcher::for_calls()
+            .retry(Retry::constant(2, millis(1)).unwrap())
+            .build(move |mut batch: Batch<Call<Fragile, u32>>| {
+                seen.lock().unwrap().push(batch.len());
+                let first = batch.attempt() == 1;
+                let answered = if first { 3 } else { 1 };
+                for index in 0..answered {
+                    let number = batch.as_slice()[index].item().0;
+                    batch.reply(index, number);
+                }
+                async move { if first { Err("again") } else { Ok(()) } }
+            })
+            .unwrap();
+        let call = |number, breaks| batcher.call(Fragile(number, breaks));
+        let answers = tokio::join!(call(0, true), call(1, false), call(2, false), call(3, false));
+        let (a, b, c, d) = answers;
+        let answers = [a, b, c, d].map(Result::ok);
+        assert_eq!(answers, [Some(0), Some(1), Some(2), Some(3)]);
+        assert_eq!(*sizes.lock().unwrap(), [4, 1], "what has its answer is not tried again");
+        assert_eq!(batcher.stats().delivered, 4);
+    });
+}
+
+/// An answer that cannot be cloned, and says so with something that cannot be dropped.
+#[derive(Debug, PartialEq)]
+struct Single(u32);
+
+impl Clone for Single {
+    fn clone(&self) -> Self {
+        std::panic::panic_any(Fragile(0, true))
+    }
+}
+
+#[test]
+fn calls_whose_shared_answer_cannot_be_cloned_are_tried_again() {
+    paused(async {
+        let batcher = Batcher::for_calls()
+            .retry(Retry::constant(2, millis(1)).unwrap())
+            .build(|mut batch: Batch<Call<u32, Single>>| {
+                let first = batch.attempt() == 1;
+                if first {
+                    batch.dedup_by_key(|_| ());
+                }
+                batch.reply_with(|number| Single(*number));
+                async move { if first { Err("again") } else { Ok(()) } }
+            })
+            .unwrap();
+        let (first, second) = tokio::join!(batcher.call(1), batcher.call(2));
+        assert_eq!(first.unwrap(), Single(1));
+        assert_eq!(second.unwrap(), Single(2));
+    });
+}
+
+#[test]
+fn a_call_put_into_another_batch_does_not_bring_those_that_share_its_answer() {
+    paused(async {
+        let kept: Mutex<Option<Call<u32, u32>>> = Mutex::default();
+        let batcher = Batcher::for_calls()
+            .max_items(3)
+            .build(move |mut batch: Squares| {
+                if batch.id() == 0 {
+                    batch.dedup_by_key(|_| ());
+                    *kept.lock().unwrap() = batch.take().pop();
+                } else if let Some(call) = kept.lock().unwrap().take() {
+                    batch.as_mut_slice()[0] = call;
+                }
+                async move { if batch.id() == 0 { Ok(()) } else { Err("no") } }
+            })
+            .unwrap();
+        let batch = async { tokio::join!(batcher.call(1), batcher.call(2), batcher.call(3)) };
+        let later = async {
+            tokio::time::sleep(millis(1)).await;
+            batcher.call(4).await
+        };
+        let ((first, second, third), fourth) = tokio::join!(batch, later);
+        assert!(matches!(first, Err(CallError::Failed { item: 1, .. })));
+        assert!(matches!(second, Err(CallError::Unanswered(Some(2)))));
+        assert!(matches!(third, Err(CallError::Unanswered(Some(3)))));
+        assert!(matches!(fourth, Err(CallError::Unanswered(Some(4)))));
+        let stats = batcher.stats();
+        assert_eq!((stats.accepted, stats.delivered, stats.failed), (4, 3, 1));
+    });
+}

@@ -46,6 +46,7 @@ use super::shared::Home;
 #[must_use = "dropping a batch at once hands its items straight back"]
 pub struct Batch<T> {
     items: Vec<T>,
+    handed: usize,
     place: usize,
     id: u64,
     attempt: u32,
@@ -56,7 +57,8 @@ pub struct Batch<T> {
 impl<T> Batch<T> {
     pub(crate) fn new<G>(handed: Handed<T, G>, home: Arc<dyn Home<T>>) -> (Self, G) {
         let Handed { tag, items, place, id, attempt, closed_by } = handed;
-        let batch = Self { items, place, id, attempt, closed_by, home };
+        let handed = items.len();
+        let batch = Self { items, handed, place, id, attempt, closed_by, home };
         (batch, tag)
     }
 
@@ -134,7 +136,7 @@ impl<T> Batch<T> {
 
 impl<T> Drop for Batch<T> {
     fn drop(&mut self) {
-        self.home.give_back(self.place, self.id, mem::take(&mut self.items));
+        self.home.give_back(self.place, self.id, mem::take(&mut self.items), self.handed);
     }
 }
 

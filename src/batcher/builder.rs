@@ -159,6 +159,9 @@ impl<T> Builder<T> {
 
     /// How often a batch is tried, and how long it waits in between. Only what its guard still
     /// held is tried again.
+    ///
+    /// It is asked for its waits alone: a [time limit](Retry::attempt_timeout) is for the handler to
+    /// keep, and a [budget](Retry::budget) is not looked at.
     pub fn retry(mut self, retry: Retry) -> Self {
         self.retry = retry;
         self

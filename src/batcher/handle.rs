@@ -334,9 +334,11 @@ impl<T> Slot<'_, T> {
     /// item weighs more than a batch may.
     pub fn send(self, item: T) -> Result<(), SendError<T>> {
         let (shared, room) = (self.shared, self.room);
+        // Before the slot is given up: weighing is the user's code, and may panic.
+        let weight = shared.weigh(&item);
         // What becomes of the room is settled there.
         mem::forget(self);
-        shared.send_reserved(room, item)
+        shared.send_reserved(room, item, weight)
     }
 }
 

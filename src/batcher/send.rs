@@ -201,11 +201,13 @@ pub(crate) struct SendingMany<'a, T> {
     items: &'a mut VecDeque<T>,
     /// For the first of the items.
     wait: Wait,
+    /// Of the first of the items, once it was asked for.
+    weight: Option<u64>,
 }
 
 impl<'a, T> SendingMany<'a, T> {
     pub(crate) fn new(shared: &'a Shared<T>, items: &'a mut VecDeque<T>) -> Self {
-        Self { shared, items, wait: Wait::new(0) }
+        Self { shared, items, wait: Wait::new(0), weight: None }
     }
 }
 
@@ -215,9 +217,9 @@ impl<T> Future for SendingMany<'_, T> {
     type Output = Result<(), SendManyError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Self { shared, items, wait } = self.get_mut();
+        let Self { shared, items, wait, weight: known } = self.get_mut();
         while let Some(first) = items.front() {
-            let weight = shared.weigh(first);
+            let weight = *known.get_or_insert_with(|| shared.weigh(first));
             if weight > shared.limits().max_weight {
                 return Poll::Ready(Err(SendManyError::TooHeavy));
             }
@@ -228,7 +230,9 @@ impl<T> Future for SendingMany<'_, T> {
             let run = if shared.is_weighed() { 1 } else { RUN };
             let driver =
                 ready!(wait.poll(shared, cx, |core| accept_run(shared, core, items, weight, run)));
-            wake(driver?);
+            let driver = driver?;
+            *known = None;
+            wake(driver);
         }
         Poll::Ready(Ok(()))
     }

@@ -38,13 +38,20 @@ pub(crate) struct Attached<T> {
 
 /// Where a guard gives its items back.
 pub(crate) trait Home<T>: Send + Sync {
-    fn give_back(&self, place: usize, id: u64, items: Vec<T>);
+    /// At most `handed` items: so many were in it.
+    fn give_back(&self, place: usize, id: u64, items: Vec<T>, handed: usize);
 }
 
 impl<T: Send, L: Lanes<T, Tag: Send, Remain: Send> + Send> Home<T> for Shared<T, L> {
-    fn give_back(&self, place: usize, id: u64, mut items: Vec<T>) {
+    fn give_back(&self, place: usize, id: u64, mut items: Vec<T>, handed: usize) {
         if let Some(attached) = self.attached.get() {
             quietly(|| (attached.returning)(&mut items));
+            // A call that shares its answer may have been put here out of another batch, which
+            // those that share it are counted in.
+            if items.len() > handed {
+                let others = items.split_off(handed);
+                quietly(|| drop(others));
+            }
         }
         let given = self.locked(|core, wakes| core.give_back(place, id, items, wakes));
         if let Err((items, Some(tag))) = given {
@@ -282,8 +289,12 @@ impl<T> Shared<T> {
     }
 
     /// Accepts an item for which this room was reserved. What it does not take up is given back.
-    pub(crate) fn send_reserved(&self, room: Weight, item: T) -> Result<(), SendError<T>> {
-        let weight = self.weigh(&item);
+    pub(crate) fn send_reserved(
+        &self,
+        room: Weight,
+        item: T,
+        weight: u64,
+    ) -> Result<(), SendError<T>> {
         if weight > self.limits.max_weight {
             self.give_room(room);
             return Err(SendError::TooHeavy(item));

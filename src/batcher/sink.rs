@@ -1,6 +1,7 @@
 //! A batcher's handle as a `Sink`.
 
 use core::fmt;
+use core::mem;
 use core::pin::Pin;
 use core::task::{Context, Poll, ready};
 use std::error::Error;
@@ -25,7 +26,8 @@ use super::send::{Wait, heaviest};
 ///
 /// # Cancel safety
 ///
-/// Dropping it gives up its place in line, or the room that it had reserved.
+/// Dropping it gives up its place in line, or the room that it had reserved. A flush that was begun
+/// and left alone goes on with the next, which covers what was sent through this sink since.
 ///
 /// ```
 /// use futures_util::{SinkExt, StreamExt, stream};
@@ -49,12 +51,17 @@ pub struct BatcherSink<T> {
     /// The room that is reserved for the next item.
     room: Option<Weight>,
     flush: Option<barrier::Ticket>,
+    /// Whether an item was sent since that flush began, which it does not cover.
+    sent_since: bool,
+    /// What came of the flushes that did not cover everything.
+    flushed: FlushReport,
 }
 
 impl<T> BatcherSink<T> {
     pub(crate) fn new(batcher: Batcher<T>) -> Self {
         let wait = Wait::new(heaviest(batcher.shared()));
-        Self { batcher, wait, room: None, flush: None }
+        let flushed = FlushReport::default();
+        Self { batcher, wait, room: None, flush: None, sent_since: false, flushed }
     }
 
     /// The handle behind it.
@@ -90,25 +97,43 @@ impl<T> Sink<T> for BatcherSink<T> {
 
     fn start_send(self: Pin<&mut Self>, item: T) -> Result<(), SinkError<T>> {
         let this = self.get_mut();
+        let shared = this.batcher.shared();
         // Who did not wait until it was ready takes the room that there is.
-        let sent = match this.room.take() {
+        let sent = match this.room {
             Some(room) => {
-                this.batcher.shared().send_reserved(room, item).map_err(|error| match error {
+                // Before the room is given up: weighing is the user's code, and may panic.
+                let weight = shared.weigh(&item);
+                this.room = None;
+                shared.send_reserved(room, item, weight).map_err(|error| match error {
                     SendError::Closed(item) => TrySendError::Closed(item),
                     SendError::TooHeavy(item) => TrySendError::TooHeavy(item),
                 })
             }
             None => this.batcher.try_send(item),
         };
+        this.sent_since |= sent.is_ok();
         sent.map_err(SinkError::Send)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), SinkError<T>>> {
         let this = self.get_mut();
         let shared = this.batcher.shared();
-        let ticket = *this.flush.get_or_insert_with(|| shared.flush());
-        let Some(report) = shared.poll_flush(ticket, cx.waker()) else { return Poll::Pending };
-        this.forget_flush();
+        loop {
+            let ticket = *this.flush.get_or_insert_with(|| {
+                this.sent_since = false;
+                shared.flush()
+            });
+            let Some(report) = shared.poll_flush(ticket, cx.waker()) else { return Poll::Pending };
+            this.flushed.merge(&report);
+            shared.forget_flush(ticket);
+            this.flush = None;
+            // One that was begun and left alone, as a stream that is forwarded does whenever it has
+            // nothing, covers less than was sent by now.
+            if !this.sent_since {
+                break;
+            }
+        }
+        let report = mem::take(&mut this.flushed);
         Poll::Ready(if report.all_delivered() {
             Ok(())
         } else {
@@ -120,7 +145,9 @@ impl<T> Sink<T> for BatcherSink<T> {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), SinkError<T>>> {
-        self.give_room();
+        let this = &mut *self;
+        this.wait.leave(this.batcher.shared());
+        this.give_room();
         self.poll_flush(cx)
     }
 }

@@ -3,6 +3,8 @@
 use super::*;
 use sluicegate::batcher::{SendError, SendManyError, TrySendError};
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 fn weighed(log: &Log, max_weight: u64) -> Builder<u32> {
     log.builder().max_items(100).max_weight(max_weight, |item| u64::from(*item))
@@ -121,5 +123,33 @@ fn a_weigher_that_panics_costs_its_sender_the_item_and_nobody_else_anything() {
         batcher.send(1).await.unwrap();
         assert_eq!(batcher.flush().await.delivered, 1);
         conserved(&batcher);
+    });
+}
+
+#[test]
+fn a_slot_whose_item_cannot_be_weighed_gives_its_room_back() {
+    paused(async {
+        let log = Log::new();
+        let weigh = |item: &u32| if *item == 7 { panic!("no weight") } else { 1 };
+        let builder = log.builder().max_items(1).capacity(1).max_weight(10, weigh);
+        let batcher = builder.build(log.handler(0)).unwrap();
+        let slot = batcher.reserve().await.unwrap();
+        assert!(catch_unwind(AssertUnwindSafe(|| slot.send(7))).is_err());
+        batcher.try_send(1).unwrap();
+    });
+}
+
+#[test]
+fn each_item_of_many_is_weighed_once_however_long_it_waits() {
+    paused(async {
+        let log = Log::new();
+        let asked = Arc::new(AtomicU64::new(0));
+        let count = asked.clone();
+        // Were the second answer taken for the first, room would be given back that was not taken.
+        let weigh = move |_: &u32| 1 + count.fetch_add(1, Ordering::Relaxed);
+        let builder = log.builder().max_items(1).max_weight(3, weigh).capacity_weight(3);
+        let batcher = builder.build(log.handler(10)).unwrap();
+        batcher.send_many(&mut VecDeque::from([1, 2, 3])).await.unwrap();
+        assert_eq!(asked.load(Ordering::Relaxed), 3);
     });
 }

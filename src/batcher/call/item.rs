@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::error::CallError;
 use super::replies::{Answer, Replies};
 use crate::batcher::error::BatchError;
-use crate::settled::caught;
+use crate::settled::{caught, quietly};
 
 /// An item of a [`Batcher`](super::super::Batcher) whose sender waits for an answer of type `R`.
 ///
@@ -83,7 +83,10 @@ impl<T, R> Call<T, R> {
         if let Some(answer) = &self.answer {
             for call in &mut calls {
                 // An answer that cannot be cloned is none, and the call is tried again.
-                call.answer = caught(|| clone(answer)).ok();
+                match caught(|| clone(answer)) {
+                    Ok(answer) => call.answer = Some(answer),
+                    Err(panic) => quietly(|| drop(panic)),
+                }
             }
         }
         calls
@@ -124,7 +127,13 @@ pub(crate) fn returning<T, R>(calls: &mut Vec<Call<T, R>>) {
         *calls = all;
     }
     answer_all(calls);
-    calls.retain(|call| !call.over);
+    // One item whose destructor panics must not leave others here that have their answer already.
+    calls.retain_mut(|call| {
+        if call.over {
+            quietly(|| drop(call.item.take()));
+        }
+        !call.over
+    });
 }
 
 fn answer_all<T, R>(calls: &mut [Call<T, R>]) {
