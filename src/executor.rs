@@ -670,6 +670,7 @@ impl<K, W, A> BatchExecutor<K, W, A> {
     }
 }
 
+#[cfg(any(feature = "tokio", loom))]
 impl<K, W, E> BatchExecutor<K, W, Retrying<E>> {
     /// The same executor, with a function that gets each item that failed for good: the
     /// [input](DeadLetter::input) itself, of which the attempts had clones, and why.

@@ -286,21 +286,13 @@ impl<K, W, A> BatchExecutor<K, W, A> {
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
     /// # async fn main() -> Result<(), sluicegate::ConfigError> {
-    /// use sluicegate::{BatchExecutor, Retry, executor::Page};
+    /// use sluicegate::{BatchExecutor, executor::Page};
     ///
     /// // 250 users, 100 to a page.
-    /// let page = async |after: u32| {
-    ///     let items: Vec<u32> = (after..250).take(100).collect();
+    /// let fetch = |after: Option<u32>| async move {
+    ///     let items: Vec<u32> = (after.unwrap_or(0)..250).take(100).collect();
     ///     let next = items.last().filter(|_| items.len() == 100).map(|last| last + 1);
     ///     Ok::<_, std::io::Error>(Page { items, next })
-    /// };
-    /// let retry = Retry::transactions();
-    /// let fetch = |after: Option<u32>| {
-    ///     let (retry, page) = (&retry, &page);
-    ///     async move {
-    ///         let page = retry.run(|| page(after.unwrap_or(0))).await;
-    ///         page.map(|page| page.value)
-    ///     }
     /// };
     /// let executor = BatchExecutor::new(10)?;
     /// let all = executor.pages(fetch, async |user| Ok::<_, ()>(user)).await;
