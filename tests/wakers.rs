@@ -1,5 +1,5 @@
-//! Several wakers of one call that panic, with what panics again as it is dropped: the process lives
-//! on, and nobody else goes untold.
+//! Wakers that panic, with what panics again as it is dropped: the process lives on, nobody else goes
+//! untold, and nobody loses what was just had.
 #![cfg(not(loom))]
 
 use std::future::Future;
@@ -8,8 +8,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Wake, Waker};
+use std::time::{Duration, Instant};
 
-use sluicegate::{OverflowQueue, Semaphore};
+use sluicegate::{OverflowQueue, Semaphore, Throttle};
 
 struct Bomb;
 
@@ -78,8 +79,6 @@ fn a_semaphore_that_is_closed() {
 #[cfg(feature = "tokio")]
 #[tokio::test(start_paused = true)]
 async fn a_batch_of_calls_that_is_answered() {
-    use std::time::Duration;
-
     use sluicegate::batcher::{Batch, Batcher, Call};
 
     let batcher = Batcher::for_calls().max_items(IN_LINE);
@@ -97,4 +96,28 @@ async fn a_batch_of_calls_that_is_answered() {
     for (n, call) in calls.into_iter().enumerate() {
         assert_eq!(call.await.unwrap() as usize, n * n);
     }
+}
+
+#[test]
+fn a_turn_that_is_had_as_an_older_waker_is_dropped() {
+    struct Touchy;
+    impl Wake for Touchy {
+        fn wake(self: Arc<Self>) {}
+    }
+    impl Drop for Touchy {
+        fn drop(&mut self) {
+            panic::panic_any(Bomb);
+        }
+    }
+    let second = Duration::from_secs(1);
+    let throttle = Throttle::new(1, second).unwrap();
+    let now = Instant::now();
+    throttle.try_acquire_at(1, now).unwrap();
+    let mut place = throttle.enqueue(1).unwrap();
+    let touchy = Waker::from(Arc::new(Touchy));
+    assert!(place.poll_at(now, &mut Context::from_waker(&touchy)).is_err());
+    // The place has the last of them.
+    drop(touchy);
+    let cx = &mut Context::from_waker(Waker::noop());
+    assert_eq!(place.poll_at(now + second, cx), Ok(()));
 }
