@@ -3,6 +3,8 @@
 use core::task::Waker;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
+use crate::settled::quietly;
+
 /// Collects wakers under a lock, in order, and wakes them after it.
 ///
 /// A waker that panics does not keep the others from being woken: the first panic goes on when
@@ -55,28 +57,42 @@ impl WakeList {
 #[inline]
 pub(crate) fn unless_unwinding(call: impl FnOnce()) {
     if std::thread::panicking() {
-        let _ = catch_unwind(AssertUnwindSafe(call));
+        quietly(call);
     } else {
         call();
     }
 }
 
 /// Keeps the first panic of several calls into user code, until all of them were made.
+///
+/// The others end here, also if what they carry panics as it is dropped.
 #[derive(Debug, Default)]
 pub(crate) struct FirstPanic(Option<Box<dyn core::any::Any + Send>>);
 
 impl FirstPanic {
     pub(crate) fn catch(&mut self, call: impl FnOnce()) {
         if let Err(payload) = catch_unwind(AssertUnwindSafe(call)) {
-            self.0.get_or_insert(payload);
+            match self.0 {
+                None => self.0 = Some(payload),
+                Some(_) => quietly(|| drop(payload)),
+            }
         }
     }
 
-    pub(crate) fn resume(self) {
-        if let Some(payload) = self.0 {
-            if !std::thread::panicking() {
-                resume_unwind(payload);
-            }
+    pub(crate) fn resume(mut self) {
+        if std::thread::panicking() {
+            return;
+        }
+        if let Some(payload) = self.0.take() {
+            resume_unwind(payload);
+        }
+    }
+}
+
+impl Drop for FirstPanic {
+    fn drop(&mut self) {
+        if let Some(payload) = self.0.take() {
+            quietly(|| drop(payload));
         }
     }
 }

@@ -341,3 +341,11 @@ fn heavy_items_do_not_overflow_the_sum() {
     assert!(queue.try_push(1).into_displaced().unwrap().eq([most]));
     assert_eq!(queue.bytes(), 1);
 }
+
+#[test]
+#[cfg(target_pointer_width = "64")]
+fn a_capacity_that_no_memory_holds_is_refused() {
+    type Large = [u8; 1 << 40];
+    let error = OverflowQueue::<Large>::new(1 << 16).unwrap_err();
+    assert_eq!(error.field(), "capacity");
+}

@@ -500,6 +500,7 @@ impl<K, V, Id, L> SharedBoundedArrayMap<K, V, Id, L> {
 
     /// The plain map with all that is in it, its limits and its counts; nobody listens any more.
     /// Out of an `Arc`, the last handle has it: `Arc::into_inner(map).map(SharedBoundedArrayMap::into_inner)`.
+    /// A `Sweeper` has one for the length of each of its steps, so stop it before.
     ///
     /// What a leaked checkout holds stays checked out.
     pub fn into_inner(self) -> BoundedArrayMap<K, V, Id, L> {

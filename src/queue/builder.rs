@@ -105,7 +105,8 @@ impl<T> Builder<T> {
     ///
     /// # Errors
     ///
-    /// A [`ConfigError`] if a limit is missing or is not what it may be.
+    /// A [`ConfigError`] if a limit is missing or is not what it may be, or if that memory is not to
+    /// be had.
     pub fn build(self) -> Result<OverflowQueue<T>, ConfigError> {
         check_items::<T>("capacity", self.capacity)?;
         let max_bytes = self.max_bytes.unwrap_or(MOST_BYTES);
@@ -130,10 +131,14 @@ impl<T> Builder<T> {
         let plain = self.weigh.is_none()
             && self.protected.is_none()
             && self.when_full != WhenFull::DropNewest;
-        let lane = |items, bytes| Lane::new(Limits { items, bytes }, plain);
-        let ordinary = lane(self.capacity, max_bytes);
-        let protected_max_bytes = self.protected_max_bytes.unwrap_or(max_bytes);
-        let protected = self.protected.map(|items| lane(items, protected_max_bytes));
+        let lane = |field, items, bytes| {
+            let expected = "no more than there is memory for";
+            let lane = Lane::new(Limits { items, bytes }, plain);
+            lane.map_err(|_| ConfigError::new(field, items, expected))
+        };
+        let ordinary = lane("capacity", self.capacity, max_bytes)?;
+        let bytes = self.protected_max_bytes.unwrap_or(max_bytes);
+        let protected = self.protected.map(|items| lane("protected", items, bytes)).transpose()?;
         Ok(OverflowQueue::over(Core::new(ordinary, protected, self.when_full), self.weigh))
     }
 }

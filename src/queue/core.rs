@@ -20,7 +20,7 @@
 //!
 //! Places and items are kept for those who were called from a line by count and not by name: who
 //! comes new is served if there is more than that. So nobody is passed, nothing leaves out of
-//! order, and a task that was called and does not come holds up nobody else.
+//! order, and a task that was called and does not come withholds only what is kept for it.
 
 use core::task::Waker;
 

@@ -1,6 +1,6 @@
 //! One of the two lanes: a ring of items, its limits, and the line of those who wait for room.
 
-use std::collections::VecDeque;
+use std::collections::{TryReserveError, VecDeque};
 
 use super::line::Line;
 
@@ -43,15 +43,20 @@ pub(super) struct Lane<T> {
 }
 
 impl<T> Lane<T> {
-    pub(super) fn new(limits: Limits, plain: bool) -> Self {
+    /// # Errors
+    ///
+    /// If the memory for its items is not to be had.
+    pub(super) fn new(limits: Limits, plain: bool) -> Result<Self, TryReserveError> {
         let at_once = limits.items.min(AT_ONCE);
-        Self {
+        let mut items = VecDeque::new();
+        items.try_reserve_exact(at_once)?;
+        Ok(Self {
             limits,
-            items: VecDeque::with_capacity(at_once),
+            items,
             marks: (!plain).then(|| VecDeque::with_capacity(at_once)),
             bytes: 0,
             line: Line::new(),
-        }
+        })
     }
 
     #[inline]

@@ -168,7 +168,7 @@ impl fmt::Display for RejectReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Full => "the queue has no room for it, or others wait for room",
-            Self::TooLarge => "the item has more bytes than the whole queue may",
+            Self::TooLarge => "the item has more bytes than its whole lane may",
             Self::Closed => "the queue is closed",
             Self::NoProtectedLane => "the queue was built without a protected lane",
         })

@@ -47,7 +47,9 @@ use crate::wake_list::WakeList;
 /// item at the head of its line is not passed by smaller ones. `try_push` and `try_pop` never pass
 /// anybody in line. What is kept for somebody who was woken is kept by count and not by name: items
 /// leave in the order of arrival whoever comes first to fetch, and a woken task that does not come
-/// holds up nobody but itself.
+/// withholds one item, or the room for its own, and no more. That much it does withhold until it is
+/// polled or dropped: so do not wait for this queue in a task that keeps another future or stream of
+/// it, polled before, without polling it.
 ///
 /// # When to use something else
 ///

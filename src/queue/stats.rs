@@ -26,7 +26,7 @@ pub struct Stats {
     pub drained: u64,
     /// Handed back because there was no room, or others waited for it.
     pub rejected_full: u64,
-    /// Handed back because they were larger than the whole queue.
+    /// Handed back because they had more bytes than their whole lane may.
     pub rejected_too_large: u64,
     /// Handed back because the queue was closed.
     pub rejected_closed: u64,

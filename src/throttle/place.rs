@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use super::Throttle;
 use super::line::Turn;
+use crate::settled::quietly;
 use crate::wake_list::unless_unwinding;
 
 /// A place in the line of a [`Throttle`], for those who keep the time themselves.
@@ -70,13 +71,13 @@ impl<T: Deref<Target = Throttle>> Place<T> {
             Stage::Started => panic!("a place in line was polled after it had started"),
         };
         let look = throttle.state.look(number, ticks, cx.waker().clone());
-        // The stage is right before wakers run, which is a stranger's code.
         if let Turn::Started = look.turn {
             self.stage = Stage::Started;
         }
-        drop(look.retired);
+        // A stranger's code, whose panic must not cost a turn that was just had.
+        quietly(|| drop(look.retired));
         if let Some(waker) = look.wake {
-            waker.wake();
+            quietly(|| waker.wake());
         }
         match look.turn {
             Turn::Started => Ok(()),
