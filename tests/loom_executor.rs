@@ -410,8 +410,8 @@ fn on_threads(
 
 fn bounded() -> loom::model::Builder {
     let mut model = loom::model::Builder::new();
-    // Two workers and whoever joins take several locks an item; with any number of preemptions the
-    // models do not end in an hour. What they look for needs two.
+    // Two workers and whoever joins take several locks an item: with any number of preemptions none
+    // of the models had come to its end after 100 seconds. What they look for needs two.
     model.preemption_bound = Some(2);
     model
 }
