@@ -425,3 +425,22 @@ async fn what_is_pulled_and_not_settled_never_exceeds_the_limit() {
         assert_eq!(most.get(), limit);
     }
 }
+
+/// What is ready by the time of an abort counts, also if it comes from a nested run.
+#[tokio::test]
+async fn an_aborted_item_gets_on_with_its_permit_for_the_last_time() {
+    let (token, budget) = (StopToken::new(), Arc::new(Semaphore::new(1)));
+    let outer = BatchExecutor::builder().budget(Arc::clone(&budget)).stop(token.clone());
+    let (outer, inner) = (outer.build().unwrap(), on_budget(&budget));
+    let open = Cell::new(false);
+    let mut run = Box::pin(outer.all_settled([()], async |()| {
+        poll_fn(|_| if open.get() { Poll::Ready(()) } else { Poll::Pending }).await;
+        Ok::<_, ()>(inner.all_settled(0..3, async |n| Ok::<_, ()>(n)).await.len())
+    }));
+    assert!(run.as_mut().now_or_never().is_none());
+    open.set(true);
+    token.stop(Stop::Abort);
+    let outcomes = run.await;
+    assert!(matches!(outcomes[0], Settled::Fulfilled(3)), "{:?}", outcomes[0]);
+    assert_eq!(budget.available_permits(), 1);
+}

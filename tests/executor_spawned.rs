@@ -5,8 +5,10 @@
 use std::collections::BTreeMap;
 use std::future::{Future, pending};
 use std::panic::resume_unwind;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
@@ -648,5 +650,121 @@ proptest! {
         let mut builder = tokio::runtime::Builder::new_current_thread();
         let runtime = builder.enable_time().start_paused(true).build().unwrap();
         runtime.block_on(check(case));
+    }
+}
+
+/// Polls a worker or a stream with a waker that does nothing.
+fn poll_once<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {
+    match Pin::new(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(output) => Some(output),
+        Poll::Pending => None,
+    }
+}
+
+/// The stream is pending and says at once that it is not, until another task of the thread has had
+/// its turn.
+#[tokio::test]
+async fn a_stream_that_wakes_itself_lets_other_tasks_run() {
+    let turns = Arc::new(AtomicUsize::new(0));
+    let (polls, taken) = (AtomicUsize::new(0), Arc::clone(&turns));
+    let inputs = stream::poll_fn(move |cx| {
+        cx.waker().wake_by_ref();
+        let too_often = polls.fetch_add(1, SeqCst) > 100_000;
+        assert!(!too_often, "the worker keeps the thread for itself");
+        if taken.load(SeqCst) > 0 { Poll::Ready(None) } else { Poll::<Option<u32>>::Pending }
+    });
+    let batch = executor(4).spawn_stream(inputs, async |n| Ok::<_, ()>(n));
+    tokio::task::yield_now().await;
+    turns.fetch_add(1, SeqCst);
+    let joined = in_time(batch.join()).await;
+    assert!(joined.outcomes.summary().is_complete(), "{}", joined.outcomes.summary());
+}
+
+#[test]
+fn an_input_for_a_worker_that_was_dropped_meanwhile_has_its_outcome() {
+    type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
+    let works: Arc<Mutex<Vec<Option<Work>>>> = Arc::default();
+    let second = Arc::clone(&works);
+    // The other worker goes while the input is away, and some of what is pulled then is its.
+    let inputs = (0..32_u32).inspect(move |&n| {
+        if n == 2 {
+            let gone = second.lock().unwrap()[1].take();
+            drop(gone);
+        }
+    });
+    let batch = executor(64).by_key(|n: &u32| *n).spawn_on(
+        2,
+        inputs,
+        async |n| Ok::<_, ()>(n),
+        |work| works.lock().unwrap().push(Some(work)),
+    );
+    let mut first = works.lock().unwrap()[0].take().unwrap();
+    let mut outcomes = batch.into_ordered_stream();
+    let mut seen = 0;
+    let mut ended = false;
+    while !ended {
+        ended = poll_once(&mut first).is_some();
+        while let Some(Some((index, _))) = poll_once(&mut outcomes.next()) {
+            assert_eq!(index, seen);
+            seen += 1;
+        }
+    }
+    let finished = outcomes.finish().expect("everything that was pulled was taken");
+    assert_eq!(finished.summary.pulled(), seen);
+    assert_eq!(finished.rest.unwrap().count() + seen, 32);
+}
+
+#[test]
+fn nothing_is_pulled_after_a_stop_not_even_to_complete_a_chunk() {
+    let (token, late) = (StopToken::new(), Arc::new(AtomicUsize::new(0)));
+    let (stop, count) = (token.clone(), Arc::clone(&late));
+    let inputs = (0..100_000).inspect(move |&n| {
+        count.fetch_add(usize::from(stop.stopped().is_some()), SeqCst);
+        if n == 50_000 {
+            stop.stop(Stop::Drain);
+        }
+    });
+    let stopped = BatchExecutor::builder().limit(10_000).stop(token).build().unwrap();
+    let mut works = Vec::new();
+    let batch = stopped.spawn_on(2, inputs, async |n| Ok::<_, ()>(n), |work| works.push(work));
+    while !works.is_empty() {
+        works.retain_mut(|work| poll_once(work).is_none());
+    }
+    let joined = poll_once(&mut Box::pin(batch.join())).unwrap();
+    assert_eq!((joined.outcomes.len(), late.load(SeqCst)), (50_001, 0));
+    assert_eq!(joined.rest.unwrap().count(), 49_999);
+}
+
+/// A stream that keeps the waker that it was last polled with, and is never ready.
+struct Sleeper(Option<Waker>, #[allow(dead_code)] Alive);
+
+impl stream::Stream for Sleeper {
+    type Item = u32;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<u32>> {
+        self.0 = Some(cx.waker().clone());
+        Poll::Pending
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_keeps_its_waker_goes_with_its_batch() {
+    for ended_first in [false, true] {
+        let alive = Arc::new(AtomicUsize::new(0));
+        let inputs = Sleeper(None, Alive::new(&alive));
+        let batch = executor(2).spawn_stream(inputs, async |n| Ok::<_, ()>(n));
+        tokio::task::yield_now().await;
+        if ended_first {
+            let mut outcomes = batch.into_stream();
+            outcomes.stop(Stop::Drain);
+            assert!(in_time(outcomes.next()).await.is_none());
+            drop(outcomes);
+        } else {
+            drop(batch);
+        }
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(alive.load(SeqCst), 0);
     }
 }

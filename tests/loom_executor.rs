@@ -410,8 +410,8 @@ fn on_threads(
 
 fn bounded() -> loom::model::Builder {
     let mut model = loom::model::Builder::new();
-    // Two workers and whoever joins take several locks an item; with any number of preemptions the
-    // models do not end in an hour. What they look for needs two.
+    // Two workers and whoever joins take several locks an item: with any number of preemptions none
+    // of the models had come to its end after 100 seconds. What they look for needs two.
     model.preemption_bound = Some(2);
     model
 }
@@ -434,18 +434,19 @@ fn the_last_worker_against_the_joiner() {
     });
 }
 
-/// A worker pulls, and finds outcomes to deliver, while the batch is stopped: what was pulled has
-/// its outcome, and the rest is back.
+/// One worker has the input, some of which is the other's, while that one is told of a stop: what
+/// was pulled has its outcome, and the rest is back.
 ///
-/// With two inputs it does not reach a worker that is told, by mistake, that there is nothing more
-/// while another has the input and may send it some: that guard is not what this model is for.
+/// Seen to fail (one outcome short) when `Intake::step` tells a worker that there is nothing more
+/// without looking whether the input is `taken_away`. With two inputs and as many preemptions it
+/// is not.
 #[test]
 fn a_pull_of_one_worker_for_another_against_a_stop() {
     bounded().check(|| {
         let mut threads = Vec::new();
-        let keyed = executor(2).by_key(|n: &u64| *n);
+        let keyed = executor(3).by_key(|n: &u64| *n);
         let work = async |n| Ok::<_, String>(n);
-        let batch = keyed.spawn_on(2, 0..2_u64, work, on_threads(&mut threads));
+        let batch = keyed.spawn_on(2, 0..3_u64, work, on_threads(&mut threads));
         batch.stop(Stop::Drain);
         let joined = loom::future::block_on(batch.join());
         let (all, rest) = (joined.outcomes, joined.rest.unwrap());

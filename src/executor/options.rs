@@ -60,6 +60,14 @@ impl Options {
     }
 }
 
+impl Batch {
+    /// All that may stop it.
+    pub(super) fn tokens(&self) -> Vec<StopToken> {
+        let failures = self.failures.iter().map(|failures| failures.token());
+        self.stops.iter().chain(failures).cloned().collect()
+    }
+}
+
 impl fmt::Debug for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Options")

@@ -224,6 +224,7 @@ where
                 self.cut_short(place);
             }
         }
+        self.source.leave();
         // What was set aside for this run.
         let cx = &mut Context::from_waker(Waker::noop());
         while let Ok(Poll::Ready(Some((index, input)))) = caught(|| self.source.poll_pull(1, cx)) {
@@ -905,12 +906,18 @@ where
         for place in 0..self.places.len() {
             // What is ready by now counts.
             if self.places.has_started(place) {
+                if let Some(permits) = &mut self.permits {
+                    permits.enter(place);
+                }
                 let mut output = None;
                 let polled = caught(|| {
                     if let Poll::Ready(result) = self.places.slot(place).poll() {
                         output = Some(result);
                     }
                 });
+                if let Some(permits) = &mut self.permits {
+                    permits.leave(place);
+                }
                 quietly(|| self.places.clear(place));
                 let outcome = match (output, polled) {
                     (Some(result), _) => result.into(),

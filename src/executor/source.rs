@@ -20,6 +20,9 @@ pub(super) trait Source {
     /// Nothing more is to be pulled. What was set aside for the run already it still gets.
     fn close(&mut self);
 
+    /// The run is not there any more: nothing more is to be set aside for it.
+    fn leave(&mut self) {}
+
     /// How much room there should be for it to be worth asking, as long as the run has other
     /// things to do.
     fn worth_asking(&self) -> usize {

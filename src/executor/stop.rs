@@ -155,6 +155,11 @@ impl Failures {
         Self { most, how, count: Arc::new(AtomicUsize::new(0)), token: StopToken::new() }
     }
 
+    /// Stops the batch when there are too many of them.
+    pub(super) fn token(&self) -> &StopToken {
+        &self.token
+    }
+
     fn are_too_many(&self) -> bool {
         self.count.load(Ordering::Relaxed) >= self.most
     }
@@ -173,7 +178,7 @@ impl Stops {
         tokens: impl IntoIterator<Item = StopToken>,
         failures: Option<Failures>,
     ) -> Self {
-        let counting = failures.as_ref().map(|failures| failures.token.clone());
+        let counting = failures.as_ref().map(|failures| failures.token().clone());
         let tokens = tokens.into_iter().chain(counting).map(|token| (token, None)).collect();
         Self { tokens, failures, level: 0 }
     }

@@ -22,6 +22,7 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use crate::executor::observe::{BatchEvent, ItemReport, Observer, tell};
 use crate::executor::source::Inputs;
+use crate::executor::stop::StopToken;
 use crate::executor::summary::{BatchEnd, BatchSummary};
 use crate::settled::{Panic, Settled, caught, quietly};
 use crate::sync::{AtomicUsize, Mutex, Ordering};
@@ -56,6 +57,8 @@ struct Intake<N: Inputs> {
     /// By worker: who waits for the input, for room, or for what others put into its inbox.
     wanting: Vec<Option<Waker>>,
     inboxes: Vec<VecDeque<(usize, N::Input)>>,
+    /// By worker: it was dropped and looks into its inbox no more.
+    gone: Vec<bool>,
 }
 
 struct Results<N: Inputs, T, E> {
@@ -208,6 +211,7 @@ impl<N: Inputs, T, E> Hall<N, T, E> {
             stock: VecDeque::new(),
             wanting: (0..workers).map(|_| None).collect(),
             inboxes: (0..workers).map(|_| VecDeque::new()).collect(),
+            gone: vec![false; workers],
         };
         let prompt = AtomicUsize::new(usize::from(router.is_some()));
         let (intake, results) = (Mutex::new(intake), Mutex::new(results));
@@ -222,6 +226,11 @@ impl<N: Inputs, T, E> Hall<N, T, E> {
             intake.take_wanting()
         };
         wake(wanting);
+    }
+
+    /// A worker is being dropped: what comes for it from now on is for whoever pulls it.
+    pub(super) fn send_no_more_to(&self, worker: usize) {
+        self.intake.lock().gone[worker] = true;
     }
 
     /// Whether outcomes are wanted one by one.
@@ -367,7 +376,8 @@ impl<N: Inputs, T, E> Hall<N, T, E> {
         let unwanted = {
             let mut results = self.results.lock();
             let outcomes = core::mem::replace(&mut results.outcomes, Outcomes::Dropped);
-            (outcomes, results.consumer.take(), core::mem::take(&mut results.not_started))
+            let inputs = results.unwanted_inputs(&self.intake);
+            (outcomes, results.consumer.take(), core::mem::take(&mut results.not_started), inputs)
         };
         quietly(|| drop(unwanted));
     }
@@ -393,13 +403,23 @@ impl<N: Inputs, T, E> Hall<N, T, E> {
         };
         // Before the last one is gone, so that whoever joins knows the observer has been told.
         tell(self.observer.as_ref(), BatchEvent::Ended { summary: &last });
-        let consumer = {
+        let (consumer, unwanted) = {
             let mut results = self.results.lock();
             results.summary = last;
             results.working = 0;
-            results.consumer.take()
+            (results.consumer.take(), results.unwanted_inputs(&self.intake))
         };
         wake(consumer);
+        quietly(|| drop(unwanted));
+    }
+}
+
+impl<N: Inputs, T, E> Results<N, T, E> {
+    /// The input, when all workers are done and nobody wants what is left of it. A stream may hold
+    /// a waker of ours, and so us: it is not to wait here until we are dropped.
+    fn unwanted_inputs(&self, intake: &Mutex<Intake<N>>) -> Option<Box<N>> {
+        let unwanted = self.working == 0 && matches!(self.outcomes, Outcomes::Dropped);
+        if unwanted { intake.lock().inputs.take() } else { None }
     }
 }
 
@@ -410,6 +430,8 @@ pub(super) struct Wants<'a> {
     pub(super) count: usize,
     /// So many of those it had have left.
     pub(super) released: usize,
+    /// Nothing is pulled after one of them has stopped the batch.
+    pub(super) stops: &'a [StopToken],
     pub(super) waker: &'a Waker,
     /// What a stream of inputs is polled with.
     pub(super) source_waker: &'a Waker,
@@ -450,10 +472,11 @@ where
                 Step::Pull { inputs, from, most } => (inputs, from, most),
                 Step::Give(given) => return given,
             };
-            let (inputs, fresh, how) = pull(inputs, from, most, wants.source_waker);
+            let (inputs, fresh, how) = pull(inputs, from, most, &wants);
             let count = fresh.len();
             let (own, others) = self.sort_out(wants.worker, fresh);
             let (ended, pending) = (how.is_the_end(), matches!(how, Pulled::Pending));
+            let later = count == 0 && chunk.is_empty() && !ended;
             // Before it can be seen that the input has come to its end.
             match how {
                 Pulled::All => self.results.lock().exhausted = true,
@@ -466,20 +489,35 @@ where
                 let mut intake = self.intake.lock();
                 let intake = &mut *intake;
                 intake.stock.extend(own);
+                for (worker, pulled) in others {
+                    if intake.gone[worker] {
+                        intake.stock.push_back(pulled);
+                    } else {
+                        intake.inboxes[worker].push_back(pulled);
+                    }
+                }
                 let missing = wants.count.saturating_sub(chunk.len()).min(intake.stock.len());
                 chunk.extend(intake.stock.drain(..missing));
-                for (worker, pulled) in others {
-                    intake.inboxes[worker].push_back(pulled);
-                }
                 intake.inputs = inputs;
                 intake.taken_away = false;
                 intake.pulled += count;
                 intake.in_hand += count;
                 intake.closed |= ended;
                 intake.dormant &= pending;
-                intake.take_wanting()
+                let mut wanting = intake.take_wanting();
+                if later {
+                    // Not again in this poll: a stream may wake us each time that it is pending.
+                    match intake.dormant && !intake.closed {
+                        true => intake.wanting[wants.worker] = Some(wants.waker.clone()),
+                        false => wanting.push(wants.waker.clone()),
+                    }
+                }
+                wanting
             };
             wake(wanting);
+            if later {
+                return Given::Later;
+            }
             if !chunk.is_empty() {
                 return Given::Chunk;
             }
@@ -576,17 +614,19 @@ impl Pulled {
     }
 }
 
-/// Pulls so many inputs, or as many as there are. An input that panics does not come back.
+/// Pulls so many inputs, or as many as there are until a stop. An input that panics does not come
+/// back.
 fn pull<N: Inputs>(
     mut inputs: Box<N>,
     from: usize,
     most: usize,
-    waker: &Waker,
+    wants: &Wants<'_>,
 ) -> (Option<Box<N>>, Fresh<N::Input>, Pulled) {
     let mut fresh = Vec::with_capacity(most.min(256));
     let ended = caught(|| {
-        let cx = &mut Context::from_waker(waker);
-        while fresh.len() < most {
+        let cx = &mut Context::from_waker(wants.source_waker);
+        let stopped = || wants.stops.iter().any(|stop| stop.stopped().is_some());
+        while fresh.len() < most && !stopped() {
             match inputs.poll_input(cx) {
                 Poll::Ready(Some(input)) => fresh.push((from + fresh.len(), input)),
                 Poll::Ready(None) => return Pulled::All,

@@ -14,6 +14,7 @@ use crate::executor::order::Order;
 use crate::executor::outlet::Outlet;
 use crate::executor::run::{Run, Runs};
 use crate::executor::source::{Inputs, Source};
+use crate::executor::stop::StopToken;
 use crate::executor::weight::Weigher;
 use crate::settled::Settled;
 use crate::sync::{AtomicUsize, Ordering};
@@ -48,6 +49,7 @@ where
         tally: Arc::clone(&tally),
         worker,
         share: batch.limit,
+        stops: batch.tokens(),
         chunk: VecDeque::new(),
         pace: Pace::new(),
         source_waker: hall.source_waker(),
@@ -105,6 +107,7 @@ struct Shared<N: Inputs, T, E> {
     worker: usize,
     /// How many it may have in hand.
     share: usize,
+    stops: Vec<StopToken>,
     /// Pulled, and to be started next.
     chunk: VecDeque<(usize, N::Input)>,
     pace: Pace,
@@ -130,6 +133,7 @@ where
             worker: self.worker,
             count: self.pace.next(Instant::now()).min(most),
             released: self.tally.take(),
+            stops: &self.stops,
             waker: cx.waker(),
             source_waker: &self.source_waker,
         };
@@ -143,6 +147,10 @@ where
 
     fn close(&mut self) {
         self.hall.close();
+    }
+
+    fn leave(&mut self) {
+        self.hall.send_no_more_to(self.worker);
     }
 
     fn worth_asking(&self) -> usize {
