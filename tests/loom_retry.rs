@@ -53,9 +53,9 @@ where
 
 fn bounded() -> loom::model::Builder {
     let mut model = loom::model::Builder::new();
-    // Three threads, or two of which one sleeps, that take several locks each: with any number of
-    // preemptions the models take from one minute to more than two. A wake-up that comes between
-    // a look and going to sleep needs two.
+    // Three threads, or two of which one sleeps, that take several locks each. With any number of
+    // preemptions the retry against a stop does not end in a minute, and the permit that goes to
+    // another takes one. A wake-up that comes between a look and going to sleep needs two.
     model.preemption_bound = Some(2);
     model
 }
