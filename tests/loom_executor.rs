@@ -3,15 +3,19 @@
 //! they are all through, the run is not done, and its task has not been woken, a wake-up is lost.
 #![cfg(loom)]
 
+#[path = "loom/run.rs"]
+mod run;
+
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Poll, Waker};
 
 use loom::sync::Mutex;
 use loom::sync::atomic::{AtomicBool, Ordering};
 use loom::thread::{self, JoinHandle};
+use run::{Run, Task};
 use sluicegate::{BatchExecutor, Semaphore, Settled, Stop, StopToken};
 
 /// A door that another thread opens: the item behind it waits for that, as for any event.
@@ -48,61 +52,6 @@ async fn pass(door: &Shared) -> Result<(), String> {
         Poll::Pending
     })
     .await
-}
-
-/// The task that the run is in.
-struct Task {
-    woken: AtomicBool,
-}
-
-impl Wake for Task {
-    fn wake(self: Arc<Self>) {
-        // Not a store, which a model may order before a swap that it comes after.
-        self.woken.swap(true, Ordering::SeqCst);
-    }
-}
-
-/// A run under a model: polled once before there are any threads to keep the models small, then
-/// beside them as often as its task is woken, and after them to its end.
-struct Run<F> {
-    future: Pin<Box<F>>,
-    task: Arc<Task>,
-    waker: Waker,
-}
-
-impl<F: Future> Run<F> {
-    fn start(future: F) -> Self {
-        let task = Arc::new(Task { woken: AtomicBool::new(false) });
-        let waker = Waker::from(Arc::clone(&task));
-        let mut run = Self { future: Box::pin(future), task, waker };
-        assert!(run.poll().is_pending());
-        run
-    }
-
-    fn poll(&mut self) -> Poll<F::Output> {
-        self.future.as_mut().poll(&mut Context::from_waker(&self.waker))
-    }
-
-    fn was_woken(&self) -> bool {
-        self.task.woken.swap(false, Ordering::SeqCst)
-    }
-
-    fn finish<const N: usize>(mut self, threads: [JoinHandle<()>; N]) -> F::Output {
-        let mut output = self.poll();
-        while output.is_pending() && self.was_woken() {
-            output = self.poll();
-        }
-        for thread in threads {
-            thread.join().unwrap();
-        }
-        loop {
-            if let Poll::Ready(output) = output {
-                return output;
-            }
-            assert!(self.was_woken(), "asleep, and nobody will wake it");
-            output = self.poll();
-        }
-    }
 }
 
 fn executor(limit: usize) -> BatchExecutor {
