@@ -393,6 +393,8 @@ struct World {
     kept: Vec<(Asked, Group)>,
     /// By the number of the batch: its next attempt, and what must be in it.
     retrying: HashMap<u64, (u32, Vec<Number>)>,
+    /// Whose batch has ended, which the driver has not seen yet.
+    unconcluded: Vec<Number>,
     shutdowns: Vec<Polled<()>>,
     next_stamp: u64,
     delivered: u64,
@@ -416,6 +418,7 @@ impl World {
             attempts: Vec::new(),
             kept: Vec::new(),
             retrying: HashMap::new(),
+            unconcluded: Vec::new(),
             shutdowns: Vec::new(),
             next_stamp: 0,
             delivered: 0,
@@ -532,6 +535,7 @@ impl World {
                 left.extend(&group.calls);
             }
         }
+        self.unconcluded.extend(&left);
         let unfinished = if well { 0 } else { left.len() };
         self.delivered += (handed - unfinished) as u64;
         if !again {
@@ -545,6 +549,9 @@ impl World {
     fn stop(&mut self) {
         self.closed = true;
         self.stopping = true;
+        for number in self.unconcluded.drain(..) {
+            self.states[number] = State::Doubtful;
+        }
         for state in &mut self.states {
             if matches!(state, State::Unseen | State::Retrying) {
                 *state = State::Doubtful;
@@ -717,6 +724,7 @@ impl World {
                     self.driver = None;
                 }
             }
+            self.unconcluded.clear();
             self.look();
             self.shutdowns.retain_mut(|shutdown| match shutdown.poll_if_woken() {
                 Some(Poll::Ready(())) => false,
