@@ -6,6 +6,11 @@
 //! is due and its own item; no other caller has anything; items and answers are alive exactly as
 //! long as somebody must have them. Every future is polled only when it was woken, and only by the
 //! waker it was given last.
+//!
+//! Seen to fail: with answers sent to the next caller; with a place used again while its call is under
+//! way; with the waker of a caller that moved not kept; with answered calls tried again; with those that
+//! share an answer forgotten, also when they are shared twice; with a caller that waited in line not
+//! looking for its answer.
 
 #![cfg(all(feature = "tokio", not(loom)))]
 
@@ -105,10 +110,10 @@ enum Step {
     Leave(usize),
     /// The caller is polled with another waker, as when its task moved.
     Move(usize),
-    /// Calls share an answer: those of one class, or all.
+    /// Calls share an answer: those of one class, or all; perhaps one after the other.
     Share {
         batch: usize,
-        all: bool,
+        passes: Vec<bool>,
     },
     Reply {
         batch: usize,
@@ -171,8 +176,7 @@ fn step() -> impl Strategy<Value = (Step, bool)> {
         60 => (0..4u8, 0..3u8).prop_map(|(key, class)| Step::Call { key, class }),
         15 => which.clone().prop_map(Step::Leave),
         8 => which.clone().prop_map(Step::Move),
-        8 => (which.clone(), prop::bool::weighted(0.2))
-            .prop_map(|(batch, all)| Step::Share { batch, all }),
+        12 => (which.clone(), prop::collection::vec(any::<bool>(), 1..3)).prop_map(|(batch, passes)| Step::Share { batch, passes }),
         15 => (which.clone(), which.clone()).prop_map(|(batch, index)| Step::Reply { batch, index }),
         8 => (which.clone(), 0..5usize).prop_map(|(batch, most)| Step::ReplyAll { batch, most }),
         5 => which.clone().prop_map(Step::ReplyWith),
@@ -575,12 +579,14 @@ impl World {
                     self.poll_caller(number);
                 }
             }
-            Step::Share { batch, all } => {
+            Step::Share { batch, ref passes } => {
                 // Of calls that have an answer already, the answers would have to be compared.
                 let at = at(batch)
                     .filter(|at| self.attempts[*at].groups.iter().all(|g| g.answer.is_none()));
                 if let Some(at) = at {
-                    self.share(at, all);
+                    for all in passes {
+                        self.share(at, *all);
+                    }
                 }
             }
             Step::Reply { batch, index } => {
