@@ -1,13 +1,13 @@
-//! What the batcher allocates in the steady state: a fixed number of times for each batch at the
-//! most, and never for an item.
+//! What the batchers allocate in the steady state: a fixed number of times for each batch at the
+//! most, never for an item or its answer, and for a key that comes anew no more than its node.
 
 #![cfg(all(feature = "tokio", not(loom)))]
 
 use std::pin::Pin;
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 
 use allocation_counter::measure;
-use sluicegate::batcher::{Batch, Batcher, Driver};
+use sluicegate::batcher::{Batch, Batcher, Call, CallError, Driver, KeyedBatch, KeyedBatcher};
 
 const MAX_ITEMS: usize = 500;
 
@@ -21,6 +21,10 @@ fn batcher() -> (Batcher<u64>, Driver) {
             Ok::<(), std::convert::Infallible>(())
         })
         .unwrap()
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap()
 }
 
 fn run(driver: &mut Driver) {
@@ -44,7 +48,7 @@ fn rush(batcher: &Batcher<u64>, driver: &mut Driver) {
 
 #[test]
 fn nothing_is_allocated_for_an_item_and_next_to_nothing_for_a_batch() {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let runtime = runtime();
     let _entered = runtime.enter();
     let (batcher, mut driver) = batcher();
     run(&mut driver);
@@ -60,4 +64,165 @@ fn nothing_is_allocated_for_an_item_and_next_to_nothing_for_a_batch() {
     assert!(after.accepted - before.accepted >= batches * MAX_ITEMS as u64);
     // A list of the wakers of those in line who are woken together.
     assert!(steady.count_total <= batches, "{steady:?} for {batches} batches");
+}
+
+const KEYS: u64 = 32;
+const PER_KEY: usize = 8;
+
+fn keyed(max_keys: usize) -> (KeyedBatcher<u64, u64>, Driver) {
+    KeyedBatcher::builder()
+        .max_keys(max_keys)
+        .max_items(PER_KEY)
+        .capacity(4 * KEYS as usize * PER_KEY)
+        .window(std::time::Duration::from_secs(3600))
+        .dead_letter(|_: &u64, _: Vec<u64>, _| {})
+        .build_with_driver(|batch: KeyedBatch<u64, u64>| async move {
+            drop(batch);
+            Ok::<(), std::convert::Infallible>(())
+        })
+        .unwrap()
+}
+
+/// So many items under each key, a batch or part of one, and handled as far as they are batches.
+fn round(batcher: &KeyedBatcher<u64, u64>, driver: &mut Driver, items: usize) {
+    for item in 0..items as u64 {
+        for key in 0..KEYS {
+            batcher.try_send(key, item).unwrap();
+        }
+    }
+    // It lets others run after so many batches.
+    run(driver);
+    run(driver);
+}
+
+#[test]
+fn nothing_is_allocated_for_an_item_under_a_key_that_stays() {
+    let runtime = runtime();
+    let _entered = runtime.enter();
+    let (batcher, mut driver) = keyed(KEYS as usize);
+    run(&mut driver);
+    // Something of each key is pending all the time.
+    let first = measure(|| round(&batcher, &mut driver, PER_KEY / 2));
+    assert!(first.count_total > 0, "the first makes the lanes, or nothing is counted");
+    for _ in 0..3 {
+        round(&batcher, &mut driver, PER_KEY);
+    }
+    let before = batcher.stats();
+    let steady = measure(|| (0..10).for_each(|_| round(&batcher, &mut driver, PER_KEY)));
+    assert_eq!(batcher.stats().delivered - before.delivered, 10 * KEYS * PER_KEY as u64);
+    assert_eq!(batcher.stats().pending, KEYS * PER_KEY as u64 / 2);
+    assert_eq!(steady.count_total, 0, "{steady:?}");
+}
+
+#[test]
+fn for_a_key_that_comes_anew_its_node_is_allocated_and_nothing_else() {
+    let runtime = runtime();
+    let _entered = runtime.enter();
+    let (batcher, mut driver) = keyed(KEYS as usize);
+    run(&mut driver);
+    for _ in 0..4 {
+        round(&batcher, &mut driver, PER_KEY);
+    }
+    assert_eq!((batcher.keys(), batcher.stats().pending), (0, 0), "all keys are gone");
+    let steady = measure(|| (0..10).for_each(|_| round(&batcher, &mut driver, PER_KEY)));
+    assert!(steady.count_total <= 10 * KEYS, "{steady:?}");
+    assert_eq!((steady.count_current, steady.bytes_current), (0, 0), "{steady:?}");
+}
+
+#[test]
+fn for_a_key_that_is_evicted_its_node_is_allocated_and_nothing_else() {
+    let runtime = runtime();
+    let _entered = runtime.enter();
+    let (batcher, mut driver) = keyed(KEYS as usize / 2);
+    run(&mut driver);
+    for _ in 0..8 {
+        round(&batcher, &mut driver, 1);
+    }
+    let before = batcher.stats().batches.evicted;
+    let steady = measure(|| (0..10).for_each(|_| round(&batcher, &mut driver, 1)));
+    assert_eq!(batcher.stats().batches.evicted - before, 10 * KEYS);
+    assert!(steady.count_total <= 10 * KEYS, "{steady:?}");
+    assert_eq!((steady.count_current, steady.bytes_current), (0, 0), "{steady:?}");
+}
+
+const CALLERS: usize = 64;
+
+/// As many callers as make a batch, of whom some leave before it is answered.
+fn calls<F>(call: impl Fn(u64) -> F, driver: &mut Driver, leaving: usize)
+where
+    F: Future<Output = Result<u64, CallError<u64>>> + Unpin,
+{
+    let mut cx = Context::from_waker(Waker::noop());
+    let mut callers: [Option<F>; CALLERS] = std::array::from_fn(|n| Some(call(n as u64)));
+    for caller in callers.iter_mut().flatten() {
+        assert!(Pin::new(caller).poll(&mut cx).is_pending());
+    }
+    callers[..leaving].fill_with(|| None);
+    run(driver);
+    for (n, caller) in (0..).zip(&mut callers) {
+        let Some(caller) = caller else { continue };
+        match Pin::new(caller).poll(&mut cx) {
+            Poll::Ready(Ok(answer)) => assert_eq!(answer, n * n),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// What so many batches of calls allocate in the steady state.
+fn of_calls<F>(call: impl Fn(u64) -> F, driver: &mut Driver, leaving: usize, batches: usize) -> u64
+where
+    F: Future<Output = Result<u64, CallError<u64>>> + Unpin,
+{
+    run(driver);
+    let first = measure(|| calls(&call, driver, leaving));
+    assert!(first.count_total > 0, "the first makes the block of replies, or nothing is counted");
+    for _ in 0..3 {
+        calls(&call, driver, leaving);
+    }
+    let steady = measure(|| (0..batches).for_each(|_| calls(&call, driver, leaving)));
+    assert_eq!((steady.count_current, steady.bytes_current), (0, 0), "{steady:?}");
+    steady.count_total
+}
+
+fn squares() -> (Batcher<Call<u64, u64>>, Driver) {
+    Batcher::for_calls()
+        .max_items(CALLERS)
+        .build_with_driver(|mut batch: Batch<Call<u64, u64>>| async move {
+            batch.reply_with(|n| n * n);
+            Ok::<(), std::convert::Infallible>(())
+        })
+        .unwrap()
+}
+
+#[test]
+fn nothing_is_allocated_for_a_call_or_its_answer() {
+    let runtime = runtime();
+    let _entered = runtime.enter();
+    let (batcher, mut driver) = squares();
+    assert_eq!(of_calls(|n| batcher.call(n), &mut driver, 0, 10), 0);
+}
+
+#[test]
+fn callers_that_leave_leave_nothing_behind() {
+    let runtime = runtime();
+    let _entered = runtime.enter();
+    let (batcher, mut driver) = squares();
+    // A list of the answers that nobody waits for, which grows by doubling.
+    let leaving = CALLERS / 2;
+    let growth = u64::from(leaving.ilog2());
+    assert!(of_calls(|n| batcher.call(n), &mut driver, leaving, 10) <= 10 * growth);
+}
+
+#[test]
+fn for_calls_under_a_key_its_node_is_allocated_and_nothing_else() {
+    let runtime = runtime();
+    let _entered = runtime.enter();
+    let (batcher, mut driver) = KeyedBatcher::for_calls()
+        .max_items(CALLERS)
+        .build_with_driver(|mut batch: KeyedBatch<u64, Call<u64, u64>>| async move {
+            batch.reply_with(|n| n * n);
+            Ok::<(), std::convert::Infallible>(())
+        })
+        .unwrap();
+    assert!(of_calls(|n| batcher.call(7, n), &mut driver, 0, 10) <= 10);
 }
