@@ -465,6 +465,40 @@ fn a_sink_that_panics_ends_the_run_and_every_future_is_dropped() {
     assert_eq!(Rc::strong_count(&alive), 1);
 }
 
+/// Beside the sink, outcomes that wait for it panic when they are dropped, and so does its future.
+#[test]
+fn a_sink_that_panics_while_outcomes_wait_that_panic_when_dropped_ends_the_run_alone() {
+    thread_local!(static DROPPED: Cell<usize> = const { Cell::new(0) });
+    struct Failing;
+    impl Drop for Failing {
+        fn drop(&mut self) {
+            DROPPED.set(DROPPED.get() + 1);
+            panic_quietly("in drop");
+        }
+    }
+    let run = executor(4).for_each(
+        0..4,
+        |_| ready(Ok::<_, ()>(Failing)),
+        |_, outcome| {
+            std::mem::forget(outcome);
+            let failing = Failing;
+            let mut polls = 0;
+            poll_fn(move |cx| {
+                let _ = &failing;
+                polls += 1;
+                if polls == 2 {
+                    panic_quietly("in the sink");
+                }
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            })
+        },
+    );
+    let payload = catch_unwind(AssertUnwindSafe(|| finish(run))).unwrap_err();
+    assert_eq!(Panic::new(payload).message(), Some("in the sink"));
+    assert_eq!(DROPPED.take(), 4);
+}
+
 /// A key whose hashing, comparing and dropping can panic, and whose hash is always the same.
 struct Moody {
     key: u8,

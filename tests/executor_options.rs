@@ -217,6 +217,32 @@ async fn two_batches_nested_in_one_item_take_turns_on_its_permit() {
     assert!(in_time(all).await.summary().is_complete());
 }
 
+/// While one nested run has the item's permit, the item makes and drops others that ask for it.
+#[tokio::test(start_paused = true)]
+async fn nested_runs_that_are_dropped_while_they_wait_leave_nothing_with_their_parent() {
+    let budget = Arc::new(Semaphore::new(1));
+    let executor = on_budget(&budget);
+    let outer = executor.all_settled([()], async |()| {
+        let nested =
+            || Box::pin(executor.all_settled([()], async |()| pending::<Result<(), ()>>().await));
+        let mut borrower = nested();
+        poll_fn(|cx| {
+            assert!(borrower.as_mut().poll(cx).is_pending());
+            let mut ask = |times| {
+                for _ in 0..times {
+                    assert!(nested().as_mut().poll(cx).is_pending());
+                }
+            };
+            ask(1);
+            assert_eq!(allocation_counter::measure(|| ask(1_000)).bytes_current, 0);
+            Poll::Ready(Ok::<_, ()>(()))
+        })
+        .await
+    });
+    assert!(in_time(outer).await.summary().is_complete());
+    assert_eq!(budget.available_permits(), 1);
+}
+
 /// A nested run that is carried out of its parent keeps what it has borrowed counted.
 #[tokio::test(start_paused = true)]
 async fn a_nested_run_that_outlives_its_parent_is_counted() {

@@ -19,7 +19,7 @@ use core::cell::RefCell;
 use core::pin::Pin;
 use core::task::{Context, Poll};
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::Waker;
 
 use crate::semaphore::{AcquireError, AcquireOwned, OwnedSemaphorePermit, Semaphore};
@@ -63,7 +63,7 @@ struct Loan {
 
 struct LoanState {
     lent: bool,
-    /// One a nested run of the same item.
+    /// One a nested run of the same item, as long as it waits.
     waiting: Vec<Waker>,
 }
 
@@ -79,13 +79,21 @@ impl Loan {
         let mut state = self.state.lock();
         if state.lent {
             // A waker of ours, which runs nobody's code when it is cloned.
-            if !state.waiting.iter().any(|waiting| waiting.will_wake(waker)) {
-                state.waiting.push(waker.clone());
-            }
+            state.waiting.push(waker.clone());
             return None;
         }
         state.lent = true;
         Some(Lease(Arc::clone(self)))
+    }
+
+    /// The nested run with this waker does not wait any more.
+    fn forget(&self, waker: &Waker) {
+        let forgotten = {
+            let waiting = &mut self.state.lock().waiting;
+            let position = waiting.iter().position(|waiting| waiting.will_wake(waker));
+            position.map(|position| waiting.swap_remove(position))
+        };
+        drop(forgotten);
     }
 }
 
@@ -106,8 +114,9 @@ fn address(budget: &Arc<Semaphore>) -> usize {
     Arc::as_ptr(budget).addr()
 }
 
-/// Borrows the permit of the innermost item on this budget that is being polled.
-fn borrow(budget: &Arc<Semaphore>, waker: &Waker) -> Option<Lease> {
+/// Borrows the permit of the innermost item on this budget that is being polled. If it is on loan
+/// already, the waker waits with the `lender`.
+fn borrow(budget: &Arc<Semaphore>, waker: &Waker, lender: &mut Weak<Loan>) -> Option<Lease> {
     POLLED.with(|polled| {
         let mut polled = polled.borrow_mut();
         let frame = polled.iter_mut().rfind(|frame| frame.budget == address(budget))?;
@@ -117,6 +126,9 @@ fn borrow(budget: &Arc<Semaphore>, waker: &Waker) -> Option<Lease> {
             Hold::OnLoan(loan) => loan,
         };
         let lease = loan.lend(waker);
+        if lease.is_none() {
+            *lender = Arc::downgrade(&loan);
+        }
         frame.hold = Hold::OnLoan(loan);
         lease
     })
@@ -128,6 +140,9 @@ pub(super) struct Permits {
     /// For the place in front of those that wait.
     asking: Option<(u32, AcquireOwned)>,
     asleep: bool,
+    /// Where the waker waits for the permit of the item around the run, if it does. It does not
+    /// keep that from going back.
+    lender: Weak<Loan>,
     /// By place, and so are the weights.
     holds: Vec<Hold>,
     weights: Vec<u32>,
@@ -137,7 +152,8 @@ pub(super) struct Permits {
 impl Permits {
     pub(super) fn new(budget: Arc<Semaphore>, waker: Waker) -> Self {
         let (holds, weights) = (Vec::new(), Vec::new());
-        Self { budget, asking: None, asleep: false, holds, weights, waker }
+        let lender = Weak::new();
+        Self { budget, asking: None, asleep: false, lender, holds, weights, waker }
     }
 
     /// An item of this weight has come to this place.
@@ -155,7 +171,8 @@ impl Permits {
         if self.asleep {
             return Poll::Pending;
         }
-        let permit = match borrow(&self.budget, &self.waker) {
+        self.leave_lender();
+        let permit = match borrow(&self.budget, &self.waker, &mut self.lender) {
             Some(lease) => Permit::Lent(lease),
             None => {
                 let most = u32::try_from(self.budget.limit()).unwrap_or(u32::MAX);
@@ -189,8 +206,17 @@ impl Permits {
     /// Nobody waits for permits: those that were granted meanwhile go on to others.
     pub(super) fn rest(&mut self) {
         self.asleep = false;
+        self.leave_lender();
         if let Some(asking) = self.asking.take() {
             quietly(|| drop(asking));
+        }
+    }
+
+    fn leave_lender(&mut self) {
+        if let Some(lender) = core::mem::take(&mut self.lender).upgrade() {
+            lender.forget(&self.waker);
+            // It may be the last to have it.
+            quietly(|| drop(lender));
         }
     }
 
@@ -214,5 +240,11 @@ impl Permits {
             // It may wake others, whose wakers may panic.
             quietly(|| drop(hold));
         }
+    }
+}
+
+impl Drop for Permits {
+    fn drop(&mut self) {
+        self.leave_lender();
     }
 }

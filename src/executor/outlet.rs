@@ -153,3 +153,13 @@ where
         self.busy.is_none() && self.waiting.is_empty()
     }
 }
+
+/// Quietly, and one by one, as it may be the sink's panic that ends the run.
+impl<S, Fut, T, E> Drop for Sunk<S, Fut, T, E> {
+    fn drop(&mut self) {
+        quietly(|| self.busy.set(None));
+        for waiting in self.waiting.drain(..) {
+            quietly(|| drop(waiting));
+        }
+    }
+}
