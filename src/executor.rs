@@ -4,8 +4,11 @@ mod all_settled;
 mod attempts;
 mod budget;
 mod builder;
-#[cfg_attr(not(feature = "tokio"), path = "executor/no_clock.rs")]
+#[cfg_attr(not(any(feature = "tokio", loom)), path = "executor/no_clock.rs")]
 mod clock;
+#[cfg(loom)]
+#[doc(hidden)]
+pub mod model;
 mod observe;
 mod options;
 mod order;
@@ -18,7 +21,7 @@ mod spawned;
 mod stop;
 mod summary;
 mod throttling;
-#[cfg(feature = "tokio")]
+#[cfg(any(feature = "tokio", loom))]
 mod timeline;
 mod trials;
 mod wakes;

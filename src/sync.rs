@@ -41,7 +41,7 @@ mod real {
 mod modelled {
     pub(crate) use loom::sync::MutexGuard;
     pub(crate) use loom::sync::atomic::Ordering;
-    pub(crate) use loom::{thread, thread_local};
+    pub(crate) use loom::{lazy_static, thread, thread_local};
 
     /// `loom`'s atomics, with loads that can be raced with.
     ///

@@ -11,11 +11,13 @@ use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use loom::sync::Mutex;
 use loom::sync::atomic::{AtomicBool, Ordering};
 use loom::thread::{self, JoinHandle};
 use run::{Run, Task};
+use sluicegate::executor::model::advance;
 use sluicegate::{BatchExecutor, Semaphore, Settled, Stop, StopToken};
 
 /// A door that another thread opens: the item behind it waits for that, as for any event.
@@ -291,9 +293,64 @@ fn settling_against_cancelling_has_one_winner() {
         }));
         let [opened] = open_all([&item]);
         let stopper = thread::spawn(move || token.stop(Stop::Abort));
-        let summary = run.finish([opened, stopper]);
+        let summary = run.finish_soon([opened, stopper]);
         assert_eq!((summary.pulled(), outcomes.get()), (1, 1));
         assert_eq!(budget.available_permits(), 1);
+    });
+}
+
+/// Counts how often it is dropped.
+struct Counted<'a>(&'a Cell<usize>);
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() + 1);
+    }
+}
+
+/// An item is woken by one thread and cancelled by another, and a third makes it late. One of the
+/// three wins: it has one outcome, and its future is dropped once.
+///
+/// Seen to fail (a run that never ends) when `Timeline::next_due` does not ask whether the item in
+/// front still runs.
+#[test]
+fn settling_against_cancelling_against_a_timeout_has_one_winner() {
+    let mut model = loom::model::Builder::new();
+    // Three threads beside a whole poll of the run: with any number of preemptions it had not come to
+    // its end after a minute of CPU time. Each of the three can cut in on another once.
+    model.preemption_bound = Some(3);
+    model.check(|| {
+        const LIMIT: Duration = Duration::from_secs(1);
+        let (token, ready) = (StopToken::new(), Arc::new(AtomicBool::new(false)));
+        let executor = BatchExecutor::builder().limit(1).item_timeout(LIMIT).stop(token.clone());
+        let (outcomes, dropped) = (Cell::new(0), Cell::new(0));
+        let left = Cell::new(None);
+        let work = |()| {
+            let (counted, ready, left) = (Counted(&dropped), &ready, &left);
+            poll_fn(move |cx| {
+                let _ = &counted;
+                if ready.swap(false, Ordering::SeqCst) {
+                    return Poll::Ready(Ok::<_, String>(()));
+                }
+                left.set(Some(cx.waker().clone()));
+                Poll::Pending
+            })
+        };
+        let run = Run::start(executor.build().unwrap().for_each([()], work, |index, _| {
+            assert_eq!(index, 0);
+            outcomes.set(outcomes.get() + 1);
+            std::future::ready(())
+        }));
+        let waker = left.take().unwrap();
+        let now = Arc::clone(&ready);
+        let opener = thread::spawn(move || {
+            now.swap(true, Ordering::SeqCst);
+            waker.wake();
+        });
+        let stopper = thread::spawn(move || token.stop(Stop::Abort));
+        let clock = thread::spawn(|| advance(LIMIT));
+        let summary = run.finish_soon([opener, stopper, clock]);
+        assert_eq!((summary.pulled(), outcomes.get(), dropped.get()), (1, 1, 1));
     });
 }
 

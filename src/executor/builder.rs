@@ -1,7 +1,7 @@
 //! The options of an executor, checked when it is built.
 
 use core::fmt;
-#[cfg(feature = "tokio")]
+#[cfg(any(feature = "tokio", loom))]
 use core::time::Duration;
 use std::sync::Arc;
 
@@ -140,7 +140,7 @@ impl BatchExecutorBuilder {
     /// # Complexity
     ///
     /// One timer a run, however many items there are; O(1) amortised an item.
-    #[cfg(feature = "tokio")]
+    #[cfg(any(feature = "tokio", loom))]
     pub fn item_timeout(mut self, limit: Duration) -> Self {
         self.limits.item = Some(limit);
         self
@@ -154,7 +154,7 @@ impl BatchExecutorBuilder {
     /// keeps by lending it ([`Iterator::by_ref`]).
     ///
     /// Runs need tokio's timer then. Available with the feature `tokio`.
-    #[cfg(feature = "tokio")]
+    #[cfg(any(feature = "tokio", loom))]
     pub fn deadline(mut self, limit: Duration) -> Self {
         self.limits.batch = Some(limit);
         self
@@ -244,7 +244,7 @@ impl BatchExecutorBuilder {
         if let Some((failures, _)) = self.stop_when {
             ConfigError::at_least_one("stop_when", failures)?;
         }
-        #[cfg(feature = "tokio")]
+        #[cfg(any(feature = "tokio", loom))]
         {
             check_duration("item_timeout", self.limits.item)?;
             check_duration("deadline", self.limits.batch)?;
@@ -284,10 +284,10 @@ impl fmt::Debug for BatchExecutorBuilder {
 }
 
 /// Far enough for anybody, and near enough that adding it to an instant cannot overflow.
-#[cfg(feature = "tokio")]
+#[cfg(any(feature = "tokio", loom))]
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
-#[cfg(feature = "tokio")]
+#[cfg(any(feature = "tokio", loom))]
 fn check_duration(field: &'static str, limit: Option<Duration>) -> Result<(), ConfigError> {
     match limit {
         Some(limit) if limit.is_zero() || limit > LONGEST => {

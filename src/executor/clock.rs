@@ -5,9 +5,13 @@ use core::pin::Pin;
 use core::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::time::{Instant, Sleep};
+#[cfg(not(loom))]
+use tokio::time;
 
+#[cfg(loom)]
+use super::model as time;
 use super::timeline::{Started, Timeline};
+use time::{Instant, Sleep};
 
 /// Time limits, as the builder takes them.
 #[derive(Debug, Clone, Copy, Default)]
@@ -137,7 +141,7 @@ impl Clock {
             }
             // A timer set for an item that has settled since is left as it is: going off once too
             // early is cheaper than being set anew for each item.
-            let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due)));
+            let timer = self.timer.get_or_insert_with(|| Box::pin(time::sleep_until(due)));
             if timer.is_elapsed() || timer.deadline() > due {
                 timer.as_mut().reset(due);
             }

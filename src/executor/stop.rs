@@ -102,11 +102,10 @@ impl StopToken {
     pub fn stop(&self, how: Stop) {
         let wakers: Vec<Waker> = {
             let listeners = self.shared.listeners.lock();
-            if self.shared.level.load(Ordering::Relaxed) >= how.level() {
+            // Pairs with the load of a run, which then stops pulling.
+            if self.shared.level.fetch_max(how.level(), Ordering::AcqRel) >= how.level() {
                 return;
             }
-            // Pairs with the load of a run, which then stops pulling.
-            self.shared.level.swap(how.level(), Ordering::AcqRel);
             listeners.wakers.values().cloned().collect()
         };
         let mut panic = crate::wake_list::FirstPanic::default();

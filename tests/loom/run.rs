@@ -53,6 +53,21 @@ impl<F: Future> Run<F> {
         while output.is_pending() && self.was_woken() {
             output = self.poll();
         }
+        self.settle_down(output, threads)
+    }
+
+    /// As `finish`, with a single poll beside the threads, for models in which much happens in each.
+    #[allow(dead_code, reason = "not every file of models has such")]
+    pub(crate) fn finish_soon<const N: usize>(mut self, threads: [JoinHandle<()>; N]) -> F::Output {
+        let output = self.poll();
+        self.settle_down(output, threads)
+    }
+
+    fn settle_down<const N: usize>(
+        mut self,
+        mut output: Poll<F::Output>,
+        threads: [JoinHandle<()>; N],
+    ) -> F::Output {
         for thread in threads {
             thread.join().unwrap();
         }
