@@ -118,7 +118,8 @@ async fn what_is_overdue_at_the_end_does_not_count_as_waiting() {
 }
 
 /// A thousand users at 2 ms each, ten at once: the semaphore needs the 200 ms that it takes.
-/// The polling gate sleeps past most of its chances.
+/// The polling gate sleeps past many of its chances; past how many depends on the order in which
+/// the pollers are woken.
 #[tokio::test(start_paused = true)]
 async fn the_semaphore_wastes_no_time() {
     let lines = || {
@@ -131,8 +132,8 @@ async fn the_semaphore_wastes_no_time() {
     let (busy, _) = run(&busy, lines()).await;
     assert_eq!((fair.users_created, busy.users_created), (1_000, 1_000));
     let least = Duration::from_millis(1_000 * 2 / 10);
-    assert!(fair.elapsed >= least && fair.elapsed < 2 * least, "{fair}");
-    assert!(busy.elapsed > 2 * fair.elapsed, "{busy}");
+    assert!(fair.elapsed >= least && fair.elapsed < 11 * least / 10, "{fair}");
+    assert!(2 * busy.elapsed > 3 * fair.elapsed, "{busy}");
 }
 
 /// What could not be written is not there: it may come again, and nothing takes it for a parent.
