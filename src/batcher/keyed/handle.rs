@@ -8,7 +8,7 @@ use core::time::Duration;
 use std::sync::Arc;
 
 use super::builder::KeyedBuilder;
-use super::lanes::Hashed;
+use super::lanes::{Hashed, Place};
 use super::send::{KeyedReserving, KeyedSending, KeyedShared};
 use super::wait::KeyFlushWait;
 use crate::batcher::error::{Closed, SendError, TrySendError};
@@ -316,9 +316,11 @@ impl<K: Hash + Eq, T> KeyedSlot<'_, K, T> {
                 SendError::Closed((key, item))
             });
         }
-        let key = self.key.take().expect("it was not used");
         let room = self.room;
         let accepted = shared.locked(|core, wakes| {
+            // While the slot still holds its room, as this calls the key's `Eq`.
+            core.lanes.look_up(self.key.as_mut().expect("it was not used"));
+            let key = self.key.take().expect("it was not used");
             if !core.is_accepting() {
                 return Err(SendError::Closed((key.key, item)));
             }
@@ -335,7 +337,11 @@ impl<K: Hash + Eq, T> KeyedSlot<'_, K, T> {
 
     /// Gives the room back, and returns the key if the slot was not used.
     fn give_back(&mut self) -> Option<K> {
-        let Hashed { key, lane, .. } = self.key.take()?;
+        let Hashed { key, place, .. } = self.key.take()?;
+        let lane = match place {
+            Place::Reserved(lane) => Some(lane),
+            _ => None,
+        };
         let _gone = self.shared.locked(|core, wakes| {
             core.give_room(1, self.room, wakes);
             core.give_key_room(lane, wakes)

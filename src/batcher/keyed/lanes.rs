@@ -49,14 +49,25 @@ const UNSERVED: usize = 2;
 pub(crate) struct Hashed<K> {
     pub(crate) hash: u64,
     pub(crate) key: K,
-    /// The lane in which room for the item is reserved already.
-    pub(crate) lane: Option<u32>,
+    pub(crate) place: Place,
+}
+
+/// Where the lane of a key is. It is looked up before any room is taken for an item, as that calls
+/// the key's `Eq`, and holds until the lock is released.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    Unknown,
+    /// There is none yet.
+    New,
+    Lane(u32),
+    /// Room for the item is reserved in it already, which keeps it.
+    Reserved(u32),
 }
 
 impl<K: Hash> Hashed<K> {
     #[inline]
     pub(crate) fn new(hasher: &HashBuilder, key: K) -> Self {
-        Self { hash: hasher.hash_one(&key), key, lane: None }
+        Self { hash: hasher.hash_one(&key), key, place: Place::Unknown }
     }
 }
 
@@ -175,11 +186,16 @@ impl<K: Hash + Eq, T> KeyedLanes<K, T> {
 
     // ---- room for the items of one key
 
-    /// Whether there is room for one more item of this key, if nobody waits for it.
+    /// Finds the lane of a key, and whether there is room for one more item of it, if nobody waits
+    /// for that.
     #[inline]
-    pub(crate) fn has_room(&self, key: &Hashed<K>) -> bool {
-        self.max_per_key == usize::MAX
-            || self.find(key.hash, &key.key).is_none_or(|slot| self.lane_has_room(slot))
+    pub(crate) fn look_up(&self, key: &mut Hashed<K>) -> bool {
+        let lane = match key.place {
+            Place::Reserved(_) => return true,
+            _ => self.find(key.hash, &key.key),
+        };
+        key.place = lane.map_or(Place::New, Place::Lane);
+        lane.is_none_or(|lane| !self.limits_keys() || self.lane_has_room(lane))
     }
 
     pub(crate) fn lane_has_room(&self, slot: u32) -> bool {
@@ -438,15 +454,17 @@ impl<K: Hash + Eq, T> Lanes<T> for KeyedLanes<K, T> {
         mut sealer: Sealer<'_, T>,
     ) -> (bool, Option<Hashed<K>>) {
         let limits = sealer.limits;
-        let (slot, key) = match key.lane.or_else(|| self.find(key.hash, &key.key)) {
-            Some(slot) => (slot, Some(key)),
-            None => (self.insert(key.hash, key.key), None),
+        let (slot, key) = match key.place {
+            Place::Lane(slot) => (slot, Some(key)),
+            Place::Reserved(slot) => {
+                self.lanes[slot].reserved -= 1;
+                (slot, Some(key))
+            }
+            Place::New => (self.insert(key.hash, key.key), None),
+            Place::Unknown => unreachable!("it is looked up before room is taken"),
         };
-        let lane = &mut self.lanes[slot];
-        if key.as_ref().is_some_and(|key| key.lane.is_some()) {
-            lane.reserved -= 1;
-        }
-        lane.pending += 1;
+        self.lanes[slot].pending += 1;
+        let lane = &self.lanes[slot];
         let mut news = false;
         if weight > limits.max_weight - lane.open.weight() {
             self.seal(slot, ClosedBy::Weight, &mut sealer);

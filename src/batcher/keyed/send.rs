@@ -20,7 +20,7 @@ use core::pin::Pin;
 use core::task::{Context, Poll, ready};
 use std::task::Waker;
 
-use super::lanes::{Hashed, KeyedLanes};
+use super::lanes::{Hashed, KeyedLanes, Place};
 use crate::batcher::core::{Core, Refusal};
 use crate::batcher::error::{Closed, SendError, TrySendError};
 use crate::batcher::room::Weight;
@@ -77,8 +77,7 @@ impl Wait {
         }
         if matches!(self.stage, Stage::Outside) && !self.holds {
             let mut core = shared.lock();
-            let known = key.as_ref().expect(COMPLETED);
-            if core.lanes.has_room(known) {
+            if core.lanes.look_up(key.as_mut().expect(COMPLETED)) {
                 match core.take_room(self.need) {
                     Ok(()) => {
                         let key = key.take().expect(COMPLETED);
@@ -154,11 +153,13 @@ impl Wait {
                         fresh = Some(cx.waker().clone());
                         continue;
                     }
-                    return Poll::Ready(Ok(self.grant(&mut core, key, lane, granted)));
+                    settle(&core, key, lane);
+                    return Poll::Ready(Ok(self.grant(&mut core, key, granted)));
                 }
             };
+            settle(&core, key, lane);
             if core.take_room(self.need).is_ok() {
-                return Poll::Ready(Ok(self.grant(&mut core, key, lane, granted)));
+                return Poll::Ready(Ok(self.grant(&mut core, key, granted)));
             }
             if let Some(waker) = fresh.take() {
                 let ticket = core.join(self.need, waker);
@@ -174,11 +175,10 @@ impl Wait {
         &mut self,
         core: &mut KeyedCore<K, T>,
         key: &mut Option<Hashed<K>>,
-        lane: Option<u32>,
         granted: impl FnOnce(&mut KeyedCore<K, T>, Hashed<K>) -> R,
     ) -> R {
         self.stage = Stage::Outside;
-        granted(core, Hashed { lane, ..key.take().expect(COMPLETED) })
+        granted(core, key.take().expect(COMPLETED))
     }
 
     /// To be called when the future is dropped.
@@ -203,6 +203,21 @@ impl Wait {
             }
             core.give_key_room(lane, wakes)
         });
+    }
+}
+
+/// Says where the lane of the key is: the one with room reserved, if there is one.
+fn settle<K: Hash + Eq, T>(
+    core: &KeyedCore<K, T>,
+    key: &mut Option<Hashed<K>>,
+    reserved: Option<u32>,
+) {
+    let key = key.as_mut().expect(COMPLETED);
+    match reserved {
+        Some(lane) => key.place = Place::Reserved(lane),
+        None => {
+            let _has_room = core.lanes.look_up(key);
+        }
     }
 }
 
@@ -327,7 +342,7 @@ impl<K: Hash + Eq, T> KeyedShared<K, T> {
     #[inline]
     pub(crate) fn try_send_keyed(
         &self,
-        key: Hashed<K>,
+        mut key: Hashed<K>,
         item: T,
     ) -> Result<(), TrySendError<(K, T)>> {
         let weight = self.weigh(&item);
@@ -335,7 +350,7 @@ impl<K: Hash + Eq, T> KeyedShared<K, T> {
             return Err(TrySendError::TooHeavy((key.key, item)));
         }
         let mut core = self.lock();
-        if !core.lanes.has_room(&key) && core.is_accepting() {
+        if !core.lanes.look_up(&mut key) && core.is_accepting() {
             return Err(TrySendError::Full((key.key, item)));
         }
         match core.take_room(self.limits().room_for(weight)) {
