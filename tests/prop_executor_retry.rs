@@ -264,7 +264,8 @@ impl World {
             self.check(in_order, || format!("item {index} before the ones before it"));
         } else if keyed {
             let items = &self.plan.items;
-            let mut same = before.iter().zip(items).filter(|(_, item)| item.key == items[index].key);
+            let mut same =
+                before.iter().zip(items).filter(|(_, item)| item.key == items[index].key);
             let in_order = same.all(|(life, _)| life.gone.is_some());
             self.check(in_order, || format!("item {index} before others of its key"));
         } else if fresh && self.plan.is_one_run() {
@@ -755,7 +756,9 @@ impl Verdict<'_> {
         for at in instants.into_iter().filter(|at| *at < stopped && *at < end) {
             let lives = &world.lives;
             let runs = |life: &&Life| {
-                life.attempts.iter().any(|(start, end)| *start <= at && end.is_none_or(|end| at < end))
+                life.attempts
+                    .iter()
+                    .any(|(start, end)| *start <= at && end.is_none_or(|end| at < end))
             };
             let running = lives.iter().filter(runs).count();
             let pulled = lives.iter().filter(|life| life.pulled <= at).count();
@@ -788,8 +791,11 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 fn plans() -> impl Strategy<Value = Plan> {
-    let item = (0..3_usize, 0..4_u32, steps())
-        .prop_map(|(key, weight, script)| Item { key, weight, script });
+    let item = (0..3_usize, 0..4_u32, steps()).prop_map(|(key, weight, script)| Item {
+        key,
+        weight,
+        script,
+    });
     let flavour = prop_oneof![
         2 => Just(Flavour::AllSettled),
         2 => Just(Flavour::ForEach),
@@ -844,7 +850,7 @@ fn plans() -> impl Strategy<Value = Plan> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1500, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
 
     #[test]
     fn each_item_comes_to_what_its_script_and_the_policy_say(plan in plans()) {

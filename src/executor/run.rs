@@ -843,6 +843,10 @@ where
 
     fn end_item(&mut self, place: usize) {
         if self.places.is_resting(place) {
+            if let (true, Some(permits)) = (self.trials.ready() == Some(place), &mut self.permits) {
+                // What is asked for is what this one weighs.
+                permits.rest();
+            }
             self.trials.forget(place);
             if self.next == Some(place) {
                 self.next = None;
