@@ -627,6 +627,7 @@ where
             Ok(None) => return,
             Err(panic) => return self.settle(place, Settled::Panicked(panic)),
         };
+        trial.attempts = trial.attempts.saturating_add(1);
         if self.poll_with(place, |places, start| places.slot(place).start(|| start(input))) {
             self.time(place, index);
         }
@@ -797,16 +798,10 @@ where
 
     /// What was kept of an item that has settled goes to the dead letters, if it failed.
     fn let_go(&self, index: usize, outcome: &Settled<T, E>, trial: Trial<S::Input, E>) {
-        let attempts = match outcome {
-            Settled::Fulfilled(_) | Settled::Cancelled { .. } => {
-                return quietly(|| drop(trial));
-            }
-            // Failures are counted when they are noticed, but those that end it all.
-            Settled::Panicked(_) => trial.attempts(),
-            Settled::TimedOut { scope: Scope::Item, .. } => trial.attempts(),
-            _ => trial.course.failures().max(1),
-        };
-        let Trial { input, last_error, .. } = trial;
+        if matches!(outcome, Settled::Fulfilled(_) | Settled::Cancelled { .. }) {
+            return quietly(|| drop(trial));
+        }
+        let Trial { input, attempts, last_error, .. } = trial;
         let error = outcome.last_error().or(last_error.as_ref());
         quietly(|| {
             let kind = outcome.kind();
@@ -848,6 +843,10 @@ where
 
     fn end_item(&mut self, place: usize) {
         if self.places.is_resting(place) {
+            if let (true, Some(permits)) = (self.trials.ready() == Some(place), &mut self.permits) {
+                // What is asked for is what this one weighs.
+                permits.rest();
+            }
             self.trials.forget(place);
             if self.next == Some(place) {
                 self.next = None;

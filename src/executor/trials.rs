@@ -22,18 +22,13 @@ pub(super) struct Trial<I, E> {
     /// For the next attempt, or the dead letters.
     pub(super) input: I,
     pub(super) course: Course,
+    /// That have begun.
+    pub(super) attempts: u32,
     pub(super) last_error: Option<E>,
     /// Whether the item's own time limit counts already.
     pub(super) timed: bool,
     /// Of its latest attempt or rest, different from all others of the run.
     serial: usize,
-}
-
-impl<I, E> Trial<I, E> {
-    /// With the attempt that is under way.
-    pub(super) fn attempts(&self) -> u32 {
-        self.course.failures().saturating_add(1)
-    }
 }
 
 /// By place, for those that have one. Nothing for a run that does not retry.
@@ -62,6 +57,7 @@ impl<I, E> Trials<I, E> {
         self.trials[place] = input.map(|input| Trial {
             input,
             course: Course::new(),
+            attempts: 1,
             last_error: None,
             timed: false,
             serial,
@@ -98,7 +94,7 @@ impl<I, E> Trials<I, E> {
     }
 
     /// The next attempt begins.
-    pub(super) fn begin(&mut self, place: usize) -> Option<&Trial<I, E>> {
+    pub(super) fn begin(&mut self, place: usize) -> Option<&mut Trial<I, E>> {
         let serial = self.serial();
         let trial = self.trials.get_mut(place)?.as_mut()?;
         trial.serial = serial;
