@@ -25,14 +25,16 @@ pub(super) struct Trial<I, E> {
     pub(super) last_error: Option<E>,
     /// Whether the item's own time limit counts already.
     pub(super) timed: bool,
+    /// Whether an attempt is under way, rather than waited for.
+    under_way: bool,
     /// Of its latest attempt or rest, different from all others of the run.
     serial: usize,
 }
 
 impl<I, E> Trial<I, E> {
-    /// With the attempt that is under way.
+    /// With the attempt that is under way, if one is.
     pub(super) fn attempts(&self) -> u32 {
-        self.course.failures().saturating_add(1)
+        self.course.failures().saturating_add(u32::from(self.under_way))
     }
 }
 
@@ -64,6 +66,7 @@ impl<I, E> Trials<I, E> {
             course: Course::new(),
             last_error: None,
             timed: false,
+            under_way: true,
             serial,
         });
     }
@@ -102,14 +105,16 @@ impl<I, E> Trials<I, E> {
         let serial = self.serial();
         let trial = self.trials.get_mut(place)?.as_mut()?;
         trial.serial = serial;
+        trial.under_way = true;
         Some(trial)
     }
 
     /// The item at this place is to be tried again at once, or when it is due.
     pub(super) fn rest(&mut self, place: usize, due: Option<Instant>) {
-        let Some(due) = due else { return self.ready.push_back(place) };
         let serial = self.serial();
         let Some(trial) = self.get(place) else { return };
+        trial.under_way = false;
+        let Some(due) = due else { return self.ready.push_back(place) };
         trial.serial = serial;
         if self.resting.len() >= 2 * self.trials.len() {
             let trials = &self.trials;
