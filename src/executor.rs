@@ -21,8 +21,6 @@ mod spawned;
 mod stop;
 mod summary;
 mod throttling;
-#[cfg(any(feature = "tokio", loom))]
-mod timeline;
 mod trials;
 mod wakes;
 mod weight;
@@ -287,7 +285,7 @@ impl<K, W, A> BatchExecutor<K, W, A> {
         W: Weigher<I::Item> + Clone,
         A: Attempts<I::Item, E> + Clone,
     {
-        let executor = self.clone();
+        let executor = self.clone().without_reports();
         async move {
             let inputs = OfIterator(inputs.into_iter());
             // As much as promised, if that is a number to believe.
@@ -363,7 +361,7 @@ impl<K, W, A> BatchExecutor<K, W, A> {
         W: Weigher<I::Item> + Clone,
         A: Attempts<I::Item, E> + Clone,
     {
-        let executor = self.clone();
+        let executor = self.clone().without_reports();
         async move {
             let inputs = OfIterator(inputs.into_iter());
             executor.run(inputs, f, Sunk::new(sink)).await.1
@@ -407,7 +405,7 @@ impl<K, W, A> BatchExecutor<K, W, A> {
         W: Weigher<St::Item> + Clone,
         A: Attempts<St::Item, E> + Clone,
     {
-        let executor = self.clone();
+        let executor = self.clone().without_reports();
         async move { executor.run(OfStream(Box::pin(inputs)), f, Sunk::new(sink)).await.1 }
     }
 
@@ -647,6 +645,12 @@ impl<K, W, A> BatchExecutor<K, W, A> {
         spawned::divide(self.clone(), workers, OfIterator(inputs.into_iter()), f, spawn)
     }
 
+    /// For what returns none: those of an endless input would have no bound.
+    pub(crate) fn without_reports(mut self) -> Self {
+        self.options.reports = false;
+        self
+    }
+
     /// Runs a batch to its end.
     async fn run<N, F, Fut, T, E, O>(
         self,
@@ -679,8 +683,9 @@ impl<K, W, E> BatchExecutor<K, W, Retrying<E>> {
     /// [input](DeadLetter::input) itself, of which the attempts had clones, and why.
     ///
     /// It is called once for each outcome that is rejected, panicked or timed out, where the run is
-    /// polled, before the outcome goes where outcomes go. What was cancelled has not failed, and
-    /// neither has what panicked before its first attempt, in the key or the weight. A panic of the
+    /// polled, before the outcome goes where outcomes go; what the deadline cut short while it ran
+    /// has timed out, too. What was cancelled has not failed, and neither has what panicked before
+    /// its first attempt, in the key or the weight. A panic of the
     /// function is caught and changes nothing.
     ///
     /// For a batch without retries, say [`Retry::none`](crate::Retry::none) first.

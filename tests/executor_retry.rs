@@ -123,8 +123,9 @@ async fn every_limit_tells_its_scope_and_the_last_error() {
 
         let executor = BatchExecutor::builder().limit(1).deadline(MS * 35).build().unwrap();
         let outcomes = executor.retry(constant(9, 10)).all_settled([()], hang(1)).await;
-        assert!(outcomes[0].is_cancelled());
+        assert!(outcomes[0].is_timed_out());
         scoped(&outcomes[0], Scope::Batch);
+        assert_eq!(outcomes[0].to_string(), "batch timed out, and before that: busy");
 
         let token = StopToken::new();
         let stopped = BatchExecutor::builder().limit(1).stop(token.clone()).build().unwrap();
@@ -135,6 +136,46 @@ async fn every_limit_tells_its_scope_and_the_last_error() {
         });
         assert!(outcomes[0].is_cancelled());
         scoped(&outcomes[0], Scope::Batch);
+    }
+}
+
+/// The first attempt fails at 10 ms, the second begins at 20 ms and hangs.
+#[tokio::test(start_paused = true)]
+async fn dead_letters_of_what_ran_out_of_time_count_the_attempts_that_began() {
+    for (item, deadline, attempts, shown) in [
+        (Some(15), None, 1, "timed out, and before that: busy"),
+        (Some(25), None, 2, "timed out, and before that: busy"),
+        (None, Some(25), 2, "batch timed out, and before that: busy"),
+    ] {
+        let calls = Cell::new(0);
+        let letters = RefCell::new(Vec::new());
+        let mut builder = BatchExecutor::builder().limit(2);
+        if let Some(ms) = item {
+            builder = builder.item_timeout(MS * ms);
+        }
+        if let Some(ms) = deadline {
+            builder = builder.deadline(MS * ms);
+        }
+        let outcomes = builder
+            .build()
+            .unwrap()
+            .retry(constant(9, 10))
+            .dead_letters(|letter: DeadLetter<'_, &str, &str>| {
+                let DeadLetter { input, kind, attempts, error, .. } = letter;
+                letters.borrow_mut().push((input, kind, attempts, error.copied()));
+            })
+            .all_settled(["input"], async |_| {
+                calls.set(calls.get() + 1);
+                sleep(MS * 10).await;
+                if calls.get() > 1 {
+                    std::future::pending::<()>().await;
+                }
+                Err::<(), _>("busy")
+            })
+            .await;
+        assert_eq!(outcomes[0].to_string(), shown);
+        let letter = ("input", SettledKind::TimedOut, attempts, Some("busy"));
+        assert_eq!(letters.take(), [letter], "{shown}");
     }
 }
 

@@ -75,6 +75,8 @@ pub(super) struct Run<S: Source, F, Fut, R, W, A, O, E> {
     sink_waker: Waker,
     /// What is pulled from now on is cancelled: there is only what was set aside.
     aborted: bool,
+    /// It is the deadline that ends what is in hand.
+    late: bool,
     /// Whose code runs, for when it panics.
     at: At,
     /// The item that this is about.
@@ -148,6 +150,7 @@ impl<S: Source, F, Fut, R, W, A, O, E> Run<S, F, Fut, R, W, A, O, E> {
             outlet,
             sink_waker,
             aborted: false,
+            late: false,
             at: At::Source,
             index: 0,
             summary: BatchSummary::default(),
@@ -218,7 +221,7 @@ where
         for place in 0..self.places.len() {
             if self.places.has_started(place) || self.places.is_resting(place) {
                 self.places.cancel(place);
-                let outcome = self.cancelled(place);
+                let outcome = self.unfinished(place);
                 self.vacate(place, outcome);
             } else {
                 self.cut_short(place);
@@ -752,8 +755,11 @@ where
         Ok(())
     }
 
-    /// The outcome of a started item that is cancelled.
-    fn cancelled(&mut self, place: usize) -> Settled<T, E> {
+    /// The outcome of a started item that ends with the batch.
+    fn unfinished(&mut self, place: usize) -> Settled<T, E> {
+        if self.late {
+            return self.timed_out(place, Scope::Batch);
+        }
         let last_error = self.trials.get(place).and_then(|trial| trial.last_error.take());
         Settled::Cancelled { started: true, scope: Scope::Batch, last_error }
     }
@@ -888,12 +894,14 @@ where
     fn stop(&mut self, how: Stop, end: BatchEnd) {
         let cuts_short = self.source_state != SourceState::Done
             || how == Stop::Abort && self.places.occupied() > 0;
+        let late = matches!(end, BatchEnd::DeadlinePassed);
         if cuts_short && matches!(self.summary.end, BatchEnd::Exhausted) {
             self.summary.end = end;
         }
         self.source.close();
         self.ask_source_again();
         if how == Stop::Abort {
+            self.late = late;
             self.abort();
         }
     }
@@ -920,7 +928,7 @@ where
                 quietly(|| self.places.clear(place));
                 let outcome = match (output, polled) {
                     (Some(result), _) => result.into(),
-                    (None, Ok(())) => self.cancelled(place),
+                    (None, Ok(())) => self.unfinished(place),
                     (None, Err(panic)) => Settled::Panicked(panic),
                 };
                 self.vacate(place, outcome);
@@ -935,7 +943,7 @@ where
     fn cut_short(&mut self, place: usize) {
         let outcome = match self.places.cancel(place) {
             None => return,
-            Some(Unfinished::Started) => self.cancelled(place),
+            Some(Unfinished::Started) => self.unfinished(place),
             Some(Unfinished::NotStarted(input)) => {
                 self.outlet.not_started(self.places.index(place), input);
                 Settled::cancelled(false)

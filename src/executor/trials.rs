@@ -103,9 +103,9 @@ impl<I, E> Trials<I, E> {
 
     /// The item at this place is to be tried again at once, or when it is due.
     pub(super) fn rest(&mut self, place: usize, due: Option<Instant>) {
-        let Some(due) = due else { return self.ready.push_back(place) };
         let serial = self.serial();
         let Some(trial) = self.get(place) else { return };
+        let Some(due) = due else { return self.ready.push_back(place) };
         trial.serial = serial;
         if self.resting.len() >= 2 * self.trials.len() {
             let trials = &self.trials;
