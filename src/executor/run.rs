@@ -12,10 +12,11 @@
 //!                deadline, or an abort         (what is in hand is cut short)
 //! ```
 
+mod turns;
+
 use core::future::Future;
 use core::task::{Context, Poll};
 use std::collections::VecDeque;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Waker;
 
 use super::attempts::{Attempts, DeadLetter};
@@ -33,7 +34,7 @@ use super::throttling::Throttling;
 use super::trials::{Trial, Trials};
 use super::wakes::Wakes;
 use super::weight::Weigher;
-use crate::settled::{Panic, Scope, Settled, caught, quietly};
+use crate::settled::{Scope, Settled, caught, quietly};
 
 /// Lines of the wake list that belong to no place.
 const SOURCE: usize = 0;
@@ -75,10 +76,8 @@ pub(super) struct Run<S: Source, F, Fut, R, W, A, O, E> {
     sink_waker: Waker,
     /// What is pulled from now on is cancelled: there is only what was set aside.
     aborted: bool,
-    /// Whose code runs, for when it panics.
+    /// Whose code runs on the short way, for when it panics.
     at: At,
-    /// The item that this is about.
-    index: usize,
     summary: BatchSummary,
 }
 
@@ -94,9 +93,12 @@ enum SourceState {
 #[derive(Clone, Copy)]
 enum At {
     Source,
-    /// An item's closure, or its first poll, in the place that is vacant next.
-    Item,
-    /// The destructor of a future that has settled.
+    /// The closure of the item with this index, or its first poll, in the place that is vacant
+    /// next.
+    Item(usize),
+    /// The item at this place.
+    Woken(usize),
+    /// The destructor of what has settled.
     Drop,
 }
 
@@ -149,7 +151,6 @@ impl<S: Source, F, Fut, R, W, A, O, E> Run<S, F, Fut, R, W, A, O, E> {
             sink_waker,
             aborted: false,
             at: At::Source,
-            index: 0,
             summary: BatchSummary::default(),
         }
     }
@@ -188,11 +189,13 @@ where
                 self.stop(how, end);
             }
             // All of them in each turn, so that none can starve another.
-            let visited = self.visit_woken();
-            let started = self.start_due();
-            let pulled = self.pull(&mut turns);
+            let moved = if self.is_plain() {
+                self.take_turns(&mut turns) | self.start_due()
+            } else {
+                self.visit_woken() | self.start_due() | self.pull()
+            };
             let sunk = self.outlet.step(&mut Context::from_waker(&self.sink_waker));
-            if visited || started || pulled || sunk || self.settle_overdue(cx) {
+            if moved || sunk || self.settle_overdue(cx) {
                 continue;
             }
             self.outlet.rest();
@@ -240,9 +243,14 @@ where
 
     /// Polls the next woken line; whether there was one.
     fn visit_woken(&mut self) -> bool {
-        let Some(line) = self.wakes.next() else {
-            return false;
-        };
+        match self.wakes.next() {
+            Some(line) => self.visit(line),
+            None => return false,
+        }
+        true
+    }
+
+    fn visit(&mut self, line: usize) {
         match line {
             SOURCE => self.ask_source_again(),
             SINK => self.outlet.woken(),
@@ -265,7 +273,6 @@ where
                 }
             }
         }
-        true
     }
 
     fn ask_source_again(&mut self) {
@@ -290,147 +297,37 @@ where
         self.due.is_empty() && self.next.is_none() && !(A::RETRIES && self.trials.ready().is_some())
     }
 
-    /// Pulls inputs and starts them, if there is room and the source has any; whether it did. One,
-    /// or as many as there are turns if nothing else is to be done in between.
-    fn pull(&mut self, turns: &mut usize) -> bool {
-        if self.source_state != SourceState::Ready || self.room() == 0 || !self.nobody_is_due() {
-            return false;
-        }
-        if !self.wakes.is_empty() && self.room() < self.source.worth_asking() {
-            return false;
-        }
-        if self.stops.is_news() {
-            return false;
-        }
-        let mut any = false;
-        loop {
-            // Once for many items: what they leave half done is in `at`.
-            match catch_unwind(AssertUnwindSafe(|| self.pull_some(turns, &mut any))) {
-                Ok(()) => return any,
-                Err(payload) => {
-                    self.recover(Panic::new(payload));
-                    if self.source_state != SourceState::Ready || self.room() == 0 {
-                        return true;
-                    }
-                    any = true;
-                }
-            }
-        }
-    }
-
-    fn pull_some(&mut self, turns: &mut usize, any: &mut bool) {
-        let plain = R::ALL_SIDE_BY_SIDE
-            && self.permits.is_none()
-            && self.throttling.is_none()
-            && self.watch.is_none();
-        loop {
-            if plain && !self.aborted {
-                self.pull_plain(turns, any);
-            } else {
-                self.at = At::Source;
-                let room = self.room();
-                let cx = &mut Context::from_waker(&self.source_waker);
-                match self.source.poll_pull(room, cx) {
-                    Poll::Ready(Some((index, input))) => {
-                        *any = true;
-                        self.admit(index, input);
-                    }
-                    Poll::Ready(None) => self.source_state = SourceState::Done,
-                    Poll::Pending => self.source_state = SourceState::Pending,
-                }
-            }
-            if *turns == 0 || !self.may_pull_at_once() {
-                return;
-            }
-            *turns -= 1;
-        }
-    }
-
-    /// Whether there is nothing but to pull one more.
+    /// How many inputs may be pulled now: none also if other things go first.
     #[inline]
-    fn may_pull_at_once(&self) -> bool {
-        self.source_state == SourceState::Ready
-            && self.wakes.is_empty()
-            && self.nobody_is_due()
-            && self.outlet.waiting() == 0
-            && !self.stops.is_news()
-            && self.room() > 0
+    fn room_to_pull(&self) -> usize {
+        if self.source_state != SourceState::Ready || !self.nobody_is_due() || self.stops.is_news()
+        {
+            return 0;
+        }
+        let room = self.room();
+        if self.wakes.is_empty() || room >= self.source.worth_asking() { room } else { 0 }
     }
 
-    /// Pulls an input that may start at once and, as long as those are ready when first polled,
-    /// further ones. They all use one place, which stays vacant: in here a ready item costs a
-    /// handful of nanoseconds.
-    fn pull_plain(&mut self, turns: &mut usize, any: &mut bool) {
-        let place = self.vacant_place();
-        let room = self.room();
-        let alone = self.wakes.is_empty() && self.due.is_empty();
-        let Self { source, source_waker, start, outlet, stops, at, index, summary, .. } = self;
-        let (attempts, trials) = (&self.attempts, &mut self.trials);
-        let mut slot = self.places.slot(place);
-        let cx = &mut Context::from_waker(source_waker);
-        loop {
-            *at = At::Source;
-            let input = match source.poll_pull(room, cx) {
-                Poll::Ready(Some((pulled, input))) => {
-                    *index = pulled;
-                    input
-                }
-                Poll::Ready(None) => {
-                    self.source_state = SourceState::Done;
-                    return;
-                }
-                Poll::Pending => {
-                    self.source_state = SourceState::Pending;
-                    return;
-                }
-            };
-            *any = true;
-            *at = At::Item;
-            if A::RETRIES {
-                trials.fresh = attempts.keep(&input);
-            }
-            match slot.start(|| start(input)) {
-                Poll::Ready(Err(error)) if A::RETRIES => {
-                    quietly(|| slot.clear());
-                    let index = *index;
-                    trials.open_fresh(place);
-                    self.places.keep(place, index);
-                    self.finish(place, Err(error));
-                    return;
-                }
-                Poll::Ready(result) => {
-                    match &result {
-                        Ok(_) => summary.counts.fulfilled += 1,
-                        Err(_) => {
-                            summary.counts.rejected += 1;
-                            stops.failed();
-                        }
-                    }
-                    outlet.settle(*index, result.into());
-                    *at = At::Drop;
-                    if A::RETRIES {
-                        attempts.succeeded();
-                    }
-                    slot.clear();
-                    if A::RETRIES {
-                        trials.fresh = None;
-                    }
-                }
-                Poll::Pending => {
-                    let index = *index;
-                    if A::RETRIES {
-                        trials.open_fresh(place);
-                    }
-                    self.places.keep(place, index);
-                    self.time(place, index);
-                    return;
-                }
-            }
-            if !alone || *turns == 0 || outlet.waiting() > 0 || stops.is_news() {
-                return;
-            }
-            *turns -= 1;
+    /// Pulls an input, if there is room and the source has any; whether it did.
+    fn pull(&mut self) -> bool {
+        let room = self.room_to_pull();
+        if room == 0 {
+            return false;
         }
+        let cx = &mut Context::from_waker(&self.source_waker);
+        match caught(|| self.source.poll_pull(room, cx)) {
+            Ok(Poll::Ready(Some((index, input)))) => self.admit(index, input),
+            Ok(Poll::Ready(None)) => {
+                self.source_state = SourceState::Done;
+                return false;
+            }
+            Ok(Poll::Pending) => {
+                self.source_state = SourceState::Pending;
+                return false;
+            }
+            Err(panic) => self.source_panicked(panic),
+        }
+        true
     }
 
     #[inline]
@@ -443,28 +340,6 @@ where
                 debug_assert_eq!(line, place + FIRST_PLACE);
                 place
             }
-        }
-    }
-
-    /// The caller's code panicked while inputs were being pulled.
-    #[cold]
-    fn recover(&mut self, panic: Panic) {
-        match self.at {
-            At::Source => {
-                self.source_state = SourceState::Done;
-                if matches!(self.summary.end, BatchEnd::Exhausted) {
-                    self.summary.end = BatchEnd::SourcePanicked(panic);
-                }
-            }
-            At::Item => {
-                let place = self.vacant_place();
-                quietly(|| self.places.clear(place));
-                self.trials.open_fresh(place);
-                let trial = self.trials.take(place);
-                self.record(self.index, Settled::Panicked(panic), trial);
-            }
-            // It has settled already.
-            At::Drop => quietly(|| drop(panic)),
         }
     }
 
