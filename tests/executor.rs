@@ -499,6 +499,73 @@ fn a_sink_that_panics_while_outcomes_wait_that_panic_when_dropped_ends_the_run_a
     assert_eq!(DROPPED.take(), 4);
 }
 
+thread_local!(static SHATTERED: Cell<usize> = const { Cell::new(0) });
+
+/// Panics when it is dropped, and counts that.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Brittle(u8);
+
+impl Drop for Brittle {
+    fn drop(&mut self) {
+        SHATTERED.set(SHATTERED.get() + 1);
+        panic_quietly("in drop");
+    }
+}
+
+/// Two of them, dropped by one list, would end the process.
+///
+/// Seen to abort when `Collected` drops its outcomes as a list does.
+#[test]
+fn outcomes_that_panic_when_dropped_end_nothing_but_their_run() {
+    let mut run = Box::pin(executor(4).all_settled(0..4, async |n| {
+        turns(if n == 3 { 255 } else { 0 }).await;
+        Ok::<_, ()>(Brittle(n))
+    }));
+    assert!(run.as_mut().now_or_never().is_none());
+    drop(run);
+    assert_eq!(SHATTERED.take(), 3);
+}
+
+/// The source, the closure and the sink are dropped because the sink panics, and panic as well.
+///
+/// Seen to abort when any of the three is not in a `Quiet`.
+#[test]
+fn what_a_run_was_given_may_panic_when_a_panic_ends_the_run() {
+    let [in_source, in_closure, in_sink] = [0, 1, 2].map(Brittle);
+    let has = |_: &Brittle| ready(());
+    let run = executor(4).for_each(
+        (0..4).inspect(move |_| drop(has(&in_source))),
+        move |n| {
+            drop(has(&in_closure));
+            ready(Ok::<_, ()>(n))
+        },
+        move |index, _| {
+            if index == 1 {
+                panic_quietly("in the sink");
+            }
+            has(&in_sink)
+        },
+    );
+    let payload = catch_unwind(AssertUnwindSafe(|| finish(run))).unwrap_err();
+    assert_eq!(Panic::new(payload).message(), Some("in the sink"));
+    assert_eq!(SHATTERED.take(), 3);
+}
+
+/// Two keys that are in hand when their run is dropped.
+///
+/// Seen to abort when lanes drop their keys as a list does.
+#[test]
+fn keys_that_panic_when_dropped_end_nothing_but_their_run() {
+    let executor = executor(2).by_key(|n: &u8| Brittle(*n));
+    let mut run = Box::pin(executor.all_settled(0..2, async |_| {
+        turns(255).await;
+        Ok::<_, ()>(())
+    }));
+    assert!(run.as_mut().now_or_never().is_none());
+    drop(run);
+    assert_eq!(SHATTERED.take(), 2);
+}
+
 /// A key whose hashing, comparing and dropping can panic, and whose hash is always the same.
 struct Moody {
     key: u8,

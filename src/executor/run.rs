@@ -34,7 +34,7 @@ use super::throttling::Throttling;
 use super::trials::{Trial, Trials};
 use super::wakes::Wakes;
 use super::weight::Weigher;
-use crate::settled::{Scope, Settled, caught, quietly};
+use crate::settled::{Quiet, Scope, Settled, caught, quietly};
 
 /// Lines of the wake list that belong to no place.
 const SOURCE: usize = 0;
@@ -51,13 +51,13 @@ const TURNS: usize = if cfg!(loom) { 4 } else { 256 };
 pub(super) struct Run<S: Source, F, Fut, R, W, A, O, E> {
     limit: usize,
     backlog: usize,
-    source: S,
+    source: Quiet<S>,
     source_state: SourceState,
     source_waker: Waker,
-    start: F,
-    order: R,
-    weigher: W,
-    attempts: A,
+    start: Quiet<F>,
+    order: Quiet<R>,
+    weigher: Quiet<W>,
+    attempts: Quiet<A>,
     // Before the permits, which its futures give back when they are gone.
     places: Places<S::Input, Fut>,
     wakes: Wakes,
@@ -129,14 +129,14 @@ impl<S: Source, F, Fut, R, W, A, O, E> Run<S, F, Fut, R, W, A, O, E> {
         Self {
             limit: batch.limit,
             backlog: batch.backlog,
-            source,
+            source: Quiet::new(source),
             source_state: SourceState::Ready,
             source_waker,
-            start,
-            order,
-            weigher,
+            start: Quiet::new(start),
+            order: Quiet::new(order),
+            weigher: Quiet::new(weigher),
             clock: Clock::new(batch.limits, attempts.attempt_timeout()),
-            attempts,
+            attempts: Quiet::new(attempts),
             places: Places::new(),
             wakes,
             due: VecDeque::new(),
@@ -155,14 +155,9 @@ impl<S: Source, F, Fut, R, W, A, O, E> Run<S, F, Fut, R, W, A, O, E> {
         }
     }
 
-    /// Ends a run that is done. A panic in dropping what the caller gave it changes no outcome.
+    /// Ends a run that is done.
     pub(super) fn into_parts(self) -> (O, BatchSummary, Vec<ItemReport>) {
-        let Self { source, start, order, weigher, attempts, outlet, watch, summary, .. } = self;
-        quietly(|| drop(source));
-        quietly(|| drop(start));
-        quietly(|| drop(order));
-        quietly(|| drop(weigher));
-        quietly(|| drop(attempts));
+        let Self { outlet, watch, summary, .. } = self;
         (outlet, summary, watch.map(|watch| watch.into_reports()).unwrap_or_default())
     }
 }
@@ -495,7 +490,7 @@ where
         if let Some(watch) = &mut self.watch {
             watch.started(place, index, self.clock.now());
         }
-        let attempts = &self.attempts;
+        let attempts = &*self.attempts;
         let Some(trial) = self.trials.begin(place) else { return };
         let input = match caught(|| attempts.keep(&trial.input)) {
             Ok(Some(input)) => input,
@@ -674,7 +669,7 @@ where
     fn let_go(&self, index: usize, outcome: &Settled<T, E>, trial: Trial<S::Input, E>) {
         let attempts = match outcome {
             Settled::Fulfilled(_) | Settled::Cancelled { .. } => {
-                return quietly(|| drop(trial));
+                return trial.end();
             }
             // Failures are counted when they are noticed, but those that end it all.
             Settled::Panicked(_) => trial.attempts(),

@@ -16,6 +16,7 @@ use std::collections::{BinaryHeap, VecDeque};
 use std::time::Instant;
 
 use crate::retry::Course;
+use crate::settled::quietly;
 
 /// An item that may be tried again.
 pub(super) struct Trial<I, E> {
@@ -30,6 +31,14 @@ pub(super) struct Trial<I, E> {
 }
 
 impl<I, E> Trial<I, E> {
+    /// Nobody needs it any more.
+    pub(super) fn end(self) {
+        let Self { input, course, last_error, .. } = self;
+        quietly(|| drop(input));
+        quietly(|| drop(course));
+        quietly(|| drop(last_error));
+    }
+
     /// With the attempt that is under way.
     pub(super) fn attempts(&self) -> u32 {
         self.course.failures().saturating_add(1)
@@ -159,5 +168,16 @@ impl<I, E> Trials<I, E> {
     pub(super) fn forget_all(&mut self) {
         self.ready.clear();
         self.resting.clear();
+    }
+}
+
+/// The copies of inputs that a run still has when it is dropped.
+impl<I, E> Drop for Trials<I, E> {
+    fn drop(&mut self) {
+        let fresh = self.fresh.take();
+        quietly(|| drop(fresh));
+        for trial in self.trials.drain(..).flatten() {
+            trial.end();
+        }
     }
 }

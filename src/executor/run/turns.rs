@@ -134,8 +134,9 @@ where
                 self.places.vacate(place);
                 if A::RETRIES {
                     self.attempts.succeeded();
-                    let trial = self.trials.take(place);
-                    quietly(|| drop(trial));
+                    if let Some(trial) = self.trials.take(place) {
+                        trial.end();
+                    }
                 }
                 self.places.clear(place);
             }
@@ -150,7 +151,8 @@ where
         let place = self.vacant_place();
         let alone = self.wakes.is_empty();
         let Self { source, source_waker, start, outlet, stops, at, summary, .. } = self;
-        let (attempts, trials) = (&self.attempts, &mut self.trials);
+        let (source, start) = (&mut **source, &mut **start);
+        let (attempts, trials) = (&*self.attempts, &mut self.trials);
         let mut slot = self.places.slot(place);
         let cx = &mut Context::from_waker(source_waker);
         let mut any = false;

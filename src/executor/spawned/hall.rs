@@ -24,8 +24,8 @@ use crate::executor::observe::{BatchEvent, ItemReport, Observer, tell};
 use crate::executor::source::Inputs;
 use crate::executor::stop::StopToken;
 use crate::executor::summary::{BatchEnd, BatchSummary};
-use crate::settled::{Panic, Settled, caught, quietly};
-use crate::sync::{AtomicUsize, Mutex, Ordering};
+use crate::settled::{Panic, Settled, caught, drop_each, quietly};
+use crate::sync::{AtomicUsize, Mutex, Ordering, lock_briefly};
 
 /// Tells a number that is the same for all inputs of a key.
 pub(super) type Router<I> = Arc<dyn Fn(&I) -> Option<u64> + Send + Sync>;
@@ -158,6 +158,15 @@ impl<T, E> Outcomes<T, E> {
         }
     }
 
+    fn drop_each(self) {
+        match self {
+            Self::All(all) => drop_each(all.outcomes),
+            Self::AsCompleted(queue) => drop_each(queue),
+            Self::InOrder { waiting, .. } => drop_each(waiting),
+            Self::Dropped => {}
+        }
+    }
+
     fn are_streamed(&self) -> bool {
         matches!(self, Self::AsCompleted(_) | Self::InOrder { .. })
     }
@@ -248,11 +257,11 @@ impl<N: Inputs, T, E> Hall<N, T, E> {
     ) -> usize {
         let count = settled.len();
         let (streamed, consumer) = {
-            let mut results = self.results.lock();
+            let mut results = lock_briefly(&self.results);
             results.outcomes.put_all(settled);
             if results.outcomes.are_streamed() {
                 // Before one of them can be taken from the stream.
-                self.intake.lock().in_hand += counted;
+                lock_briefly(&self.intake).in_hand += counted;
                 (true, results.consumer.take())
             } else {
                 (false, None)
@@ -373,13 +382,16 @@ impl<N: Inputs, T, E> Hall<N, T, E> {
     /// Nobody wants the outcomes any more.
     pub(super) fn abandon(&self) {
         self.close();
-        let unwanted = {
+        let (outcomes, not_started, others) = {
             let mut results = self.results.lock();
             let outcomes = core::mem::replace(&mut results.outcomes, Outcomes::Dropped);
             let inputs = results.unwanted_inputs(&self.intake);
-            (outcomes, results.consumer.take(), core::mem::take(&mut results.not_started), inputs)
+            let not_started = core::mem::take(&mut results.not_started);
+            (outcomes, not_started, (results.consumer.take(), inputs))
         };
-        quietly(|| drop(unwanted));
+        outcomes.drop_each();
+        drop_each(not_started);
+        quietly(|| drop(others));
     }
 
     /// A worker is done, with this summary.
@@ -457,7 +469,7 @@ where
     ) -> Given<N::Input> {
         loop {
             let (step, wanting) = {
-                let mut intake = self.intake.lock();
+                let mut intake = lock_briefly(&self.intake);
                 let intake = &mut *intake;
                 intake.in_hand -= wants.released;
                 // Those who wait for room may have some now.
@@ -475,6 +487,10 @@ where
             let (inputs, fresh, how) = pull(inputs, from, most, &wants);
             let count = fresh.len();
             let (own, others) = self.sort_out(wants.worker, fresh);
+            // It goes first: of the stock it has taken all that there was.
+            let mut own = own.into_iter();
+            let missing = wants.count.saturating_sub(chunk.len());
+            chunk.extend(own.by_ref().take(missing));
             let (ended, pending) = (how.is_the_end(), matches!(how, Pulled::Pending));
             let later = count == 0 && chunk.is_empty() && !ended;
             // Before it can be seen that the input has come to its end.
@@ -486,7 +502,7 @@ where
                 Pulled::Some | Pulled::Pending => {}
             }
             let wanting = {
-                let mut intake = self.intake.lock();
+                let mut intake = lock_briefly(&self.intake);
                 let intake = &mut *intake;
                 intake.stock.extend(own);
                 for (worker, pulled) in others {
@@ -496,8 +512,6 @@ where
                         intake.inboxes[worker].push_back(pulled);
                     }
                 }
-                let missing = wants.count.saturating_sub(chunk.len()).min(intake.stock.len());
-                chunk.extend(intake.stock.drain(..missing));
                 intake.inputs = inputs;
                 intake.taken_away = false;
                 intake.pulled += count;
