@@ -25,7 +25,7 @@ use crate::executor::source::Inputs;
 use crate::executor::stop::StopToken;
 use crate::executor::summary::{BatchEnd, BatchSummary};
 use crate::settled::{Panic, Settled, caught, drop_each, quietly};
-use crate::sync::{AtomicUsize, Mutex, Ordering, lock_briefly};
+use crate::sync::{AtomicUsize, Mutex, Ordering};
 
 /// Tells a number that is the same for all inputs of a key.
 pub(super) type Router<I> = Arc<dyn Fn(&I) -> Option<u64> + Send + Sync>;
@@ -257,11 +257,11 @@ impl<N: Inputs, T, E> Hall<N, T, E> {
     ) -> usize {
         let count = settled.len();
         let (streamed, consumer) = {
-            let mut results = lock_briefly(&self.results);
+            let mut results = self.results.lock();
             results.outcomes.put_all(settled);
             if results.outcomes.are_streamed() {
                 // Before one of them can be taken from the stream.
-                lock_briefly(&self.intake).in_hand += counted;
+                self.intake.lock().in_hand += counted;
                 (true, results.consumer.take())
             } else {
                 (false, None)
@@ -469,7 +469,7 @@ where
     ) -> Given<N::Input> {
         loop {
             let (step, wanting) = {
-                let mut intake = lock_briefly(&self.intake);
+                let mut intake = self.intake.lock();
                 let intake = &mut *intake;
                 intake.in_hand -= wants.released;
                 // Those who wait for room may have some now.
@@ -502,7 +502,7 @@ where
                 Pulled::Some | Pulled::Pending => {}
             }
             let wanting = {
-                let mut intake = lock_briefly(&self.intake);
+                let mut intake = self.intake.lock();
                 let intake = &mut *intake;
                 intake.stock.extend(own);
                 for (worker, pulled) in others {
