@@ -501,6 +501,18 @@ fn a_sink_that_panics_while_outcomes_wait_that_panic_when_dropped_ends_the_run_a
     assert_eq!(DROPPED.take(), 4);
 }
 
+/// Seen to fail when a panic costs `take_turns` no turn.
+#[test]
+fn a_run_of_items_that_all_panic_gives_way() {
+    let pulled = Cell::new(0);
+    let source = (0..100_000).inspect(|_| pulled.set(pulled.get() + 1));
+    let run = executor(4).all_settled(source, |_| -> std::future::Ready<Result<(), ()>> {
+        panic_quietly("in the closure")
+    });
+    assert!(pin!(run).now_or_never().is_none());
+    assert!((1..10_000).contains(&pulled.get()), "{}", pulled.get());
+}
+
 thread_local!(static SHATTERED: Cell<usize> = const { Cell::new(0) });
 
 /// Panics when it is dropped, and counts that.

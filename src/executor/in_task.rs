@@ -29,9 +29,10 @@ impl<K, W, A> BatchExecutor<K, W, A> {
     /// iterator, untouched, for those who lend it ([`Iterator::by_ref`]).
     ///
     /// If the iterator panics, everything pulled before runs to its outcome, and the panic is a
-    /// fact beside the outcomes: [`BatchEnd::SourcePanicked`]. (`Promise.allSettled` closes what
-    /// throws and rejects at once, and the outcomes are lost.) Nor does an iterator that fails have
-    /// to give up what settled: let it end, and keep its error.
+    /// fact beside the outcomes: [`BatchEnd::SourcePanicked`](super::BatchEnd::SourcePanicked).
+    /// (`Promise.allSettled` closes what throws and rejects at once, and the outcomes are lost.)
+    /// Nor does an iterator that fails have to give up what settled: let it end, and keep its
+    /// error.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -52,8 +53,8 @@ impl<K, W, A> BatchExecutor<K, W, A> {
     /// # Panics
     ///
     /// Never: panics of `f` and of its futures are outcomes,
-    /// [`Settled::Panicked`]. A panic in dropping a future that has
-    /// already settled, or the iterator or `f` of a run that is done, changes nothing.
+    /// [`Settled::Panicked`]. A panic in dropping a future that has already settled, or whatever
+    /// else a run has when it is done or dropped, goes no further.
     ///
     /// # Cancel safety
     ///

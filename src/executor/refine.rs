@@ -41,7 +41,7 @@ impl<K, W, A> BatchExecutor<K, W, A> {
     }
 
     /// The same executor with items that take as many permits of the
-    /// [budget](BatchExecutorBuilder::budget) as `weight` says or, if there is none, of as many as
+    /// [budget](super::BatchExecutorBuilder::budget) as `weight` says or, if there is none, of as many as
     /// the limit, for each batch anew.
     ///
     /// A weight of 0 counts as 1, and one that is more than all the permits as all of them, so that
@@ -75,9 +75,9 @@ impl<K, W, A> BatchExecutor<K, W, A> {
     /// The same executor with items that are tried again when they fail, as `retry` says.
     ///
     /// An item that waits for its retry gives its permit back meanwhile; see
-    /// [`backlog`](BatchExecutorBuilder::backlog) for how many may wait. Retries that are due go
+    /// [`backlog`](super::BatchExecutorBuilder::backlog) for how many may wait. Retries that are due go
     /// before new inputs. A retry that would begin after the
-    /// [`deadline`](BatchExecutorBuilder::deadline) is not waited for: the item settles at once, as
+    /// [`deadline`](super::BatchExecutorBuilder::deadline) is not waited for: the item settles at once, as
     /// its last attempt did. A panic is never retried. A drain lets what waits for its retry come to
     /// its outcome; an abort cancels it.
     ///
