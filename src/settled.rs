@@ -12,7 +12,7 @@ pub use collect::{NotAllFulfilled, Partition, SettledCounts};
 pub use error::SettledError;
 pub use kind::SettledKind;
 pub use panic::Panic;
-pub(crate) use panic::{caught, quietly};
+pub(crate) use panic::{Quiet, caught, drop_each, quietly};
 pub use scope::Scope;
 
 /// How one item of a batch ended: `Promise.allSettled`'s outcome, with the endings that Rust and a

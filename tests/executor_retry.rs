@@ -354,3 +354,29 @@ async fn an_abort_waits_neither_for_a_permit_nor_for_the_throttle() {
         assert_eq!(throttle.waiters(), 0);
     }
 }
+
+/// Copies of two inputs, for retries that do not come because the run is dropped. The inputs
+/// themselves are with the attempts and panic there.
+///
+/// Seen to abort when `Trials` drops them as a list does.
+#[tokio::test(start_paused = true)]
+async fn copies_of_inputs_that_panic_when_dropped_end_nothing_but_their_run() {
+    thread_local!(static DROPPED: Cell<usize> = const { Cell::new(0) });
+    #[derive(Clone)]
+    struct Brittle;
+    impl Drop for Brittle {
+        fn drop(&mut self) {
+            DROPPED.set(DROPPED.get() + 1);
+            std::panic::resume_unwind(Box::new("in drop"));
+        }
+    }
+    let executor = BatchExecutor::new(2).unwrap().retry(Retry::jobs());
+    let run = executor.all_settled([Brittle, Brittle], async |_brittle| {
+        sleep(MS).await;
+        Ok::<_, ()>(())
+    });
+    let mut run = Box::pin(run);
+    assert!(futures_util::poll!(run.as_mut()).is_pending());
+    drop(run);
+    assert_eq!(DROPPED.take(), 4);
+}

@@ -3,6 +3,7 @@
 mod hall;
 mod handle;
 mod pace;
+mod spawn;
 mod stream;
 mod worker;
 

@@ -16,6 +16,7 @@ use std::collections::{BinaryHeap, VecDeque};
 use std::time::Instant;
 
 use crate::retry::Course;
+use crate::settled::quietly;
 
 /// An item that may be tried again.
 pub(super) struct Trial<I, E> {
@@ -29,6 +30,16 @@ pub(super) struct Trial<I, E> {
     pub(super) timed: bool,
     /// Of its latest attempt or rest, different from all others of the run.
     serial: usize,
+}
+
+impl<I, E> Trial<I, E> {
+    /// Nobody needs it any more.
+    pub(super) fn end(self) {
+        let Self { input, course, last_error, .. } = self;
+        quietly(|| drop(input));
+        quietly(|| drop(course));
+        quietly(|| drop(last_error));
+    }
 }
 
 /// By place, for those that have one. Nothing for a run that does not retry.
@@ -103,9 +114,9 @@ impl<I, E> Trials<I, E> {
 
     /// The item at this place is to be tried again at once, or when it is due.
     pub(super) fn rest(&mut self, place: usize, due: Option<Instant>) {
+        let Some(due) = due else { return self.ready.push_back(place) };
         let serial = self.serial();
         let Some(trial) = self.get(place) else { return };
-        let Some(due) = due else { return self.ready.push_back(place) };
         trial.serial = serial;
         if self.resting.len() >= 2 * self.trials.len() {
             let trials = &self.trials;
@@ -155,5 +166,16 @@ impl<I, E> Trials<I, E> {
     pub(super) fn forget_all(&mut self) {
         self.ready.clear();
         self.resting.clear();
+    }
+}
+
+/// The copies of inputs that a run still has when it is dropped.
+impl<I, E> Drop for Trials<I, E> {
+    fn drop(&mut self) {
+        let fresh = self.fresh.take();
+        quietly(|| drop(fresh));
+        for trial in self.trials.drain(..).flatten() {
+            trial.end();
+        }
     }
 }
