@@ -14,7 +14,7 @@ use super::report::{FlushReport, ShutdownReport, Stats};
 use super::room::Weight;
 use super::wake::Wakes;
 use crate::settled::quietly;
-use crate::sync::{Mutex, MutexGuard};
+use crate::sync::{Mutex, MutexGuard, lock_briefly};
 
 pub(crate) type DeadLetter<T, G = ()> = dyn Fn(&G, Vec<T>, BatchError) + Send + Sync;
 pub(crate) type Weigher<T> = dyn Fn(&T) -> u64 + Send + Sync;
@@ -90,13 +90,13 @@ impl<T, L: Lanes<T>> Shared<T, L> {
 
     #[inline]
     pub(crate) fn lock(&self) -> MutexGuard<'_, Core<T, L>> {
-        self.core.lock()
+        lock_briefly(&self.core)
     }
 
     /// Runs `f` under the lock; what it wants woken is woken after it.
     pub(crate) fn locked<R>(&self, f: impl FnOnce(&mut Core<T, L>, &mut Wakes) -> R) -> R {
         let mut wakes = Wakes::default();
-        let result = f(&mut self.core.lock(), &mut wakes);
+        let result = f(&mut lock_briefly(&self.core), &mut wakes);
         if wakes.senders_are_full() {
             self.serve_the_rest(wakes);
         }
@@ -108,7 +108,7 @@ impl<T, L: Lanes<T>> Shared<T, L> {
         while wakes.senders_are_full() {
             // The last ones are woken here.
             wakes = Wakes::default();
-            self.core.lock().serve(&mut wakes);
+            lock_briefly(&self.core).serve(&mut wakes);
         }
     }
 
@@ -192,7 +192,7 @@ impl<T, L: Lanes<T>> Shared<T, L> {
     /// The driver is gone: what is left goes to the dead letter, before anybody learns of it.
     pub(crate) fn abandon(&self) {
         let mut wakes = Wakes::default();
-        let remains = self.core.lock().stop(&mut wakes);
+        let remains = lock_briefly(&self.core).stop(&mut wakes);
         self.bury_all(remains);
         self.serve_the_rest_of(wakes);
     }
@@ -218,28 +218,28 @@ impl<T, L: Lanes<T>> Shared<T, L> {
 
     pub(crate) fn poll_flush(&self, ticket: barrier::Ticket, waker: &Waker) -> Option<FlushReport> {
         let mut waker = Some(waker.clone());
-        self.core.lock().poll_flush(ticket, &mut waker)
+        lock_briefly(&self.core).poll_flush(ticket, &mut waker)
     }
 
     pub(crate) fn forget_flush(&self, ticket: barrier::Ticket) {
-        let _old_waker = self.core.lock().forget_flush(ticket);
+        let _old_waker = lock_briefly(&self.core).forget_flush(ticket);
     }
 
     pub(crate) fn await_stop(&self) -> u64 {
-        self.core.lock().await_stop()
+        lock_briefly(&self.core).await_stop()
     }
 
     pub(crate) fn poll_stopped(&self, ticket: u64, waker: &Waker) -> bool {
         let mut waker = Some(waker.clone());
-        self.core.lock().poll_stopped(ticket, &mut waker)
+        lock_briefly(&self.core).poll_stopped(ticket, &mut waker)
     }
 
     pub(crate) fn forget_stop(&self, ticket: u64) {
-        let _old_waker = self.core.lock().forget_stop(ticket);
+        let _old_waker = lock_briefly(&self.core).forget_stop(ticket);
     }
 
     pub(crate) fn shutdown_report(&self) -> ShutdownReport<L::Remain> {
-        let mut core = self.core.lock();
+        let mut core = lock_briefly(&self.core);
         let Remains { unsent, indeterminate, .. } = core.take_remains();
         let stats = core.stats();
         ShutdownReport {
@@ -253,11 +253,11 @@ impl<T, L: Lanes<T>> Shared<T, L> {
     }
 
     pub(crate) fn is_accepting(&self) -> bool {
-        self.core.lock().is_accepting()
+        lock_briefly(&self.core).is_accepting()
     }
 
     pub(crate) fn stats(&self) -> Stats {
-        self.core.lock().stats()
+        lock_briefly(&self.core).stats()
     }
 }
 
@@ -275,7 +275,7 @@ impl<T> Shared<T> {
         if weight > self.limits.max_weight {
             return Err(TrySendError::TooHeavy(item));
         }
-        let mut core = self.core.lock();
+        let mut core = lock_briefly(&self.core);
         match core.take_room(self.limits.room_for(weight)) {
             Ok(()) => {
                 let driver = self.accept(&mut core, item, weight);
@@ -326,7 +326,7 @@ pub(crate) fn wake(driver: Option<Waker>) {
 impl<T, L: Lanes<T>> Drop for Shared<T, L> {
     fn drop(&mut self) {
         // A shutdown that gave items up, and whose report nobody waited for.
-        let remains = self.core.lock().take_remains();
+        let remains = lock_briefly(&self.core).take_remains();
         self.bury_all(remains);
     }
 }
