@@ -86,7 +86,7 @@ fn what_is_tried_again_keeps_its_callers_waiting_and_what_fails_tells_them_why()
         assert_eq!((first.unwrap(), second.unwrap()), (1, 2));
         let Err(CallError::Failed { item, error }) = third else { panic!("{third:?}") };
         assert_eq!(item, 3);
-        assert_eq!(error.to_string(), "the batch failed in attempt 2, its last: down");
+        assert_eq!(error.to_string(), "the batch failed in attempt 2, no attempts left: down");
         let stats = batcher.stats();
         assert_eq!((stats.delivered, stats.failed, stats.pending), (2, 1, 0));
     });
