@@ -61,6 +61,9 @@ pub(crate) trait Lanes<T> {
         sealer: Sealer<'_, T>,
     ) -> Option<Job<T, Self::Tag>>;
 
+    /// The batch whose turn it is, if it is closed already.
+    fn next_closed(&mut self) -> Option<Job<T, Self::Tag>>;
+
     /// When the oldest open batch that is not ripe was opened.
     fn opened_at(&self) -> Option<Instant>;
 
@@ -230,6 +233,10 @@ impl<T> Lanes<T> for Single<T> {
             let closed_by = self.closes_open(now, idle, sealer.limits)?;
             self.seal(closed_by, &mut sealer);
         }
+        self.sealed.pop_front()
+    }
+
+    fn next_closed(&mut self) -> Option<Job<T>> {
         self.sealed.pop_front()
     }
 

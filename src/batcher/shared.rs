@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::barrier;
 use super::core::{Core, Job, Limits, Next, Refusal, Remains};
 use super::error::{BatchError, SendError, TrySendError};
+use super::exchange::{Back, Exchange, Returns};
 use super::lanes::{Lanes, Single};
 use super::report::{FlushReport, ShutdownReport, Stats};
 use super::room::Weight;
@@ -21,6 +22,8 @@ pub(crate) type Weigher<T> = dyn Fn(&T) -> u64 + Send + Sync;
 
 pub(crate) struct Shared<T, L: Lanes<T> = Single<T>> {
     core: Mutex<Core<T, L>>,
+    /// Locked alone or within the lock of the core, never around it.
+    returns: Mutex<Returns<T>>,
     limits: Limits,
     clock: fn() -> Instant,
     attached: OnceLock<Attached<T>>,
@@ -53,7 +56,10 @@ impl<T: Send, L: Lanes<T, Tag: Send, Remain: Send> + Send> Home<T> for Shared<T,
                 quietly(|| drop(others));
             }
         }
-        let given = self.locked(|core, wakes| core.give_back(place, id, items, wakes));
+        let left = self.returns.lock().leave(Back { place, id, items });
+        let Err(back) = left else { return };
+        // The driver sleeps or has just woken, or there is none any more.
+        let given = self.locked(|core, wakes| core.give_back(back, wakes));
         if let Err((items, Some(tag))) = given {
             self.bury(&tag, items, BatchError::Indeterminate);
             quietly(|| drop(tag));
@@ -69,7 +75,9 @@ impl<T, L: Lanes<T>> Shared<T, L> {
         dead_letter: Box<DeadLetter<T, L::Tag>>,
     ) -> Arc<Self> {
         let core = Mutex::new(Core::new(limits));
-        Arc::new(Self { core, limits, clock, attached: OnceLock::new(), weigher, dead_letter })
+        let returns = Mutex::new(Returns::new());
+        let attached = OnceLock::new();
+        Arc::new(Self { core, returns, limits, clock, attached, weigher, dead_letter })
     }
 
     pub(crate) fn limits(&self) -> &Limits {
@@ -133,12 +141,39 @@ impl<T, L: Lanes<T>> Shared<T, L> {
 
     pub(crate) fn next(
         &self,
-        handled: &mut Vec<(usize, bool)>,
+        exchange: &mut Exchange<T, L::Tag>,
         has_permit: bool,
-        waker: &mut Option<Waker>,
     ) -> Next<T, L::Tag> {
         let now = self.now();
-        self.locked(|core, wakes| core.next(now, handled, has_permit, waker, wakes))
+        let next = self.locked(|core, wakes| {
+            loop {
+                if core.is_stopped() {
+                    return Next::Done;
+                }
+                self.fetch(&mut exchange.backs);
+                let next = core.next(now, exchange, has_permit, wakes);
+                if !matches!(next, Next::Sleep { .. }) {
+                    return next;
+                }
+                // Whoever drops a guard from here on goes by the core, and finds the waker there.
+                if self.returns.lock().close() {
+                    core.rest(&mut exchange.waker);
+                    return next;
+                }
+            }
+        });
+        for tag in exchange.tags.drain(..) {
+            quietly(|| drop(tag));
+        }
+        if let Some(waker) = exchange.stale.take() {
+            quietly(|| drop(waker));
+        }
+        next
+    }
+
+    /// Fetches what guards have left.
+    pub(crate) fn fetch(&self, backs: &mut Vec<Back<T>>) {
+        self.returns.lock().fetch(backs);
     }
 
     pub(crate) fn settle(&self, place: usize, weight: u64, ended: (usize, usize), emptied: Vec<T>) {
@@ -178,9 +213,9 @@ impl<T, L: Lanes<T>> Shared<T, L> {
     }
 
     /// The deadline of a shutdown is over: what is left is kept for the report.
-    pub(crate) fn stop(&self) {
+    pub(crate) fn stop(&self, exchange: &mut Exchange<T, L::Tag>) {
         let (tags, setbacks) = self.locked(|core, wakes| {
-            let mut remains = core.stop(wakes);
+            let mut remains = self.stop_core(core, exchange, wakes);
             let dropped = (mem::take(&mut remains.tags), mem::take(&mut remains.setbacks));
             core.keep(remains);
             dropped
@@ -190,11 +225,24 @@ impl<T, L: Lanes<T>> Shared<T, L> {
     }
 
     /// The driver is gone: what is left goes to the dead letter, before anybody learns of it.
-    pub(crate) fn abandon(&self) {
+    pub(crate) fn abandon(&self, exchange: &mut Exchange<T, L::Tag>) {
         let mut wakes = Wakes::default();
-        let remains = lock_briefly(&self.core).stop(&mut wakes);
+        let remains = self.stop_core(&mut self.lock(), exchange, &mut wakes);
         self.bury_all(remains);
         self.serve_the_rest_of(wakes);
+    }
+
+    fn stop_core(
+        &self,
+        core: &mut Core<T, L>,
+        exchange: &mut Exchange<T, L::Tag>,
+        wakes: &mut Wakes,
+    ) -> Remains<L::Remain, L::Tag> {
+        let mut returns = self.returns.lock();
+        returns.fetch(&mut exchange.backs);
+        let _is_empty = returns.close();
+        drop(returns);
+        core.stop(exchange, wakes)
     }
 
     fn serve_the_rest_of(&self, wakes: Wakes) {

@@ -486,12 +486,17 @@ impl<K: Hash + Eq, T> Lanes<T> for KeyedLanes<K, T> {
         mut sealer: Sealer<'_, T>,
     ) -> Option<Job<T, Arc<K>>> {
         let slot = self.turns.head()?;
-        self.turns.leave(&mut self.lanes, slot);
         if !self.lanes[slot].has_closed() {
             let closed_by = self.lanes[slot].ripe?;
             self.close(slot, closed_by, &mut sealer);
         }
+        self.next_closed()
+    }
+
+    fn next_closed(&mut self) -> Option<Job<T, Arc<K>>> {
+        let slot = self.turns.head()?;
         let job = self.pop_closed(slot)?;
+        self.turns.leave(&mut self.lanes, slot);
         self.lanes[slot].running += 1;
         self.take_turn(slot);
         Some(job)
