@@ -454,8 +454,8 @@ impl<T, L: Lanes<T>> Core<T, L> {
             return Some(Ripe::Retry);
         }
         let idle = self.busy() == 0;
-        let fresh = self.ahead > 0 || self.has_place() && self.lanes.is_ripe(now, idle, &self.limits);
-        if fresh && self.has_place() {
+        // In any case: batches take their turns when they are seen to be ripe.
+        if self.has_place() && (self.lanes.is_ripe(now, idle, &self.limits) || self.ahead > 0) {
             return Some(Ripe::Fresh);
         }
         due.then_some(Ripe::Retry)
@@ -502,6 +502,7 @@ impl<T, L: Lanes<T>> Core<T, L> {
         if let Some(job) = self.flights.get_mut(place).and_then(|flight| flight.job.as_ref()) {
             let age = at.saturating_duration_since(job.opened_at);
             self.stats.handed_over(age, job.closed_by);
+            self.lanes.begun(job.lane);
         }
     }
 

@@ -61,8 +61,12 @@ pub(crate) trait Lanes<T> {
         sealer: Sealer<'_, T>,
     ) -> Option<Job<T, Self::Tag>>;
 
-    /// The batch whose turn it is, if it is closed already.
+    /// The batch whose turn it is, if it is closed already. It is to be handed over later, and its
+    /// lane has no other turn until then.
     fn next_closed(&mut self) -> Option<Job<T, Self::Tag>>;
+
+    /// The batch of a lane that was to be handed over later was handed over.
+    fn begun(&mut self, _lane: u32) {}
 
     /// When the oldest open batch that is not ripe was opened.
     fn opened_at(&self) -> Option<Instant>;

@@ -89,6 +89,8 @@ pub(super) struct Lane {
     pub(super) hash: u64,
     /// When the open batch was opened; without meaning where there is none.
     pub(super) opened_at: Option<Instant>,
+    /// Whether one of its batches is to be handed over next: until it is, no other has its turn.
+    pub(super) ahead: bool,
     /// Why the open batch may be handed over, though it goes on filling until it is.
     pub(super) ripe: Option<ClosedBy>,
     /// The closed batches, from the first to the last.
@@ -118,6 +120,7 @@ impl Lane {
         Self {
             hash,
             opened_at: None,
+            ahead: false,
             ripe: None,
             first: NONE,
             last: NONE,

@@ -294,7 +294,7 @@ impl<K: Hash + Eq, T> KeyedLanes<K, T> {
     fn take_turn(&mut self, slot: u32) {
         let lane = &self.lanes[slot];
         let something = lane.has_closed() || lane.ripe.is_some();
-        if something && !(self.in_order && lane.running > 0) {
+        if something && !lane.ahead && !(self.in_order && lane.running > 0) {
             self.turns.enter(&mut self.lanes, slot);
         }
     }
@@ -490,16 +490,23 @@ impl<K: Hash + Eq, T> Lanes<T> for KeyedLanes<K, T> {
             let closed_by = self.lanes[slot].ripe?;
             self.close(slot, closed_by, &mut sealer);
         }
-        self.next_closed()
+        let job = self.next_closed()?;
+        self.begun(slot);
+        Some(job)
     }
 
     fn next_closed(&mut self) -> Option<Job<T, Arc<K>>> {
         let slot = self.turns.head()?;
         let job = self.pop_closed(slot)?;
         self.turns.leave(&mut self.lanes, slot);
-        self.lanes[slot].running += 1;
-        self.take_turn(slot);
+        let lane = &mut self.lanes[slot];
+        (lane.running, lane.ahead) = (lane.running + 1, true);
         Some(job)
+    }
+
+    fn begun(&mut self, slot: u32) {
+        self.lanes[slot].ahead = false;
+        self.take_turn(slot);
     }
 
     fn opened_at(&self) -> Option<Instant> {
