@@ -392,9 +392,7 @@ impl<T, L: Lanes<T>> Core<T, L> {
         let wants_permit = ripe.is_some() && self.limits.shared && !has_permit;
         let handed = match ripe {
             Some(_) if wants_permit => None,
-            Some(Ripe::Retry) => {
-                self.waiting.pop_first().map(|(_, job)| self.hand_over(job, now))
-            }
+            Some(Ripe::Retry) => self.waiting.pop_first().map(|(_, job)| self.hand_over(job, now)),
             Some(Ripe::Fresh) => self.fresh(now, &mut exchange.ahead),
             None => None,
         };

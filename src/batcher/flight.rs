@@ -66,9 +66,10 @@ impl<T, G> Flights<T, G> {
 
     /// Whether the handler is not done with an attempt.
     pub(crate) fn runs(&self, attempt: &Started) -> bool {
-        self.places.get(attempt.place).and_then(Option::as_ref).is_some_and(|flight| {
-            flight.serial == attempt.index && flight.handled.is_none()
-        })
+        self.places
+            .get(attempt.place)
+            .and_then(Option::as_ref)
+            .is_some_and(|flight| flight.serial == attempt.index && flight.handled.is_none())
     }
 
     pub(crate) fn get_mut(&mut self, place: usize) -> Option<&mut Flight<T, G>> {

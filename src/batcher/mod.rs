@@ -41,9 +41,7 @@ pub use self::batch::Batch;
 pub use self::builder::Builder;
 pub use self::call::{Call, CallError};
 pub use self::driver::Driver;
-pub use self::error::{
-    BatchError, Closed, HandlerError, SendError, SendManyError, TrySendError,
-};
+pub use self::error::{BatchError, Closed, HandlerError, SendError, SendManyError, TrySendError};
 pub use self::handle::{Batcher, Slot};
 pub use self::keyed::{KeyedBatch, KeyedBatcher, KeyedBuilder, KeyedSlot};
 pub use self::report::{BatchesClosed, ClosedBy, FlushReport, ShutdownReport, Stats};

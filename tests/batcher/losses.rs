@@ -34,7 +34,8 @@ fn a_handler_that_panics_fails_its_batch_and_nothing_else() {
             batcher.send(item).await.unwrap();
         }
         pass(1).await;
-        let text = |text: &str| format!("the handler failed in attempt 1, no attempts left: it {text}");
+        let text =
+            |text: &str| format!("the handler failed in attempt 1, no attempts left: it {text}");
         let buried = log.buried();
         assert_eq!(buried.len(), 3);
         assert_eq!(buried[0].0, [0, 1]);

@@ -480,7 +480,9 @@ impl Reference {
         batch.verdict = Some(verdict);
         let away = keep_guard || batch.given;
         batch.guard = if away { Guard::Away } else { Guard::None };
-        if let (Verdict::Deliver, Some((most, ratio)), false) = (verdict, self.limits.budget, stopped) {
+        if let (Verdict::Deliver, Some((most, ratio)), false) =
+            (verdict, self.limits.budget, stopped)
+        {
             self.tokens = (self.tokens + ratio).min(u64::from(most) * 1000);
         }
     }

@@ -46,7 +46,8 @@ fn an_attempt_that_takes_too_long_is_dropped_and_tried_again() {
             "20 ms for an attempt, 5 ms in between"
         );
         assert_eq!(log.ms(), 50);
-        let why = "the batch timed out after 20ms in attempt 3, no attempts left; before that: busy";
+        let why =
+            "the batch timed out after 20ms in attempt 3, no attempts left; before that: busy";
         assert_eq!(log.buried(), [(vec![3], why.to_owned())]);
         assert_eq!((report.delivered, report.failed), (2, 1));
         conserved(&batcher);
@@ -57,12 +58,8 @@ fn an_attempt_that_takes_too_long_is_dropped_and_tried_again() {
 fn a_handler_that_is_ready_when_its_time_is_up_has_not_timed_out() {
     paused(async {
         let log = Log::new();
-        let batcher = log
-            .builder()
-            .max_items(1)
-            .retry(limited(1, 0, 20))
-            .build(log.handler(20))
-            .unwrap();
+        let batcher =
+            log.builder().max_items(1).retry(limited(1, 0, 20)).build(log.handler(20)).unwrap();
         batcher.send(1).await.unwrap();
         let report = batcher.flush().await;
         assert!(report.all_delivered(), "{:?}", log.buried());
@@ -182,12 +179,8 @@ fn each_of_many_attempts_side_by_side_has_its_own_limit_and_they_have_one_timer(
 fn a_batch_in_time_does_not_wake_the_driver_when_its_limit_would_have_passed() {
     paused(async {
         let log = Log::new();
-        let batcher = log
-            .builder()
-            .max_items(1)
-            .retry(limited(2, 5, 20))
-            .build(log.handler(3))
-            .unwrap();
+        let batcher =
+            log.builder().max_items(1).retry(limited(2, 5, 20)).build(log.handler(3)).unwrap();
         batcher.send(1).await.unwrap();
         assert!(batcher.flush().await.all_delivered());
         // A timer that is set is left alone, and rings once.
@@ -287,8 +280,13 @@ fn a_search_for_what_fails_keeps_to_the_limit_too() {
         batcher.send_many(&mut [1, 2, 3, 4].into()).await.unwrap();
         let report = batcher.flush().await;
         assert_eq!((report.delivered, report.failed), (3, 1));
-        let expected =
-            [(0, vec![1, 2, 3, 4]), (10, vec![1, 2]), (10, vec![3, 4]), (20, vec![3]), (30, vec![4])];
+        let expected = [
+            (0, vec![1, 2, 3, 4]),
+            (10, vec![1, 2]),
+            (10, vec![3, 4]),
+            (20, vec![3]),
+            (30, vec![4]),
+        ];
         assert_eq!(log.batches(), expected);
         let why = "the batch timed out after 10ms in attempt 4, no attempts left";
         assert_eq!(log.buried(), [(vec![3], why.to_owned())]);
@@ -401,7 +399,11 @@ fn a_choice_of_errors_is_asked_about_what_the_handler_returns() {
         }
         let attempts: Vec<_> = log.batches().into_iter().map(|(_, items)| items[0]).collect();
         assert_eq!(attempts, [1, 1, 1, 2, 3, 4, 4, 4, 5, 5, 5]);
-        assert_eq!(asked.load(Ordering::Relaxed), 5, "neither about a panic nor about a time limit");
+        assert_eq!(
+            asked.load(Ordering::Relaxed),
+            5,
+            "neither about a panic nor about a time limit"
+        );
         let (spent, not) = (Some(GaveUp::AttemptsSpent), Some(GaveUp::NotRetryable));
         assert_eq!(*reasons.lock().unwrap(), [spent, not, not, spent, spent]);
     });

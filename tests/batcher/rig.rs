@@ -168,9 +168,9 @@ impl Rig {
         if let Some(limit) = limits.timeout {
             retry = retry.attempt_timeout(Duration::from_millis(limit)).unwrap();
         }
-        let budget = limits.budget.map(|(most, ratio)| {
-            RetryBudget::new(most, ratio as f64 / 1000.0).unwrap()
-        });
+        let budget = limits
+            .budget
+            .map(|(most, ratio)| RetryBudget::new(most, ratio as f64 / 1000.0).unwrap());
         if let Some(budget) = &budget {
             retry = retry.budget(budget);
         }

@@ -135,7 +135,10 @@ impl Lane {
 
     /// Whether nothing is left of it but an open batch, if there is one.
     pub(super) fn is_unused(&self) -> bool {
-        self.closed_items == 0 && self.reserved == 0 && self.nobody_waits() && self.flushes.is_none()
+        self.closed_items == 0
+            && self.reserved == 0
+            && self.nobody_waits()
+            && self.flushes.is_none()
     }
 
     pub(super) fn nobody_waits(&self) -> bool {
