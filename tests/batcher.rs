@@ -2,6 +2,8 @@
 
 #![cfg(all(feature = "tokio", not(loom)))]
 
+#[path = "batcher/flow.rs"]
+mod flow;
 #[path = "batcher/limits.rs"]
 mod limits;
 #[path = "batcher/losses.rs"]

@@ -26,6 +26,7 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use super::barrier::{self, Barriers};
+use super::exchange::{Back, Exchange};
 use super::flight::Flights;
 use super::lanes::{Lanes, Sealer, Single};
 use super::report::{ClosedBy, Fate, FlushReport, Stats};
@@ -103,8 +104,8 @@ pub(crate) struct Handed<T, G = ()> {
 
 /// What the driver should do.
 pub(crate) enum Next<T, G = ()> {
-    /// Hand this to the handler.
-    Run(Handed<T, G>),
+    /// Hand this to the handler; and, if it is finished at once and `flows`, those ahead.
+    Run { handed: Handed<T, G>, flows: bool },
     /// The handler is done with this place, and the guard is back: of the items that were handed over
     /// the job holds those that the guard still held.
     Returned { place: usize, handed: usize, job: Job<T, G> },
@@ -157,6 +158,9 @@ enum Ripe {
     Fresh,
 }
 
+/// How many batches the driver is given at once, beside the one that it is to begin.
+const AHEAD: usize = if cfg!(loom) { 1 } else { 31 };
+
 pub(crate) struct Core<T, L: Lanes<T> = Single<T>> {
     limits: Limits,
     phase: Phase,
@@ -166,6 +170,8 @@ pub(crate) struct Core<T, L: Lanes<T> = Single<T>> {
     /// Whether the batch handed over last was a retry.
     retried_last: bool,
     flights: Flights<T, L::Tag>,
+    /// How many of them the driver has not begun, as far as is known here.
+    ahead: usize,
     /// When which attempt has run out of time, if they have a limit.
     timeline: Option<Timeline>,
     /// Places whose handler is done and whose guard is back.
@@ -199,6 +205,7 @@ impl<T, L: Lanes<T>> Core<T, L> {
             waiting: BTreeMap::new(),
             retried_last: false,
             flights: Flights::new(),
+            ahead: 0,
             timeline: limits.attempt_timeout.map(Timeline::new),
             over: VecDeque::new(),
             next_id: 0,
@@ -288,6 +295,10 @@ impl<T, L: Lanes<T>> Core<T, L> {
         (driver, key)
     }
 
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.phase == Phase::Stopped
+    }
+
     pub(crate) fn is_accepting(&self) -> bool {
         self.phase == Phase::Accepting
     }
@@ -310,21 +321,31 @@ impl<T, L: Lanes<T>> Core<T, L> {
     fn has_place(&self) -> bool {
         // With one batch at a time a retry keeps its place, so that no later batch overtakes it.
         let kept = if L::ONE_LINE && self.limits.concurrency == 1 { self.waiting.len() } else { 0 };
-        self.flights.len() + kept < self.limits.concurrency
+        self.busy() + kept < self.limits.concurrency
     }
 
-    /// The next thing to do, after the handlers of the places in `handled` are done, well or not.
-    /// When it is to sleep, `waker` is kept for whoever changes that, in the same step as nothing was
-    /// found to do.
-    pub(crate) fn next(
-        &mut self,
-        now: Instant,
-        handled: &mut Vec<(usize, bool)>,
-        has_permit: bool,
-        waker: &mut Option<Waker>,
-        wakes: &mut Wakes,
-    ) -> Next<T, L::Tag> {
-        for (place, well) in handled.drain(..) {
+    /// Batches that are with the handler.
+    fn busy(&self) -> usize {
+        self.flights.len() - self.ahead
+    }
+
+    /// What the driver did since it was here.
+    fn learn(&mut self, exchange: &mut Exchange<T, L::Tag>) {
+        if self.driver.is_some() {
+            exchange.stale = self.driver.take();
+        }
+        for (place, at) in exchange.begun.drain(..) {
+            self.begin_ahead(place, at);
+        }
+        for back in exchange.backs.drain(..) {
+            if let Some(flight) = self.flights.get_mut(back.place) {
+                flight.back = Some(back.items);
+                if flight.is_over() {
+                    self.over.push_back(back.place);
+                }
+            }
+        }
+        for (place, well) in exchange.handled.drain(..) {
             if let Some(flight) = self.flights.get_mut(place) {
                 flight.handled = Some(well);
                 if flight.is_over() {
@@ -332,23 +353,30 @@ impl<T, L: Lanes<T>> Core<T, L> {
                 }
             }
         }
-        let next = self.decide(now, has_permit, wakes);
-        if matches!(next, Next::Sleep { .. }) {
-            self.stats.wakeups += 1;
-            mem::swap(&mut self.driver, waker);
-        } else if self.driver.is_some() {
-            *waker = self.driver.take();
-        }
-        next
     }
 
-    fn decide(&mut self, now: Instant, has_permit: bool, wakes: &mut Wakes) -> Next<T, L::Tag> {
+    /// The driver is to sleep: its waker is kept for whoever changes that, in the same step as
+    /// nothing was found to do.
+    pub(crate) fn rest(&mut self, waker: &mut Option<Waker>) {
+        self.stats.wakeups += 1;
+        mem::swap(&mut self.driver, waker);
+    }
+
+    /// The next thing to do, after what the driver did is learnt.
+    pub(crate) fn next(
+        &mut self,
+        now: Instant,
+        exchange: &mut Exchange<T, L::Tag>,
+        has_permit: bool,
+        wakes: &mut Wakes,
+    ) -> Next<T, L::Tag> {
+        self.learn(exchange);
         if self.phase == Phase::Stopped {
             return Next::Done;
         }
         // Before the deadline is looked at: what is known to be finished is not given up.
         while let Some(place) = self.over.pop_front() {
-            if let Some(returned) = self.returned(place, wakes) {
+            if let Some(returned) = self.returned(place, &mut exchange.tags, wakes) {
                 return returned;
             }
         }
@@ -362,14 +390,18 @@ impl<T, L: Lanes<T>> Core<T, L> {
         }
         let ripe = self.ripe(now);
         let wants_permit = ripe.is_some() && self.limits.shared && !has_permit;
-        let job = match ripe {
+        let handed = match ripe {
             Some(_) if wants_permit => None,
-            Some(Ripe::Retry) => self.waiting.pop_first().map(|(_, job)| job),
-            Some(Ripe::Fresh) => self.fresh(now),
+            Some(Ripe::Retry) => self.waiting.pop_first().map(|(_, job)| self.hand_over(job, now)),
+            Some(Ripe::Fresh) => self.fresh(now, &mut exchange.ahead),
             None => None,
         };
-        if let Some(job) = job {
-            return Next::Run(self.hand_over(job, now));
+        if let Some(handed) = handed {
+            let flows = self.may_flow() && handed.attempt == 1;
+            if flows && exchange.ahead.is_empty() {
+                self.take_ahead(&mut exchange.ahead);
+            }
+            return Next::Run { handed, flows };
         }
         if self.phase == Phase::Draining && self.pending() == 0 {
             self.phase = Phase::Stopped;
@@ -384,16 +416,24 @@ impl<T, L: Lanes<T>> Core<T, L> {
 
     /// What is to be done about a place that is over, if that is not done here: where nothing of the
     /// user's is left that would have to be dropped.
-    fn returned(&mut self, place: usize, wakes: &mut Wakes) -> Option<Next<T, L::Tag>> {
+    fn returned(
+        &mut self,
+        place: usize,
+        tags: &mut Vec<L::Tag>,
+        wakes: &mut Wakes,
+    ) -> Option<Next<T, L::Tag>> {
         let flight = self.flights.get_mut(place)?;
         let (left, handed) = (flight.back.take()?, flight.handed);
         let well = flight.handled == Some(true);
         let mut job = flight.job.take()?;
         let bare = job.setback.is_none() && job.parts.is_empty() && !self.limits.shared;
-        let bare = bare && !L::TAGS_NEED_DROP;
         if well && bare && (left.is_empty() || !mem::needs_drop::<T>()) {
-            // Dropped here, but for what has no destructor.
-            let _tag = self.settle(place, job.weight, (handed, 0), left, wakes);
+            let tag = self.settle(place, job.weight, (handed, 0), left, wakes);
+            // Dropped here only if it has no destructor of the user's.
+            if L::TAGS_NEED_DROP {
+                tags.extend(tag);
+                tags.push(job.tag);
+            }
             return None;
         }
         job.items = left;
@@ -403,7 +443,7 @@ impl<T, L: Lanes<T>> Core<T, L> {
     /// Which batch may be handed over. Side by side, retries take turns with the others, so that a
     /// batch that always fails cannot keep them out.
     fn ripe(&mut self, now: Instant) -> Option<Ripe> {
-        if self.flights.len() == self.limits.concurrency {
+        if self.busy() >= self.limits.concurrency {
             return None;
         }
         let due = self.waiting.keys().next().is_some_and(|(due, _)| *due <= now);
@@ -411,18 +451,57 @@ impl<T, L: Lanes<T>> Core<T, L> {
         if due && !yields {
             return Some(Ripe::Retry);
         }
-        let idle = self.flights.len() == 0;
-        if self.has_place() && self.lanes.is_ripe(now, idle, &self.limits) {
+        let idle = self.busy() == 0;
+        // In any case: batches take their turns when they are seen to be ripe.
+        if self.has_place() && (self.lanes.is_ripe(now, idle, &self.limits) || self.ahead > 0) {
             return Some(Ripe::Fresh);
         }
         due.then_some(Ripe::Retry)
     }
 
     /// A batch to hand over for the first time.
-    fn fresh(&mut self, now: Instant) -> Option<Job<T, L::Tag>> {
-        let idle = self.flights.len() == 0;
+    fn fresh(
+        &mut self,
+        now: Instant,
+        ahead: &mut VecDeque<Handed<T, L::Tag>>,
+    ) -> Option<Handed<T, L::Tag>> {
+        if let Some(handed) = ahead.pop_front() {
+            self.begin_ahead(handed.place, now);
+            return Some(handed);
+        }
+        let idle = self.busy() == 0;
         let (lanes, sealer) = self.sealing();
-        lanes.next(now, idle, sealer)
+        let job = lanes.next(now, idle, sealer)?;
+        Some(self.hand_over(job, now))
+    }
+
+    /// Whether the driver may go on to the next batch by itself: where nothing comes between two
+    /// batches, and no deadline, permit or limit is to be looked at before each.
+    fn may_flow(&self) -> bool {
+        let simple = !self.limits.shared && !self.limits.eager_when_idle && self.timeline.is_none();
+        simple && self.waiting.is_empty() && self.stop_at.is_none()
+    }
+
+    /// Gives the driver closed batches to begin after the one that it is given now. An open batch
+    /// whose time has come is not among them: it goes on filling until its turn.
+    fn take_ahead(&mut self, ahead: &mut VecDeque<Handed<T, L::Tag>>) {
+        while ahead.len() < AHEAD {
+            let Some(mut job) = self.lanes.next_closed() else { return };
+            job.attempts = 1;
+            self.ahead += 1;
+            ahead.push_back(self.place(job));
+        }
+    }
+
+    /// The driver begins a batch that was ahead.
+    fn begin_ahead(&mut self, place: usize, at: Instant) {
+        self.ahead -= 1;
+        self.retried_last = false;
+        if let Some(job) = self.flights.get_mut(place).and_then(|flight| flight.job.as_ref()) {
+            let age = at.saturating_duration_since(job.opened_at);
+            self.stats.handed_over(age, job.closed_by);
+            self.lanes.begun(job.lane);
+        }
     }
 
     fn hand_over(&mut self, mut job: Job<T, L::Tag>, now: Instant) -> Handed<T, L::Tag> {
@@ -434,15 +513,20 @@ impl<T, L: Lanes<T>> Core<T, L> {
             let age = now.saturating_duration_since(job.opened_at);
             self.stats.handed_over(age, job.closed_by);
         }
+        let handed = self.place(job);
+        if let Some(timeline) = &mut self.timeline {
+            let flights = &self.flights;
+            let (serial, places) = (flights.serial(), flights.len());
+            timeline.start(handed.place, serial, now, places, |attempt| flights.runs(attempt));
+        }
+        handed
+    }
+
+    fn place(&mut self, mut job: Job<T, L::Tag>) -> Handed<T, L::Tag> {
         let (id, attempt, closed_by) = (job.id, job.attempts, job.closed_by);
         let items = mem::take(&mut job.items);
         let tag = job.tag.clone();
         let place = self.flights.begin(job, items.len());
-        if let Some(timeline) = &mut self.timeline {
-            let flights = &self.flights;
-            let (serial, places) = (flights.serial(), flights.len());
-            timeline.start(place, serial, now, places, |attempt| flights.runs(attempt));
-        }
         Handed { tag, place, id, attempt, closed_by, items }
     }
 
@@ -456,7 +540,7 @@ impl<T, L: Lanes<T>> Core<T, L> {
     fn alarm(&self) -> Option<Instant> {
         let opened_at = self.lanes.opened_at().filter(|_| self.has_place());
         let window = opened_at.map(|at| at + self.limits.window);
-        let place = self.flights.len() < self.limits.concurrency;
+        let place = self.busy() < self.limits.concurrency;
         let retry = self.waiting.keys().next().map(|(due, _)| *due).filter(|_| place);
         [window, retry].into_iter().flatten().min()
     }
@@ -465,11 +549,10 @@ impl<T, L: Lanes<T>> Core<T, L> {
     /// batcher has stopped and nobody asks for it any more.
     pub(crate) fn give_back(
         &mut self,
-        place: usize,
-        id: u64,
-        items: Vec<T>,
+        back: Back<T>,
         wakes: &mut Wakes,
     ) -> Result<(), (Vec<T>, Option<L::Tag>)> {
+        let Back { place, id, items } = back;
         match self.flights.get_mut(place).filter(|flight| flight.id == id) {
             Some(flight) => {
                 flight.back = Some(items);
@@ -586,16 +669,25 @@ impl<T, L: Lanes<T>> Core<T, L> {
     }
 
     /// Ends now. The handlers have been dropped before; what is left comes back.
-    pub(crate) fn stop(&mut self, wakes: &mut Wakes) -> Remains<L::Remain, L::Tag> {
+    pub(crate) fn stop(
+        &mut self,
+        exchange: &mut Exchange<T, L::Tag>,
+        wakes: &mut Wakes,
+    ) -> Remains<L::Remain, L::Tag> {
         if self.phase == Phase::Stopped {
             return Remains::NONE;
         }
+        self.learn(exchange);
         self.seal_all(ClosedBy::Shutdown);
         self.phase = Phase::Stopped;
         self.dismiss(wakes);
         self.note_peak();
         let mut remains = Remains::NONE;
-        for job in self.lanes.drain() {
+        let mut unsent = self.never_begun(exchange, &mut remains.tags);
+        unsent.append(&mut self.lanes.drain());
+        // A batch of another key may have been closed before one that was ahead.
+        unsent.sort_unstable_by_key(|job| job.id);
+        for job in unsent {
             self.count(job.id, job.lane, Fate::Unsent, job.items.len(), wakes);
             remains.tags.extend(self.lanes.over(job.lane));
             L::remain(job.tag, job.items, &mut remains.unsent);
@@ -638,6 +730,23 @@ impl<T, L: Lanes<T>> Core<T, L> {
         self.wake_stopped(wakes);
         wakes.driver(self.driver.take());
         remains
+    }
+
+    /// The batches that were ahead when it all ended.
+    fn never_begun(
+        &mut self,
+        exchange: &mut Exchange<T, L::Tag>,
+        tags: &mut Vec<L::Tag>,
+    ) -> Vec<Job<T, L::Tag>> {
+        let mut jobs = Vec::new();
+        for handed in exchange.ahead.drain(..) {
+            let job = self.flights.get_mut(handed.place).and_then(|flight| flight.job.take());
+            self.flights.end(handed.place);
+            tags.push(handed.tag);
+            jobs.extend(job.map(|job| Job { items: handed.items, ..job }));
+        }
+        self.ahead = 0;
+        jobs
     }
 
     fn wake_stopped(&mut self, wakes: &mut Wakes) {

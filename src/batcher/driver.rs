@@ -4,15 +4,15 @@ use core::fmt;
 use core::future::Future;
 use core::mem;
 use core::pin::Pin;
-use core::task::{Context, Poll};
+use core::task::{Context, Poll, ready};
 use std::collections::VecDeque;
 use std::error::Error;
 use std::sync::Arc;
-use std::task::Waker;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::batch::Batch;
 use super::core::{Handed, Job, Next};
+use super::exchange::Exchange;
 use super::lanes::Lanes;
 use super::place::Place;
 use super::setback::{Failing, Then};
@@ -22,6 +22,9 @@ use crate::{OwnedSemaphorePermit, PollSemaphore, Semaphore};
 
 /// Batches begun in one poll before the driver lets the other tasks of its thread have a turn.
 const BATCHES_PER_POLL: usize = 32;
+
+/// How long the driver goes on by itself: what it finishes makes room for senders when it is done.
+const FLOW: Duration = Duration::from_micros(50);
 
 /// A clock and one alarm.
 pub(crate) trait Timer {
@@ -66,12 +69,10 @@ pub(crate) struct Run<T, L: Lanes<T>, H, F, C> {
     places: Vec<Place<F>>,
     /// Those whose handler is not done, in the order in which they are polled.
     running: VecDeque<usize>,
-    /// Those whose handler is, and of which the core does not know yet.
-    handled: Vec<(usize, bool)>,
+    exchange: Exchange<T, L::Tag>,
     /// Each place in the handler takes a permit of it.
     semaphore: Option<PollSemaphore>,
     permit: Option<OwnedSemaphorePermit>,
-    waker: Option<Waker>,
 }
 
 impl<T, L: Lanes<T>, H, F, C> Run<T, L, H, F, C> {
@@ -91,16 +92,15 @@ impl<T, L: Lanes<T>, H, F, C> Run<T, L, H, F, C> {
             timer,
             places: Vec::new(),
             running: VecDeque::new(),
-            handled: Vec::new(),
+            exchange: Exchange::new(),
             semaphore: semaphore.map(PollSemaphore::new),
             permit: None,
-            waker: None,
         }
     }
 
     fn drop_handlers(&mut self) {
         self.running.clear();
-        self.handled.clear();
+        self.exchange.handled.clear();
         for mut place in self.places.drain(..) {
             place.clear();
             quietly(|| drop(place));
@@ -133,9 +133,13 @@ where
         let mut begun = 0;
         loop {
             match this.next(cx) {
-                Next::Run(handed) => {
-                    this.begin(handed, cx);
+                Next::Run { handed, flows } => {
+                    let place = handed.place;
+                    let over = this.begin(handed, cx);
                     begun += 1;
+                    if over && flows {
+                        this.flow(place, &mut begun, cx);
+                    }
                     if begun == BATCHES_PER_POLL || this.shared.limits().eager_when_idle {
                         cx.waker().wake_by_ref();
                         return Poll::Pending;
@@ -150,7 +154,7 @@ where
                             Poll::Ready(false) => {
                                 // Nobody will be given a permit any more.
                                 this.drop_handlers();
-                                this.shared.abandon();
+                                this.shared.abandon(&mut this.exchange);
                                 return Poll::Ready(());
                             }
                             Poll::Pending => {}
@@ -163,7 +167,7 @@ where
                 Next::Stop => {
                     this.leave_the_semaphore();
                     this.drop_handlers();
-                    this.shared.stop();
+                    this.shared.stop(&mut this.exchange);
                 }
                 Next::Done => return Poll::Ready(()),
             }
@@ -181,11 +185,12 @@ where
 {
     fn next(&mut self, cx: &mut Context<'_>) -> Next<T, L::Tag> {
         // Kept from one sleep to the next where it can be, and cloned outside the lock.
-        match &self.waker {
+        let waker = &mut self.exchange.waker;
+        match waker {
             Some(waker) if waker.will_wake(cx.waker()) => {}
-            _ => self.waker = Some(cx.waker().clone()),
+            _ => *waker = Some(cx.waker().clone()),
         }
-        self.shared.next(&mut self.handled, self.permit.is_some(), &mut self.waker)
+        self.shared.next(&mut self.exchange, self.permit.is_some())
     }
 
     /// Whether there is a permit; never, if the semaphore is closed.
@@ -201,10 +206,10 @@ where
     /// spent within a poll, as tokio's may be, each comes to the front in its turn.
     fn poll_running(&mut self, cx: &mut Context<'_>) {
         let Some(first) = self.running.pop_front() else { return };
-        let first_goes_on = self.poll_place(first, cx);
+        let first_goes_on = self.poll_place(first, cx).is_pending();
         for _ in 0..self.running.len() {
             let Some(place) = self.running.pop_front() else { break };
-            if self.poll_place(place, cx) {
+            if self.poll_place(place, cx).is_pending() {
                 self.running.push_back(place);
             }
         }
@@ -213,7 +218,31 @@ where
         }
     }
 
-    fn begin(&mut self, handed: Handed<T, L::Tag>, cx: &mut Context<'_>) {
+    /// Begins the batches that are ahead, as long as each is finished at once, and well.
+    fn flow(&mut self, mut place: usize, begun: &mut usize, cx: &mut Context<'_>) {
+        let until = C::now() + FLOW;
+        while *begun < BATCHES_PER_POLL {
+            let now = C::now();
+            if now >= until {
+                return;
+            }
+            let Some(handed) = self.exchange.ahead.pop_front() else { return };
+            self.exchange.begun.push((handed.place, now));
+            // The next one has its future in the same box.
+            while self.places.len() <= handed.place {
+                self.places.push(Place::new());
+            }
+            self.places.swap(place, handed.place);
+            place = handed.place;
+            *begun += 1;
+            if !self.begin(handed, cx) {
+                return;
+            }
+        }
+    }
+
+    /// Whether it is over already: the handler done, and well, and its guard back.
+    fn begin(&mut self, handed: Handed<T, L::Tag>, cx: &mut Context<'_>) -> bool {
         let place = handed.place;
         while self.places.len() <= place {
             self.places.push(Place::new());
@@ -223,30 +252,38 @@ where
         let batch = L::guard(batch, tag);
         let handler = &self.handler;
         self.places[place].begin(|| handler(batch));
-        if self.poll_place(place, cx) {
-            self.running.push_back(place);
-        }
-    }
-
-    /// Whether the handler goes on.
-    fn poll_place(&mut self, place: usize, cx: &mut Context<'_>) -> bool {
-        match self.places[place].poll(cx) {
-            Poll::Pending => true,
-            Poll::Ready(well) => {
-                if well {
-                    self.failing.succeeded();
-                }
-                self.handled.push((place, well));
+        match self.poll_place(place, cx) {
+            Poll::Ready(over) => over,
+            Poll::Pending => {
+                self.running.push_back(place);
                 false
             }
         }
     }
 
+    /// Ready when the handler is done: whether it is well, and its guard is back.
+    fn poll_place(&mut self, place: usize, cx: &mut Context<'_>) -> Poll<bool> {
+        let well = ready!(self.places[place].poll(cx));
+        self.exchange.handled.push((place, well));
+        if !well {
+            return Poll::Ready(false);
+        }
+        self.failing.succeeded();
+        self.shared.fetch(&mut self.exchange.backs);
+        let Some(back) = self.exchange.backs.last_mut() else { return Poll::Ready(false) };
+        if back.place != place {
+            return Poll::Ready(false);
+        }
+        // Delivered; the items' destructors run here, before anybody learns that they are.
+        quietly(|| back.items.clear());
+        Poll::Ready(true)
+    }
+
     /// An attempt has run out of time: what is ready by now counts, and the rest is dropped.
     fn end_attempt(&mut self, place: usize, cx: &mut Context<'_>) {
-        if self.poll_place(place, cx) {
+        if self.poll_place(place, cx).is_pending() {
             self.places[place].time_out();
-            self.handled.push((place, false));
+            self.exchange.handled.push((place, false));
         }
         if let Some(at) = self.running.iter().position(|running| *running == place) {
             self.running.remove(at);
@@ -317,6 +354,6 @@ impl<T, L: Lanes<T>, H, F, C> Drop for Run<T, L, H, F, C> {
     fn drop(&mut self) {
         self.drop_handlers();
         self.leave_the_semaphore();
-        self.shared.abandon();
+        self.shared.abandon(&mut self.exchange);
     }
 }

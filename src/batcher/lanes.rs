@@ -61,6 +61,13 @@ pub(crate) trait Lanes<T> {
         sealer: Sealer<'_, T>,
     ) -> Option<Job<T, Self::Tag>>;
 
+    /// The batch whose turn it is, if it is closed already. It is to be handed over later, and its
+    /// lane has no other turn until then.
+    fn next_closed(&mut self) -> Option<Job<T, Self::Tag>>;
+
+    /// The batch of a lane that was to be handed over later was handed over.
+    fn begun(&mut self, _lane: u32) {}
+
     /// When the oldest open batch that is not ripe was opened.
     fn opened_at(&self) -> Option<Instant>;
 
@@ -230,6 +237,10 @@ impl<T> Lanes<T> for Single<T> {
             let closed_by = self.closes_open(now, idle, sealer.limits)?;
             self.seal(closed_by, &mut sealer);
         }
+        self.sealed.pop_front()
+    }
+
+    fn next_closed(&mut self) -> Option<Job<T>> {
         self.sealed.pop_front()
     }
 

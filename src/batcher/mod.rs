@@ -11,6 +11,7 @@ mod call;
 mod core;
 mod driver;
 mod error;
+mod exchange;
 mod flight;
 mod handle;
 mod keyed;

@@ -46,12 +46,6 @@ impl<T> Open<T> {
         first
     }
 
-    /// Gives an open batch that holds nothing a vector to use again.
-    #[inline]
-    pub(crate) fn use_vector(&mut self, vector: Vec<T>) {
-        self.items = vector;
-    }
-
     /// Takes everything out; nothing if there is nothing. `next` makes the vector for the next
     /// batch, and is told how many items this one held.
     pub(crate) fn close(&mut self, next: impl FnOnce(usize) -> Vec<T>) -> Option<Closed<T>> {

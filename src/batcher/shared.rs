@@ -9,18 +9,21 @@ use std::time::{Duration, Instant};
 use super::barrier;
 use super::core::{Core, Job, Limits, Next, Refusal, Remains};
 use super::error::{BatchError, SendError, TrySendError};
+use super::exchange::{Back, Exchange, Returns};
 use super::lanes::{Lanes, Single};
 use super::report::{FlushReport, ShutdownReport, Stats};
 use super::room::Weight;
 use super::wake::Wakes;
 use crate::settled::quietly;
-use crate::sync::{Mutex, MutexGuard};
+use crate::sync::{Mutex, MutexGuard, lock_briefly};
 
 pub(crate) type DeadLetter<T, G = ()> = dyn Fn(&G, Vec<T>, BatchError) + Send + Sync;
 pub(crate) type Weigher<T> = dyn Fn(&T) -> u64 + Send + Sync;
 
 pub(crate) struct Shared<T, L: Lanes<T> = Single<T>> {
     core: Mutex<Core<T, L>>,
+    /// Locked alone or within the lock of the core, never around it.
+    returns: Mutex<Returns<T>>,
     limits: Limits,
     clock: fn() -> Instant,
     attached: OnceLock<Attached<T>>,
@@ -53,7 +56,10 @@ impl<T: Send, L: Lanes<T, Tag: Send, Remain: Send> + Send> Home<T> for Shared<T,
                 quietly(|| drop(others));
             }
         }
-        let given = self.locked(|core, wakes| core.give_back(place, id, items, wakes));
+        let left = self.returns.lock().leave(Back { place, id, items });
+        let Err(back) = left else { return };
+        // The driver sleeps or has just woken, or there is none any more.
+        let given = self.locked(|core, wakes| core.give_back(back, wakes));
         if let Err((items, Some(tag))) = given {
             self.bury(&tag, items, BatchError::Indeterminate);
             quietly(|| drop(tag));
@@ -69,7 +75,9 @@ impl<T, L: Lanes<T>> Shared<T, L> {
         dead_letter: Box<DeadLetter<T, L::Tag>>,
     ) -> Arc<Self> {
         let core = Mutex::new(Core::new(limits));
-        Arc::new(Self { core, limits, clock, attached: OnceLock::new(), weigher, dead_letter })
+        let returns = Mutex::new(Returns::new());
+        let attached = OnceLock::new();
+        Arc::new(Self { core, returns, limits, clock, attached, weigher, dead_letter })
     }
 
     pub(crate) fn limits(&self) -> &Limits {
@@ -90,13 +98,13 @@ impl<T, L: Lanes<T>> Shared<T, L> {
 
     #[inline]
     pub(crate) fn lock(&self) -> MutexGuard<'_, Core<T, L>> {
-        self.core.lock()
+        lock_briefly(&self.core)
     }
 
     /// Runs `f` under the lock; what it wants woken is woken after it.
     pub(crate) fn locked<R>(&self, f: impl FnOnce(&mut Core<T, L>, &mut Wakes) -> R) -> R {
         let mut wakes = Wakes::default();
-        let result = f(&mut self.core.lock(), &mut wakes);
+        let result = f(&mut lock_briefly(&self.core), &mut wakes);
         if wakes.senders_are_full() {
             self.serve_the_rest(wakes);
         }
@@ -108,7 +116,7 @@ impl<T, L: Lanes<T>> Shared<T, L> {
         while wakes.senders_are_full() {
             // The last ones are woken here.
             wakes = Wakes::default();
-            self.core.lock().serve(&mut wakes);
+            lock_briefly(&self.core).serve(&mut wakes);
         }
     }
 
@@ -133,12 +141,39 @@ impl<T, L: Lanes<T>> Shared<T, L> {
 
     pub(crate) fn next(
         &self,
-        handled: &mut Vec<(usize, bool)>,
+        exchange: &mut Exchange<T, L::Tag>,
         has_permit: bool,
-        waker: &mut Option<Waker>,
     ) -> Next<T, L::Tag> {
         let now = self.now();
-        self.locked(|core, wakes| core.next(now, handled, has_permit, waker, wakes))
+        let next = self.locked(|core, wakes| {
+            loop {
+                if core.is_stopped() {
+                    return Next::Done;
+                }
+                self.fetch(&mut exchange.backs);
+                let next = core.next(now, exchange, has_permit, wakes);
+                if !matches!(next, Next::Sleep { .. }) {
+                    return next;
+                }
+                // Whoever drops a guard from here on goes by the core, and finds the waker there.
+                if self.returns.lock().close() {
+                    core.rest(&mut exchange.waker);
+                    return next;
+                }
+            }
+        });
+        for tag in exchange.tags.drain(..) {
+            quietly(|| drop(tag));
+        }
+        if let Some(waker) = exchange.stale.take() {
+            quietly(|| drop(waker));
+        }
+        next
+    }
+
+    /// Fetches what guards have left.
+    pub(crate) fn fetch(&self, backs: &mut Vec<Back<T>>) {
+        self.returns.lock().fetch(backs);
     }
 
     pub(crate) fn settle(&self, place: usize, weight: u64, ended: (usize, usize), emptied: Vec<T>) {
@@ -178,9 +213,9 @@ impl<T, L: Lanes<T>> Shared<T, L> {
     }
 
     /// The deadline of a shutdown is over: what is left is kept for the report.
-    pub(crate) fn stop(&self) {
+    pub(crate) fn stop(&self, exchange: &mut Exchange<T, L::Tag>) {
         let (tags, setbacks) = self.locked(|core, wakes| {
-            let mut remains = core.stop(wakes);
+            let mut remains = self.stop_core(core, exchange, wakes);
             let dropped = (mem::take(&mut remains.tags), mem::take(&mut remains.setbacks));
             core.keep(remains);
             dropped
@@ -190,11 +225,24 @@ impl<T, L: Lanes<T>> Shared<T, L> {
     }
 
     /// The driver is gone: what is left goes to the dead letter, before anybody learns of it.
-    pub(crate) fn abandon(&self) {
+    pub(crate) fn abandon(&self, exchange: &mut Exchange<T, L::Tag>) {
         let mut wakes = Wakes::default();
-        let remains = self.core.lock().stop(&mut wakes);
+        let remains = self.stop_core(&mut self.lock(), exchange, &mut wakes);
         self.bury_all(remains);
         self.serve_the_rest_of(wakes);
+    }
+
+    fn stop_core(
+        &self,
+        core: &mut Core<T, L>,
+        exchange: &mut Exchange<T, L::Tag>,
+        wakes: &mut Wakes,
+    ) -> Remains<L::Remain, L::Tag> {
+        let mut returns = self.returns.lock();
+        returns.fetch(&mut exchange.backs);
+        let _is_empty = returns.close();
+        drop(returns);
+        core.stop(exchange, wakes)
     }
 
     fn serve_the_rest_of(&self, wakes: Wakes) {
@@ -218,28 +266,28 @@ impl<T, L: Lanes<T>> Shared<T, L> {
 
     pub(crate) fn poll_flush(&self, ticket: barrier::Ticket, waker: &Waker) -> Option<FlushReport> {
         let mut waker = Some(waker.clone());
-        self.core.lock().poll_flush(ticket, &mut waker)
+        lock_briefly(&self.core).poll_flush(ticket, &mut waker)
     }
 
     pub(crate) fn forget_flush(&self, ticket: barrier::Ticket) {
-        let _old_waker = self.core.lock().forget_flush(ticket);
+        let _old_waker = lock_briefly(&self.core).forget_flush(ticket);
     }
 
     pub(crate) fn await_stop(&self) -> u64 {
-        self.core.lock().await_stop()
+        lock_briefly(&self.core).await_stop()
     }
 
     pub(crate) fn poll_stopped(&self, ticket: u64, waker: &Waker) -> bool {
         let mut waker = Some(waker.clone());
-        self.core.lock().poll_stopped(ticket, &mut waker)
+        lock_briefly(&self.core).poll_stopped(ticket, &mut waker)
     }
 
     pub(crate) fn forget_stop(&self, ticket: u64) {
-        let _old_waker = self.core.lock().forget_stop(ticket);
+        let _old_waker = lock_briefly(&self.core).forget_stop(ticket);
     }
 
     pub(crate) fn shutdown_report(&self) -> ShutdownReport<L::Remain> {
-        let mut core = self.core.lock();
+        let mut core = lock_briefly(&self.core);
         let Remains { unsent, indeterminate, .. } = core.take_remains();
         let stats = core.stats();
         ShutdownReport {
@@ -253,11 +301,11 @@ impl<T, L: Lanes<T>> Shared<T, L> {
     }
 
     pub(crate) fn is_accepting(&self) -> bool {
-        self.core.lock().is_accepting()
+        lock_briefly(&self.core).is_accepting()
     }
 
     pub(crate) fn stats(&self) -> Stats {
-        self.core.lock().stats()
+        lock_briefly(&self.core).stats()
     }
 }
 
@@ -275,7 +323,7 @@ impl<T> Shared<T> {
         if weight > self.limits.max_weight {
             return Err(TrySendError::TooHeavy(item));
         }
-        let mut core = self.core.lock();
+        let mut core = lock_briefly(&self.core);
         match core.take_room(self.limits.room_for(weight)) {
             Ok(()) => {
                 let driver = self.accept(&mut core, item, weight);
@@ -326,7 +374,7 @@ pub(crate) fn wake(driver: Option<Waker>) {
 impl<T, L: Lanes<T>> Drop for Shared<T, L> {
     fn drop(&mut self) {
         // A shutdown that gave items up, and whose report nobody waited for.
-        let remains = self.core.lock().take_remains();
+        let remains = lock_briefly(&self.core).take_remains();
         self.bury_all(remains);
     }
 }

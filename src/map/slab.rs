@@ -29,15 +29,6 @@ impl<T> Slab<T> {
         self.taken
     }
 
-    /// What is in a slot, if anything.
-    #[cfg(any(feature = "tokio", loom))]
-    pub(crate) fn get(&self, slot: u32) -> Option<&T> {
-        match self.places.get(slot as usize)? {
-            Place::Taken(value) => Some(value),
-            Place::Free(_) => None,
-        }
-    }
-
     /// The slots from this one on that are taken, with what is in them. O(values ever held at
     /// once).
     pub(crate) fn iter_from(&self, first: u32) -> impl Iterator<Item = (u32, &T)> + '_ {

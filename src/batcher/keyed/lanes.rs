@@ -18,6 +18,7 @@
 
 use core::borrow::Borrow;
 use core::hash::{BuildHasher, Hash};
+use core::mem;
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::Instant;
@@ -25,17 +26,18 @@ use std::time::Instant;
 use hashbrown::HashTable;
 
 use super::batch::KeyedBatch;
-use super::list::{Linked, Links, List};
+use super::lane::{Lane, Open};
+use super::list::List;
 use super::recency::Recency;
-use crate::batcher::barrier::{self, Barriers};
+use crate::batcher::barrier;
 use crate::batcher::batch::Batch;
 use crate::batcher::core::{Job, Limits};
 use crate::batcher::lanes::{Lanes, Sealer};
-use crate::batcher::open::Open;
+use crate::batcher::open;
 use crate::batcher::report::{ClosedBy, Fate, FlushReport, Stats};
 use crate::batcher::wake::Wakes;
 use crate::map::slab::{NONE, Slab};
-use crate::semaphore::line::{Line, Ticket};
+use crate::semaphore::line::Ticket;
 use crate::sync::HashBuilder;
 
 /// Lanes with an open batch whose window is not over, the oldest batch first.
@@ -71,75 +73,6 @@ impl<K: Hash> Hashed<K> {
     }
 }
 
-/// The batches of one flush of one key.
-#[derive(Debug, Default)]
-struct KeyFlushes {
-    barriers: Barriers,
-    /// How the items that finished since the first of these flushes ended.
-    ended: FlushReport,
-    /// How many wait for one.
-    waiting: usize,
-}
-
-struct Lane<K, T> {
-    key: Arc<K>,
-    hash: u64,
-    open: Open<T>,
-    /// The number of the last use.
-    used: u64,
-    /// Why the open batch may be handed over, though it goes on filling until it is.
-    ripe: Option<ClosedBy>,
-    /// The closed batches, from the first to the last.
-    first: u32,
-    last: u32,
-    links: [Links; 3],
-    /// Items accepted and unfinished.
-    pending: usize,
-    /// Room that was granted or reserved and not used yet.
-    reserved: usize,
-    /// Batches that are with the handler or wait for their retry.
-    running: usize,
-    /// Those who wait for room in this lane.
-    line: Option<Box<Line>>,
-    flushes: Option<Box<KeyFlushes>>,
-}
-
-impl<K, T> Linked<3> for Lane<K, T> {
-    #[inline]
-    fn links(&mut self) -> &mut [Links; 3] {
-        &mut self.links
-    }
-}
-
-impl<K, T> Lane<K, T> {
-    fn new(key: K, hash: u64) -> Self {
-        Self {
-            key: Arc::new(key),
-            hash,
-            open: Open::new(),
-            used: 0,
-            ripe: None,
-            first: NONE,
-            last: NONE,
-            links: [Links::OUTSIDE; 3],
-            pending: 0,
-            reserved: 0,
-            running: 0,
-            line: None,
-            flushes: None,
-        }
-    }
-
-    fn is_unused(&self) -> bool {
-        let nobody_waits = self.line.as_ref().is_none_or(|line| line.waiting() == 0);
-        self.pending == 0 && self.reserved == 0 && nobody_waits && self.flushes.is_none()
-    }
-
-    fn has_closed(&self) -> bool {
-        self.first != NONE
-    }
-}
-
 /// A closed batch, and the one of the same key after it.
 struct Closed<K, T> {
     job: Job<T, Arc<K>>,
@@ -148,7 +81,9 @@ struct Closed<K, T> {
 
 pub(crate) struct KeyedLanes<K, T> {
     table: HashTable<u32>,
-    lanes: Slab<Lane<K, T>>,
+    lanes: Slab<Lane>,
+    /// What a send touches, by lane: that of a lane which is gone stays until another comes.
+    open: Vec<Open<K, T>>,
     closed: Slab<Closed<K, T>>,
     opened: List<OPENED>,
     recency: Recency,
@@ -175,11 +110,17 @@ impl<K: Hash + Eq, T> KeyedLanes<K, T> {
         K: Borrow<Q>,
         Q: Eq + ?Sized,
     {
-        self.table.find(hash, |slot| (*self.lanes[*slot].key).borrow() == key).copied()
+        self.table.find(hash, |slot| self.open[*slot as usize].key.is(key)).copied()
     }
 
     fn insert(&mut self, hash: u64, key: K) -> u32 {
-        let slot = self.lanes.insert(Lane::new(key, hash));
+        let slot = self.lanes.insert(Lane::new(hash));
+        let open = Open::new(key);
+        match self.open.get_mut(slot as usize) {
+            // Of the lane that was here nothing is left that has a destructor.
+            Some(gone) => *gone = open,
+            None => self.open.push(open),
+        }
         self.table.insert_unique(hash, slot, |slot| self.lanes[*slot].hash);
         slot
     }
@@ -200,8 +141,12 @@ impl<K: Hash + Eq, T> KeyedLanes<K, T> {
 
     pub(crate) fn lane_has_room(&self, slot: u32) -> bool {
         let lane = &self.lanes[slot];
-        let line_is_empty = lane.line.as_ref().is_none_or(|line| line.waiting() == 0);
-        lane.pending + lane.reserved < self.max_per_key && line_is_empty
+        self.pending(slot) + lane.reserved < self.max_per_key && lane.nobody_waits()
+    }
+
+    /// Items of a lane that are accepted and unfinished.
+    fn pending(&self, slot: u32) -> usize {
+        self.open[slot as usize].items.len() + self.lanes[slot].closed_items
     }
 
     pub(crate) fn limits_keys(&self) -> bool {
@@ -255,9 +200,10 @@ impl<K: Hash + Eq, T> KeyedLanes<K, T> {
         if self.dismissed {
             return;
         }
+        let pending = self.pending(slot);
         let lane = &mut self.lanes[slot];
         let Some(line) = &mut lane.line else { return };
-        let mut free = self.max_per_key - lane.pending - lane.reserved;
+        let mut free = self.max_per_key - pending - lane.reserved;
         while line.can_serve(free) {
             if wakes.senders_are_full() {
                 self.unserved.enter(&mut self.lanes, slot);
@@ -272,7 +218,7 @@ impl<K: Hash + Eq, T> KeyedLanes<K, T> {
     }
 
     fn remove_if_unused(&mut self, slot: u32) -> Option<Arc<K>> {
-        if !self.lanes[slot].is_unused() {
+        if self.open[slot as usize].is_open() || !self.lanes[slot].is_unused() {
             return None;
         }
         self.unserved.leave(&mut self.lanes, slot);
@@ -280,29 +226,56 @@ impl<K: Hash + Eq, T> KeyedLanes<K, T> {
         if let Ok(entry) = self.table.find_entry(lane.hash, |known| *known == slot) {
             entry.remove();
         }
-        Some(lane.key)
+        Some(self.open[slot as usize].key.take())
     }
 
     // ---- closing batches
 
     /// The lane that was used least recently of those with an open batch.
     fn least_recent(&mut self) -> Option<u32> {
-        let Self { recency, lanes, .. } = self;
+        let Self { recency, open, .. } = self;
         recency.least(|slot| {
-            let lane = lanes.get(slot)?;
-            lane.open.opened_at().map(|_| lane.used)
+            let open = &open[slot as usize];
+            open.is_open().then_some(open.used)
         })
+    }
+
+    /// Opens a batch in a lane, which is to be given an item at once. Whether that is news for the
+    /// driver.
+    fn open(&mut self, slot: u32, now: Instant, sealer: &mut Sealer<'_, T>) -> bool {
+        let mut news = false;
+        if self.keys == sealer.limits.max_keys {
+            if let Some(oldest) = self.least_recent() {
+                self.seal(oldest, ClosedBy::Evicted, sealer);
+                news = true;
+            }
+        }
+        self.keys += 1;
+        self.peak_keys = self.peak_keys.max(self.keys);
+        // The timer is set for the first of them, and the others come after it.
+        news |= self.opened.head().is_none();
+        self.opened.enter(&mut self.lanes, slot);
+        self.lanes[slot].opened_at = Some(now);
+        self.recency.enter(slot);
+        if let Some(items) = sealer.spare.take() {
+            self.open[slot as usize].items = items;
+        }
+        news
     }
 
     /// Closes the open batch of a lane and puts it behind the closed ones.
     fn close(&mut self, slot: u32, closed_by: ClosedBy, sealer: &mut Sealer<'_, T>) {
         let lane = &mut self.lanes[slot];
-        let Some(open) = lane.open.close(|_| Vec::new()) else { return };
-        self.items -= open.items.len();
-        self.weight -= open.weight;
+        let Some(opened_at) = lane.opened_at.take() else { return };
+        let open = &mut self.open[slot as usize];
+        let (items, weight) = (mem::take(&mut open.items), mem::take(&mut open.weight));
+        self.items -= items.len();
+        self.weight -= weight;
         self.keys -= 1;
+        lane.closed_items += items.len();
         lane.ripe = None;
-        let job = sealer.seal(open, closed_by, slot, Arc::clone(&lane.key));
+        let closed = open::Closed { items, weight, opened_at };
+        let job = sealer.seal(closed, closed_by, slot, open.key.share());
         let closed = self.closed.insert(Closed { job, next: NONE });
         match lane.last {
             NONE => lane.first = closed,
@@ -321,7 +294,7 @@ impl<K: Hash + Eq, T> KeyedLanes<K, T> {
     fn take_turn(&mut self, slot: u32) {
         let lane = &self.lanes[slot];
         let something = lane.has_closed() || lane.ripe.is_some();
-        if something && !(self.in_order && lane.running > 0) {
+        if something && !lane.ahead && !(self.in_order && lane.running > 0) {
             self.turns.enter(&mut self.lanes, slot);
         }
     }
@@ -365,10 +338,10 @@ impl<K: Hash + Eq, T> KeyedLanes<K, T> {
 
     /// A barrier over all that is pending in a lane; `before` is the number of the next batch.
     pub(crate) fn raise(&mut self, slot: u32, before: u64) -> barrier::Ticket {
-        let lane = &mut self.lanes[slot];
-        let flushes = lane.flushes.get_or_insert_default();
+        let pending = self.pending(slot) as u64;
+        let flushes = self.lanes[slot].flushes.get_or_insert_default();
         flushes.waiting += 1;
-        flushes.barriers.raise(before, lane.pending as u64, flushes.ended)
+        flushes.barriers.raise(before, pending, flushes.ended)
     }
 
     pub(crate) fn poll_flush(
@@ -414,6 +387,7 @@ impl<K: Hash + Eq, T> Lanes<T> for KeyedLanes<K, T> {
         Self {
             table: HashTable::new(),
             lanes: Slab::new(),
+            open: Vec::new(),
             closed: Slab::new(),
             opened: List::new(),
             recency: Recency::default(),
@@ -440,7 +414,7 @@ impl<K: Hash + Eq, T> Lanes<T> for KeyedLanes<K, T> {
     }
 
     fn counted(&self) -> usize {
-        let open = self.lanes.iter_from(0).map(|(_, lane)| lane.open.len()).sum::<usize>();
+        let open = self.open.iter().map(|open| open.items.len()).sum::<usize>();
         open + self.closed.iter_from(0).map(|(_, closed)| closed.job.len()).sum::<usize>()
     }
 
@@ -463,37 +437,21 @@ impl<K: Hash + Eq, T> Lanes<T> for KeyedLanes<K, T> {
             Place::New => (self.insert(key.hash, key.key), None),
             Place::Unknown => unreachable!("it is looked up before room is taken"),
         };
-        self.lanes[slot].pending += 1;
-        let lane = &self.lanes[slot];
         let mut news = false;
-        if weight > limits.max_weight - lane.open.weight() {
+        let mut open = &mut self.open[slot as usize];
+        if weight > limits.max_weight - open.weight {
             self.seal(slot, ClosedBy::Weight, &mut sealer);
             news = true;
+            open = &mut self.open[slot as usize];
         }
-        if self.lanes[slot].open.opened_at().is_some() {
-            self.lanes[slot].used = self.recency.next_use();
-        } else {
-            if self.keys == limits.max_keys {
-                if let Some(oldest) = self.least_recent() {
-                    self.seal(oldest, ClosedBy::Evicted, &mut sealer);
-                    news = true;
-                }
-            }
-            self.keys += 1;
-            self.peak_keys = self.peak_keys.max(self.keys);
-            // The timer is set for the first of them, and the others come after it.
-            news |= self.opened.head().is_none();
-            self.opened.enter(&mut self.lanes, slot);
-            let used = self.recency.next_use();
-            self.lanes[slot].used = used;
-            self.recency.enter(slot, used);
-            if let Some(items) = sealer.spare.take() {
-                self.lanes[slot].open.use_vector(items);
-            }
+        if !open.is_open() {
+            news |= self.open(slot, clock(), &mut sealer);
+            open = &mut self.open[slot as usize];
         }
-        let open = &mut self.lanes[slot].open;
-        open.push(item, weight, clock);
-        let (items, heft) = (open.len(), open.weight());
+        open.used = self.recency.next_use();
+        open.items.push(item);
+        open.weight += weight;
+        let (items, heft) = (open.items.len(), open.weight);
         self.items += 1;
         self.weight += weight;
         if items == limits.max_items {
@@ -508,7 +466,7 @@ impl<K: Hash + Eq, T> Lanes<T> for KeyedLanes<K, T> {
 
     fn is_ripe(&mut self, now: Instant, idle: bool, limits: &Limits) -> bool {
         while let Some(slot) = self.opened.head() {
-            let opened_at = self.lanes[slot].open.opened_at();
+            let opened_at = self.lanes[slot].opened_at;
             let over = |at: Instant| limits.window.is_zero() || at + limits.window <= now;
             if opened_at.is_some_and(over) {
                 self.ripen(slot, ClosedBy::Window);
@@ -528,19 +486,31 @@ impl<K: Hash + Eq, T> Lanes<T> for KeyedLanes<K, T> {
         mut sealer: Sealer<'_, T>,
     ) -> Option<Job<T, Arc<K>>> {
         let slot = self.turns.head()?;
-        self.turns.leave(&mut self.lanes, slot);
         if !self.lanes[slot].has_closed() {
             let closed_by = self.lanes[slot].ripe?;
             self.close(slot, closed_by, &mut sealer);
         }
-        let job = self.pop_closed(slot)?;
-        self.lanes[slot].running += 1;
-        self.take_turn(slot);
+        let job = self.next_closed()?;
+        self.begun(slot);
         Some(job)
     }
 
+    fn next_closed(&mut self) -> Option<Job<T, Arc<K>>> {
+        let slot = self.turns.head()?;
+        let job = self.pop_closed(slot)?;
+        self.turns.leave(&mut self.lanes, slot);
+        let lane = &mut self.lanes[slot];
+        (lane.running, lane.ahead) = (lane.running + 1, true);
+        Some(job)
+    }
+
+    fn begun(&mut self, slot: u32) {
+        self.lanes[slot].ahead = false;
+        self.take_turn(slot);
+    }
+
     fn opened_at(&self) -> Option<Instant> {
-        self.lanes[self.opened.head()?].open.opened_at()
+        self.lanes[self.opened.head()?].opened_at
     }
 
     fn seal_all(&mut self, closed_by: ClosedBy, mut sealer: Sealer<'_, T>) {
@@ -586,7 +556,7 @@ impl<K: Hash + Eq, T> Lanes<T> for KeyedLanes<K, T> {
 
     fn count(&mut self, slot: u32, batch: u64, fate: Fate, items: usize, wakes: &mut Wakes) {
         let lane = &mut self.lanes[slot];
-        lane.pending -= items;
+        lane.closed_items -= items;
         if let Some(flushes) = &mut lane.flushes {
             flushes.ended.add(fate, items);
             flushes.barriers.count(batch, fate, items, wakes);

@@ -3,6 +3,7 @@
 mod batch;
 mod builder;
 mod handle;
+mod lane;
 mod lanes;
 mod list;
 mod recency;

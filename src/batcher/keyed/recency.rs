@@ -24,9 +24,9 @@ impl Recency {
         self.uses
     }
 
-    /// A lane is in use from now on.
-    #[inline]
-    pub(super) fn enter(&mut self, slot: u32, used: u64) {
+    /// A lane is in use from now on, and will at once have the next use.
+    pub(super) fn enter(&mut self, slot: u32) {
+        let used = self.uses + 1;
         let place = slot as usize;
         if self.inside.len() <= place {
             self.inside.resize(place + 1, false);
