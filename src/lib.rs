@@ -51,6 +51,7 @@ mod settled;
 mod sync;
 pub mod throttle;
 mod wake_list;
+mod waker_id;
 
 #[cfg(any(feature = "tokio", loom))]
 pub use batcher::{Batch, Batcher, KeyedBatch, KeyedBatcher};

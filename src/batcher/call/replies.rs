@@ -10,6 +10,9 @@
 //! ```
 //!
 //! A place is vacated by whoever of the two comes last: the caller, or the call that is answered.
+//! Who may answer in it has its [`Seat`], of which there is one. The seats of vacant places lie at
+//! the desk, which is under the batcher's own lock, where a call gets one as its item is accepted;
+//! until somebody takes them there, in the block.
 
 use core::mem;
 use core::task::{Context, Poll};
@@ -17,137 +20,212 @@ use std::sync::Arc;
 use std::task::Waker;
 
 use super::error::CallError;
-use crate::map::slab::Slab;
+use super::item::Call;
 use crate::settled::quietly;
 use crate::sync::Mutex;
 use crate::wake_list::WakeList;
+use crate::waker_id::WakerId;
 
 pub(crate) type Answer<T, R> = Result<R, CallError<T>>;
 
+/// The right to answer in a place, once, and the way there.
+///
+/// It is handed on and never copied, so that a call need not count those who know the block.
+pub(crate) struct Seat<T, R> {
+    place: u32,
+    replies: Arc<Replies<T, R>>,
+}
+
+/// Seats of vacant places.
+pub(crate) type Desk<T, R> = Vec<Seat<T, R>>;
+
 enum Place<T, R> {
-    Waiting(Waker),
-    Answered(Answer<T, R>),
+    /// With the waker that the call took along, or with a later one. As vacant places are, so that
+    /// nothing is to be done here when one is taken.
+    Waiting(Option<Waker>),
+    Answered(Answer<T, R>, Seat<T, R>),
     Left,
 }
 
-/// All places, behind one lock.
+/// All places, behind one lock: that of the batcher may be held when it is taken.
 struct Block<T, R> {
-    places: Slab<Place<T, R>>,
+    places: Vec<Place<T, R>>,
+    vacant: Desk<T, R>,
 }
 
 pub(crate) struct Replies<T, R>(Mutex<Block<T, R>>);
 
-/// A caller's end of a place.
-pub(crate) struct Reply<'a, T, R> {
-    replies: &'a Replies<T, R>,
-    slot: u32,
-    taken: bool,
-}
+/// What an answer leaves to be dropped outside the lock: an answer that nobody waits for, a waker
+/// that was replaced, a seat that leads nowhere.
+type Dropped<T, R> = (Option<Answer<T, R>>, Waker, Option<Seat<T, R>>);
 
 impl<T, R> Replies<T, R> {
     pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self(Mutex::new(Block { places: Slab::new() })))
+        Arc::new(Self(Mutex::new(Block { places: Vec::new(), vacant: Vec::new() })))
     }
 
-    /// Takes a place for one who waits; its slot goes with the call.
-    pub(crate) fn begin(&self, waker: &Waker) -> (u32, Reply<'_, T, R>) {
-        let waiting = Place::Waiting(waker.clone());
-        let slot = self.0.lock().places.insert(waiting);
-        (slot, Reply { replies: self, slot, taken: false })
+    /// Takes a place for one who waits. What is known of it goes with the caller, the seat with the
+    /// call.
+    #[inline]
+    pub(crate) fn begin(self: &Arc<Self>, desk: &mut Desk<T, R>) -> (u32, Seat<T, R>) {
+        let seat = desk.pop().unwrap_or_else(|| self.begin_slow(desk));
+        (seat.place, seat)
     }
 
-    /// Answers many, in as few critical sections as wakers fit into.
-    pub(crate) fn answer_all(&self, mut answers: impl Iterator<Item = (u32, Answer<T, R>)>) {
+    #[cold]
+    fn begin_slow(self: &Arc<Self>, desk: &mut Desk<T, R>) -> Seat<T, R> {
+        let mut block = self.0.lock();
+        // Not before half of them are there: callers who come back one by one would each have to
+        // fetch the place of the one before.
+        if block.vacant.len() >= block.places.len() / 2 {
+            mem::swap(desk, &mut block.vacant);
+        }
+        desk.pop().unwrap_or_else(|| {
+            let place = block.places.len() as u32;
+            block.places.push(Place::Waiting(None));
+            Seat { place, replies: Arc::clone(self) }
+        })
+    }
+
+    /// Sends out the answers that there are in its own places, in as few critical sections as
+    /// wakers fit into.
+    pub(crate) fn answer_all(self: &Arc<Self>, calls: &mut [Call<T, R>]) {
+        let mut calls = calls.iter_mut();
         let mut wakes = WakeList::new();
-        let mut unheard = Vec::new();
+        let mut dropped = Vec::new();
         let mut more = true;
         while more {
             let mut block = self.0.lock();
             while !wakes.is_full() {
-                let Some((slot, answer)) = answers.next() else {
+                let Some(call) = calls.next() else {
                     more = false;
                     break;
                 };
-                match block.answer(slot, answer) {
-                    Ok(waker) => wakes.push(waker),
-                    Err(answer) => unheard.push(answer),
+                if let Some((seat, waker, answer)) = call.take_answer(self) {
+                    block.answer(seat, waker, Ok(answer), &mut wakes, &mut dropped);
                 }
             }
             drop(block);
             wakes.wake_all();
         }
-        // What nobody waits for: as if its caller had got it and dropped it.
-        for answer in unheard {
-            quietly(|| drop(answer));
-        }
+        drop_quietly(dropped);
     }
 
-    pub(crate) fn answer(&self, slot: u32, answer: Answer<T, R>) {
-        let waker = self.0.lock().answer(slot, answer);
-        match waker {
-            Ok(waker) => quietly(|| waker.wake()),
-            Err(answer) => quietly(|| drop(answer)),
-        }
-    }
-}
-
-impl<T, R> Block<T, R> {
-    /// Whoever is to be woken; or the answer, if nobody waits for it.
-    fn answer(&mut self, slot: u32, answer: Answer<T, R>) -> Result<Waker, Answer<T, R>> {
-        match mem::replace(&mut self.places[slot], Place::Left) {
-            Place::Waiting(waker) => {
-                self.places[slot] = Place::Answered(answer);
-                Ok(waker)
-            }
-            Place::Left => {
-                self.places.remove(slot);
-                Err(answer)
-            }
-            Place::Answered(_) => unreachable!("a call is answered once"),
-        }
-    }
-}
-
-impl<T, R> Reply<'_, T, R> {
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Answer<T, R>> {
+    /// The answer, once it is there. Until then `known` is the waker that will be woken.
+    pub(crate) fn poll(
+        &self,
+        place: u32,
+        known: &mut WakerId,
+        cx: &mut Context<'_>,
+    ) -> Poll<Answer<T, R>> {
         let mut fresh: Option<Waker> = None;
         loop {
-            let mut block = self.replies.0.lock();
-            match &mut block.places[self.slot] {
-                Place::Waiting(waker) => {
-                    if waker.will_wake(cx.waker()) {
-                        return Poll::Pending;
-                    }
-                    if let Some(fresh) = &mut fresh {
-                        mem::swap(waker, fresh);
-                        return Poll::Pending;
-                    }
-                }
-                Place::Answered(_) => {
-                    self.taken = true;
-                    let place = block.places.remove(self.slot);
-                    let Place::Answered(answer) = place else { unreachable!("it was answered") };
-                    return Poll::Ready(answer);
-                }
-                Place::Left => unreachable!("the caller is here"),
+            let mut block = self.0.lock();
+            if let Some(answer) = block.take(place) {
+                return Poll::Ready(answer);
+            }
+            if *known == WakerId::of(cx.waker()) {
+                return Poll::Pending;
+            }
+            if let Some(waker) = fresh.take() {
+                *known = WakerId::of(&waker);
+                let waiting = Place::Waiting(Some(waker));
+                let before = mem::replace(&mut block.places[place as usize], waiting);
+                drop(block);
+                drop(before);
+                return Poll::Pending;
             }
             drop(block);
             fresh = Some(cx.waker().clone());
         }
     }
+
+    /// The caller of this place is gone.
+    pub(crate) fn leave(&self, place: u32) {
+        let mut block = self.0.lock();
+        let answer = block.take(place);
+        let waiting = match &answer {
+            Some(_) => None,
+            None => Some(mem::replace(&mut block.places[place as usize], Place::Left)),
+        };
+        drop(block);
+        drop((answer, waiting));
+    }
+
+    /// Its batcher is gone, and so are all callers: what is still to be answered leads nowhere, and
+    /// nothing may lead back here from within.
+    pub(crate) fn close(&self) {
+        let mut block = self.0.lock();
+        let left = (mem::take(&mut block.places), mem::take(&mut block.vacant));
+        drop(block);
+        quietly(|| drop(left));
+    }
 }
 
-impl<T, R> Drop for Reply<'_, T, R> {
-    fn drop(&mut self) {
-        if self.taken {
-            return;
+impl<T, R> Block<T, R> {
+    /// Who is to be woken, and what is to be dropped, is left for when the lock is released.
+    #[inline]
+    fn answer(
+        &mut self,
+        seat: Seat<T, R>,
+        waker: Waker,
+        answer: Answer<T, R>,
+        wakes: &mut WakeList,
+        dropped: &mut Vec<Dropped<T, R>>,
+    ) {
+        let number = seat.place;
+        let Some(place) = self.places.get_mut(number as usize) else {
+            return dropped.push((Some(answer), waker, Some(seat)));
+        };
+        match mem::replace(place, Place::Answered(answer, seat)) {
+            Place::Waiting(None) => wakes.push(waker),
+            Place::Waiting(Some(later)) => {
+                wakes.push(later);
+                dropped.push((None, waker, None));
+            }
+            // As its caller would, who is gone.
+            Place::Left => dropped.push((self.take(number), waker, None)),
+            Place::Answered(..) => unreachable!("there is one seat to a place"),
         }
-        let mut block = self.replies.0.lock();
-        let place = mem::replace(&mut block.places[self.slot], Place::Left);
-        if matches!(place, Place::Answered(_)) {
-            block.places.remove(self.slot);
+    }
+
+    /// Vacates a place that has its answer.
+    #[inline]
+    fn take(&mut self, place: u32) -> Option<Answer<T, R>> {
+        let place = &mut self.places[place as usize];
+        if !matches!(place, Place::Answered(..)) {
+            return None;
         }
-        drop(block);
-        drop(place);
+        let Place::Answered(answer, seat) = mem::replace(place, Place::Waiting(None)) else {
+            unreachable!("it was answered");
+        };
+        self.vacant.push(seat);
+        Some(answer)
+    }
+}
+
+impl<T, R> Seat<T, R> {
+    pub(crate) fn is_of(&self, replies: &Arc<Replies<T, R>>) -> bool {
+        Arc::ptr_eq(&self.replies, replies)
+    }
+
+    pub(crate) fn replies(&self) -> Arc<Replies<T, R>> {
+        Arc::clone(&self.replies)
+    }
+
+    /// Gives its place an answer.
+    pub(crate) fn answer(self, waker: Waker, answer: Answer<T, R>) {
+        let replies = self.replies();
+        let (mut wakes, mut dropped) = (WakeList::new(), Vec::new());
+        replies.0.lock().answer(self, waker, answer, &mut wakes, &mut dropped);
+        wakes.wake_all();
+        drop_quietly(dropped);
+    }
+}
+
+/// What nobody waits for: as if its caller had got it and dropped it.
+fn drop_quietly<T, R>(dropped: Vec<Dropped<T, R>>) {
+    for one in dropped {
+        quietly(|| drop(one));
     }
 }
