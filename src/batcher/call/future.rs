@@ -271,6 +271,7 @@ impl<T: Send + 'static, R: Send + 'static> Batcher<Call<T, R>> {
     /// # Ok(())
     /// # }
     /// ```
+    #[inline]
     pub fn call(&self, item: T) -> impl Future<Output = Result<R, CallError<T>>> + use<'_, T, R> {
         let asking = self.shared().asking(item);
         Calling::new(Sending::new(self.shared(), asking))
@@ -308,6 +309,7 @@ where
     ///
     /// A dropped future that has not sent its item has sent nothing. One that has leaves its item to
     /// be handled; the answer is dropped.
+    #[inline]
     pub fn call(
         &self,
         key: K,

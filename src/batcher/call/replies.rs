@@ -112,32 +112,44 @@ impl<T, R> Replies<T, R> {
     }
 
     /// The answer, once it is there. Until then `known` is the waker that will be woken.
+    #[inline]
     pub(crate) fn poll(
         &self,
         place: u32,
         known: &mut WakerId,
         cx: &mut Context<'_>,
     ) -> Poll<Answer<T, R>> {
-        let mut fresh: Option<Waker> = None;
-        loop {
-            let mut block = self.0.lock();
-            if let Some(answer) = block.take(place) {
-                return Poll::Ready(answer);
-            }
-            if *known == WakerId::of(cx.waker()) {
-                return Poll::Pending;
-            }
-            if let Some(waker) = fresh.take() {
-                *known = WakerId::of(&waker);
-                let waiting = Place::Waiting(Some(waker));
-                let before = mem::replace(&mut block.places[place as usize], waiting);
-                drop(block);
-                drop(before);
-                return Poll::Pending;
-            }
-            drop(block);
-            fresh = Some(cx.waker().clone());
+        let mut block = self.0.lock();
+        if let Some(answer) = block.take(place) {
+            return Poll::Ready(answer);
         }
+        if *known == WakerId::of(cx.waker()) {
+            return Poll::Pending;
+        }
+        drop(block);
+        self.poll_moved(place, known, cx)
+    }
+
+    #[cold]
+    fn poll_moved(
+        &self,
+        place: u32,
+        known: &mut WakerId,
+        cx: &mut Context<'_>,
+    ) -> Poll<Answer<T, R>> {
+        let waker = cx.waker().clone();
+        let id = WakerId::of(&waker);
+        let waiting = Place::Waiting(Some(waker));
+        let mut block = self.0.lock();
+        let answer = block.take(place);
+        let dropped = match answer {
+            Some(_) => waiting,
+            None => mem::replace(&mut block.places[place as usize], waiting),
+        };
+        drop(block);
+        *known = id;
+        drop(dropped);
+        answer.map_or(Poll::Pending, Poll::Ready)
     }
 
     /// The caller of this place is gone.
@@ -193,14 +205,13 @@ impl<T, R> Block<T, R> {
     #[inline]
     fn take(&mut self, place: u32) -> Option<Answer<T, R>> {
         let place = &mut self.places[place as usize];
-        if !matches!(place, Place::Answered(..)) {
-            return None;
+        if let Place::Answered(..) = place {
+            if let Place::Answered(answer, seat) = mem::replace(place, Place::Waiting(None)) {
+                self.vacant.push(seat);
+                return Some(answer);
+            }
         }
-        let Place::Answered(answer, seat) = mem::replace(place, Place::Waiting(None)) else {
-            unreachable!("it was answered");
-        };
-        self.vacant.push(seat);
-        Some(answer)
+        None
     }
 }
 
