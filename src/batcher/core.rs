@@ -20,7 +20,6 @@
 //! And the batcher itself: `Accepting ── close ──► Draining ── empty, or stop ──► Stopped`.
 //! A stop also comes straight from `Accepting` when the driver is dropped.
 
-use std::any::Any;
 use std::collections::{BTreeMap, VecDeque};
 use std::mem;
 use std::task::Waker;
@@ -155,9 +154,6 @@ enum Ripe {
     Fresh,
 }
 
-/// What a batcher of calls keeps under the lock, of a type that knows what is answered.
-pub(crate) type Beside = Option<Box<dyn Any + Send>>;
-
 pub(crate) struct Core<T, L: Lanes<T> = Single<T>> {
     limits: Limits,
     phase: Phase,
@@ -185,7 +181,6 @@ pub(crate) struct Core<T, L: Lanes<T> = Single<T>> {
     next_ticket: u64,
     /// Present exactly while the driver sleeps.
     driver: Option<Waker>,
-    pub(super) beside: Beside,
 }
 
 impl<T, L: Lanes<T>> Core<T, L> {
@@ -213,7 +208,6 @@ impl<T, L: Lanes<T>> Core<T, L> {
             stop_wakers: BTreeMap::new(),
             next_ticket: 0,
             driver: None,
-            beside: None,
         }
     }
 
@@ -277,7 +271,7 @@ impl<T, L: Lanes<T>> Core<T, L> {
     pub(crate) fn accept(
         &mut self,
         key: L::Key,
-        item: T,
+        item: impl FnOnce() -> T,
         weight: u64,
         clock: impl FnOnce() -> Instant,
     ) -> (Option<Waker>, Option<L::Key>) {

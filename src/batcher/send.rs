@@ -17,7 +17,7 @@ use core::pin::Pin;
 use core::task::{Context, Poll, Waker, ready};
 use std::collections::VecDeque;
 
-use super::core::{Beside, Core, Refusal};
+use super::core::{Core, Refusal};
 use super::error::{Closed, SendError, SendManyError};
 use super::lanes::Lanes;
 use super::room::Weight;
@@ -116,7 +116,7 @@ pub(crate) trait Parcel<T> {
     fn weigh<L: Lanes<T>>(&mut self, shared: &Shared<T, L>) -> u64;
 
     /// The item, now that it is accepted.
-    fn accepted(&mut self, beside: &mut Beside) -> T;
+    fn accepted(&mut self) -> T;
 
     /// What was not accepted.
     fn hand_back(&mut self) -> Self::Content;
@@ -131,7 +131,7 @@ impl<T> Parcel<T> for Option<T> {
     }
 
     #[inline]
-    fn accepted(&mut self, _: &mut Beside) -> T {
+    fn accepted(&mut self) -> T {
         self.hand_back()
     }
 
@@ -172,10 +172,8 @@ impl<T, P: Parcel<T>> Future for Sending<'_, T, P> {
         if *weight > shared.limits().max_weight {
             return Poll::Ready(Err(SendError::TooHeavy(parcel.hand_back())));
         }
-        let accepted = wait.poll(shared, cx, |core| {
-            let item = parcel.accepted(&mut core.beside);
-            shared.accept(core, item, *weight)
-        });
+        let accepted =
+            wait.poll(shared, cx, |core| shared.accept(core, || parcel.accepted(), *weight));
         Poll::Ready(match ready!(accepted) {
             Ok(driver) => {
                 wake(driver);
@@ -287,7 +285,7 @@ fn accept_run<T>(
             break;
         }
         if let Some(item) = items.pop_front() {
-            driver = shared.accept(core, item, weight).or(driver);
+            driver = shared.accept(core, || item, weight).or(driver);
         }
     }
     driver

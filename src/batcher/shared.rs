@@ -265,7 +265,12 @@ impl<T> Shared<T> {
     /// Accepts an item for which room was taken, with the lock held. The driver is to be woken
     /// after it.
     #[inline]
-    pub(crate) fn accept(&self, core: &mut Core<T>, item: T, weight: u64) -> Option<Waker> {
+    pub(crate) fn accept(
+        &self,
+        core: &mut Core<T>,
+        item: impl FnOnce() -> T,
+        weight: u64,
+    ) -> Option<Waker> {
         core.accept((), item, weight, self.clock).0
     }
 
@@ -278,7 +283,7 @@ impl<T> Shared<T> {
         let mut core = self.core.lock();
         match core.take_room(self.limits.room_for(weight)) {
             Ok(()) => {
-                let driver = self.accept(&mut core, item, weight);
+                let driver = self.accept(&mut core, || item, weight);
                 drop(core);
                 wake(driver);
                 Ok(())
@@ -307,7 +312,7 @@ impl<T> Shared<T> {
             if surplus > 0 {
                 core.give_room(0, surplus, wakes);
             }
-            Ok(self.accept(core, item, weight))
+            Ok(self.accept(core, || item, weight))
         })?;
         wake(driver);
         Ok(())

@@ -9,9 +9,8 @@ use std::task::Waker;
 
 use super::error::CallError;
 use super::item::{Call, returning};
-use super::replies::{Desk, Replies};
+use super::replies::Replies;
 use crate::batcher::builder::Builder;
-use crate::batcher::core::Beside;
 use crate::batcher::error::{BatchError, SendError};
 use crate::batcher::handle::Batcher;
 use crate::batcher::keyed::{KeyedBatcher, KeyedBuilder, KeyedSending};
@@ -120,10 +119,8 @@ impl<T: Send + 'static, R: Send + 'static> Parcel<Call<T, R>> for Asking<'_, T, 
     }
 
     #[inline]
-    fn accepted(&mut self, beside: &mut Beside) -> Call<T, R> {
-        let desk = beside.get_or_insert_with(|| Box::new(Desk::<T, R>::new()));
-        let desk = desk.downcast_mut().expect("one type of call has one type of desk");
-        let (place, seat) = self.replies.begin(desk);
+    fn accepted(&mut self) -> Call<T, R> {
+        let (place, seat) = self.replies.begin();
         self.place = place;
         Call::new(self.hand_back(), self.waker.take().expect(SENT), seat)
     }

@@ -10,9 +10,11 @@
 //! ```
 //!
 //! A place is vacated by whoever of the two comes last: the caller, or the call that is answered.
-//! Who may answer in it has its [`Seat`], of which there is one. The seats of vacant places lie at
-//! the desk, which is under the batcher's own lock, where a call gets one as its item is accepted;
-//! until somebody takes them there, in the block.
+//! Who may answer in it has its [`Seat`], of which there is one. Seats of vacant places lie at the
+//! desk, which is asked by one at a time, under the batcher's own lock; those that were vacated
+//! since, in the block. So a call is begun without waiting for those that are answered.
+//!
+//! Locks are taken in this order: the batcher's, that of the desk, that of the block.
 
 use core::mem;
 use core::task::{Context, Poll};
@@ -36,24 +38,29 @@ pub(crate) struct Seat<T, R> {
     replies: Arc<Replies<T, R>>,
 }
 
-/// Seats of vacant places.
-pub(crate) type Desk<T, R> = Vec<Seat<T, R>>;
+struct Place<T, R> {
+    caller: Caller,
+    answered: Option<(Answer<T, R>, Seat<T, R>)>,
+}
 
-enum Place<T, R> {
-    /// With the waker that the call took along, or with a later one. As vacant places are, so that
-    /// nothing is to be done here when one is taken.
-    Waiting(Option<Waker>),
-    Answered(Answer<T, R>, Seat<T, R>),
+/// Who wants to know. Of vacant places it says what it will when they are taken.
+enum Caller {
+    /// To be woken by the waker that the call took along.
+    Waits,
+    /// By this one, which came later.
+    WaitsWith(Waker),
     Left,
 }
 
-/// All places, behind one lock: that of the batcher may be held when it is taken.
 struct Block<T, R> {
     places: Vec<Place<T, R>>,
-    vacant: Desk<T, R>,
+    vacant: Vec<Seat<T, R>>,
 }
 
-pub(crate) struct Replies<T, R>(Mutex<Block<T, R>>);
+pub(crate) struct Replies<T, R> {
+    desk: Mutex<Vec<Seat<T, R>>>,
+    block: Mutex<Block<T, R>>,
+}
 
 /// What an answer leaves to be dropped outside the lock: an answer that nobody waits for, a waker
 /// that was replaced, a seat that leads nowhere.
@@ -61,20 +68,25 @@ type Dropped<T, R> = (Option<Answer<T, R>>, Waker, Option<Seat<T, R>>);
 
 impl<T, R> Replies<T, R> {
     pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self(Mutex::new(Block { places: Vec::new(), vacant: Vec::new() })))
+        let block = Block { places: Vec::new(), vacant: Vec::new() };
+        Arc::new(Self { desk: Mutex::new(Vec::new()), block: Mutex::new(block) })
     }
 
     /// Takes a place for one who waits. What is known of it goes with the caller, the seat with the
     /// call.
     #[inline]
-    pub(crate) fn begin(self: &Arc<Self>, desk: &mut Desk<T, R>) -> (u32, Seat<T, R>) {
-        let seat = desk.pop().unwrap_or_else(|| self.begin_slow(desk));
+    pub(crate) fn begin(self: &Arc<Self>) -> (u32, Seat<T, R>) {
+        let mut desk = self.desk.lock();
+        let seat = match desk.pop() {
+            Some(seat) => seat,
+            None => self.fetch(&mut desk),
+        };
         (seat.place, seat)
     }
 
     #[cold]
-    fn begin_slow(self: &Arc<Self>, desk: &mut Desk<T, R>) -> Seat<T, R> {
-        let mut block = self.0.lock();
+    fn fetch(self: &Arc<Self>, desk: &mut Vec<Seat<T, R>>) -> Seat<T, R> {
+        let mut block = self.block.lock();
         // Not before half of them are there: callers who come back one by one would each have to
         // fetch the place of the one before.
         if block.vacant.len() >= block.places.len() / 2 {
@@ -82,7 +94,7 @@ impl<T, R> Replies<T, R> {
         }
         desk.pop().unwrap_or_else(|| {
             let place = block.places.len() as u32;
-            block.places.push(Place::Waiting(None));
+            block.places.push(Place { caller: Caller::Waits, answered: None });
             Seat { place, replies: Arc::clone(self) }
         })
     }
@@ -95,7 +107,7 @@ impl<T, R> Replies<T, R> {
         let mut dropped = Vec::new();
         let mut more = true;
         while more {
-            let mut block = self.0.lock();
+            let mut block = self.block.lock();
             while !wakes.is_full() {
                 let Some(call) = calls.next() else {
                     more = false;
@@ -119,7 +131,7 @@ impl<T, R> Replies<T, R> {
         known: &mut WakerId,
         cx: &mut Context<'_>,
     ) -> Poll<Answer<T, R>> {
-        let mut block = self.0.lock();
+        let mut block = self.block.lock();
         if let Some(answer) = block.take(place) {
             return Poll::Ready(answer);
         }
@@ -139,12 +151,12 @@ impl<T, R> Replies<T, R> {
     ) -> Poll<Answer<T, R>> {
         let waker = cx.waker().clone();
         let id = WakerId::of(&waker);
-        let waiting = Place::Waiting(Some(waker));
-        let mut block = self.0.lock();
+        let mut block = self.block.lock();
         let answer = block.take(place);
+        let caller = &mut block.places[place as usize].caller;
         let dropped = match answer {
-            Some(_) => waiting,
-            None => mem::replace(&mut block.places[place as usize], waiting),
+            Some(_) => Caller::WaitsWith(waker),
+            None => mem::replace(caller, Caller::WaitsWith(waker)),
         };
         drop(block);
         *known = id;
@@ -154,23 +166,26 @@ impl<T, R> Replies<T, R> {
 
     /// The caller of this place is gone.
     pub(crate) fn leave(&self, place: u32) {
-        let mut block = self.0.lock();
+        let mut block = self.block.lock();
         let answer = block.take(place);
-        let waiting = match &answer {
-            Some(_) => None,
-            None => Some(mem::replace(&mut block.places[place as usize], Place::Left)),
+        let caller = &mut block.places[place as usize].caller;
+        let waker = match answer {
+            Some(_) => Caller::Waits,
+            None => mem::replace(caller, Caller::Left),
         };
         drop(block);
-        drop((answer, waiting));
+        drop((answer, waker));
     }
 
     /// Its batcher is gone, and so are all callers: what is still to be answered leads nowhere, and
     /// nothing may lead back here from within.
     pub(crate) fn close(&self) {
-        let mut block = self.0.lock();
+        let desk = mem::take(&mut *self.desk.lock());
+        let mut block = self.block.lock();
         let left = (mem::take(&mut block.places), mem::take(&mut block.vacant));
         drop(block);
         quietly(|| drop(left));
+        drop(desk);
     }
 }
 
@@ -185,33 +200,32 @@ impl<T, R> Block<T, R> {
         wakes: &mut WakeList,
         dropped: &mut Vec<Dropped<T, R>>,
     ) {
-        let number = seat.place;
-        let Some(place) = self.places.get_mut(number as usize) else {
+        let Some(place) = self.places.get_mut(seat.place as usize) else {
             return dropped.push((Some(answer), waker, Some(seat)));
         };
-        match mem::replace(place, Place::Answered(answer, seat)) {
-            Place::Waiting(None) => wakes.push(waker),
-            Place::Waiting(Some(later)) => {
+        match mem::replace(&mut place.caller, Caller::Waits) {
+            Caller::Waits => {
+                place.answered = Some((answer, seat));
+                wakes.push(waker);
+            }
+            Caller::WaitsWith(later) => {
+                place.answered = Some((answer, seat));
                 wakes.push(later);
                 dropped.push((None, waker, None));
             }
-            // As its caller would, who is gone.
-            Place::Left => dropped.push((self.take(number), waker, None)),
-            Place::Answered(..) => unreachable!("there is one seat to a place"),
+            Caller::Left => {
+                self.vacant.push(seat);
+                dropped.push((Some(answer), waker, None));
+            }
         }
     }
 
     /// Vacates a place that has its answer.
     #[inline]
     fn take(&mut self, place: u32) -> Option<Answer<T, R>> {
-        let place = &mut self.places[place as usize];
-        if let Place::Answered(..) = place {
-            if let Place::Answered(answer, seat) = mem::replace(place, Place::Waiting(None)) {
-                self.vacant.push(seat);
-                return Some(answer);
-            }
-        }
-        None
+        let (answer, seat) = self.places[place as usize].answered.take()?;
+        self.vacant.push(seat);
+        Some(answer)
     }
 }
 
@@ -228,7 +242,7 @@ impl<T, R> Seat<T, R> {
     pub(crate) fn answer(self, waker: Waker, answer: Answer<T, R>) {
         let replies = self.replies();
         let (mut wakes, mut dropped) = (WakeList::new(), Vec::new());
-        replies.0.lock().answer(self, waker, answer, &mut wakes, &mut dropped);
+        replies.block.lock().answer(self, waker, answer, &mut wakes, &mut dropped);
         wakes.wake_all();
         drop_quietly(dropped);
     }

@@ -323,7 +323,7 @@ impl<K: Hash + Eq, T> KeyedSlot<'_, K, T> {
             if surplus > 0 {
                 core.give_room(0, surplus, wakes);
             }
-            Ok(shared.accept_keyed(core, key, item, weight))
+            Ok(shared.accept_keyed(core, key, || item, weight))
         });
         let (driver, _key) = accepted?;
         wake(driver);

@@ -274,8 +274,7 @@ impl<K: Hash + Eq + Clone, T, P: Parcel<T>> Future for KeyedSending<'_, K, T, P>
         }
         let Self { shared, key, parcel, weight, wait } = this;
         let accepted = wait.poll(shared, key, cx, |core, key| {
-            let item = parcel.accepted(&mut core.beside);
-            shared.accept_keyed(core, key, item, *weight)
+            shared.accept_keyed(core, key, || parcel.accepted(), *weight)
         });
         Poll::Ready(match ready!(accepted) {
             Ok((driver, _key)) => {
@@ -335,7 +334,7 @@ impl<K: Hash + Eq, T> KeyedShared<K, T> {
         &self,
         core: &mut KeyedCore<K, T>,
         key: Hashed<K>,
-        item: T,
+        item: impl FnOnce() -> T,
         weight: u64,
     ) -> (Option<Waker>, Option<Hashed<K>>) {
         core.accept(key, item, weight, self.clock())
@@ -357,7 +356,7 @@ impl<K: Hash + Eq, T> KeyedShared<K, T> {
         }
         match core.take_room(self.limits().room_for(weight)) {
             Ok(()) => {
-                let (driver, _key) = self.accept_keyed(&mut core, key, item, weight);
+                let (driver, _key) = self.accept_keyed(&mut core, key, || item, weight);
                 drop(core);
                 wake(driver);
                 Ok(())
