@@ -422,7 +422,7 @@ impl<K: Hash + Eq, T> Lanes<T> for KeyedLanes<K, T> {
     fn push(
         &mut self,
         key: Hashed<K>,
-        item: T,
+        item: impl FnOnce() -> T,
         weight: u64,
         clock: impl FnOnce() -> Instant,
         mut sealer: Sealer<'_, T>,
