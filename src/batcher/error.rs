@@ -152,6 +152,9 @@ pub enum BatchError {
     /// The batcher stopped while the handler held the items or before it was given them again:
     /// they may have been delivered or not.
     Indeterminate,
+    /// A [`KeyedBatcherSink`](super::KeyedBatcherSink) was dropped with an item that waited for room
+    /// under its key. The batcher's figures do not count it.
+    NeverAccepted,
 }
 
 impl BatchError {
@@ -159,7 +162,7 @@ impl BatchError {
     pub fn attempts(&self) -> Option<u32> {
         match self {
             Self::Failed { attempts, .. } | Self::Panicked { attempts, .. } => Some(*attempts),
-            Self::Unsent | Self::Indeterminate => None,
+            Self::Unsent | Self::Indeterminate | Self::NeverAccepted => None,
         }
     }
 }
@@ -176,6 +179,9 @@ impl fmt::Display for BatchError {
             Self::Unsent => f.write_str("the batcher stopped before the items were handed over"),
             Self::Indeterminate => {
                 f.write_str("the batcher stopped while the items were with its handler")
+            }
+            Self::NeverAccepted => {
+                f.write_str("the sink was dropped before there was room for the item under its key")
             }
         }
     }

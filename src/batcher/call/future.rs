@@ -4,7 +4,7 @@ use core::any::Any;
 use core::future::Future;
 use core::hash::Hash;
 use core::pin::Pin;
-use core::task::{Context, Poll};
+use core::task::{Context, Poll, ready};
 use std::sync::Arc;
 
 use super::error::CallError;
@@ -71,6 +71,30 @@ where
             }
         }
         this.reply.as_mut().expect("it is polled until it is ready").poll(cx)
+    }
+}
+
+/// The same by key, which comes back with the error.
+#[must_use = "futures do nothing unless they are awaited"]
+struct CallingByKey<K, C> {
+    key: Option<K>,
+    calling: C,
+}
+
+// The key is moved out, never pinned.
+impl<K, C: Unpin> Unpin for CallingByKey<K, C> {}
+
+impl<K, T, R, C> Future for CallingByKey<K, C>
+where
+    C: Future<Output = Result<R, CallError<T>>> + Unpin,
+{
+    type Output = Result<R, CallError<(K, T)>>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Self { key, calling } = self.get_mut();
+        let answer = ready!(Pin::new(calling).poll(cx));
+        let mut key = || key.take().expect("it is polled until it is ready");
+        Poll::Ready(answer.map_err(|error| error.with_key(key())))
     }
 }
 
@@ -199,7 +223,7 @@ where
     ///
     /// # Errors
     ///
-    /// [`CallError`], with the item if it is still there.
+    /// [`CallError`], with key and item if the item is still there.
     ///
     /// # Panics
     ///
@@ -209,11 +233,18 @@ where
     ///
     /// A dropped future that has not sent its item has sent nothing. One that has leaves its item to
     /// be handled; the answer is dropped.
+    ///
+    /// # Complexity
+    ///
+    /// O(1), and one clone of the key, for the error to give it back: where keys are large, let them
+    /// be shared ([`Arc`]).
     pub fn call(
         &self,
         key: K,
         item: T,
-    ) -> impl Future<Output = Result<R, CallError<T>>> + use<'_, K, T, R> {
-        Calling::new(self.shared().replies(), item, |call| self.sending(key, call))
+    ) -> impl Future<Output = Result<R, CallError<(K, T)>>> + use<'_, K, T, R> {
+        let kept = key.clone();
+        let calling = Calling::new(self.shared().replies(), item, |call| self.sending(key, call));
+        CallingByKey { key: Some(kept), calling }
     }
 }

@@ -5,10 +5,15 @@ mod builder;
 mod handle;
 mod lanes;
 mod list;
+mod many;
 mod recency;
 mod send;
+#[cfg(feature = "sink")]
+mod sink;
 mod wait;
 
 pub use self::batch::KeyedBatch;
 pub use self::builder::KeyedBuilder;
 pub use self::handle::{KeyedBatcher, KeyedSlot};
+#[cfg(feature = "sink")]
+pub use self::sink::KeyedBatcherSink;
