@@ -2,6 +2,8 @@
 
 #![cfg(all(feature = "tokio", not(loom)))]
 
+#[path = "keyed/hostile.rs"]
+mod hostile;
 #[path = "keyed/many.rs"]
 mod many;
 #[path = "keyed/panics.rs"]

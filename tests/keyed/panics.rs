@@ -122,10 +122,10 @@ impl Rig {
 }
 
 /// Runs a test that hangs if it fails.
-fn in_time(test: impl Future<Output = ()> + Send + 'static) {
+pub(super) fn in_time<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static) {
     let (done, ended) = mpsc::channel();
     std::thread::spawn(move || {
-        let ran = catch_unwind(AssertUnwindSafe(|| paused(test)));
+        let ran = catch_unwind(AssertUnwindSafe(|| paused(test())));
         done.send(ran.is_ok()).unwrap();
     });
     assert_eq!(ended.recv_timeout(Duration::from_secs(20)), Ok(true), "it panicked or hangs");
@@ -145,7 +145,7 @@ fn per_key(builder: KeyedBuilder<Touchy, Item>) -> KeyedBuilder<Touchy, Item> {
 #[test]
 fn a_key_that_cannot_be_compared_costs_no_room_in_try_send() {
     for set in [per_key, |builder| builder] {
-        in_time(async move {
+        in_time(move || async move {
             let mut rig = Rig::new(set);
             assert!(rig.try_send(1));
             for _ in 0..3 {
@@ -160,7 +160,7 @@ fn a_key_that_cannot_be_compared_costs_no_room_in_try_send() {
 #[test]
 fn a_key_that_cannot_be_compared_costs_no_room_in_send() {
     for set in [per_key, |builder| builder] {
-        in_time(async move {
+        in_time(move || async move {
             let mut rig = Rig::new(set);
             assert!(rig.try_send(1));
             for _ in 0..3 {
@@ -174,7 +174,7 @@ fn a_key_that_cannot_be_compared_costs_no_room_in_send() {
 
 #[test]
 fn a_key_that_cannot_be_compared_costs_no_room_when_its_sender_has_waited() {
-    in_time(async {
+    in_time(|| async {
         let mut rig = Rig::new(|builder| builder);
         assert!(rig.try_send(1) && rig.try_send(2));
         let (key, item, mood) = (rig.key(1), rig.item(), rig.mood.clone());
@@ -192,7 +192,7 @@ fn a_key_that_cannot_be_compared_costs_no_room_when_its_sender_has_waited() {
 #[test]
 fn a_key_that_cannot_be_compared_costs_no_room_in_a_slot() {
     for set in [per_key, |builder| builder] {
-        in_time(async move {
+        in_time(move || async move {
             let mut rig = Rig::new(set);
             assert!(rig.try_send(1));
             let (key, item, mood) = (rig.key(1), rig.item(), rig.mood.clone());
@@ -210,7 +210,7 @@ fn a_key_that_cannot_be_compared_costs_no_room_in_a_slot() {
 
 #[test]
 fn a_key_that_cannot_be_compared_costs_no_room_while_it_waits_for_that_of_its_key() {
-    in_time(async {
+    in_time(|| async {
         let mut rig = Rig::new(per_key);
         assert!(rig.try_send(1));
         let slot = rig.batcher.clone();
@@ -226,7 +226,7 @@ fn a_key_that_cannot_be_compared_costs_no_room_while_it_waits_for_that_of_its_ke
 
 #[test]
 fn a_key_that_cannot_be_compared_flushes_nothing() {
-    in_time(async {
+    in_time(|| async {
         let mut rig = Rig::new(|builder| builder);
         assert!(rig.try_send(1));
         let (key, mood) = (rig.key(1), rig.mood.clone());
@@ -238,7 +238,7 @@ fn a_key_that_cannot_be_compared_flushes_nothing() {
 
 #[test]
 fn a_key_that_cannot_be_hashed_or_cloned_costs_no_room() {
-    in_time(async {
+    in_time(|| async {
         let mut rig = Rig::new(per_key);
         let mood = rig.mood.clone();
         let (key, item) = (rig.key(1), rig.item());
@@ -260,7 +260,7 @@ fn a_key_that_cannot_be_hashed_or_cloned_costs_no_room() {
 
 #[test]
 fn a_key_that_panics_as_it_is_dropped_costs_neither_item_nor_room() {
-    in_time(async {
+    in_time(|| async {
         let mut rig = Rig::new(|builder| builder);
         assert!(rig.try_send(1));
         // Its lane is there, so that the key is not needed.
@@ -278,7 +278,7 @@ fn a_key_that_panics_as_it_is_dropped_costs_neither_item_nor_room() {
 
 #[test]
 fn a_weigher_that_panics_costs_no_room_in_a_slot() {
-    in_time(async {
+    in_time(|| async {
         let broken = Arc::new(AtomicBool::new(false));
         let told = broken.clone();
         let mut rig = Rig::new(|builder| {
@@ -298,7 +298,7 @@ fn a_weigher_that_panics_costs_no_room_in_a_slot() {
 
 #[test]
 fn a_key_that_cannot_be_compared_leaves_the_rest_of_many_where_they_were() {
-    in_time(async {
+    in_time(|| async {
         let mut rig = Rig::new(|builder| builder.capacity(10));
         assert!(rig.try_send(7));
         // The driver sleeps until the window of that is over.
