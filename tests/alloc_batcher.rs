@@ -148,9 +148,9 @@ fn for_a_key_that_is_evicted_its_node_is_allocated_and_nothing_else() {
 const CALLERS: usize = 64;
 
 /// As many callers as make a batch, of whom some leave before it is answered.
-fn calls<F>(call: impl Fn(u64) -> F, driver: &mut Driver, leaving: usize)
+fn calls<F, I>(call: impl Fn(u64) -> F, driver: &mut Driver, leaving: usize)
 where
-    F: Future<Output = Result<u64, CallError<u64>>> + Unpin,
+    F: Future<Output = Result<u64, CallError<I>>> + Unpin,
 {
     let mut cx = Context::from_waker(Waker::noop());
     let mut callers: [Option<F>; CALLERS] = std::array::from_fn(|n| Some(call(n as u64)));
@@ -169,9 +169,14 @@ where
 }
 
 /// What so many batches of calls allocate in the steady state.
-fn of_calls<F>(call: impl Fn(u64) -> F, driver: &mut Driver, leaving: usize, batches: usize) -> u64
+fn of_calls<F, I>(
+    call: impl Fn(u64) -> F,
+    driver: &mut Driver,
+    leaving: usize,
+    batches: usize,
+) -> u64
 where
-    F: Future<Output = Result<u64, CallError<u64>>> + Unpin,
+    F: Future<Output = Result<u64, CallError<I>>> + Unpin,
 {
     run(driver);
     let first = measure(|| calls(&call, driver, leaving));

@@ -222,6 +222,39 @@ fn calls_by_key_are_answered_by_key() {
     });
 }
 
+#[test]
+fn a_call_by_key_that_fails_gives_key_and_item_back() {
+    paused(async {
+        let batcher = KeyedBatcher::for_calls()
+            .max_weight(5, |call: &Call<u32, u32>| u64::from(*call.item()))
+            .build(|mut batch: KeyedBatch<String, Call<u32, u32>>| async move {
+                match batch.key().as_str() {
+                    "down" => return Err("down"),
+                    "taken" => drop(batch.take().pop().map(|call| call.reply(0))),
+                    _ => {}
+                }
+                Ok(())
+            })
+            .unwrap();
+        let call = |key: &str, item| batcher.call(key.to_owned(), item);
+        let pair = |key: &str, item| Some((key.to_owned(), item));
+        let failed = call("down", 1).await.unwrap_err();
+        assert!(matches!(failed, CallError::Failed { .. }));
+        assert_eq!(failed.into_item(), pair("down", 1));
+        let unanswered = call("silent", 2).await.unwrap_err();
+        assert!(matches!(unanswered, CallError::Unanswered(_)));
+        assert_eq!(unanswered.into_item(), pair("silent", 2));
+        assert_eq!(call("taken", 3).await.unwrap(), 0);
+        let heavy = call("any", 6).await.unwrap_err();
+        assert!(matches!(heavy, CallError::Refused(SendError::TooHeavy(_))));
+        assert_eq!(heavy.into_item(), pair("any", 6));
+        drop(batcher.shutdown(None).await);
+        let closed = call("any", 4).await.unwrap_err();
+        assert!(matches!(closed, CallError::Refused(SendError::Closed(_))));
+        assert_eq!(closed.into_item(), pair("any", 4));
+    });
+}
+
 /// An item whose destructor panics, if it says so.
 struct Fragile(u32, bool);
 
@@ -355,7 +388,9 @@ fn callers_of_a_batch_that_the_budget_gives_up_learn_so() {
             .retry(Retry::constant(9, millis(5)).unwrap().budget(&budget))
             .build(|_: KeyedBatch<u8, Call<u32, u32>>| async { Err::<(), _>("down".to_owned()) })
             .unwrap();
-        let Err(CallError::Failed { item: 7, error }) = batcher.call(1, 7).await else { panic!() };
+        let Err(CallError::Failed { item: (1, 7), error }) = batcher.call(1, 7).await else {
+            panic!()
+        };
         assert_eq!(error.gave_up(), Some(GaveUp::BudgetSpent));
         assert_eq!(error.last_error().unwrap().to_string(), "down");
     });

@@ -2,6 +2,18 @@
 
 #![cfg(all(feature = "tokio", not(loom)))]
 
+#[path = "keyed/hostile.rs"]
+mod hostile;
+#[path = "keyed/many.rs"]
+mod many;
+#[path = "keyed/panics.rs"]
+mod panics;
+#[cfg(feature = "sink")]
+#[path = "keyed/sink.rs"]
+mod sink;
+#[path = "keyed/weights.rs"]
+mod weights;
+
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 

@@ -78,6 +78,22 @@ impl Drop for Answer {
 type Asked = Call<Item, Answer>;
 type Answered = Result<Answer, CallError<Item>>;
 
+/// What a call by key gives back is the item with its own key.
+fn without_key(error: CallError<(u8, Item)>) -> CallError<Item> {
+    let item = |(key, item): (u8, Item)| {
+        assert_eq!(key, item.key, "its own key");
+        item
+    };
+    match error {
+        CallError::Refused(SendError::Closed(sent)) => {
+            CallError::Refused(SendError::Closed(item(sent)))
+        }
+        CallError::Failed { item: sent, error } => CallError::Failed { item: item(sent), error },
+        CallError::Unanswered(sent) => CallError::Unanswered(sent.map(item)),
+        other => panic!("{other:?}"),
+    }
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Limits {
     keyed: bool,
@@ -241,7 +257,7 @@ impl Handle {
             }
             Self::Keyed(batcher) => {
                 let batcher = batcher.clone();
-                Polled::new(async move { batcher.call(item.key, item).await })
+                Polled::new(async move { batcher.call(item.key, item).await.map_err(without_key) })
             }
         }
     }

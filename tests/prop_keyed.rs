@@ -14,7 +14,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use proptest::prelude::*;
-use reference::{Flushed, Key, Limits, Reference};
+use reference::{Flushed, Key, Limits, Reference, weight};
 use sluicegate::Retry;
 use sluicegate::batcher::{ClosedBy, Driver, KeyedBatch, KeyedBatcher};
 use tokio::task::coop::unconstrained;
@@ -37,11 +37,18 @@ fn limits() -> impl Strategy<Value = Limits> {
     let per_key = prop::option::of(0..3usize);
     let timeout = prop::option::of(1..8u64);
     let handling = (1..3usize, any::<bool>(), any::<bool>(), 1..3u32, 0..4u64, timeout);
-    (sizes, per_key, handling).prop_map(|((max_keys, max_items, window, more), per_key, rest)| {
+    // At least the heaviest item.
+    let weights = prop::option::of((3..8u64, prop::option::of(0..6u64)));
+    (sizes, per_key, handling, weights).prop_map(|(sizes, per_key, rest, weights)| {
+        let (max_keys, max_items, window, more) = sizes;
+        let max_weight = weights.map(|(max, _)| max);
+        let capacity_weight = weights.and_then(|(max, more)| Some(max + more?));
         let (concurrency, eager, in_order, attempts, delay, timeout) = rest;
         Limits {
             max_keys,
             max_items,
+            max_weight,
+            capacity_weight: capacity_weight.filter(|_| per_key.is_none()),
             window,
             eager,
             capacity: if per_key.is_some() { 1000 } else { max_items + more },
@@ -180,6 +187,12 @@ impl Pair {
         }
         if limits.in_order {
             builder = builder.in_order();
+        }
+        if let Some(max_weight) = limits.max_weight {
+            builder = builder.max_weight(max_weight, |item| weight(*item));
+        }
+        if let Some(capacity_weight) = limits.capacity_weight {
+            builder = builder.capacity_weight(capacity_weight);
         }
         if let Some(per_key) = limits.per_key {
             builder = builder.capacity_per_key(per_key);
@@ -362,6 +375,9 @@ impl Pair {
         );
         assert_eq!(self.buried.load(Ordering::Relaxed), stats.failed);
         assert_eq!(stats.pending, self.reference.pending() as u64);
+        assert_eq!(stats.pending_weight, self.reference.pending_weight());
+        assert!(self.limits.max_weight.is_none_or(|most| stats.heaviest_batch <= most));
+        assert!(self.limits.capacity_weight.is_none_or(|most| stats.pending_weight <= most));
         assert_eq!(stats.waiting_senders, self.reference.waiting());
         assert_eq!(stats.keys, self.reference.keys());
         assert!(stats.peak_keys <= self.limits.max_keys, "keys are bounded");

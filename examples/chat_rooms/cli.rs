@@ -4,58 +4,27 @@ use std::ffi::OsString;
 use std::io::{self, Write};
 use std::time::Duration;
 
-use clap::Parser;
-
 use super::client::Error;
 use super::load::{self, Load};
 use super::options::Options;
 use super::outlet::Framing;
 use super::report::Report;
 use super::server::{Config, Server};
-
-/// Everything that was sent arrived.
-const WHOLE: u8 = 0;
-/// Something did not.
-const BROKEN: u8 = 1;
-/// The arguments are no good, or the server cannot run.
-const UNUSABLE: u8 = 2;
-/// A second Ctrl-C: what a shell reports for a program that SIGINT ended.
-const INTERRUPTED: i32 = 130;
+use crate::program;
 
 /// Runs the program and returns its exit status: 0 if all that was sent arrived in order, 1 if not,
 /// 2 if the arguments are no good or the server cannot run, with one line on `err`.
 ///
 /// Ctrl-C, or SIGTERM on Unix, stops the server, which delivers what it has accepted and closes each
-/// connection. A second one ends the process with status 130.
+/// connection. A second one ends the process with status 130. A load it ends at once.
 pub fn run(
     arguments: impl IntoIterator<Item = OsString>,
     out: &mut dyn Write,
     err: &mut dyn Write,
 ) -> u8 {
-    let status = match Options::try_parse_from(arguments) {
-        Ok(options) => tokio::runtime::Builder::new_multi_thread()
-            .enable_all()
-            .build()
-            .map_err(Error::from)
-            .and_then(|runtime| runtime.block_on(start(&options, out))),
-        Err(error) if !error.use_stderr() => {
-            match write!(out, "{error}").and_then(|()| out.flush()) {
-                // Whoever closes the pipe has read enough of the help.
-                Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
-                _ => Ok(WHOLE),
-            }
-        }
-        Err(error) => {
-            let text = error.to_string();
-            let what = text.lines().map(str::trim).take_while(|line| !line.is_empty());
-            let line = what.collect::<Vec<_>>().join(" ");
-            Err(line.trim_start_matches("error: ").into())
-        }
-    };
-    status.unwrap_or_else(|error| {
-        // Nobody is left to tell if this fails.
-        let _ = writeln!(err, "chat_rooms: {error}");
-        UNUSABLE
+    program::run(arguments, out, err, |options: Options, out, _| {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        runtime.block_on(start(&options, out))
     })
 }
 
@@ -73,75 +42,32 @@ async fn start(options: &Options, out: &mut dyn Write) -> Result<u8, Error> {
     let batched = load::run(&load, Framing::Batched(window)).await?;
     let one_by_one = load::run(&load, Framing::OneFrameAMessage).await?;
     let report = Report { load, window, batched, one_by_one };
-    writeln!(out, "{report}")?;
-    out.flush()?;
-    Ok(if report.is_whole() { WHOLE } else { BROKEN })
+    program::print(out, &format_args!("{report}\n"))?;
+    Ok(if report.is_whole() { program::WELL } else { program::AMISS })
 }
 
 async fn serve(options: &Options, window: Duration, out: &mut dyn Write) -> Result<u8, Error> {
-    let mut signals = Signals::new()?;
+    let interrupted = program::interrupted()?;
     let listen = options.listen;
     let server = Server::start(listen, Config::new(Framing::Batched(window)))
         .await
         .map_err(|error| format!("{listen}: {error}"))?;
-    writeln!(out, "open http://{}/ in a browser; Ctrl-C stops the server", server.address())?;
-    out.flush()?;
-    signals.next().await;
-    tokio::spawn(async move {
-        signals.next().await;
-        std::process::exit(INTERRUPTED);
-    });
+    let address = server.address();
+    let greeting = format_args!("open http://{address}/ in a browser; Ctrl-C stops the server\n");
+    program::print(out, &greeting)?;
+    interrupted.await;
     let figures = server.stop().await;
-    writeln!(
-        out,
+    let summary = format_args!(
         "{} messages accepted and {} delivered in {} frames: {} frames saved; \
-         {} clients were closed as too slow",
+         {} clients were closed as too slow\n",
         figures.accepted,
         figures.messages,
         figures.frames,
         figures.frames_saved(),
         figures.too_slow,
-    )?;
-    out.flush()?;
-    Ok(if figures.lost == 0 { WHOLE } else { BROKEN })
-}
-
-/// Ctrl-C, and SIGTERM, with which a supervisor asks for the same.
-#[cfg(unix)]
-struct Signals {
-    interrupt: tokio::signal::unix::Signal,
-    terminate: tokio::signal::unix::Signal,
-}
-
-#[cfg(unix)]
-impl Signals {
-    fn new() -> io::Result<Self> {
-        use tokio::signal::unix::{SignalKind, signal};
-        let (interrupt, terminate) = (SignalKind::interrupt(), SignalKind::terminate());
-        Ok(Self { interrupt: signal(interrupt)?, terminate: signal(terminate)? })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
-    }
-}
-
-/// Ctrl-C.
-#[cfg(windows)]
-struct Signals(tokio::signal::windows::CtrlC);
-
-#[cfg(windows)]
-impl Signals {
-    fn new() -> io::Result<Self> {
-        tokio::signal::windows::ctrl_c().map(Self)
-    }
-
-    async fn next(&mut self) {
-        self.0.recv().await;
-    }
+    );
+    program::print(out, &summary)?;
+    Ok(if figures.lost == 0 { program::WELL } else { program::AMISS })
 }
 
 /// [`run`] with the arguments and the streams of this process.

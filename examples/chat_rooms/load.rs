@@ -120,7 +120,11 @@ async fn connect(load: &Load, server: SocketAddr) -> Result<Vec<Client>, Error> 
         let (room, name) = (format!("room{}", load.room(number)), number.to_string());
         match timeout(PATIENCE, Client::join(server, &room, &name)).await {
             Ok(client) => client.map_err(|error| format!("client {number}: {error}").into()),
-            Err(elapsed) => Err(format!("client {number} could not come in: {elapsed}").into()),
+            Err(_) => {
+                let why =
+                    "each client takes two open files: `ulimit -n` says how many there may be";
+                Err(format!("client {number} could not come in within {PATIENCE:?}; {why}").into())
+            }
         }
     };
     stream::iter(0..load.clients).map(join).buffered(CONNECTING).try_collect().await

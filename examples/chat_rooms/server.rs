@@ -172,6 +172,8 @@ async fn enter(
     upgrade
         // Somewhat more than a message may have, so that a longer one can be answered.
         .max_message_size(16 * MESSAGE_BYTES)
+        // A frame is held whole, whatever message it would become part of.
+        .max_frame_size(16 * MESSAGE_BYTES)
         .read_buffer_size(MESSAGE_BYTES)
         .write_buffer_size(4 * MESSAGE_BYTES)
         .on_upgrade(async move |socket| {

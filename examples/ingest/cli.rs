@@ -1,16 +1,12 @@
 //! The program: from arguments to exit status.
 
 use std::ffi::OsString;
-use std::future::Future;
 use std::io::{self, Write};
 use std::path::Path;
 use std::time::Duration;
 
-use clap::Parser;
-use futures_util::{Stream, StreamExt, stream};
 use indicatif::{ProgressBar, ProgressStyle};
 use sluicegate::{ConfigError, Retry};
-use tokio::sync::oneshot;
 
 use super::generator::Generator;
 use super::live;
@@ -20,15 +16,7 @@ use super::register::Limits;
 use super::source::{self, RawLines};
 use super::store;
 use super::summary::Summary;
-
-/// Every line ended in exactly one way.
-const BALANCED: u8 = 0;
-/// What was read and what ended differ.
-const UNBALANCED: u8 = 1;
-/// Arguments, input or database are no good.
-const UNUSABLE: u8 = 2;
-/// A second Ctrl-C: what a shell reports for a program that SIGINT ended.
-const INTERRUPTED: i32 = 130;
+use crate::program;
 
 /// Runs the program and returns its exit status: 0 if every line that was read ended in exactly one
 /// way, 1 if not, 2 if the arguments, the input or the database are no good, with one line on `err`.
@@ -40,26 +28,9 @@ pub fn run(
     out: &mut dyn Write,
     err: &mut dyn Write,
 ) -> u8 {
-    let status = match Options::try_parse_from(arguments) {
-        Ok(options) => ingest(&options).and_then(|summary| report(&options, summary, out, err)),
-        Err(error) if !error.use_stderr() => {
-            match write!(out, "{error}").and_then(|()| out.flush()) {
-                // Whoever closes the pipe has read enough of the help.
-                Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.to_string()),
-                _ => Ok(BALANCED),
-            }
-        }
-        Err(error) => {
-            let text = error.to_string();
-            let what = text.lines().map(str::trim).take_while(|line| !line.is_empty());
-            let line = what.collect::<Vec<_>>().join(" ");
-            Err(line.trim_start_matches("error: ").to_owned())
-        }
-    };
-    status.unwrap_or_else(|error| {
-        // Nobody is left to tell if this fails.
-        let _ = writeln!(err, "ingest: {error}");
-        UNUSABLE
+    program::run(arguments, out, err, |options: Options, out, err| {
+        let summary = ingest(&options)?;
+        report(&options, summary, out, err)
     })
 }
 
@@ -77,7 +48,7 @@ fn report(
     printed.map_err(|error| format!("the summary: {error}"))?;
     match summary.broken {
         Some(error) => Err(format!("the input broke off: {error}")),
-        None => Ok(if summary.adds_up() { BALANCED } else { UNBALANCED }),
+        None => Ok(if summary.adds_up() { program::WELL } else { program::AMISS }),
     }
 }
 
@@ -104,7 +75,7 @@ fn ingest(options: &Options) -> Result<Summary, String> {
         .map_err(|error| format!("the runtime: {error}"))?;
     let bar = progress_bar(options);
     let summary = runtime.block_on(async {
-        let stop = interrupted().map_err(|error| format!("the signals: {error}"))?;
+        let stop = program::interrupted().map_err(|error| format!("the signals: {error}"))?;
         let watch = |read| bar.set_position(read);
         let run = if options.live {
             let queue = live::queue(live::PLACES).map_err(|error| error.to_string())?;
@@ -160,43 +131,6 @@ fn progress_bar(options: &Options) -> ProgressBar {
         Some(_) => (ProgressBar::new_spinner(), "{spinner} {human_pos} lines {per_sec}"),
     };
     bar.with_style(ProgressStyle::with_template(style).expect("a template that indicatif knows"))
-}
-
-/// Done at the first signal; the second one ends the program without a summary. A task of its own
-/// listens from now on, because nobody looks at the input while the pipeline is full or drains.
-fn interrupted() -> io::Result<impl Future<Output = ()> + Send> {
-    let mut signals = signals()?;
-    let (first, told) = oneshot::channel();
-    tokio::spawn(async move {
-        signals.next().await;
-        // If the input has ended already, there is nobody to tell.
-        let _ = first.send(());
-        signals.next().await;
-        std::process::exit(INTERRUPTED);
-    });
-    Ok(async {
-        // The task never drops its end without a word.
-        let _ = told.await;
-    })
-}
-
-/// Ctrl-C, and SIGTERM, with which a supervisor asks for the same.
-#[cfg(unix)]
-fn signals() -> io::Result<impl Stream<Item = ()> + Send + Unpin> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    Ok(stream::select(
-        stream::poll_fn(move |cx| interrupt.poll_recv(cx)),
-        stream::poll_fn(move |cx| terminate.poll_recv(cx)),
-    ))
-}
-
-/// Ctrl-C.
-#[cfg(windows)]
-fn signals() -> io::Result<impl Stream<Item = ()> + Send + Unpin> {
-    let mut interrupt = tokio::signal::windows::ctrl_c()?;
-    Ok(stream::poll_fn(move |cx| interrupt.poll_recv(cx)))
 }
 
 /// [`run`] with the arguments and the streams of this process.

@@ -177,6 +177,9 @@ pub enum BatchError {
     /// The batcher stopped while the handler held the items or before it was given them again:
     /// they may have been delivered or not.
     Indeterminate,
+    /// A [`KeyedBatcherSink`](super::KeyedBatcherSink) was dropped with an item that waited for room
+    /// under its key. The batcher's figures do not count it.
+    NeverAccepted,
 }
 
 impl BatchError {
@@ -186,7 +189,7 @@ impl BatchError {
             Self::Failed { attempts, .. }
             | Self::Panicked { attempts, .. }
             | Self::TimedOut { attempts, .. } => Some(*attempts),
-            Self::Unsent | Self::Indeterminate => None,
+            Self::Unsent | Self::Indeterminate | Self::NeverAccepted => None,
         }
     }
 
@@ -196,7 +199,7 @@ impl BatchError {
             Self::Failed { gave_up, .. }
             | Self::Panicked { gave_up, .. }
             | Self::TimedOut { gave_up, .. } => Some(*gave_up),
-            Self::Unsent | Self::Indeterminate => None,
+            Self::Unsent | Self::Indeterminate | Self::NeverAccepted => None,
         }
     }
 
@@ -205,7 +208,9 @@ impl BatchError {
         match self {
             Self::Failed { error, .. } => Some(&**error),
             Self::TimedOut { earlier, .. } => earlier.as_deref(),
-            Self::Panicked { .. } | Self::Unsent | Self::Indeterminate => None,
+            Self::Panicked { .. } | Self::Unsent | Self::Indeterminate | Self::NeverAccepted => {
+                None
+            }
         }
     }
 }
@@ -229,6 +234,9 @@ impl fmt::Display for BatchError {
             Self::Unsent => f.write_str("the batcher stopped before the items were handed over"),
             Self::Indeterminate => {
                 f.write_str("the batcher stopped while the items were with its handler")
+            }
+            Self::NeverAccepted => {
+                f.write_str("the sink was dropped before there was room for the item under its key")
             }
         }
     }

@@ -43,6 +43,8 @@ pub use self::call::{Call, CallError};
 pub use self::driver::Driver;
 pub use self::error::{BatchError, Closed, HandlerError, SendError, SendManyError, TrySendError};
 pub use self::handle::{Batcher, Slot};
+#[cfg(feature = "sink")]
+pub use self::keyed::KeyedBatcherSink;
 pub use self::keyed::{KeyedBatch, KeyedBatcher, KeyedBuilder, KeyedSlot};
 pub use self::report::{BatchesClosed, ClosedBy, FlushReport, ShutdownReport, Stats};
 #[cfg(feature = "sink")]

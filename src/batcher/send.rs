@@ -39,11 +39,11 @@ impl Wait {
 
     /// Calls `granted` under the lock once there is room, which is then its own.
     #[inline]
-    pub(crate) fn poll<T, R>(
+    pub(crate) fn poll<T, L: Lanes<T>, R>(
         &mut self,
-        shared: &Shared<T>,
+        shared: &Shared<T, L>,
         cx: &mut Context<'_>,
-        granted: impl FnOnce(&mut Core<T>) -> R,
+        granted: impl FnOnce(&mut Core<T, L>) -> R,
     ) -> Poll<Result<R, Closed>> {
         // Before any room is taken: a task that has had its turn keeps nobody else from it.
         if budget::is_spent(cx) {
@@ -61,11 +61,11 @@ impl Wait {
     }
 
     #[cold]
-    fn poll_slow<T, R>(
+    fn poll_slow<T, L: Lanes<T>, R>(
         &mut self,
-        shared: &Shared<T>,
+        shared: &Shared<T, L>,
         cx: &mut Context<'_>,
-        granted: impl FnOnce(&mut Core<T>) -> R,
+        granted: impl FnOnce(&mut Core<T, L>) -> R,
     ) -> Poll<Result<R, Closed>> {
         // Cloned before the lock and dropped after it: both are a stranger's code. Who was granted
         // room, or is polled for another's sake, needs none.
@@ -101,7 +101,7 @@ impl Wait {
 
     /// To be called when the future is dropped.
     #[inline]
-    pub(crate) fn leave<T>(&mut self, shared: &Shared<T>) {
+    pub(crate) fn leave<T, L: Lanes<T>>(&mut self, shared: &Shared<T, L>) {
         if let Some(ticket) = self.ticket.take() {
             shared.locked(|core, wakes| core.leave(ticket, self.need, wakes));
         }
@@ -226,7 +226,7 @@ impl<T> Drop for Reserving<'_, T> {
 }
 
 /// How many items are accepted in one critical section.
-const RUN: usize = if cfg!(loom) { 2 } else { 128 };
+pub(crate) const RUN: usize = if cfg!(loom) { 2 } else { 128 };
 
 #[must_use = "futures do nothing unless they are awaited"]
 pub(crate) struct SendingMany<'a, T> {

@@ -11,9 +11,11 @@ use futures_sink::Sink;
 use super::barrier;
 use super::error::{Closed, SendError, TrySendError};
 use super::handle::Batcher;
+use super::lanes::Lanes;
 use super::report::FlushReport;
 use super::room::Weight;
 use super::send::{Wait, heaviest};
+use super::shared::Shared;
 
 /// A handle of a [`Batcher`] for whoever has a stream to forward.
 ///
@@ -50,29 +52,18 @@ pub struct BatcherSink<T> {
     wait: Wait,
     /// The room that is reserved for the next item.
     room: Option<Weight>,
-    flush: Option<barrier::Ticket>,
-    /// Whether an item was sent since that flush began, which it does not cover.
-    sent_since: bool,
-    /// What came of the flushes that did not cover everything.
-    flushed: FlushReport,
+    flushing: Flushing,
 }
 
 impl<T> BatcherSink<T> {
     pub(crate) fn new(batcher: Batcher<T>) -> Self {
         let wait = Wait::new(heaviest(batcher.shared()));
-        let flushed = FlushReport::default();
-        Self { batcher, wait, room: None, flush: None, sent_since: false, flushed }
+        Self { batcher, wait, room: None, flushing: Flushing::default() }
     }
 
     /// The handle behind it.
     pub fn batcher(&self) -> &Batcher<T> {
         &self.batcher
-    }
-
-    fn forget_flush(&mut self) {
-        if let Some(ticket) = self.flush.take() {
-            self.batcher.shared().forget_flush(ticket);
-        }
     }
 
     fn give_room(&mut self) {
@@ -111,34 +102,12 @@ impl<T> Sink<T> for BatcherSink<T> {
             }
             None => this.batcher.try_send(item),
         };
-        this.sent_since |= sent.is_ok();
-        sent.map_err(SinkError::Send)
+        sent.map(|()| this.flushing.sent()).map_err(SinkError::Send)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), SinkError<T>>> {
         let this = self.get_mut();
-        let shared = this.batcher.shared();
-        loop {
-            let ticket = *this.flush.get_or_insert_with(|| {
-                this.sent_since = false;
-                shared.flush()
-            });
-            let Some(report) = shared.poll_flush(ticket, cx.waker()) else { return Poll::Pending };
-            this.flushed.merge(&report);
-            shared.forget_flush(ticket);
-            this.flush = None;
-            // One that was begun and left alone, as a stream that is forwarded does whenever it has
-            // nothing, covers less than was sent by now.
-            if !this.sent_since {
-                break;
-            }
-        }
-        let report = mem::take(&mut this.flushed);
-        Poll::Ready(if report.all_delivered() {
-            Ok(())
-        } else {
-            Err(SinkError::Undelivered(report))
-        })
+        this.flushing.poll(this.batcher.shared(), cx)
     }
 
     fn poll_close(
@@ -159,7 +128,7 @@ impl<T> Drop for BatcherSink<T> {
     fn drop(&mut self) {
         self.wait.leave(self.batcher.shared());
         self.give_room();
-        self.forget_flush();
+        self.flushing.forget(self.batcher.shared());
     }
 }
 
@@ -172,7 +141,58 @@ impl<T> fmt::Debug for BatcherSink<T> {
     }
 }
 
-/// What a [`BatcherSink`] could not do.
+/// The flushes of a sink, one after the other.
+#[derive(Default)]
+pub(super) struct Flushing {
+    ticket: Option<barrier::Ticket>,
+    /// Whether an item was sent since that flush began, which it does not cover.
+    sent_since: bool,
+    /// What came of the flushes that did not cover everything.
+    flushed: FlushReport,
+}
+
+impl Flushing {
+    /// An item was accepted.
+    pub(super) fn sent(&mut self) {
+        self.sent_since = true;
+    }
+
+    pub(super) fn poll<T, L: Lanes<T>, I>(
+        &mut self,
+        shared: &Shared<T, L>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), SinkError<I>>> {
+        loop {
+            let ticket = *self.ticket.get_or_insert_with(|| {
+                self.sent_since = false;
+                shared.flush()
+            });
+            let Some(report) = shared.poll_flush(ticket, cx.waker()) else { return Poll::Pending };
+            self.flushed.merge(&report);
+            shared.forget_flush(ticket);
+            self.ticket = None;
+            // One that was begun and left alone, as a stream that is forwarded does whenever it has
+            // nothing, covers less than was sent by now.
+            if !self.sent_since {
+                break;
+            }
+        }
+        let report = mem::take(&mut self.flushed);
+        Poll::Ready(if report.all_delivered() {
+            Ok(())
+        } else {
+            Err(SinkError::Undelivered(report))
+        })
+    }
+
+    pub(super) fn forget<T, L: Lanes<T>>(&mut self, shared: &Shared<T, L>) {
+        if let Some(ticket) = self.ticket.take() {
+            shared.forget_flush(ticket);
+        }
+    }
+}
+
+/// What a [`BatcherSink`], or a [`KeyedBatcherSink`](super::KeyedBatcherSink), could not do.
 #[non_exhaustive]
 pub enum SinkError<T> {
     /// The batcher takes no more items.

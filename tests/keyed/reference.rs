@@ -8,6 +8,9 @@ pub(crate) type Key = u8;
 pub(crate) struct Limits {
     pub(crate) max_keys: usize,
     pub(crate) max_items: usize,
+    /// Without it nothing is weighed.
+    pub(crate) max_weight: Option<u64>,
+    pub(crate) capacity_weight: Option<u64>,
     pub(crate) window: u64,
     pub(crate) eager: bool,
     pub(crate) capacity: usize,
@@ -18,6 +21,11 @@ pub(crate) struct Limits {
     pub(crate) delay: u64,
     /// How long an attempt may take.
     pub(crate) timeout: Option<u64>,
+}
+
+/// What an item weighs: 0 to 3.
+pub(crate) fn weight(item: u32) -> u64 {
+    u64::from(item % 4)
 }
 
 /// A batch that was closed.
@@ -111,13 +119,25 @@ impl Reference {
         self.pending.len()
     }
 
+    fn weigh<'a>(&self, items: impl IntoIterator<Item = &'a u32>) -> u64 {
+        let weighed = self.limits.max_weight.is_some();
+        if weighed { items.into_iter().copied().map(weight).sum() } else { 0 }
+    }
+
+    /// The weight of what is accepted and unfinished.
+    pub(crate) fn pending_weight(&self) -> u64 {
+        self.weigh(self.pending.iter().map(|(_, item)| item))
+    }
+
     pub(crate) fn waiting(&self) -> usize {
         self.line.len()
     }
 
-    fn has_room(&self, key: Key) -> bool {
+    fn has_room(&self, key: Key, item: u32) -> bool {
         let of_key = self.pending.iter().filter(|(of, _)| *of == key).count();
+        let weight = self.pending_weight() + self.weigh([&item]);
         self.pending.len() < self.limits.capacity
+            && self.limits.capacity_weight.is_none_or(|most| weight <= most)
             && self.limits.per_key.is_none_or(|most| of_key < most)
     }
 
@@ -127,7 +147,7 @@ impl Reference {
     }
 
     pub(crate) fn try_send(&mut self, key: Key, item: u32) -> bool {
-        let accepted = self.has_room(key) && self.passes_the_line(key);
+        let accepted = self.has_room(key, item) && self.passes_the_line(key);
         if accepted {
             self.accept(key, item);
         }
@@ -150,8 +170,13 @@ impl Reference {
     fn accept(&mut self, key: Key, item: u32) {
         self.accepted += 1;
         self.pending.push((key, item));
-        let open = self.lanes.entry(key).or_default().open.is_empty();
-        if open {
+        let most = self.limits.max_weight.unwrap_or(u64::MAX);
+        let lane = self.lanes.entry(key).or_default();
+        let with_it: Vec<_> = lane.open.iter().copied().chain([item]).collect();
+        if self.weigh(&with_it) > most {
+            self.close(key, false);
+        }
+        if self.lanes[&key].open.is_empty() {
             if self.used.len() == self.limits.max_keys {
                 self.close(self.used[0], true);
             }
@@ -164,7 +189,8 @@ impl Reference {
         }
         let lane = self.lanes.get_mut(&key).unwrap();
         lane.open.push(item);
-        if lane.open.len() == self.limits.max_items {
+        let items = lane.open.clone();
+        if items.len() == self.limits.max_items || self.weigh(&items) == most {
             self.close(key, false);
         }
     }

@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message as Packet;
 
-use crate::set_up::{FRAMINGS, config, first, hear, hear_out, join, run, start};
+use crate::set_up::{FRAMINGS, config, first, hear, hear_out, join, run, start, until};
 
 #[test]
 fn what_is_no_message_closes_with_the_reason() {
@@ -31,6 +31,30 @@ fn what_is_no_message_closes_with_the_reason() {
         }
         // What had been said before counts.
         assert_eq!(server.stop().await.accepted, 4);
+    });
+}
+
+/// What a frame says of its own length costs nothing: it is looked at before the rest is read.
+#[test]
+fn a_frame_that_announces_too_much_is_not_waited_for() {
+    run(async {
+        let server = start(config(FRAMINGS[0])).await;
+        let mut stream = TcpStream::connect(server.address()).await.unwrap();
+        let request = "GET /rooms/lobby?name=ann HTTP/1.1\r\nHost: localhost\r\n\
+                       Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                       Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+        stream.write_all(request.as_bytes()).await.unwrap();
+        until(|| server.clients() == 1).await;
+        let ten_mebibytes = u64::to_be_bytes(10 << 20);
+        stream.write_all(&[&[0x81, 0xff][..], &ten_mebibytes, &[0; 4]].concat()).await.unwrap();
+        // Long before it has been silent for too long.
+        let limit = config(FRAMINGS[0]).patience.silence / 4;
+        let gone = async {
+            while server.clients() > 0 {
+                tokio::task::yield_now().await
+            }
+        };
+        tokio::time::timeout(limit, gone).await.expect("it waits for ten mebibytes");
     });
 }
 

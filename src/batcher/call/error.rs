@@ -36,6 +36,22 @@ impl<T> CallError<T> {
     }
 }
 
+impl<T> CallError<T> {
+    /// The same with the key that the item was handed in with.
+    pub(super) fn with_key<K>(self, key: K) -> CallError<(K, T)> {
+        match self {
+            Self::Refused(SendError::Closed(item)) => {
+                CallError::Refused(SendError::Closed((key, item)))
+            }
+            Self::Refused(SendError::TooHeavy(item)) => {
+                CallError::Refused(SendError::TooHeavy((key, item)))
+            }
+            Self::Failed { item, error } => CallError::Failed { item: (key, item), error },
+            Self::Unanswered(item) => CallError::Unanswered(item.map(|item| (key, item))),
+        }
+    }
+}
+
 impl<T> fmt::Debug for CallError<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

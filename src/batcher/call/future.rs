@@ -82,6 +82,31 @@ impl<'a, S: SendsCall<'a>> Drop for Calling<'a, S> {
     }
 }
 
+/// The same by key, which comes back with the error.
+#[must_use = "futures do nothing unless they are awaited"]
+struct CallingByKey<K, C> {
+    key: Option<K>,
+    calling: C,
+}
+
+// The key is moved out, never pinned.
+impl<K, C: Unpin> Unpin for CallingByKey<K, C> {}
+
+impl<K, T, R, C> Future for CallingByKey<K, C>
+where
+    C: Future<Output = Result<R, CallError<T>>> + Unpin,
+{
+    type Output = Result<R, CallError<(K, T)>>;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Self { key, calling } = self.get_mut();
+        let answer = ready!(Pin::new(calling).poll(cx));
+        let mut key = || key.take().expect("it is polled until it is ready");
+        Poll::Ready(answer.map_err(|error| error.with_key(key())))
+    }
+}
+
 /// What becomes a call in the step that accepts it: until then there is nothing to be answered.
 struct Asking<'a, T, R> {
     item: Option<T>,
@@ -296,7 +321,7 @@ where
     ///
     /// # Errors
     ///
-    /// [`CallError`], with the item if it is still there.
+    /// [`CallError`], with key and item if the item is still there.
     ///
     /// # Panics
     ///
@@ -306,13 +331,20 @@ where
     ///
     /// A dropped future that has not sent its item has sent nothing. One that has leaves its item to
     /// be handled; the answer is dropped.
+    ///
+    /// # Complexity
+    ///
+    /// O(1), and one clone of the key, for the error to give it back: where keys are large, let them
+    /// be shared ([`Arc`]).
     #[inline]
     pub fn call(
         &self,
         key: K,
         item: T,
-    ) -> impl Future<Output = Result<R, CallError<T>>> + use<'_, K, T, R> {
+    ) -> impl Future<Output = Result<R, CallError<(K, T)>>> + use<'_, K, T, R> {
+        let kept = key.clone();
         let asking = self.shared().asking(item);
-        Calling::new(KeyedSending::new(self.shared(), self.hashed(key), asking))
+        let calling = Calling::new(KeyedSending::new(self.shared(), self.hashed(key), asking));
+        CallingByKey { key: Some(kept), calling }
     }
 }

@@ -59,6 +59,12 @@ impl<K, T> DerefMut for KeyedBatch<K, T> {
     }
 }
 
+impl<K, T> AsRef<[T]> for KeyedBatch<K, T> {
+    fn as_ref(&self) -> &[T] {
+        self.batch.as_slice()
+    }
+}
+
 impl<'a, K, T> IntoIterator for &'a KeyedBatch<K, T> {
     type Item = &'a T;
     type IntoIter = core::slice::Iter<'a, T>;

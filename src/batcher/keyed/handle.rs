@@ -5,17 +5,18 @@ use core::fmt;
 use core::future::Future;
 use core::hash::{BuildHasher, Hash};
 use core::time::Duration;
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::builder::KeyedBuilder;
 use super::lanes::{Hashed, Place};
+use super::many::KeyedSendingMany;
 use super::send::{KeyedReserving, KeyedSending, KeyedShared};
 use super::wait::KeyFlushWait;
-use crate::batcher::error::{Closed, SendError, TrySendError};
+use crate::batcher::error::{Closed, SendError, SendManyError, TrySendError};
 use crate::batcher::report::{FlushReport, ShutdownReport, Stats};
 use crate::batcher::room::Weight;
 use crate::batcher::send::heaviest;
-use crate::batcher::shared::wake;
 use crate::batcher::wait::{FlushWait, StopWait};
 use crate::sync::HashBuilder;
 
@@ -79,7 +80,7 @@ use crate::sync::HashBuilder;
 /// and linked into lists: by when their open batch was opened, by when they were last used, and in
 /// the order of their turns. As all windows are equally long, the first of those lists is all that
 /// the one timer must know. A key is hashed before the lock is taken and dropped after it was
-/// released; under it, its `Eq` is asked.
+/// released; under it, its `Eq` is asked, before anything is changed.
 pub struct KeyedBatcher<K: Hash + Eq, T> {
     handle: Arc<Handle<K, T>>,
 }
@@ -119,6 +120,11 @@ impl<K: Hash + Eq, T> KeyedBatcher<K, T> {
     /// # Errors
     ///
     /// [`TrySendError`] with key and item.
+    ///
+    /// # Panics
+    ///
+    /// If the key's `Hash` or `Eq` or the weigher does; nothing was accepted then. That of `Drop`
+    /// goes on, too, where the key is not needed: the item was accepted all the same.
     #[inline]
     pub fn try_send(&self, key: K, item: T) -> Result<(), TrySendError<(K, T)>> {
         self.shared().try_send_keyed(self.hashed(key), item)
@@ -184,6 +190,14 @@ impl<K: Hash + Eq, T> KeyedBatcher<K, T> {
         self.shared().lock().lanes.keys()
     }
 
+    /// A [`Sink`](futures_sink::Sink) for whoever has a stream of items with their keys to forward: a
+    /// handle of its own.
+    #[cfg(feature = "sink")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "sink")))]
+    pub fn sink(&self) -> super::KeyedBatcherSink<K, T> {
+        super::KeyedBatcherSink::new(self.clone())
+    }
+
     /// Whether the batcher takes no more items.
     pub fn is_closed(&self) -> bool {
         !self.shared().is_accepting()
@@ -192,6 +206,11 @@ impl<K: Hash + Eq, T> KeyedBatcher<K, T> {
     /// The most items that can be accepted and unfinished.
     pub fn capacity(&self) -> usize {
         self.shared().limits().capacity
+    }
+
+    /// The most that items accepted and unfinished can weigh together, if that is limited.
+    pub fn capacity_weight(&self) -> Option<u64> {
+        self.shared().limits().capacity_weight
     }
 
     /// The most items of one key that can be accepted and unfinished, if that is limited.
@@ -220,12 +239,13 @@ impl<K: Hash + Eq + Clone, T> KeyedBatcher<K, T> {
     /// # Panics
     ///
     /// When polled for the first time with 2^32 − 1 others in line, or polled again after it
-    /// completed.
+    /// completed. As [`try_send`](Self::try_send), and if the key's `Clone` does.
     ///
     /// # Cancel safety
     ///
     /// A dropped future gives up its place in line and has accepted nothing; its item is dropped
-    /// with it. Where that must not be, [`reserve`](Self::reserve) first.
+    /// with it. Where that must not be, [`reserve`](Self::reserve) first, or
+    /// [`send_many`](Self::send_many).
     ///
     /// # Complexity
     ///
@@ -242,6 +262,47 @@ impl<K: Hash + Eq + Clone, T> KeyedBatcher<K, T> {
         KeyedSending::new(self.shared(), self.hashed(key), Some(item))
     }
 
+    /// Accepts all of `items`, from the front, each under its key, waiting in line whenever the next
+    /// one's key or the batcher is full.
+    ///
+    /// It takes out what was accepted, so that nothing is lost however it ends. It is quicker than
+    /// to send one by one, as long as there is room. Others get their turn in between: in line, it is
+    /// one sender, and asks for room for one item at a time. Items stay in order, also those of
+    /// different keys: one whose key is full keeps those behind it waiting.
+    ///
+    /// # Errors
+    ///
+    /// [`SendManyError`] once the batcher is closed, or if the next item weighs more than a batch
+    /// may; that item and those behind it are left in `items`.
+    ///
+    /// # Panics
+    ///
+    /// As [`send`](Self::send). What was not accepted is left in `items`.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future gives up its place in line; what was not accepted is left in `items`.
+    ///
+    /// ```
+    /// # use sluicegate::batcher::{KeyedBatch, KeyedBatcher};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let batcher = KeyedBatcher::builder()
+    /// #     .dead_letter(|_: &u32, _items: Vec<u32>, _why| {})
+    /// #     .build(|_: KeyedBatch<u32, u32>| async { Ok::<(), std::io::Error>(()) })?;
+    /// let mut rows = (0..10_000).map(|row| (row % 7, row)).collect();
+    /// batcher.send_many(&mut rows).await?;
+    /// assert!(rows.is_empty());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn send_many<'a>(
+        &'a self,
+        items: &'a mut VecDeque<(K, T)>,
+    ) -> impl Future<Output = Result<(), SendManyError>> + use<'a, K, T> {
+        KeyedSendingMany::new(self.shared(), &self.handle.hasher, items)
+    }
+
     /// Waits in line for room for one item under `key`.
     ///
     /// With the slot in hand the item is accepted by a plain call that cannot wait.
@@ -256,7 +317,7 @@ impl<K: Hash + Eq + Clone, T> KeyedBatcher<K, T> {
     pub async fn reserve(&self, key: K) -> Result<KeyedSlot<'_, K, T>, Closed> {
         let shared = self.shared();
         let reserving = KeyedReserving::new(shared, self.hashed(key), heaviest(shared));
-        reserving.await.map(|(key, room)| KeyedSlot { shared, key: Some(key), room })
+        reserving.await.map(|(key, room)| KeyedSlot { shared, key: Some(key), room: Some(room) })
     }
 }
 
@@ -276,6 +337,8 @@ impl<K: Hash + Eq, T> fmt::Debug for KeyedBatcher<K, T> {
     }
 }
 
+const UNUSED: &str = "a slot is used once";
+
 /// Room for one item of a key, held until it is used or dropped.
 ///
 /// Made by [`KeyedBatcher::reserve`].
@@ -284,8 +347,8 @@ pub struct KeyedSlot<'a, K: Hash + Eq, T> {
     shared: &'a KeyedShared<K, T>,
     /// Until the slot is used.
     key: Option<Hashed<K>>,
-    /// The weight that it took up, with one place.
-    room: Weight,
+    /// The weight that it took up, with one place; until that is used or goes back.
+    room: Option<Weight>,
 }
 
 impl<K: Hash + Eq, T> KeyedSlot<'_, K, T> {
@@ -298,50 +361,41 @@ impl<K: Hash + Eq, T> KeyedSlot<'_, K, T> {
     ///
     /// # Panics
     ///
-    /// Never: a slot is used once.
+    /// If the key's `Eq` or the weigher does. The room goes back, nothing was accepted, and key and
+    /// item are dropped as the panic goes on. With a
+    /// [`capacity_per_key`](KeyedBuilder::capacity_per_key) the key is not compared again.
     pub fn send(mut self, item: T) -> Result<(), SendError<(K, T)>> {
-        let shared = self.shared;
-        let weight = shared.weigh(&item);
-        let too_heavy = weight > shared.limits().max_weight;
-        if too_heavy || !shared.is_accepting() {
-            let key = self.give_back().expect("it was not used");
-            return Err(if too_heavy {
-                SendError::TooHeavy((key, item))
-            } else {
-                SendError::Closed((key, item))
-            });
+        let weight = self.shared.weigh(&item);
+        let key = self.key.take().expect(UNUSED);
+        match self.shared.send_reserved_keyed(&mut self.room, key, item, weight) {
+            Ok(()) => Ok(()),
+            Err(TrySendError::TooHeavy((key, item))) => {
+                self.key = Some(key);
+                Err(SendError::TooHeavy((self.give_back().expect(UNUSED), item)))
+            }
+            // Never full, as room under the key is reserved where that is limited.
+            Err(TrySendError::Closed((key, item)) | TrySendError::Full((key, item))) => {
+                Err(SendError::Closed((key.key, item)))
+            }
         }
-        let room = self.room;
-        let accepted = shared.locked(|core, wakes| {
-            // While the slot still holds its room, as this calls the key's `Eq`.
-            core.lanes.look_up(self.key.as_mut().expect("it was not used"));
-            let key = self.key.take().expect("it was not used");
-            if !core.is_accepting() {
-                return Err(SendError::Closed((key.key, item)));
-            }
-            let surplus = room - shared.limits().room_for(weight);
-            if surplus > 0 {
-                core.give_room(0, surplus, wakes);
-            }
-            Ok(shared.accept_keyed(core, key, || item, weight))
-        });
-        let (driver, _key) = accepted?;
-        wake(driver);
-        Ok(())
     }
 
-    /// Gives the room back, and returns the key if the slot was not used.
+    /// Gives back what room there is, and returns the key if the slot was not used.
     fn give_back(&mut self) -> Option<K> {
-        let Hashed { key, place, .. } = self.key.take()?;
-        let lane = match place {
-            Place::Reserved(lane) => Some(lane),
+        let (key, room) = (self.key.take(), self.room.take());
+        let lane = match &key {
+            Some(Hashed { place: Place::Reserved(lane), .. }) => Some(*lane),
             _ => None,
         };
-        let _gone = self.shared.locked(|core, wakes| {
-            core.give_room(1, self.room, wakes);
-            core.give_key_room(lane, wakes)
-        });
-        Some(key)
+        if lane.is_some() || room.is_some() {
+            let _gone = self.shared.locked(|core, wakes| {
+                if let Some(room) = room {
+                    core.give_room(1, room, wakes);
+                }
+                core.give_key_room(lane, wakes)
+            });
+        }
+        key.map(|key| key.key)
     }
 }
 

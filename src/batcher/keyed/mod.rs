@@ -6,11 +6,16 @@ mod handle;
 mod lane;
 mod lanes;
 mod list;
+mod many;
 mod recency;
 mod send;
+#[cfg(feature = "sink")]
+mod sink;
 mod wait;
 
 pub use self::batch::KeyedBatch;
 pub use self::builder::KeyedBuilder;
 pub use self::handle::{KeyedBatcher, KeyedSlot};
 pub(super) use self::send::KeyedSending;
+#[cfg(feature = "sink")]
+pub use self::sink::KeyedBatcherSink;

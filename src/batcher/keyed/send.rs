@@ -51,7 +51,7 @@ enum Stage {
 
 /// A way to room for one item of a key.
 #[derive(Debug)]
-struct Wait {
+pub(super) struct Wait {
     need: Weight,
     /// Whether room under the key is to be held though the item is not there yet.
     holds: bool,
@@ -59,13 +59,13 @@ struct Wait {
 }
 
 impl Wait {
-    fn new(need: Weight, holds: bool) -> Self {
+    pub(super) fn new(need: Weight, holds: bool) -> Self {
         Self { need, holds, stage: Stage::Outside }
     }
 
     /// Calls `granted` under the lock once there is room, with the lane in which it was taken.
     #[inline]
-    fn poll<K: Hash + Eq + Clone, T, R>(
+    pub(super) fn poll<K: Hash + Eq + Clone, T, R>(
         &mut self,
         shared: &KeyedShared<K, T>,
         key: &mut Option<Hashed<K>>,
@@ -184,7 +184,7 @@ impl Wait {
 
     /// To be called when the future is dropped.
     #[inline]
-    fn leave<K: Hash + Eq, T>(&mut self, shared: &KeyedShared<K, T>) {
+    pub(super) fn leave<K: Hash + Eq, T>(&mut self, shared: &KeyedShared<K, T>) {
         let (lane, ticket) = match mem::replace(&mut self.stage, Stage::Outside) {
             Stage::Outside => return,
             Stage::InKeyLine { lane, ticket } => {
@@ -236,7 +236,9 @@ fn still_waits(waker: &mut Waker, fresh: &mut Option<Waker>, cx: &Context<'_>) -
     }
 }
 
-const COMPLETED: &str = "a future that sends was polled after it had completed";
+const RESERVED: &str = "an item and the room for it are there until it is accepted";
+
+pub(super) const COMPLETED: &str = "a future that sends was polled after it had completed";
 
 #[must_use = "futures do nothing unless they are awaited"]
 pub(crate) struct KeyedSending<'a, K: Hash + Eq, T, P = Option<T>> {
@@ -364,5 +366,43 @@ impl<K: Hash + Eq, T> KeyedShared<K, T> {
             Err(Refusal::Full) => Err(TrySendError::Full((key.key, item))),
             Err(Refusal::Closed) => Err(TrySendError::Closed((key.key, item))),
         }
+    }
+
+    /// Accepts an item for which room in all was reserved, and gives back what it does not take up.
+    /// The room is taken once the key was looked up, which may panic.
+    pub(crate) fn send_reserved_keyed(
+        &self,
+        room: &mut Option<Weight>,
+        key: Hashed<K>,
+        item: T,
+        weight: u64,
+    ) -> Result<(), TrySendError<(Hashed<K>, T)>> {
+        if weight > self.limits().max_weight {
+            if let Some(room) = room.take() {
+                self.give_room(room);
+            }
+            return Err(TrySendError::TooHeavy((key, item)));
+        }
+        let need = self.limits().room_for(weight);
+        // Out here, so that they are dropped after the lock should the key's `Eq` panic.
+        let mut sent = Some((key, item));
+        let (driver, _key) = self.locked(|core, wakes| {
+            let has_room = sent.as_mut().is_some_and(|(key, _)| core.lanes.look_up(key));
+            let (key, item) = sent.take().expect(RESERVED);
+            let room = room.take().expect(RESERVED);
+            if !core.is_accepting() {
+                return Err(TrySendError::Closed((key, item)));
+            }
+            if !has_room {
+                core.give_room(1, room, wakes);
+                return Err(TrySendError::Full((key, item)));
+            }
+            if room > need {
+                core.give_room(0, room - need, wakes);
+            }
+            Ok(self.accept_keyed(core, key, || item, weight))
+        })?;
+        wake(driver);
+        Ok(())
     }
 }
