@@ -53,6 +53,7 @@ pub mod throttle;
 #[cfg(any(feature = "tokio", loom))]
 mod timeline;
 mod wake_list;
+mod waker_id;
 
 #[cfg(any(feature = "tokio", loom))]
 pub use batcher::{Batch, Batcher, KeyedBatch, KeyedBatcher};

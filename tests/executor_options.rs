@@ -218,6 +218,8 @@ async fn two_batches_nested_in_one_item_take_turns_on_its_permit() {
 }
 
 /// While one nested run has the item's permit, the item makes and drops others that ask for it.
+///
+/// Seen to fail when `Permits` does not leave its lender as it is dropped.
 #[tokio::test(start_paused = true)]
 async fn nested_runs_that_are_dropped_while_they_wait_leave_nothing_with_their_parent() {
     let budget = Arc::new(Semaphore::new(1));

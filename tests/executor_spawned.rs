@@ -419,6 +419,40 @@ struct Case {
     source_panics_at: Option<usize>,
 }
 
+/// Outcomes that nobody wants any more, with the handle or a stream of either kind. Two of them,
+/// dropped by one list, would end the process.
+///
+/// Seen to abort when `Hall::abandon` drops them as a list does.
+#[tokio::test(start_paused = true)]
+async fn outcomes_that_panic_when_dropped_end_nothing_but_their_batch() {
+    struct Brittle(Arc<AtomicUsize>);
+    impl Drop for Brittle {
+        fn drop(&mut self) {
+            self.0.fetch_add(1, SeqCst);
+            resume_unwind(Box::new("in drop"));
+        }
+    }
+    for (streamed, ordered) in [(false, false), (true, false), (true, true)] {
+        let dropped = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&dropped);
+        let batch = executor(4).spawn(0..4, move |n| {
+            let brittle = Brittle(Arc::clone(&count));
+            async move {
+                sleep(MS * if n == 3 { 100 } else { 1 }).await;
+                Ok::<_, ()>(brittle)
+            }
+        });
+        sleep(MS * 10).await;
+        match (streamed, ordered) {
+            (false, _) => drop(batch),
+            (true, false) => drop(batch.into_stream()),
+            (true, true) => drop(batch.into_ordered_stream()),
+        }
+        sleep(MS * 200).await;
+        assert_eq!(dropped.load(SeqCst), 4);
+    }
+}
+
 /// Panics when it is dropped, if it is told to.
 struct Guard(bool, #[allow(dead_code)] Alive);
 

@@ -276,7 +276,7 @@ impl<T, L: Lanes<T>> Core<T, L> {
     pub(crate) fn accept(
         &mut self,
         key: L::Key,
-        item: T,
+        item: impl FnOnce() -> T,
         weight: u64,
         clock: impl FnOnce() -> Instant,
     ) -> (Option<Waker>, Option<L::Key>) {

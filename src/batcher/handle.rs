@@ -134,12 +134,7 @@ impl<T> Batcher<T> {
     /// again; nor, in the steady state, to wait.
     #[inline]
     pub fn send(&self, item: T) -> impl Future<Output = Result<(), SendError<T>>> + use<'_, T> {
-        self.sending(item)
-    }
-
-    #[inline]
-    pub(crate) fn sending(&self, item: T) -> Sending<'_, T> {
-        Sending::new(self.shared(), item)
+        Sending::new(self.shared(), Some(item))
     }
 
     /// Accepts `item` if there is room and nobody waits in line.

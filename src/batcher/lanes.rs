@@ -39,12 +39,12 @@ pub(crate) trait Lanes<T> {
     /// Items in open and closed batches, counted where they are.
     fn counted(&self) -> usize;
 
-    /// Takes an item in. Whether the driver has something to do now, or another time to wake at;
+    /// Takes an item in, which is made in its place. Whether the driver has something to do now, or another time to wake at;
     /// and the key, if it is not needed any more.
     fn push(
         &mut self,
         key: Self::Key,
-        item: T,
+        item: impl FnOnce() -> T,
         weight: u64,
         clock: impl FnOnce() -> Instant,
         sealer: Sealer<'_, T>,
@@ -208,7 +208,7 @@ impl<T> Lanes<T> for Single<T> {
     fn push(
         &mut self,
         (): (),
-        item: T,
+        item: impl FnOnce() -> T,
         weight: u64,
         clock: impl FnOnce() -> Instant,
         mut sealer: Sealer<'_, T>,

@@ -1,7 +1,7 @@
 //! The batch that takes items.
 
-use std::mem;
 use std::time::Instant;
+use std::{iter, mem};
 
 /// The items accepted since the last batch was closed, and when the first of them was.
 pub(crate) struct Open<T> {
@@ -36,12 +36,18 @@ impl<T> Open<T> {
 
     /// Whether this was the first item.
     #[inline]
-    pub(crate) fn push(&mut self, item: T, weight: u64, clock: impl FnOnce() -> Instant) -> bool {
+    pub(crate) fn push(
+        &mut self,
+        item: impl FnOnce() -> T,
+        weight: u64,
+        clock: impl FnOnce() -> Instant,
+    ) -> bool {
         let first = self.opened_at.is_none();
         if first {
             self.opened_at = Some(clock());
         }
-        self.items.push(item);
+        // Made where it will lie: one of many words is not moved there.
+        self.items.extend(iter::once_with(item));
         self.weight += weight;
         first
     }

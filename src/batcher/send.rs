@@ -108,50 +108,83 @@ impl Wait {
     }
 }
 
+/// What is sent: an item, or what becomes one in the step that accepts it.
+pub(crate) trait Parcel<T> {
+    /// What was handed in.
+    type Content;
+
+    fn weigh<L: Lanes<T>>(&mut self, shared: &Shared<T, L>) -> u64;
+
+    /// The item, now that it is accepted.
+    fn accepted(&mut self) -> T;
+
+    /// What was not accepted.
+    fn hand_back(&mut self) -> Self::Content;
+}
+
+impl<T> Parcel<T> for Option<T> {
+    type Content = T;
+
+    #[inline]
+    fn weigh<L: Lanes<T>>(&mut self, shared: &Shared<T, L>) -> u64 {
+        self.as_ref().map_or(0, |item| shared.weigh(item))
+    }
+
+    #[inline]
+    fn accepted(&mut self) -> T {
+        self.hand_back()
+    }
+
+    #[inline]
+    fn hand_back(&mut self) -> T {
+        self.take().expect(COMPLETED)
+    }
+}
+
 #[must_use = "futures do nothing unless they are awaited"]
-pub(crate) struct Sending<'a, T> {
+pub(crate) struct Sending<'a, T, P = Option<T>> {
     shared: &'a Shared<T>,
-    item: Option<T>,
+    pub(crate) parcel: P,
     weight: u64,
     wait: Wait,
 }
 
 const COMPLETED: &str = "a future that sends was polled after it had completed";
 
-impl<'a, T> Sending<'a, T> {
+impl<'a, T, P: Parcel<T>> Sending<'a, T, P> {
     #[inline]
-    pub(crate) fn new(shared: &'a Shared<T>, item: T) -> Self {
-        let weight = shared.weigh(&item);
+    pub(crate) fn new(shared: &'a Shared<T>, mut parcel: P) -> Self {
+        let weight = parcel.weigh(shared);
         let wait = Wait::new(shared.limits().room_for(weight));
-        Self { shared, item: Some(item), weight, wait }
+        Self { shared, parcel, weight, wait }
     }
 }
 
-// The item is moved out, never pinned.
-impl<T> Unpin for Sending<'_, T> {}
+// What is sent is moved out, never pinned.
+impl<T, P> Unpin for Sending<'_, T, P> {}
 
-impl<T> Future for Sending<'_, T> {
-    type Output = Result<(), SendError<T>>;
+impl<T, P: Parcel<T>> Future for Sending<'_, T, P> {
+    type Output = Result<(), SendError<P::Content>>;
 
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Self { shared, item, weight, wait } = self.get_mut();
+        let Self { shared, parcel, weight, wait } = self.get_mut();
         if *weight > shared.limits().max_weight {
-            return Poll::Ready(Err(SendError::TooHeavy(item.take().expect(COMPLETED))));
+            return Poll::Ready(Err(SendError::TooHeavy(parcel.hand_back())));
         }
-        let accepted = wait
-            .poll(shared, cx, |core| shared.accept(core, item.take().expect(COMPLETED), *weight));
+        let accepted =
+            wait.poll(shared, cx, |core| shared.accept(core, || parcel.accepted(), *weight));
         Poll::Ready(match ready!(accepted) {
             Ok(driver) => {
                 wake(driver);
                 Ok(())
             }
-            Err(Closed) => Err(SendError::Closed(item.take().expect(COMPLETED))),
+            Err(Closed) => Err(SendError::Closed(parcel.hand_back())),
         })
     }
 }
 
-impl<T> Drop for Sending<'_, T> {
+impl<T, P> Drop for Sending<'_, T, P> {
     #[inline]
     fn drop(&mut self) {
         self.wait.leave(self.shared);
@@ -252,7 +285,7 @@ fn accept_run<T>(
             break;
         }
         if let Some(item) = items.pop_front() {
-            driver = shared.accept(core, item, weight).or(driver);
+            driver = shared.accept(core, || item, weight).or(driver);
         }
     }
     driver

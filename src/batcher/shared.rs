@@ -313,7 +313,12 @@ impl<T> Shared<T> {
     /// Accepts an item for which room was taken, with the lock held. The driver is to be woken
     /// after it.
     #[inline]
-    pub(crate) fn accept(&self, core: &mut Core<T>, item: T, weight: u64) -> Option<Waker> {
+    pub(crate) fn accept(
+        &self,
+        core: &mut Core<T>,
+        item: impl FnOnce() -> T,
+        weight: u64,
+    ) -> Option<Waker> {
         core.accept((), item, weight, self.clock).0
     }
 
@@ -326,7 +331,7 @@ impl<T> Shared<T> {
         let mut core = lock_briefly(&self.core);
         match core.take_room(self.limits.room_for(weight)) {
             Ok(()) => {
-                let driver = self.accept(&mut core, item, weight);
+                let driver = self.accept(&mut core, || item, weight);
                 drop(core);
                 wake(driver);
                 Ok(())
@@ -355,7 +360,7 @@ impl<T> Shared<T> {
             if surplus > 0 {
                 core.give_room(0, surplus, wakes);
             }
-            Ok(self.accept(core, item, weight))
+            Ok(self.accept(core, || item, weight))
         })?;
         wake(driver);
         Ok(())

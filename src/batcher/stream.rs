@@ -159,7 +159,7 @@ impl<S: Stream> Stream for Batched<S> {
             }
             match source.as_mut().poll_next(cx) {
                 Poll::Ready(Some(item)) => {
-                    this.open.push(item, 0, TokioTimer::now);
+                    this.open.push(|| item, 0, TokioTimer::now);
                     if this.open.len() == this.max_items {
                         return Poll::Ready(this.close());
                     }

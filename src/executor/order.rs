@@ -4,7 +4,7 @@ use core::hash::{BuildHasher, Hash};
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
 
-use crate::settled::quietly;
+use crate::settled::{drop_each, quietly};
 
 pub trait Order<I> {
     /// Whether everything may start at once.
@@ -222,5 +222,11 @@ where
             self.close(lane);
         }
         behind
+    }
+}
+
+impl<K, F> Drop for Lanes<K, F> {
+    fn drop(&mut self) {
+        drop_each(self.lanes.drain(..));
     }
 }

@@ -6,7 +6,7 @@ use core::pin::Pin;
 use core::task::{Context, Poll};
 use std::collections::VecDeque;
 
-use crate::settled::{Settled, quietly};
+use crate::settled::{Quiet, Settled, drop_each, quietly};
 
 pub(super) trait Outlet<I, T, E> {
     /// Takes an outcome in.
@@ -51,8 +51,8 @@ impl<T, E> Collected<T, E> {
         Self(outcomes)
     }
 
-    pub(super) fn into_outcomes(self) -> Vec<Settled<T, E>> {
-        self.0
+    pub(super) fn into_outcomes(mut self) -> Vec<Settled<T, E>> {
+        core::mem::take(&mut self.0)
     }
 
     fn settle_out_of_order(&mut self, index: usize, outcome: Settled<T, E>) {
@@ -61,6 +61,13 @@ impl<T, E> Collected<T, E> {
             self.0.resize_with(index + 1, || Settled::cancelled(false));
         }
         self.0[index] = outcome;
+    }
+}
+
+/// Those of a run that is dropped, which may be because something panicked.
+impl<T, E> Drop for Collected<T, E> {
+    fn drop(&mut self) {
+        drop_each(self.0.drain(..));
     }
 }
 
@@ -99,7 +106,7 @@ impl<I, T, E> Outlet<I, T, E> for Slots<'_, T, E> {
 
 /// The caller's sink, called with one outcome at a time.
 pub(super) struct Sunk<S, Fut, T, E> {
-    sink: S,
+    sink: Quiet<S>,
     /// What the sink is busy with.
     busy: Pin<Box<Option<Fut>>>,
     /// Whether `busy` holds a future, and it waits for its waker.
@@ -109,6 +116,7 @@ pub(super) struct Sunk<S, Fut, T, E> {
 
 impl<S, Fut, T, E> Sunk<S, Fut, T, E> {
     pub(super) fn new(sink: S) -> Self {
+        let sink = Quiet::new(sink);
         Self { sink, busy: Box::pin(None), asleep: false, waiting: VecDeque::new() }
     }
 }
@@ -154,12 +162,10 @@ where
     }
 }
 
-/// Quietly, and one by one, as it may be the sink's panic that ends the run.
+/// As it may be the sink's panic that ends the run.
 impl<S, Fut, T, E> Drop for Sunk<S, Fut, T, E> {
     fn drop(&mut self) {
         quietly(|| self.busy.set(None));
-        for waiting in self.waiting.drain(..) {
-            quietly(|| drop(waiting));
-        }
+        drop_each(self.waiting.drain(..));
     }
 }

@@ -212,18 +212,38 @@ impl<I, Fut: Future> Places<I, Fut> {
     /// The future's part of this place.
     #[inline]
     pub(super) fn slot(&mut self, place: usize) -> Slot<'_, Fut> {
-        let Place { future, waker, .. } = &mut self.places[place];
-        Slot { future: future.as_mut(), waker }
+        self.places[place].slot()
+    }
+
+    /// The same, if its item has started and has not settled.
+    #[inline]
+    pub(super) fn started(&mut self, place: usize) -> Option<Slot<'_, Fut>> {
+        let place = &mut self.places[place];
+        matches!(place.state, State::Started).then(|| place.slot())
+    }
+}
+
+impl<I, Fut> Place<I, Fut> {
+    #[inline]
+    fn slot(&mut self) -> Slot<'_, Fut> {
+        Slot { index: self.index, future: self.future.as_mut(), waker: &self.waker }
     }
 }
 
 /// Where a future is while it runs.
 pub(super) struct Slot<'a, Fut> {
+    index: usize,
     future: Pin<&'a mut Option<Fut>>,
     waker: &'a Waker,
 }
 
 impl<Fut: Future> Slot<'_, Fut> {
+    /// The position of the input of the item that has this place, if one has.
+    #[inline]
+    pub(super) fn index(&self) -> usize {
+        self.index
+    }
+
     /// Puts a future here and polls it.
     #[inline]
     pub(super) fn start(&mut self, start: impl FnOnce() -> Fut) -> Poll<Fut::Output> {

@@ -12,28 +12,32 @@
 //!                deadline, or an abort         (what is in hand is cut short)
 //! ```
 
+mod end;
+mod settle;
+mod start;
+mod turns;
+
 use core::future::Future;
 use core::task::{Context, Poll};
 use std::collections::VecDeque;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Waker;
 
-use super::attempts::{Attempts, DeadLetter};
+use super::attempts::Attempts;
 use super::budget::Permits;
-use super::clock::{Clock, Overdue};
+use super::clock::Clock;
 use super::observe::{ItemReport, Watch};
 use super::options::Batch;
 use super::order::Order;
 use super::outlet::Outlet;
-use super::places::{Places, Unfinished};
+use super::places::Places;
 use super::source::Source;
-use super::stop::{Stop, Stops};
+use super::stop::Stops;
 use super::summary::{BatchEnd, BatchSummary};
 use super::throttling::Throttling;
-use super::trials::{Trial, Trials};
+use super::trials::Trials;
 use super::wakes::Wakes;
 use super::weight::Weigher;
-use crate::settled::{Panic, Scope, Settled, caught, quietly};
+use crate::settled::{Quiet, caught};
 
 /// Lines of the wake list that belong to no place.
 const SOURCE: usize = 0;
@@ -50,13 +54,13 @@ const TURNS: usize = if cfg!(loom) { 4 } else { 256 };
 pub(super) struct Run<S: Source, F, Fut, R, W, A, O, E> {
     limit: usize,
     backlog: usize,
-    source: S,
+    source: Quiet<S>,
     source_state: SourceState,
     source_waker: Waker,
-    start: F,
-    order: R,
-    weigher: W,
-    attempts: A,
+    start: Quiet<F>,
+    order: Quiet<R>,
+    weigher: Quiet<W>,
+    attempts: Quiet<A>,
     // Before the permits, which its futures give back when they are gone.
     places: Places<S::Input, Fut>,
     wakes: Wakes,
@@ -75,10 +79,10 @@ pub(super) struct Run<S: Source, F, Fut, R, W, A, O, E> {
     sink_waker: Waker,
     /// What is pulled from now on is cancelled: there is only what was set aside.
     aborted: bool,
-    /// Whose code runs, for when it panics.
+    /// It is the deadline that ends what is in hand.
+    late: bool,
+    /// Whose code runs on the short way, for when it panics.
     at: At,
-    /// The item that this is about.
-    index: usize,
     summary: BatchSummary,
 }
 
@@ -94,9 +98,12 @@ enum SourceState {
 #[derive(Clone, Copy)]
 enum At {
     Source,
-    /// An item's closure, or its first poll, in the place that is vacant next.
-    Item,
-    /// The destructor of a future that has settled.
+    /// The closure of the item with this index, or its first poll, in the place that is vacant
+    /// next.
+    Item(usize),
+    /// The item at this place.
+    Woken(usize),
+    /// The destructor of what has settled.
     Drop,
 }
 
@@ -127,14 +134,14 @@ impl<S: Source, F, Fut, R, W, A, O, E> Run<S, F, Fut, R, W, A, O, E> {
         Self {
             limit: batch.limit,
             backlog: batch.backlog,
-            source,
+            source: Quiet::new(source),
             source_state: SourceState::Ready,
             source_waker,
-            start,
-            order,
-            weigher,
+            start: Quiet::new(start),
+            order: Quiet::new(order),
+            weigher: Quiet::new(weigher),
             clock: Clock::new(batch.limits, attempts.attempt_timeout()),
-            attempts,
+            attempts: Quiet::new(attempts),
             places: Places::new(),
             wakes,
             due: VecDeque::new(),
@@ -148,20 +155,15 @@ impl<S: Source, F, Fut, R, W, A, O, E> Run<S, F, Fut, R, W, A, O, E> {
             outlet,
             sink_waker,
             aborted: false,
+            late: false,
             at: At::Source,
-            index: 0,
             summary: BatchSummary::default(),
         }
     }
 
-    /// Ends a run that is done. A panic in dropping what the caller gave it changes no outcome.
+    /// Ends a run that is done.
     pub(super) fn into_parts(self) -> (O, BatchSummary, Vec<ItemReport>) {
-        let Self { source, start, order, weigher, attempts, outlet, watch, summary, .. } = self;
-        quietly(|| drop(source));
-        quietly(|| drop(start));
-        quietly(|| drop(order));
-        quietly(|| drop(weigher));
-        quietly(|| drop(attempts));
+        let Self { outlet, watch, summary, .. } = self;
         (outlet, summary, watch.map(|watch| watch.into_reports()).unwrap_or_default())
     }
 }
@@ -188,11 +190,13 @@ where
                 self.stop(how, end);
             }
             // All of them in each turn, so that none can starve another.
-            let visited = self.visit_woken();
-            let started = self.start_due();
-            let pulled = self.pull(&mut turns);
+            let moved = if self.is_plain() {
+                self.take_turns(&mut turns) | self.start_due()
+            } else {
+                self.visit_woken() | self.start_due() | self.pull()
+            };
             let sunk = self.outlet.step(&mut Context::from_waker(&self.sink_waker));
-            if visited || started || pulled || sunk || self.settle_overdue(cx) {
+            if moved || sunk || self.settle_overdue(cx) {
                 continue;
             }
             self.outlet.rest();
@@ -209,29 +213,6 @@ where
         Poll::Pending
     }
 
-    /// Ends a run that is dropped before it is done, without polling what is in hand.
-    fn cut_off(&mut self) {
-        self.summary.end = BatchEnd::Stopped;
-        self.source.close();
-        self.aborted = true;
-        self.clear_lines();
-        for place in 0..self.places.len() {
-            if self.places.has_started(place) || self.places.is_resting(place) {
-                self.places.cancel(place);
-                let outcome = self.cancelled(place);
-                self.vacate(place, outcome);
-            } else {
-                self.cut_short(place);
-            }
-        }
-        self.source.leave();
-        // What was set aside for this run.
-        let cx = &mut Context::from_waker(Waker::noop());
-        while let Ok(Poll::Ready(Some((index, input)))) = caught(|| self.source.poll_pull(1, cx)) {
-            self.admit(index, input);
-        }
-    }
-
     fn is_done(&self) -> bool {
         self.source_state == SourceState::Done
             && self.places.occupied() == 0
@@ -240,9 +221,14 @@ where
 
     /// Polls the next woken line; whether there was one.
     fn visit_woken(&mut self) -> bool {
-        let Some(line) = self.wakes.next() else {
-            return false;
-        };
+        match self.wakes.next() {
+            Some(line) => self.visit(line),
+            None => return false,
+        }
+        true
+    }
+
+    fn visit(&mut self, line: usize) {
         match line {
             SOURCE => self.ask_source_again(),
             SINK => self.outlet.woken(),
@@ -265,7 +251,6 @@ where
                 }
             }
         }
-        true
     }
 
     fn ask_source_again(&mut self) {
@@ -290,147 +275,37 @@ where
         self.due.is_empty() && self.next.is_none() && !(A::RETRIES && self.trials.ready().is_some())
     }
 
-    /// Pulls inputs and starts them, if there is room and the source has any; whether it did. One,
-    /// or as many as there are turns if nothing else is to be done in between.
-    fn pull(&mut self, turns: &mut usize) -> bool {
-        if self.source_state != SourceState::Ready || self.room() == 0 || !self.nobody_is_due() {
-            return false;
-        }
-        if !self.wakes.is_empty() && self.room() < self.source.worth_asking() {
-            return false;
-        }
-        if self.stops.is_news() {
-            return false;
-        }
-        let mut any = false;
-        loop {
-            // Once for many items: what they leave half done is in `at`.
-            match catch_unwind(AssertUnwindSafe(|| self.pull_some(turns, &mut any))) {
-                Ok(()) => return any,
-                Err(payload) => {
-                    self.recover(Panic::new(payload));
-                    if self.source_state != SourceState::Ready || self.room() == 0 {
-                        return true;
-                    }
-                    any = true;
-                }
-            }
-        }
-    }
-
-    fn pull_some(&mut self, turns: &mut usize, any: &mut bool) {
-        let plain = R::ALL_SIDE_BY_SIDE
-            && self.permits.is_none()
-            && self.throttling.is_none()
-            && self.watch.is_none();
-        loop {
-            if plain && !self.aborted {
-                self.pull_plain(turns, any);
-            } else {
-                self.at = At::Source;
-                let room = self.room();
-                let cx = &mut Context::from_waker(&self.source_waker);
-                match self.source.poll_pull(room, cx) {
-                    Poll::Ready(Some((index, input))) => {
-                        *any = true;
-                        self.admit(index, input);
-                    }
-                    Poll::Ready(None) => self.source_state = SourceState::Done,
-                    Poll::Pending => self.source_state = SourceState::Pending,
-                }
-            }
-            if *turns == 0 || !self.may_pull_at_once() {
-                return;
-            }
-            *turns -= 1;
-        }
-    }
-
-    /// Whether there is nothing but to pull one more.
+    /// How many inputs may be pulled now: none also if other things go first.
     #[inline]
-    fn may_pull_at_once(&self) -> bool {
-        self.source_state == SourceState::Ready
-            && self.wakes.is_empty()
-            && self.nobody_is_due()
-            && self.outlet.waiting() == 0
-            && !self.stops.is_news()
-            && self.room() > 0
+    fn room_to_pull(&self) -> usize {
+        if self.source_state != SourceState::Ready || !self.nobody_is_due() || self.stops.is_news()
+        {
+            return 0;
+        }
+        let room = self.room();
+        if self.wakes.is_empty() || room >= self.source.worth_asking() { room } else { 0 }
     }
 
-    /// Pulls an input that may start at once and, as long as those are ready when first polled,
-    /// further ones. They all use one place, which stays vacant: in here a ready item costs a
-    /// handful of nanoseconds.
-    fn pull_plain(&mut self, turns: &mut usize, any: &mut bool) {
-        let place = self.vacant_place();
-        let room = self.room();
-        let alone = self.wakes.is_empty() && self.due.is_empty();
-        let Self { source, source_waker, start, outlet, stops, at, index, summary, .. } = self;
-        let (attempts, trials) = (&self.attempts, &mut self.trials);
-        let mut slot = self.places.slot(place);
-        let cx = &mut Context::from_waker(source_waker);
-        loop {
-            *at = At::Source;
-            let input = match source.poll_pull(room, cx) {
-                Poll::Ready(Some((pulled, input))) => {
-                    *index = pulled;
-                    input
-                }
-                Poll::Ready(None) => {
-                    self.source_state = SourceState::Done;
-                    return;
-                }
-                Poll::Pending => {
-                    self.source_state = SourceState::Pending;
-                    return;
-                }
-            };
-            *any = true;
-            *at = At::Item;
-            if A::RETRIES {
-                trials.fresh = attempts.keep(&input);
-            }
-            match slot.start(|| start(input)) {
-                Poll::Ready(Err(error)) if A::RETRIES => {
-                    quietly(|| slot.clear());
-                    let index = *index;
-                    trials.open_fresh(place);
-                    self.places.keep(place, index);
-                    self.finish(place, Err(error));
-                    return;
-                }
-                Poll::Ready(result) => {
-                    match &result {
-                        Ok(_) => summary.counts.fulfilled += 1,
-                        Err(_) => {
-                            summary.counts.rejected += 1;
-                            stops.failed();
-                        }
-                    }
-                    outlet.settle(*index, result.into());
-                    *at = At::Drop;
-                    if A::RETRIES {
-                        attempts.succeeded();
-                    }
-                    slot.clear();
-                    if A::RETRIES {
-                        trials.fresh = None;
-                    }
-                }
-                Poll::Pending => {
-                    let index = *index;
-                    if A::RETRIES {
-                        trials.open_fresh(place);
-                    }
-                    self.places.keep(place, index);
-                    self.time(place, index);
-                    return;
-                }
-            }
-            if !alone || *turns == 0 || outlet.waiting() > 0 || stops.is_news() {
-                return;
-            }
-            *turns -= 1;
+    /// Pulls an input, if there is room and the source has any; whether it did.
+    fn pull(&mut self) -> bool {
+        let room = self.room_to_pull();
+        if room == 0 {
+            return false;
         }
+        let cx = &mut Context::from_waker(&self.source_waker);
+        match caught(|| self.source.poll_pull(room, cx)) {
+            Ok(Poll::Ready(Some((index, input)))) => self.admit(index, input),
+            Ok(Poll::Ready(None)) => {
+                self.source_state = SourceState::Done;
+                return false;
+            }
+            Ok(Poll::Pending) => {
+                self.source_state = SourceState::Pending;
+                return false;
+            }
+            Err(panic) => self.source_panicked(panic),
+        }
+        true
     }
 
     #[inline]
@@ -444,505 +319,6 @@ where
                 place
             }
         }
-    }
-
-    /// The caller's code panicked while inputs were being pulled.
-    #[cold]
-    fn recover(&mut self, panic: Panic) {
-        match self.at {
-            At::Source => {
-                self.source_state = SourceState::Done;
-                if matches!(self.summary.end, BatchEnd::Exhausted) {
-                    self.summary.end = BatchEnd::SourcePanicked(panic);
-                }
-            }
-            At::Item => {
-                let place = self.vacant_place();
-                quietly(|| self.places.clear(place));
-                self.trials.open_fresh(place);
-                let trial = self.trials.take(place);
-                self.record(self.index, Settled::Panicked(panic), trial);
-            }
-            // It has settled already.
-            At::Drop => quietly(|| drop(panic)),
-        }
-    }
-
-    /// Gives an input a place, where it may have to wait for its key or for permits.
-    fn admit(&mut self, index: usize, input: S::Input) {
-        let place = self.vacant_place();
-        self.places.hold(place, index, input);
-        if let Some(watch) = &mut self.watch {
-            watch.pulled(place, index, self.clock.now());
-        }
-        if self.aborted {
-            self.cut_short(place);
-            return;
-        }
-        let Some(input) = self.places.held(place) else { return };
-        let admitted = caught(|| {
-            // The weight first: an order that has admitted an item is told when it settles.
-            let weight = if W::WEIGHS { self.weigher.weigh(input) } else { 1 };
-            (weight, self.order.admit(place, input))
-        });
-        match admitted {
-            Ok((weight, may_start)) => {
-                if let Some(permits) = &mut self.permits {
-                    permits.weigh(place, weight);
-                }
-                if self.permits.is_some() || self.throttling.is_some() {
-                    if may_start {
-                        self.due.push_back(place);
-                        self.start_due();
-                    }
-                } else if may_start {
-                    self.start_place(place);
-                }
-            }
-            Err(panic) => {
-                if let Some(Unfinished::NotStarted(input)) = self.places.cancel(place) {
-                    quietly(|| drop(input));
-                }
-                self.vacate(place, Settled::Panicked(panic));
-            }
-        }
-    }
-
-    /// Starts the next item that may start, if there is one and it has its permits; whether it did.
-    /// Those that are to be tried again go first.
-    fn start_due(&mut self) -> bool {
-        // An item that was polled in this turn may have stopped the batch.
-        if self.nobody_is_due() || self.stops.is_news() {
-            return false;
-        }
-        let place = match self.next {
-            Some(place) => place,
-            None => match self.next_due() {
-                Some(place) => place,
-                None => return true,
-            },
-        };
-        if self.next.is_none() {
-            return false;
-        }
-        if let Some(throttling) = &mut self.throttling {
-            if !throttling.may_start(|| self.clock.now()) {
-                return false;
-            }
-        }
-        self.next = None;
-        if A::RETRIES && self.places.is_resting(place) {
-            self.start_again(place);
-        } else {
-            self.start_place(place);
-        }
-        if self.nobody_is_due() {
-            self.rest_lines();
-        }
-        true
-    }
-
-    /// Gets the item in front of those that are due its permits, if it may have them; `None` if it
-    /// ended instead.
-    fn next_due(&mut self) -> Option<usize> {
-        let again = if A::RETRIES { self.trials.ready() } else { None };
-        let place = again.or_else(|| self.due.front().copied())?;
-        // Those held for their keys are not seen by the room that there is.
-        if A::RETRIES && self.places.running() >= self.limit {
-            return Some(place);
-        }
-        let permitted = match &mut self.permits {
-            Some(permits) => permits.poll(place),
-            None => Poll::Ready(Ok(())),
-        };
-        match permitted {
-            Poll::Pending => return Some(place),
-            Poll::Ready(Ok(())) => self.next = Some(place),
-            Poll::Ready(Err(_closed)) => self.stop(Stop::Drain, BatchEnd::BudgetClosed),
-        }
-        if again.is_some() {
-            self.trials.take_ready();
-        } else {
-            self.due.pop_front();
-        }
-        if self.next.is_some() {
-            return Some(place);
-        }
-        if let Some(next) = self.order.release(place) {
-            self.due.push_back(next);
-        }
-        self.cut_short(place);
-        None
-    }
-
-    /// Nobody is in line: what was asked for is given back.
-    fn rest_lines(&mut self) {
-        if let Some(permits) = &mut self.permits {
-            permits.rest();
-        }
-        if let Some(throttling) = &mut self.throttling {
-            throttling.rest();
-        }
-    }
-
-    /// Nobody is to start any more.
-    fn clear_lines(&mut self) {
-        self.due.clear();
-        self.next = None;
-        self.trials.forget_all();
-        self.rest_lines();
-    }
-
-    fn start_place(&mut self, place: usize) {
-        let Some(input) = self.places.begin(place) else { return };
-        let index = self.places.index(place);
-        if let Some(watch) = &mut self.watch {
-            watch.started(place, index, self.clock.now());
-        }
-        if A::RETRIES {
-            match caught(|| self.attempts.keep(&input)) {
-                Ok(kept) => self.trials.open(place, kept),
-                Err(panic) => {
-                    quietly(|| drop(input));
-                    return self.settle(place, Settled::Panicked(panic));
-                }
-            }
-        }
-        if self.poll_with(place, |places, start| places.slot(place).start(|| start(input))) {
-            self.time(place, index);
-        }
-    }
-
-    /// Starts another attempt.
-    fn start_again(&mut self, place: usize) {
-        self.places.resume(place);
-        let index = self.places.index(place);
-        if let Some(watch) = &mut self.watch {
-            watch.started(place, index, self.clock.now());
-        }
-        let attempts = &self.attempts;
-        let Some(trial) = self.trials.begin(place) else { return };
-        let input = match caught(|| attempts.keep(&trial.input)) {
-            Ok(Some(input)) => input,
-            Ok(None) => return,
-            Err(panic) => return self.settle(place, Settled::Panicked(panic)),
-        };
-        if self.poll_with(place, |places, start| places.slot(place).start(|| start(input))) {
-            self.time(place, index);
-        }
-    }
-
-    fn poll_place(&mut self, place: usize) {
-        self.poll_with(place, |places, _| places.slot(place).poll());
-    }
-
-    /// Polls the item at this place, and settles it if it is done; whether it is not.
-    fn poll_with(
-        &mut self,
-        place: usize,
-        poll: impl FnOnce(&mut Places<S::Input, Fut>, &mut F) -> Poll<Result<T, E>>,
-    ) -> bool {
-        if let Some(permits) = &mut self.permits {
-            permits.enter(place);
-        }
-        // Outside the closure, so that a future that panics when dropped does not take along
-        // what it has already returned.
-        let mut output = None;
-        let run = caught(|| {
-            if let Poll::Ready(result) = poll(&mut self.places, &mut self.start) {
-                output = Some(result);
-                self.places.clear(place);
-            }
-        });
-        if let Some(permits) = &mut self.permits {
-            permits.leave(place);
-        }
-        match (output, run) {
-            (None, Ok(())) => return true,
-            (Some(result), Ok(())) => self.finish(place, result),
-            (Some(result), Err(panic)) => {
-                quietly(|| drop(panic));
-                self.finish(place, result);
-            }
-            (None, Err(panic)) => {
-                quietly(|| self.places.clear(place));
-                self.settle(place, Settled::Panicked(panic));
-            }
-        }
-        false
-    }
-
-    /// An item has been started, and is pending.
-    #[inline]
-    fn time(&mut self, place: usize, index: usize) {
-        self.time_item(place, index);
-        if let (true, Some(serial)) = (A::RETRIES, self.trials.serial_at(place)) {
-            let (places, trials) = (&self.places, &self.trials);
-            let tries = |place, serial| {
-                places.has_started(place) && trials.serial_at(place) == Some(serial)
-            };
-            self.clock.attempt_started(place, serial, places.len(), tries);
-        }
-    }
-
-    /// The time of an item counts from now on, if it does not yet.
-    #[inline]
-    fn time_item(&mut self, place: usize, index: usize) {
-        if A::RETRIES {
-            if let Some(trial) = self.trials.get(place) {
-                if core::mem::replace(&mut trial.timed, true) {
-                    return;
-                }
-            }
-        }
-        let places = &self.places;
-        let runs = |place, index| places.runs(place, index);
-        self.clock.item_started(place, index, places.len(), runs);
-    }
-
-    /// An attempt has come to its end.
-    fn finish(&mut self, place: usize, result: Result<T, E>) {
-        match result {
-            Ok(value) => {
-                if A::RETRIES {
-                    self.attempts.succeeded();
-                }
-                self.settle(place, Settled::Fulfilled(value));
-            }
-            Err(error) if A::RETRIES => {
-                if let Err(Some(error)) = self.try_again(place, Some(error)) {
-                    self.settle(place, Settled::Rejected(error));
-                }
-            }
-            Err(error) => self.settle(place, Settled::Rejected(error)),
-        }
-    }
-
-    /// Lets an item rest whose attempt failed, or timed out if there is no error, if it is to be
-    /// tried again.
-    ///
-    /// # Errors
-    ///
-    /// The error, if there is to be no other attempt.
-    fn try_again(&mut self, place: usize, error: Option<E>) -> Result<(), Option<E>> {
-        let attempts = &self.attempts;
-        let Some(trial) = self.trials.get(place) else { return Err(error) };
-        // What cannot decide does not try again.
-        let wait = caught(|| attempts.next_wait(&mut trial.course, error.as_ref()));
-        let Some(wait) = wait.ok().and_then(Result::ok) else { return Err(error) };
-        let due = (!wait.is_zero()).then(|| self.clock.now() + wait);
-        if due.is_some_and(|due| self.clock.is_past_the_deadline(due)) || self.aborted {
-            return Err(error);
-        }
-        if let Some(error) = error {
-            let before = trial.last_error.replace(error);
-            quietly(|| drop(before));
-        }
-        self.places.rest(place);
-        if let Some(permits) = &mut self.permits {
-            permits.release(place);
-        }
-        self.trials.rest(place, due);
-        let index = self.places.index(place);
-        self.time_item(place, index);
-        if let Some(watch) = &mut self.watch {
-            watch.retrying(index, wait);
-        }
-        Ok(())
-    }
-
-    /// The outcome of a started item that is cancelled.
-    fn cancelled(&mut self, place: usize) -> Settled<T, E> {
-        let last_error = self.trials.get(place).and_then(|trial| trial.last_error.take());
-        Settled::Cancelled { started: true, scope: Scope::Batch, last_error }
-    }
-
-    /// The outcome of an item that has run out of time.
-    fn timed_out(&mut self, place: usize, scope: Scope) -> Settled<T, E> {
-        let last_error = self.trials.get(place).and_then(|trial| trial.last_error.take());
-        Settled::TimedOut { scope, last_error }
-    }
-
-    fn settle(&mut self, place: usize, outcome: Settled<T, E>) {
-        if let Some(next) = self.order.release(place) {
-            self.due.push_back(next);
-        }
-        self.vacate(place, outcome);
-    }
-
-    fn vacate(&mut self, place: usize, outcome: Settled<T, E>) {
-        let (index, kind) = (self.places.index(place), outcome.kind());
-        self.places.vacate(place);
-        if let Some(permits) = &mut self.permits {
-            permits.release(place);
-        }
-        let trial = if A::RETRIES { self.trials.take(place) } else { None };
-        self.record(index, outcome, trial);
-        if let Some(watch) = &mut self.watch {
-            watch.settled(place, index, kind, self.clock.now());
-        }
-    }
-
-    #[inline]
-    fn record(&mut self, index: usize, outcome: Settled<T, E>, trial: Option<Trial<S::Input, E>>) {
-        self.summary.counts.record(&outcome);
-        if !outcome.is_fulfilled() {
-            self.stops.failed();
-        }
-        if let Some(trial) = trial {
-            self.let_go(index, &outcome, trial);
-        }
-        self.outlet.settle(index, outcome);
-    }
-
-    /// What was kept of an item that has settled goes to the dead letters, if it failed.
-    fn let_go(&self, index: usize, outcome: &Settled<T, E>, trial: Trial<S::Input, E>) {
-        let attempts = match outcome {
-            Settled::Fulfilled(_) | Settled::Cancelled { .. } => {
-                return quietly(|| drop(trial));
-            }
-            // Failures are counted when they are noticed, but those that end it all.
-            Settled::Panicked(_) => trial.attempts(),
-            Settled::TimedOut { scope: Scope::Item, .. } => trial.attempts(),
-            _ => trial.course.failures().max(1),
-        };
-        let Trial { input, last_error, .. } = trial;
-        let error = outcome.last_error().or(last_error.as_ref());
-        quietly(|| {
-            let kind = outcome.kind();
-            self.attempts.bury(DeadLetter { index, input, kind, attempts, error });
-        });
-        quietly(|| drop(last_error));
-    }
-
-    /// Settles whatever has run out of time; whether there was anything.
-    fn settle_overdue(&mut self, cx: &mut Context<'_>) -> bool {
-        let mut any = false;
-        loop {
-            let throttle = self.throttling.as_ref().and_then(|throttling| throttling.until());
-            let retry = if A::RETRIES { self.trials.next_due() } else { None };
-            let alarm = [throttle, retry].into_iter().flatten().min();
-            let (places, trials) = (&self.places, &self.trials);
-            let runs = |place, index| places.runs(place, index);
-            let tries = |place, serial| {
-                places.has_started(place) && trials.serial_at(place) == Some(serial)
-            };
-            match self.clock.poll_overdue(cx, alarm, runs, tries) {
-                None => return any,
-                Some(Overdue::Item(place)) => self.end_item(place),
-                Some(Overdue::Attempt(place)) => self.end_attempt(place),
-                Some(Overdue::Alarm) => {
-                    let now = self.clock.now();
-                    self.trials.wake_due(now);
-                    if let (true, Some(throttling)) =
-                        (throttle.is_some_and(|until| until <= now), &mut self.throttling)
-                    {
-                        throttling.woken();
-                    }
-                }
-                Some(Overdue::Batch) => self.stop(Stop::Abort, BatchEnd::DeadlinePassed),
-            }
-            any = true;
-        }
-    }
-
-    fn end_item(&mut self, place: usize) {
-        if self.places.is_resting(place) {
-            self.trials.forget(place);
-            if self.next == Some(place) {
-                self.next = None;
-                if let Some(throttling) = &mut self.throttling {
-                    throttling.rest();
-                }
-            }
-        } else {
-            // What is ready by now counts, be it a failure that is worth another attempt: then the
-            // item is out of time for that.
-            let pending = self.poll_with(place, |places, _| places.slot(place).poll());
-            if A::RETRIES && self.places.is_resting(place) {
-                return self.end_item(place);
-            }
-            if !pending {
-                return;
-            }
-        }
-        self.places.cancel(place);
-        let outcome = self.timed_out(place, Scope::Item);
-        self.settle(place, outcome);
-        if self.nobody_is_due() {
-            self.rest_lines();
-        }
-    }
-
-    fn end_attempt(&mut self, place: usize) {
-        if !self.poll_with(place, |places, _| places.slot(place).poll()) {
-            return;
-        }
-        quietly(|| self.places.clear(place));
-        if self.try_again(place, None).is_err() {
-            let outcome = self.timed_out(place, Scope::Attempt);
-            self.settle(place, outcome);
-        }
-    }
-
-    /// Stops pulling and, in an abort, ends every item in hand.
-    fn stop(&mut self, how: Stop, end: BatchEnd) {
-        let cuts_short = self.source_state != SourceState::Done
-            || how == Stop::Abort && self.places.occupied() > 0;
-        if cuts_short && matches!(self.summary.end, BatchEnd::Exhausted) {
-            self.summary.end = end;
-        }
-        self.source.close();
-        self.ask_source_again();
-        if how == Stop::Abort {
-            self.abort();
-        }
-    }
-
-    /// The order is not told, so that no held item starts because the one ahead of it ends.
-    fn abort(&mut self) {
-        self.aborted = true;
-        self.clear_lines();
-        for place in 0..self.places.len() {
-            // What is ready by now counts.
-            if self.places.has_started(place) {
-                if let Some(permits) = &mut self.permits {
-                    permits.enter(place);
-                }
-                let mut output = None;
-                let polled = caught(|| {
-                    if let Poll::Ready(result) = self.places.slot(place).poll() {
-                        output = Some(result);
-                    }
-                });
-                if let Some(permits) = &mut self.permits {
-                    permits.leave(place);
-                }
-                quietly(|| self.places.clear(place));
-                let outcome = match (output, polled) {
-                    (Some(result), _) => result.into(),
-                    (None, Ok(())) => self.cancelled(place),
-                    (None, Err(panic)) => Settled::Panicked(panic),
-                };
-                self.vacate(place, outcome);
-            } else {
-                self.cut_short(place);
-            }
-        }
-    }
-
-    /// Ends an item that does not run, if there is one at this place: one that has not started, or
-    /// rests.
-    fn cut_short(&mut self, place: usize) {
-        let outcome = match self.places.cancel(place) {
-            None => return,
-            Some(Unfinished::Started) => self.cancelled(place),
-            Some(Unfinished::NotStarted(input)) => {
-                self.outlet.not_started(self.places.index(place), input);
-                Settled::cancelled(false)
-            }
-        };
-        self.vacate(place, outcome);
     }
 }
 

@@ -92,7 +92,8 @@ impl StopToken {
     }
 
     /// Stops every run of this token, now and later. After this has returned nothing is pulled but
-    /// what was being pulled at the time.
+    /// what was being pulled at the time; and an item or a retry that was just about to start may
+    /// still do so.
     ///
     /// A drain can be followed by an abort, but an abort is not taken back.
     ///

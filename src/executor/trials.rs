@@ -16,12 +16,15 @@ use std::collections::{BinaryHeap, VecDeque};
 use std::time::Instant;
 
 use crate::retry::Course;
+use crate::settled::quietly;
 
 /// An item that may be tried again.
 pub(super) struct Trial<I, E> {
     /// For the next attempt, or the dead letters.
     pub(super) input: I,
     pub(super) course: Course,
+    /// That have begun.
+    pub(super) attempts: u32,
     pub(super) last_error: Option<E>,
     /// Whether the item's own time limit counts already.
     pub(super) timed: bool,
@@ -30,9 +33,12 @@ pub(super) struct Trial<I, E> {
 }
 
 impl<I, E> Trial<I, E> {
-    /// With the attempt that is under way.
-    pub(super) fn attempts(&self) -> u32 {
-        self.course.failures().saturating_add(1)
+    /// Nobody needs it any more.
+    pub(super) fn end(self) {
+        let Self { input, course, last_error, .. } = self;
+        quietly(|| drop(input));
+        quietly(|| drop(course));
+        quietly(|| drop(last_error));
     }
 }
 
@@ -62,6 +68,7 @@ impl<I, E> Trials<I, E> {
         self.trials[place] = input.map(|input| Trial {
             input,
             course: Course::new(),
+            attempts: 1,
             last_error: None,
             timed: false,
             serial,
@@ -98,7 +105,7 @@ impl<I, E> Trials<I, E> {
     }
 
     /// The next attempt begins.
-    pub(super) fn begin(&mut self, place: usize) -> Option<&Trial<I, E>> {
+    pub(super) fn begin(&mut self, place: usize) -> Option<&mut Trial<I, E>> {
         let serial = self.serial();
         let trial = self.trials.get_mut(place)?.as_mut()?;
         trial.serial = serial;
@@ -159,5 +166,16 @@ impl<I, E> Trials<I, E> {
     pub(super) fn forget_all(&mut self) {
         self.ready.clear();
         self.resting.clear();
+    }
+}
+
+/// The copies of inputs that a run still has when it is dropped.
+impl<I, E> Drop for Trials<I, E> {
+    fn drop(&mut self) {
+        let fresh = self.fresh.take();
+        quietly(|| drop(fresh));
+        for trial in self.trials.drain(..).flatten() {
+            trial.end();
+        }
     }
 }

@@ -19,6 +19,7 @@ use super::error::{AcquireError, TryAcquireError};
 use super::line::Ticket;
 use super::state::{Joined, State};
 use crate::budget;
+use crate::waker_id::WakerId;
 
 pub(super) const COMPLETED: &str = "an acquire future was polled after it had completed";
 
@@ -38,19 +39,6 @@ enum Stage {
     /// Has its permits, and has not handed them over yet.
     Holding,
     Left,
-}
-
-/// Tells whether a task's waker is the one that was left in line, without asking the line.
-///
-/// It is that of the clone in line, which lives as long as it can be compared with: a waker that is
-/// gone may have left its address to another.
-#[derive(Debug, PartialEq, Eq)]
-struct WakerId(usize, usize);
-
-impl WakerId {
-    fn of(waker: &Waker) -> Self {
-        Self(waker.data().addr(), core::ptr::from_ref(waker.vtable()).addr())
-    }
 }
 
 impl Place {

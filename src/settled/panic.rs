@@ -2,6 +2,7 @@
 
 use core::any::Any;
 use core::fmt;
+use core::ops::{Deref, DerefMut};
 use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
@@ -89,5 +90,52 @@ pub(crate) fn quietly(destructor: impl FnOnce()) {
         if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
             core::mem::forget(payload);
         }
+    }
+}
+
+/// Drops the user's values one by one: if two of a list panicked, the second would end the process.
+pub(crate) fn drop_each<T>(values: impl IntoIterator<Item = T>) {
+    let mut values = values.into_iter();
+    let mut left = true;
+    while left {
+        // One guard for all of them, as long as none panics.
+        quietly(|| {
+            values.by_ref().for_each(drop);
+            left = false;
+        });
+    }
+}
+
+/// Something of the user's whose destructor may panic without harm to anybody, also while another
+/// panic is under way.
+#[derive(Debug)]
+pub(crate) struct Quiet<T>(Option<T>);
+
+impl<T> Quiet<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self(Some(value))
+    }
+}
+
+impl<T> Deref for Quiet<T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        self.0.as_ref().expect("it is there until it is dropped")
+    }
+}
+
+impl<T> DerefMut for Quiet<T> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut T {
+        self.0.as_mut().expect("it is there until it is dropped")
+    }
+}
+
+impl<T> Drop for Quiet<T> {
+    fn drop(&mut self) {
+        let value = self.0.take();
+        quietly(|| drop(value));
     }
 }

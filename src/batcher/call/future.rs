@@ -1,102 +1,194 @@
 //! The caller's side: an item is sent, and its answer awaited.
 
-use core::any::Any;
 use core::future::Future;
 use core::hash::Hash;
 use core::pin::Pin;
-use core::task::{Context, Poll};
+use core::task::{Context, Poll, ready};
 use std::sync::Arc;
+use std::task::Waker;
 
 use super::error::CallError;
 use super::item::{Call, returning};
-use super::replies::{Replies, Reply};
+use super::replies::Replies;
 use crate::batcher::builder::Builder;
 use crate::batcher::error::{BatchError, SendError};
 use crate::batcher::handle::Batcher;
-use crate::batcher::keyed::{KeyedBatcher, KeyedBuilder};
+use crate::batcher::keyed::{KeyedBatcher, KeyedBuilder, KeyedSending};
 use crate::batcher::lanes::Lanes;
+use crate::batcher::send::{Parcel, Sending};
 use crate::batcher::shared::{Attached, Shared};
+use crate::waker_id::WakerId;
 
-/// Sends with `make`, then waits for the answer.
+/// Sends a call, then waits for its answer.
 #[must_use = "futures do nothing unless they are awaited"]
-struct Calling<'a, M, S, T, R> {
-    replies: &'a Arc<Replies<T, R>>,
-    start: Option<(M, T)>,
-    sending: Option<S>,
-    reply: Option<Reply<'a, T, R>>,
+struct Calling<'a, S: SendsCall<'a>> {
+    replies: &'a Replies<S::Item, S::Answer>,
+    sending: S,
+    stage: Stage,
 }
 
-impl<'a, M, S, T, R> Calling<'a, M, S, T, R> {
-    fn new(replies: &'a Arc<Replies<T, R>>, item: T, make: M) -> Self {
-        Self { replies, start: Some((make, item)), sending: None, reply: None }
+enum Stage {
+    Sending,
+    /// The waker is the one that the call took along, or another that was left in the place since.
+    Waiting {
+        place: u32,
+        waker: WakerId,
+    },
+    Over,
+}
+
+impl<'a, S: SendsCall<'a>> Calling<'a, S> {
+    #[inline]
+    fn new(mut sending: S) -> Self {
+        Self { replies: sending.asking().replies, sending, stage: Stage::Sending }
     }
 }
 
 // Nothing of it is pinned in place.
-impl<M, S, T, R> Unpin for Calling<'_, M, S, T, R> {}
+impl<'a, S: SendsCall<'a>> Unpin for Calling<'a, S> {}
 
-impl<M, S, T, R, I> Future for Calling<'_, M, S, T, R>
-where
-    M: FnOnce(Call<T, R>) -> S,
-    S: Future<Output = Result<(), SendError<I>>> + Unpin,
-    I: HasCall<T, R>,
-{
-    type Output = Result<R, CallError<T>>;
+impl<'a, S: SendsCall<'a>> Future for Calling<'a, S> {
+    type Output = Result<S::Answer, CallError<S::Item>>;
 
+    #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        let mut registered = false;
-        if let Some((make, item)) = this.start.take() {
-            let (slot, reply) = this.replies.begin(cx.waker());
-            this.reply = Some(reply);
-            this.sending = Some(make(Call::new(item, slot, Arc::clone(this.replies))));
-            registered = true;
-        }
-        if let Some(sending) = &mut this.sending {
-            match Pin::new(sending).poll(cx) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(sent) => {
-                    this.sending = {
-                        if let Err(error) = sent {
-                            this.sending = None;
-                            return Poll::Ready(Err(refused(error)));
-                        }
-                        None
-                    }
+        match &mut this.stage {
+            Stage::Sending => {
+                let waker = this.sending.asking().wake_with(cx.waker());
+                if let Err(refused) = ready!(this.sending.poll_send(cx)) {
+                    this.stage = Stage::Over;
+                    return Poll::Ready(Err(CallError::Refused(refused)));
                 }
+                this.stage = Stage::Waiting { place: this.sending.asking().place, waker };
+                Poll::Pending
             }
-            // The place has this task's waker already, which an answer that came meanwhile woke.
-            if registered {
-                return Poll::Pending;
+            Stage::Waiting { place, waker } => {
+                let answer = ready!(this.replies.poll(*place, waker, cx));
+                this.stage = Stage::Over;
+                Poll::Ready(answer)
             }
+            Stage::Over => panic!("a call was polled after it had completed"),
         }
-        this.reply.as_mut().expect("it is polled until it is ready").poll(cx)
     }
 }
 
-/// What was to be sent with a call in it.
-trait HasCall<T, R> {
-    fn into_call(self) -> Call<T, R>;
-}
-
-impl<T, R> HasCall<T, R> for Call<T, R> {
-    fn into_call(self) -> Self {
-        self
+impl<'a, S: SendsCall<'a>> Drop for Calling<'a, S> {
+    #[inline]
+    fn drop(&mut self) {
+        if let Stage::Waiting { place, .. } = self.stage {
+            self.replies.leave(place);
+        }
     }
 }
 
-impl<K, T, R> HasCall<T, R> for (K, Call<T, R>) {
-    fn into_call(self) -> Call<T, R> {
-        self.1
+/// What becomes a call in the step that accepts it: until then there is nothing to be answered.
+struct Asking<'a, T, R> {
+    item: Option<T>,
+    waker: Option<Waker>,
+    replies: &'a Arc<Replies<T, R>>,
+    /// Where its answer will be, once it is accepted.
+    place: u32,
+}
+
+impl<T, R> Asking<'_, T, R> {
+    /// Sees to it that this waker goes with the call.
+    #[inline]
+    fn wake_with(&mut self, waker: &Waker) -> WakerId {
+        match &self.waker {
+            Some(known) if known.will_wake(waker) => WakerId::of(known),
+            _ => WakerId::of(self.waker.insert(waker.clone())),
+        }
     }
 }
 
-fn refused<T, R>(error: SendError<impl HasCall<T, R>>) -> CallError<T> {
-    let too_heavy = matches!(error, SendError::TooHeavy(_));
-    match error.into_inner().into_call().withdraw() {
-        Some(item) if too_heavy => CallError::Refused(SendError::TooHeavy(item)),
-        Some(item) => CallError::Refused(SendError::Closed(item)),
-        None => CallError::Unanswered(None),
+const SENT: &str = "a call is sent once, with the waker of who waits for it";
+
+impl<T: Send + 'static, R: Send + 'static> Parcel<Call<T, R>> for Asking<'_, T, R> {
+    type Content = T;
+
+    #[inline]
+    fn weigh<L: Lanes<Call<T, R>>>(&mut self, shared: &Shared<Call<T, R>, L>) -> u64 {
+        if !shared.is_weighed() {
+            return 0;
+        }
+        let call = Call::unsent(self.hand_back());
+        let weight = shared.weigh(&call);
+        self.item = call.into_unsent();
+        weight
+    }
+
+    #[inline]
+    fn accepted(&mut self) -> Call<T, R> {
+        let (place, seat) = self.replies.begin();
+        self.place = place;
+        Call::new(self.hand_back(), self.waker.take().expect(SENT), seat)
+    }
+
+    #[inline]
+    fn hand_back(&mut self) -> T {
+        self.item.take().expect(SENT)
+    }
+}
+
+/// What sends a call, with a key or without.
+trait SendsCall<'a> {
+    type Item;
+    type Answer;
+
+    fn asking(&mut self) -> &mut Asking<'a, Self::Item, Self::Answer>;
+
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SendError<Self::Item>>>;
+}
+
+impl<'a, T, R> SendsCall<'a> for Sending<'a, Call<T, R>, Asking<'a, T, R>>
+where
+    T: Send + 'static,
+    R: Send + 'static,
+{
+    type Item = T;
+    type Answer = R;
+
+    #[inline]
+    fn asking(&mut self) -> &mut Asking<'a, T, R> {
+        &mut self.parcel
+    }
+
+    #[inline]
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SendError<T>>> {
+        Pin::new(self).poll(cx)
+    }
+}
+
+impl<'a, K, T, R> SendsCall<'a> for KeyedSending<'a, K, Call<T, R>, Asking<'a, T, R>>
+where
+    K: Hash + Eq + Clone,
+    T: Send + 'static,
+    R: Send + 'static,
+{
+    type Item = T;
+    type Answer = R;
+
+    #[inline]
+    fn asking(&mut self) -> &mut Asking<'a, T, R> {
+        &mut self.parcel
+    }
+
+    #[inline]
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SendError<T>>> {
+        Pin::new(self).poll(cx).map_err(|refused| match refused {
+            SendError::TooHeavy((_, item)) => SendError::TooHeavy(item),
+            SendError::Closed((_, item)) => SendError::Closed(item),
+        })
+    }
+}
+
+/// The batcher's hold on its replies: the block goes when the batcher does.
+struct Office<T, R>(Arc<Replies<T, R>>);
+
+impl<T, R> Drop for Office<T, R> {
+    fn drop(&mut self) {
+        self.0.close();
     }
 }
 
@@ -106,13 +198,16 @@ where
     R: Send + 'static,
     L: Lanes<Call<T, R>>,
 {
-    /// The block of replies, made when the first call comes.
-    fn replies(&self) -> &Arc<Replies<T, R>> {
+    /// A call to be sent. The block of replies is made when the first comes.
+    #[inline]
+    fn asking(&self, item: T) -> Asking<'_, T, R> {
         let attached = self.attached().get_or_init(|| Attached {
-            replies: Box::new(Replies::<T, R>::new()) as Box<dyn Any + Send + Sync>,
+            replies: Box::new(Office(Replies::<T, R>::new())),
             returning: returning::<T, R>,
         });
-        attached.replies.downcast_ref().expect("one type of call has one type of replies")
+        let office = attached.replies.downcast_ref::<Office<T, R>>();
+        let Office(replies) = office.expect("one type of call has one type of replies");
+        Asking { item: Some(item), waker: None, replies, place: 0 }
     }
 }
 
@@ -173,8 +268,10 @@ impl<T: Send + 'static, R: Send + 'static> Batcher<Call<T, R>> {
     /// # Ok(())
     /// # }
     /// ```
+    #[inline]
     pub fn call(&self, item: T) -> impl Future<Output = Result<R, CallError<T>>> + use<'_, T, R> {
-        Calling::new(self.shared().replies(), item, |call| self.sending(call))
+        let asking = self.shared().asking(item);
+        Calling::new(Sending::new(self.shared(), asking))
     }
 }
 
@@ -209,11 +306,13 @@ where
     ///
     /// A dropped future that has not sent its item has sent nothing. One that has leaves its item to
     /// be handled; the answer is dropped.
+    #[inline]
     pub fn call(
         &self,
         key: K,
         item: T,
     ) -> impl Future<Output = Result<R, CallError<T>>> + use<'_, K, T, R> {
-        Calling::new(self.shared().replies(), item, |call| self.sending(key, call))
+        let asking = self.shared().asking(item);
+        Calling::new(KeyedSending::new(self.shared(), self.hashed(key), asking))
     }
 }

@@ -1,10 +1,11 @@
 //! An item whose sender waits for an answer.
 
-use core::fmt;
+use core::{fmt, mem};
 use std::sync::Arc;
+use std::task::Waker;
 
 use super::error::CallError;
-use super::replies::{Answer, Replies};
+use super::replies::{Answer, Replies, Seat};
 use crate::batcher::error::BatchError;
 use crate::settled::{caught, quietly};
 
@@ -17,10 +18,10 @@ use crate::settled::{caught, quietly};
 pub struct Call<T, R> {
     item: Option<T>,
     answer: Option<R>,
-    slot: u32,
-    /// Whether the caller has its answer.
-    over: bool,
-    replies: Arc<Replies<T, R>>,
+    /// Its caller's, unless that has left another in its place.
+    waker: Option<Waker>,
+    /// Where the answer goes, until its caller has one.
+    seat: Option<Seat<T, R>>,
     /// Those that share its answer.
     twins: Option<Box<Twins<T, R>>>,
 }
@@ -31,8 +32,15 @@ struct Twins<T, R> {
 }
 
 impl<T, R> Call<T, R> {
-    pub(crate) fn new(item: T, slot: u32, replies: Arc<Replies<T, R>>) -> Self {
-        Self { item: Some(item), answer: None, slot, over: false, replies, twins: None }
+    /// One that is accepted, and will be answered from this seat.
+    #[inline]
+    pub(crate) fn new(item: T, waker: Waker, seat: Seat<T, R>) -> Self {
+        Self { item: Some(item), answer: None, waker: Some(waker), seat: Some(seat), twins: None }
+    }
+
+    /// One that is shown to be weighed, and then taken apart again.
+    pub(crate) fn unsent(item: T) -> Self {
+        Self { item: Some(item), answer: None, waker: None, seat: None, twins: None }
     }
 
     /// What the caller handed in.
@@ -102,15 +110,26 @@ impl<T, R> Call<T, R> {
         }
     }
 
-    /// The item of a call that was not accepted: its caller is told otherwise.
-    pub(crate) fn withdraw(mut self) -> Option<T> {
+    /// The item of one that was not sent.
+    pub(crate) fn into_unsent(mut self) -> Option<T> {
         self.item.take()
     }
 
+    /// The answer, if there is one and it belongs there, with the right to give it.
+    #[inline]
+    pub(crate) fn take_answer(
+        &mut self,
+        replies: &Arc<Replies<T, R>>,
+    ) -> Option<(Seat<T, R>, Waker, R)> {
+        if self.answer.is_none() || !self.seat.as_ref()?.is_of(replies) {
+            return None;
+        }
+        Some((self.seat.take()?, self.waker.take()?, self.answer.take()?))
+    }
+
     fn end(&mut self, answer: Answer<T, R>) {
-        if !self.over {
-            self.over = true;
-            self.replies.answer(self.slot, answer);
+        if let (Some(seat), Some(waker)) = (self.seat.take(), self.waker.take()) {
+            seat.answer(waker, answer);
         }
     }
 }
@@ -127,24 +146,22 @@ pub(crate) fn returning<T, R>(calls: &mut Vec<Call<T, R>>) {
         *calls = all;
     }
     answer_all(calls);
-    // One item whose destructor panics must not leave others here that have their answer already.
     calls.retain_mut(|call| {
-        if call.over {
+        let over = call.seat.is_none();
+        // One item whose destructor panics must not leave others here that have their answer already.
+        if over && mem::needs_drop::<T>() {
             quietly(|| drop(call.item.take()));
         }
-        !call.over
+        !over
     });
 }
 
 fn answer_all<T, R>(calls: &mut [Call<T, R>]) {
-    let Some(replies) = calls.first().map(|call| Arc::clone(&call.replies)) else { return };
+    let Some(replies) = calls.iter().find_map(|call| Some(call.seat.as_ref()?.replies())) else {
+        return;
+    };
     // Those of another batcher's, swapped in by the handler, are answered one by one.
-    let here = |call: &&mut Call<T, R>| Arc::ptr_eq(&call.replies, &replies);
-    replies.answer_all(calls.iter_mut().filter(here).filter_map(|call| {
-        let answer = call.answer.take()?;
-        call.over = true;
-        Some((call.slot, Ok(answer)))
-    }));
+    replies.answer_all(calls);
     for call in calls {
         if let Some(answer) = call.answer.take() {
             call.end(Ok(answer));
@@ -153,8 +170,9 @@ fn answer_all<T, R>(calls: &mut [Call<T, R>]) {
 }
 
 impl<T, R> Drop for Call<T, R> {
+    #[inline]
     fn drop(&mut self) {
-        if self.over {
+        if self.seat.is_none() {
             return;
         }
         // One that was answered but whose batch never came back is answered all the same.

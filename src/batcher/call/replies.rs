@@ -10,6 +10,11 @@
 //! ```
 //!
 //! A place is vacated by whoever of the two comes last: the caller, or the call that is answered.
+//! Who may answer in it has its [`Seat`], of which there is one. Seats of vacant places lie at the
+//! desk, which is asked by one at a time, under the batcher's own lock; those that were vacated
+//! since, in the block. So a call is begun without waiting for those that are answered.
+//!
+//! Locks are taken in this order: the batcher's, that of the desk, that of the block.
 
 use core::mem;
 use core::task::{Context, Poll};
@@ -17,137 +22,235 @@ use std::sync::Arc;
 use std::task::Waker;
 
 use super::error::CallError;
-use crate::map::slab::Slab;
+use super::item::Call;
 use crate::settled::quietly;
 use crate::sync::Mutex;
 use crate::wake_list::WakeList;
+use crate::waker_id::WakerId;
 
 pub(crate) type Answer<T, R> = Result<R, CallError<T>>;
 
-enum Place<T, R> {
-    Waiting(Waker),
-    Answered(Answer<T, R>),
+/// The right to answer in a place, once, and the way there.
+///
+/// It is handed on and never copied, so that a call need not count those who know the block.
+pub(crate) struct Seat<T, R> {
+    place: u32,
+    replies: Arc<Replies<T, R>>,
+}
+
+struct Place<T, R> {
+    caller: Caller,
+    answered: Option<(Answer<T, R>, Seat<T, R>)>,
+}
+
+/// Who wants to know. Of vacant places it says what it will when they are taken.
+enum Caller {
+    /// To be woken by the waker that the call took along.
+    Waits,
+    /// By this one, which came later.
+    WaitsWith(Waker),
     Left,
 }
 
-/// All places, behind one lock.
 struct Block<T, R> {
-    places: Slab<Place<T, R>>,
+    places: Vec<Place<T, R>>,
+    vacant: Vec<Seat<T, R>>,
 }
 
-pub(crate) struct Replies<T, R>(Mutex<Block<T, R>>);
-
-/// A caller's end of a place.
-pub(crate) struct Reply<'a, T, R> {
-    replies: &'a Replies<T, R>,
-    slot: u32,
-    taken: bool,
+pub(crate) struct Replies<T, R> {
+    desk: Mutex<Vec<Seat<T, R>>>,
+    block: Mutex<Block<T, R>>,
 }
+
+/// What an answer leaves to be dropped outside the lock: an answer that nobody waits for, a waker
+/// that was replaced, a seat that leads nowhere.
+type Dropped<T, R> = (Option<Answer<T, R>>, Waker, Option<Seat<T, R>>);
 
 impl<T, R> Replies<T, R> {
     pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self(Mutex::new(Block { places: Slab::new() })))
+        let block = Block { places: Vec::new(), vacant: Vec::new() };
+        Arc::new(Self { desk: Mutex::new(Vec::new()), block: Mutex::new(block) })
     }
 
-    /// Takes a place for one who waits; its slot goes with the call.
-    pub(crate) fn begin(&self, waker: &Waker) -> (u32, Reply<'_, T, R>) {
-        let waiting = Place::Waiting(waker.clone());
-        let slot = self.0.lock().places.insert(waiting);
-        (slot, Reply { replies: self, slot, taken: false })
+    /// Takes a place for one who waits. What is known of it goes with the caller, the seat with the
+    /// call.
+    #[inline]
+    pub(crate) fn begin(self: &Arc<Self>) -> (u32, Seat<T, R>) {
+        let mut desk = self.desk.lock();
+        let seat = match desk.pop() {
+            Some(seat) => seat,
+            None => self.fetch(&mut desk),
+        };
+        (seat.place, seat)
     }
 
-    /// Answers many, in as few critical sections as wakers fit into.
-    pub(crate) fn answer_all(&self, mut answers: impl Iterator<Item = (u32, Answer<T, R>)>) {
+    #[cold]
+    fn fetch(self: &Arc<Self>, desk: &mut Vec<Seat<T, R>>) -> Seat<T, R> {
+        let mut block = self.block.lock();
+        // Not before half of them are there: callers who come back one by one would each have to
+        // fetch the place of the one before.
+        if block.vacant.len() >= block.places.len() / 2 {
+            mem::swap(desk, &mut block.vacant);
+        }
+        desk.pop().unwrap_or_else(|| {
+            let place = block.places.len() as u32;
+            block.places.push(Place { caller: Caller::Waits, answered: None });
+            Seat { place, replies: Arc::clone(self) }
+        })
+    }
+
+    /// Sends out the answers that there are in its own places, in as few critical sections as
+    /// wakers fit into.
+    pub(crate) fn answer_all(self: &Arc<Self>, calls: &mut [Call<T, R>]) {
+        let mut calls = calls.iter_mut();
         let mut wakes = WakeList::new();
-        let mut unheard = Vec::new();
+        let mut dropped = Vec::new();
         let mut more = true;
         while more {
-            let mut block = self.0.lock();
+            let mut block = self.block.lock();
             while !wakes.is_full() {
-                let Some((slot, answer)) = answers.next() else {
+                let Some(call) = calls.next() else {
                     more = false;
                     break;
                 };
-                match block.answer(slot, answer) {
-                    Ok(waker) => wakes.push(waker),
-                    Err(answer) => unheard.push(answer),
+                if let Some((seat, waker, answer)) = call.take_answer(self) {
+                    block.answer(seat, waker, Ok(answer), &mut wakes, &mut dropped);
                 }
             }
             drop(block);
             wakes.wake_all();
         }
-        // What nobody waits for: as if its caller had got it and dropped it.
-        for answer in unheard {
-            quietly(|| drop(answer));
-        }
+        drop_quietly(dropped);
     }
 
-    pub(crate) fn answer(&self, slot: u32, answer: Answer<T, R>) {
-        let waker = self.0.lock().answer(slot, answer);
-        match waker {
-            Ok(waker) => quietly(|| waker.wake()),
-            Err(answer) => quietly(|| drop(answer)),
+    /// The answer, once it is there. Until then `known` is the waker that will be woken.
+    #[inline]
+    pub(crate) fn poll(
+        &self,
+        place: u32,
+        known: &mut WakerId,
+        cx: &mut Context<'_>,
+    ) -> Poll<Answer<T, R>> {
+        let mut block = self.block.lock();
+        if let Some(answer) = block.take(place) {
+            return Poll::Ready(answer);
         }
+        if *known == WakerId::of(cx.waker()) {
+            return Poll::Pending;
+        }
+        drop(block);
+        self.poll_moved(place, known, cx)
+    }
+
+    #[cold]
+    fn poll_moved(
+        &self,
+        place: u32,
+        known: &mut WakerId,
+        cx: &mut Context<'_>,
+    ) -> Poll<Answer<T, R>> {
+        let waker = cx.waker().clone();
+        let id = WakerId::of(&waker);
+        let mut block = self.block.lock();
+        let answer = block.take(place);
+        let caller = &mut block.places[place as usize].caller;
+        let dropped = match answer {
+            Some(_) => Caller::WaitsWith(waker),
+            None => mem::replace(caller, Caller::WaitsWith(waker)),
+        };
+        drop(block);
+        *known = id;
+        drop(dropped);
+        answer.map_or(Poll::Pending, Poll::Ready)
+    }
+
+    /// The caller of this place is gone.
+    pub(crate) fn leave(&self, place: u32) {
+        let mut block = self.block.lock();
+        let answer = block.take(place);
+        let caller = &mut block.places[place as usize].caller;
+        let waker = match answer {
+            Some(_) => Caller::Waits,
+            None => mem::replace(caller, Caller::Left),
+        };
+        drop(block);
+        drop((answer, waker));
+    }
+
+    /// Its batcher is gone, and so are all callers: what is still to be answered leads nowhere, and
+    /// nothing may lead back here from within.
+    pub(crate) fn close(&self) {
+        let desk = mem::take(&mut *self.desk.lock());
+        let mut block = self.block.lock();
+        let left = (mem::take(&mut block.places), mem::take(&mut block.vacant));
+        drop(block);
+        quietly(|| drop(left));
+        drop(desk);
     }
 }
 
 impl<T, R> Block<T, R> {
-    /// Whoever is to be woken; or the answer, if nobody waits for it.
-    fn answer(&mut self, slot: u32, answer: Answer<T, R>) -> Result<Waker, Answer<T, R>> {
-        match mem::replace(&mut self.places[slot], Place::Left) {
-            Place::Waiting(waker) => {
-                self.places[slot] = Place::Answered(answer);
-                Ok(waker)
+    /// Who is to be woken, and what is to be dropped, is left for when the lock is released.
+    #[inline]
+    fn answer(
+        &mut self,
+        seat: Seat<T, R>,
+        waker: Waker,
+        answer: Answer<T, R>,
+        wakes: &mut WakeList,
+        dropped: &mut Vec<Dropped<T, R>>,
+    ) {
+        let Some(place) = self.places.get_mut(seat.place as usize) else {
+            return dropped.push((Some(answer), waker, Some(seat)));
+        };
+        match mem::replace(&mut place.caller, Caller::Waits) {
+            Caller::Waits => {
+                place.answered = Some((answer, seat));
+                wakes.push(waker);
             }
-            Place::Left => {
-                self.places.remove(slot);
-                Err(answer)
+            Caller::WaitsWith(later) => {
+                place.answered = Some((answer, seat));
+                wakes.push(later);
+                dropped.push((None, waker, None));
             }
-            Place::Answered(_) => unreachable!("a call is answered once"),
+            Caller::Left => {
+                self.vacant.push(seat);
+                dropped.push((Some(answer), waker, None));
+            }
         }
+    }
+
+    /// Vacates a place that has its answer.
+    #[inline]
+    fn take(&mut self, place: u32) -> Option<Answer<T, R>> {
+        let (answer, seat) = self.places[place as usize].answered.take()?;
+        self.vacant.push(seat);
+        Some(answer)
     }
 }
 
-impl<T, R> Reply<'_, T, R> {
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Answer<T, R>> {
-        let mut fresh: Option<Waker> = None;
-        loop {
-            let mut block = self.replies.0.lock();
-            match &mut block.places[self.slot] {
-                Place::Waiting(waker) => {
-                    if waker.will_wake(cx.waker()) {
-                        return Poll::Pending;
-                    }
-                    if let Some(fresh) = &mut fresh {
-                        mem::swap(waker, fresh);
-                        return Poll::Pending;
-                    }
-                }
-                Place::Answered(_) => {
-                    self.taken = true;
-                    let place = block.places.remove(self.slot);
-                    let Place::Answered(answer) = place else { unreachable!("it was answered") };
-                    return Poll::Ready(answer);
-                }
-                Place::Left => unreachable!("the caller is here"),
-            }
-            drop(block);
-            fresh = Some(cx.waker().clone());
-        }
+impl<T, R> Seat<T, R> {
+    pub(crate) fn is_of(&self, replies: &Arc<Replies<T, R>>) -> bool {
+        Arc::ptr_eq(&self.replies, replies)
+    }
+
+    pub(crate) fn replies(&self) -> Arc<Replies<T, R>> {
+        Arc::clone(&self.replies)
+    }
+
+    /// Gives its place an answer.
+    pub(crate) fn answer(self, waker: Waker, answer: Answer<T, R>) {
+        let replies = self.replies();
+        let (mut wakes, mut dropped) = (WakeList::new(), Vec::new());
+        replies.block.lock().answer(self, waker, answer, &mut wakes, &mut dropped);
+        wakes.wake_all();
+        drop_quietly(dropped);
     }
 }
 
-impl<T, R> Drop for Reply<'_, T, R> {
-    fn drop(&mut self) {
-        if self.taken {
-            return;
-        }
-        let mut block = self.replies.0.lock();
-        let place = mem::replace(&mut block.places[self.slot], Place::Left);
-        if matches!(place, Place::Answered(_)) {
-            block.places.remove(self.slot);
-        }
-        drop(block);
-        drop(place);
+/// What nobody waits for: as if its caller had got it and dropped it.
+fn drop_quietly<T, R>(dropped: Vec<Dropped<T, R>>) {
+    for one in dropped {
+        quietly(|| drop(one));
     }
 }

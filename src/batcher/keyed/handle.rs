@@ -240,12 +240,7 @@ impl<K: Hash + Eq + Clone, T> KeyedBatcher<K, T> {
         key: K,
         item: T,
     ) -> impl Future<Output = Result<(), SendError<(K, T)>>> + use<'_, K, T> {
-        self.sending(key, item)
-    }
-
-    #[inline]
-    pub(crate) fn sending(&self, key: K, item: T) -> KeyedSending<'_, K, T> {
-        KeyedSending::new(self.shared(), self.hashed(key), item)
+        KeyedSending::new(self.shared(), self.hashed(key), Some(item))
     }
 
     /// Waits in line for room for one item under `key`.
@@ -329,7 +324,7 @@ impl<K: Hash + Eq, T> KeyedSlot<'_, K, T> {
             if surplus > 0 {
                 core.give_room(0, surplus, wakes);
             }
-            Ok(shared.accept_keyed(core, key, item, weight))
+            Ok(shared.accept_keyed(core, key, || item, weight))
         });
         let (driver, _key) = accepted?;
         wake(driver);

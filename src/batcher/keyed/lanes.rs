@@ -422,7 +422,7 @@ impl<K: Hash + Eq, T> Lanes<T> for KeyedLanes<K, T> {
     fn push(
         &mut self,
         key: Hashed<K>,
-        item: T,
+        item: impl FnOnce() -> T,
         weight: u64,
         clock: impl FnOnce() -> Instant,
         mut sealer: Sealer<'_, T>,
@@ -449,7 +449,7 @@ impl<K: Hash + Eq, T> Lanes<T> for KeyedLanes<K, T> {
             open = &mut self.open[slot as usize];
         }
         open.used = self.recency.next_use();
-        open.items.push(item);
+        open.items.push(item());
         open.weight += weight;
         let (items, heft) = (open.items.len(), open.weight);
         self.items += 1;

@@ -13,3 +13,4 @@ mod wait;
 pub use self::batch::KeyedBatch;
 pub use self::builder::KeyedBuilder;
 pub use self::handle::{KeyedBatcher, KeyedSlot};
+pub(super) use self::send::KeyedSending;

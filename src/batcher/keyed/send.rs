@@ -24,6 +24,7 @@ use super::lanes::{Hashed, KeyedLanes, Place};
 use crate::batcher::core::{Core, Refusal};
 use crate::batcher::error::{Closed, SendError, TrySendError};
 use crate::batcher::room::Weight;
+use crate::batcher::send::Parcel;
 use crate::batcher::shared::{Shared, wake};
 use crate::budget;
 use crate::semaphore::line::Ticket;
@@ -238,32 +239,32 @@ fn still_waits(waker: &mut Waker, fresh: &mut Option<Waker>, cx: &Context<'_>) -
 const COMPLETED: &str = "a future that sends was polled after it had completed";
 
 #[must_use = "futures do nothing unless they are awaited"]
-pub(crate) struct KeyedSending<'a, K: Hash + Eq, T> {
+pub(crate) struct KeyedSending<'a, K: Hash + Eq, T, P = Option<T>> {
     shared: &'a KeyedShared<K, T>,
     key: Option<Hashed<K>>,
-    item: Option<T>,
+    pub(crate) parcel: P,
     weight: u64,
     wait: Wait,
 }
 
-impl<'a, K: Hash + Eq, T> KeyedSending<'a, K, T> {
+impl<'a, K: Hash + Eq, T, P: Parcel<T>> KeyedSending<'a, K, T, P> {
     #[inline]
-    pub(crate) fn new(shared: &'a KeyedShared<K, T>, key: Hashed<K>, item: T) -> Self {
-        let weight = shared.weigh(&item);
+    pub(crate) fn new(shared: &'a KeyedShared<K, T>, key: Hashed<K>, mut parcel: P) -> Self {
+        let weight = parcel.weigh(shared);
         let wait = Wait::new(shared.limits().room_for(weight), false);
-        Self { shared, key: Some(key), item: Some(item), weight, wait }
+        Self { shared, key: Some(key), parcel, weight, wait }
     }
 
-    fn hand_back(&mut self) -> (K, T) {
-        (self.key.take().expect(COMPLETED).key, self.item.take().expect(COMPLETED))
+    fn hand_back(&mut self) -> (K, P::Content) {
+        (self.key.take().expect(COMPLETED).key, self.parcel.hand_back())
     }
 }
 
 // Key and item are moved out, never pinned.
-impl<K: Hash + Eq, T> Unpin for KeyedSending<'_, K, T> {}
+impl<K: Hash + Eq, T, P> Unpin for KeyedSending<'_, K, T, P> {}
 
-impl<K: Hash + Eq + Clone, T> Future for KeyedSending<'_, K, T> {
-    type Output = Result<(), SendError<(K, T)>>;
+impl<K: Hash + Eq + Clone, T, P: Parcel<T>> Future for KeyedSending<'_, K, T, P> {
+    type Output = Result<(), SendError<(K, P::Content)>>;
 
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -271,9 +272,9 @@ impl<K: Hash + Eq + Clone, T> Future for KeyedSending<'_, K, T> {
         if this.weight > this.shared.limits().max_weight {
             return Poll::Ready(Err(SendError::TooHeavy(this.hand_back())));
         }
-        let Self { shared, key, item, weight, wait } = this;
+        let Self { shared, key, parcel, weight, wait } = this;
         let accepted = wait.poll(shared, key, cx, |core, key| {
-            shared.accept_keyed(core, key, item.take().expect(COMPLETED), *weight)
+            shared.accept_keyed(core, key, || parcel.accepted(), *weight)
         });
         Poll::Ready(match ready!(accepted) {
             Ok((driver, _key)) => {
@@ -285,7 +286,7 @@ impl<K: Hash + Eq + Clone, T> Future for KeyedSending<'_, K, T> {
     }
 }
 
-impl<K: Hash + Eq, T> Drop for KeyedSending<'_, K, T> {
+impl<K: Hash + Eq, T, P> Drop for KeyedSending<'_, K, T, P> {
     #[inline]
     fn drop(&mut self) {
         self.wait.leave(self.shared);
@@ -333,7 +334,7 @@ impl<K: Hash + Eq, T> KeyedShared<K, T> {
         &self,
         core: &mut KeyedCore<K, T>,
         key: Hashed<K>,
-        item: T,
+        item: impl FnOnce() -> T,
         weight: u64,
     ) -> (Option<Waker>, Option<Hashed<K>>) {
         core.accept(key, item, weight, self.clock())
@@ -355,7 +356,7 @@ impl<K: Hash + Eq, T> KeyedShared<K, T> {
         }
         match core.take_room(self.limits().room_for(weight)) {
             Ok(()) => {
-                let (driver, _key) = self.accept_keyed(&mut core, key, item, weight);
+                let (driver, _key) = self.accept_keyed(&mut core, key, || item, weight);
                 drop(core);
                 wake(driver);
                 Ok(())

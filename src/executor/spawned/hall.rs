@@ -16,15 +16,24 @@
 //! There are two locks, one for what goes in and one for what comes out; the first may be taken
 //! under the second.
 
+mod give;
+mod intake;
+mod outcomes;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Poll, Waker};
+
+pub(super) use give::{Given, Wants};
+pub(super) use outcomes::Outcomes;
+
+use intake::Intake;
+use outcomes::All;
 
 use crate::executor::observe::{BatchEvent, ItemReport, Observer, tell};
 use crate::executor::source::Inputs;
-use crate::executor::stop::StopToken;
 use crate::executor::summary::{BatchEnd, BatchSummary};
-use crate::settled::{Panic, Settled, caught, quietly};
+use crate::settled::{Settled, drop_each, quietly};
 use crate::sync::{AtomicUsize, Mutex, Ordering};
 
 /// Tells a number that is the same for all inputs of a key.
@@ -42,25 +51,6 @@ pub(super) struct Hall<N: Inputs, T, E> {
     results: Mutex<Results<N, T, E>>,
 }
 
-struct Intake<N: Inputs> {
-    /// Here unless a worker pulls from it, or it panicked.
-    inputs: Option<Box<N>>,
-    taken_away: bool,
-    /// A stream said that it will wake us.
-    dormant: bool,
-    closed: bool,
-    pulled: usize,
-    /// Pulled, and not settled or, with a stream of outcomes, not taken from it.
-    in_hand: usize,
-    /// Pulled, and for whoever takes them.
-    stock: VecDeque<(usize, N::Input)>,
-    /// By worker: who waits for the input, for room, or for what others put into its inbox.
-    wanting: Vec<Option<Waker>>,
-    inboxes: Vec<VecDeque<(usize, N::Input)>>,
-    /// By worker: it was dropped and looks into its inbox no more.
-    gone: Vec<bool>,
-}
-
 struct Results<N: Inputs, T, E> {
     outcomes: Outcomes<T, E>,
     /// Inputs of items that were cancelled before they started.
@@ -74,95 +64,6 @@ struct Results<N: Inputs, T, E> {
     consumer: Option<Waker>,
 }
 
-/// What becomes of outcomes.
-pub(super) enum Outcomes<T, E> {
-    /// All are kept.
-    All(All<T, E>),
-    AsCompleted(VecDeque<(usize, Settled<T, E>)>),
-    /// Those from `next` on that are there.
-    InOrder {
-        next: usize,
-        waiting: VecDeque<Option<Settled<T, E>>>,
-    },
-    /// Nobody wants them.
-    Dropped,
-}
-
-/// Outcomes by index, and which of them are there.
-pub(super) struct All<T, E> {
-    pub(super) outcomes: Vec<Settled<T, E>>,
-    /// A bit for each.
-    there: Vec<u64>,
-}
-
-impl<T, E> All<T, E> {
-    fn with_room_for(inputs: usize) -> Self {
-        let mut outcomes = Vec::new();
-        // As much as promised, if that is a number to believe.
-        let _ = outcomes.try_reserve(inputs);
-        Self { outcomes, there: Vec::new() }
-    }
-
-    fn put_all(&mut self, settled: impl Iterator<Item = (usize, Settled<T, E>)>, least: usize) {
-        if self.outcomes.len() < least {
-            self.outcomes.resize_with(least, || Settled::cancelled(false));
-            self.there.resize(least.div_ceil(64), 0);
-        }
-        for (index, outcome) in settled {
-            self.there[index / 64] |= 1 << (index % 64);
-            // What stood in for it has no destructor.
-            core::mem::forget(core::mem::replace(&mut self.outcomes[index], outcome));
-        }
-    }
-
-    fn into_iter(self) -> impl Iterator<Item = Option<Settled<T, E>>> {
-        let Self { outcomes, there } = self;
-        let is_there = move |index: usize| there[index / 64] & 1 << (index % 64) != 0;
-        let outcomes = outcomes.into_iter().enumerate();
-        outcomes.map(move |(index, outcome)| is_there(index).then_some(outcome))
-    }
-}
-
-impl<T, E> Outcomes<T, E> {
-    /// Leaves them where they are if nobody wants them.
-    fn put_all(&mut self, settled: &mut Vec<(usize, Settled<T, E>)>) {
-        match self {
-            Self::All(all) => {
-                let last = settled.iter().map(|(index, _)| *index).max();
-                all.put_all(settled.drain(..), last.map_or(0, |last| last + 1));
-            }
-            Self::AsCompleted(queue) => queue.extend(settled.drain(..)),
-            Self::InOrder { next, waiting } => {
-                for (index, outcome) in settled.drain(..) {
-                    let at = index - *next;
-                    if waiting.len() <= at {
-                        waiting.resize_with(at + 1, || None);
-                    }
-                    waiting[at] = Some(outcome);
-                }
-            }
-            Self::Dropped => {}
-        }
-    }
-
-    fn take_next(&mut self) -> Option<(usize, Settled<T, E>)> {
-        match self {
-            Self::AsCompleted(queue) => queue.pop_front(),
-            Self::InOrder { next, waiting } => {
-                let outcome = waiting.front_mut()?.take()?;
-                waiting.pop_front();
-                *next += 1;
-                Some((*next - 1, outcome))
-            }
-            Self::All(_) | Self::Dropped => None,
-        }
-    }
-
-    fn are_streamed(&self) -> bool {
-        matches!(self, Self::AsCompleted(_) | Self::InOrder { .. })
-    }
-}
-
 /// What there is when all workers are done.
 pub(super) struct End<N: Inputs, T, E> {
     pub(super) outcomes: Outcomes<T, E>,
@@ -170,18 +71,6 @@ pub(super) struct End<N: Inputs, T, E> {
     pub(super) not_started: Vec<(usize, N::Input)>,
     pub(super) summary: BatchSummary,
     pub(super) reports: Vec<ItemReport>,
-}
-
-/// What a worker is given when it asks for inputs.
-pub(super) enum Given<I> {
-    /// They are in its chunk.
-    Chunk,
-    /// Another sent it.
-    One(usize, I),
-    /// It will be woken.
-    Later,
-    /// There is nothing more.
-    Nothing,
 }
 
 impl<N: Inputs, T, E> Hall<N, T, E> {
@@ -373,13 +262,16 @@ impl<N: Inputs, T, E> Hall<N, T, E> {
     /// Nobody wants the outcomes any more.
     pub(super) fn abandon(&self) {
         self.close();
-        let unwanted = {
+        let (outcomes, not_started, others) = {
             let mut results = self.results.lock();
             let outcomes = core::mem::replace(&mut results.outcomes, Outcomes::Dropped);
             let inputs = results.unwanted_inputs(&self.intake);
-            (outcomes, results.consumer.take(), core::mem::take(&mut results.not_started), inputs)
+            let not_started = core::mem::take(&mut results.not_started);
+            (outcomes, not_started, (results.consumer.take(), inputs))
         };
-        quietly(|| drop(unwanted));
+        outcomes.drop_each();
+        drop_each(not_started);
+        quietly(|| drop(others));
     }
 
     /// A worker is done, with this summary.
@@ -423,253 +315,8 @@ impl<N: Inputs, T, E> Results<N, T, E> {
     }
 }
 
-/// What a worker asks for.
-pub(super) struct Wants<'a> {
-    pub(super) worker: usize,
-    /// So many inputs, at least one.
-    pub(super) count: usize,
-    /// So many of those it had have left.
-    pub(super) released: usize,
-    /// Nothing is pulled after one of them has stopped the batch.
-    pub(super) stops: &'a [StopToken],
-    pub(super) waker: &'a Waker,
-    /// What a stream of inputs is polled with.
-    pub(super) source_waker: &'a Waker,
-}
-
-impl<N, T, E> Hall<N, T, E>
-where
-    N: Inputs + Send + 'static,
-    N::Input: Send + 'static,
-    T: Send + 'static,
-    E: Send + 'static,
-{
-    pub(super) fn source_waker(self: &Arc<Self>) -> Waker {
-        Waker::from(Arc::new(SourceWaker(Arc::clone(self))))
-    }
-
-    /// Gives a worker inputs: as many as it wants into its chunk, which is empty, if there is room
-    /// and the input is here.
-    pub(super) fn give(
-        &self,
-        mut wants: Wants<'_>,
-        chunk: &mut VecDeque<(usize, N::Input)>,
-    ) -> Given<N::Input> {
-        loop {
-            let (step, wanting) = {
-                let mut intake = self.intake.lock();
-                let intake = &mut *intake;
-                intake.in_hand -= wants.released;
-                // Those who wait for room may have some now.
-                let released = core::mem::take(&mut wants.released) > 0;
-                let wanting = if released { intake.take_wanting() } else { Vec::new() };
-                // With keys, what is pulled belongs to certain workers.
-                let stocks = self.workers > 1 && self.router.is_none();
-                (intake.step(self.limit, stocks, &wants, chunk), wanting)
-            };
-            wake(wanting);
-            let (inputs, from, most) = match step {
-                Step::Pull { inputs, from, most } => (inputs, from, most),
-                Step::Give(given) => return given,
-            };
-            let (inputs, fresh, how) = pull(inputs, from, most, &wants);
-            let count = fresh.len();
-            let (own, others) = self.sort_out(wants.worker, fresh);
-            let (ended, pending) = (how.is_the_end(), matches!(how, Pulled::Pending));
-            let later = count == 0 && chunk.is_empty() && !ended;
-            // Before it can be seen that the input has come to its end.
-            match how {
-                Pulled::All => self.results.lock().exhausted = true,
-                Pulled::Panicked(panic) => {
-                    self.results.lock().summary.end = BatchEnd::SourcePanicked(panic);
-                }
-                Pulled::Some | Pulled::Pending => {}
-            }
-            let wanting = {
-                let mut intake = self.intake.lock();
-                let intake = &mut *intake;
-                intake.stock.extend(own);
-                for (worker, pulled) in others {
-                    if intake.gone[worker] {
-                        intake.stock.push_back(pulled);
-                    } else {
-                        intake.inboxes[worker].push_back(pulled);
-                    }
-                }
-                let missing = wants.count.saturating_sub(chunk.len()).min(intake.stock.len());
-                chunk.extend(intake.stock.drain(..missing));
-                intake.inputs = inputs;
-                intake.taken_away = false;
-                intake.pulled += count;
-                intake.in_hand += count;
-                intake.closed |= ended;
-                intake.dormant &= pending;
-                let mut wanting = intake.take_wanting();
-                if later {
-                    // Not again in this poll: a stream may wake us each time that it is pending.
-                    match intake.dormant && !intake.closed {
-                        true => intake.wanting[wants.worker] = Some(wants.waker.clone()),
-                        false => wanting.push(wants.waker.clone()),
-                    }
-                }
-                wanting
-            };
-            wake(wanting);
-            if later {
-                return Given::Later;
-            }
-            if !chunk.is_empty() {
-                return Given::Chunk;
-            }
-        }
-    }
-
-    /// Parts what was pulled into what is this worker's, or anybody's, and what belongs to others.
-    fn sort_out(&self, worker: usize, fresh: Fresh<N::Input>) -> (Fresh<N::Input>, Sent<N::Input>) {
-        let Some(router) = &self.router else { return (fresh, Vec::new()) };
-        let (mut own, mut others) = (Vec::new(), Vec::new());
-        for (index, input) in fresh {
-            // If it panics here it does so again where that becomes the item's outcome.
-            let route = caught(|| router(&input)).map_err(|panic| quietly(|| drop(panic)));
-            match route {
-                Ok(Some(hash)) if hash % self.workers as u64 != worker as u64 => {
-                    others.push(((hash % self.workers as u64) as usize, (index, input)));
-                }
-                _ => own.push((index, input)),
-            }
-        }
-        (own, others)
-    }
-}
-
-/// Inputs with their positions.
-type Fresh<I> = Vec<(usize, I)>;
-
-/// Inputs with whose they are.
-type Sent<I> = Vec<(usize, (usize, I))>;
-
-/// What a worker that asks for inputs is to do.
-enum Step<N: Inputs> {
-    Pull { inputs: Box<N>, from: usize, most: usize },
-    Give(Given<N::Input>),
-}
-
-impl<N: Inputs> Intake<N> {
-    fn step(
-        &mut self,
-        limit: usize,
-        stocks: bool,
-        wants: &Wants<'_>,
-        chunk: &mut VecDeque<(usize, N::Input)>,
-    ) -> Step<N> {
-        if let Some((index, input)) = self.inboxes[wants.worker].pop_front() {
-            return Step::Give(Given::One(index, input));
-        }
-        let taken = wants.count.min(self.stock.len());
-        chunk.extend(self.stock.drain(..taken));
-        // In time, so that others find some in stock while the input is away.
-        let stock = if stocks { 2 * wants.count } else { 0 };
-        let missing = (wants.count - taken) + stock.saturating_sub(self.stock.len());
-        let most = missing.min(limit.saturating_sub(self.in_hand));
-        let is_worth_it = chunk.is_empty() || most >= wants.count;
-        if most > 0 && is_worth_it && !self.dormant && !self.closed {
-            if let Some(inputs) = self.inputs.take() {
-                self.taken_away = true;
-                // Until it turns out otherwise: what wakes us meanwhile says so first.
-                self.dormant = true;
-                return Step::Pull { inputs, from: self.pulled, most };
-            }
-        }
-        if !chunk.is_empty() {
-            return Step::Give(Given::Chunk);
-        }
-        if self.closed && !self.taken_away {
-            return Step::Give(Given::Nothing);
-        }
-        // One of ours, which runs nobody's code when it is cloned or dropped.
-        self.wanting[wants.worker] = Some(wants.waker.clone());
-        Step::Give(Given::Later)
-    }
-
-    fn take_wanting(&mut self) -> Vec<Waker> {
-        // Mostly there is none, and then nothing is allocated.
-        self.wanting.iter_mut().filter_map(Option::take).collect()
-    }
-}
-
-/// How pulling ended.
-enum Pulled {
-    /// There may be more.
-    Some,
-    /// A stream will say when there is more.
-    Pending,
-    /// There is no more.
-    All,
-    Panicked(Panic),
-}
-
-impl Pulled {
-    fn is_the_end(&self) -> bool {
-        matches!(self, Self::All | Self::Panicked(_))
-    }
-}
-
-/// Pulls so many inputs, or as many as there are until a stop. An input that panics does not come
-/// back.
-fn pull<N: Inputs>(
-    mut inputs: Box<N>,
-    from: usize,
-    most: usize,
-    wants: &Wants<'_>,
-) -> (Option<Box<N>>, Fresh<N::Input>, Pulled) {
-    let mut fresh = Vec::with_capacity(most.min(256));
-    let ended = caught(|| {
-        let cx = &mut Context::from_waker(wants.source_waker);
-        let stopped = || wants.stops.iter().any(|stop| stop.stopped().is_some());
-        while fresh.len() < most && !stopped() {
-            match inputs.poll_input(cx) {
-                Poll::Ready(Some(input)) => fresh.push((from + fresh.len(), input)),
-                Poll::Ready(None) => return Pulled::All,
-                Poll::Pending => return Pulled::Pending,
-            }
-        }
-        Pulled::Some
-    });
-    match ended {
-        Ok(how) => (Some(inputs), fresh, how),
-        Err(panic) => {
-            quietly(|| drop(inputs));
-            (None, fresh, Pulled::Panicked(panic))
-        }
-    }
-}
-
 fn wake(wakers: impl IntoIterator<Item = Waker>) {
     for waker in wakers {
         quietly(|| waker.wake());
-    }
-}
-
-/// What a stream of inputs wakes: whoever wants some.
-struct SourceWaker<N: Inputs, T, E>(Arc<Hall<N, T, E>>);
-
-impl<N, T, E> Wake for SourceWaker<N, T, E>
-where
-    N: Inputs + Send + 'static,
-    N::Input: Send + 'static,
-    T: Send + 'static,
-    E: Send + 'static,
-{
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        let wanting = {
-            let mut intake = self.0.intake.lock();
-            intake.dormant = false;
-            intake.take_wanting()
-        };
-        wake(wanting);
     }
 }

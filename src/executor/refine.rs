@@ -1,0 +1,176 @@
+//! What an executor is told of its items: their keys, their weights, and whether they are tried
+//! again.
+
+use super::BatchExecutor;
+#[cfg(any(feature = "tokio", loom))]
+use super::attempts::{DeadLetter, NoDeadLetters, Retrying, ToSink};
+use super::order::ByKey;
+use super::weight::ByWeight;
+
+impl<K, W, A> BatchExecutor<K, W, A> {
+    /// The same executor with items of one key one at a time and in input order, and items of
+    /// different keys side by side: what consumers of a partitioned log need.
+    ///
+    /// An item that waits for its key has been pulled, so it counts towards the limit: a hot key
+    /// can fill all the room with items that wait. If `key`, or hashing or comparing a key, panics,
+    /// that item's outcome is the panic and the others go on. A key is kept while an item of its is
+    /// in hand, so there are never more keys than the limit.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), sluicegate::ConfigError> {
+    /// let events = [("ann", "follow"), ("bob", "post"), ("ann", "unfollow")];
+    /// let outcomes = sluicegate::BatchExecutor::new(8)?
+    ///     .by_key(|event: &(&'static str, &str)| event.0)
+    ///     .all_settled(events, async |(author, what)| Ok::<_, ()>(format!("{author}: {what}")))
+    ///     .await;
+    /// assert_eq!(outcomes.len(), 3);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn by_key<I, Key, F>(self, key: F) -> BatchExecutor<ByKey<F>, W, A>
+    where
+        F: Fn(&I) -> Key + Clone,
+    {
+        BatchExecutor {
+            options: self.options,
+            keys: ByKey(key),
+            weigher: self.weigher,
+            attempts: self.attempts,
+        }
+    }
+
+    /// The same executor with items that take as many permits of the
+    /// [budget](super::BatchExecutorBuilder::budget) as `weight` says or, if there is none, of as many as
+    /// the limit, for each batch anew.
+    ///
+    /// A weight of 0 counts as 1, and one that is more than all the permits as all of them, so that
+    /// a heavy item runs alone. Strictly first come, first served: a light item does not pass a
+    /// heavy one that waits. If `weight` panics, that item's outcome is the panic.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), sluicegate::ConfigError> {
+    /// let files = [("a", 700_u32), ("b", 200), ("c", 100)];
+    /// let outcomes = sluicegate::BatchExecutor::new(1_000)?
+    ///     .by_weight(|file: &(&str, u32)| file.1)
+    ///     .all_settled(files, async |(name, kilobytes)| Ok::<_, ()>((name, kilobytes)))
+    ///     .await;
+    /// assert_eq!(outcomes.len(), 3);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn by_weight<I, F>(self, weight: F) -> BatchExecutor<K, ByWeight<F>, A>
+    where
+        F: FnMut(&I) -> u32,
+    {
+        BatchExecutor {
+            options: self.options,
+            keys: self.keys,
+            weigher: ByWeight(weight),
+            attempts: self.attempts,
+        }
+    }
+
+    /// The same executor with items that are tried again when they fail, as `retry` says.
+    ///
+    /// An item that waits for its retry gives its permit back meanwhile; see
+    /// [`backlog`](super::BatchExecutorBuilder::backlog) for how many may wait. Retries that are due go
+    /// before new inputs. A retry that would begin after the
+    /// [`deadline`](super::BatchExecutorBuilder::deadline) is not waited for: the item settles at once, as
+    /// its last attempt did. A panic is never retried. A drain lets what waits for its retry come to
+    /// its outcome; an abort cancels it.
+    ///
+    /// # Each attempt gets a clone of the input
+    ///
+    /// A reference will not do: the future of an attempt would borrow from the input beside which
+    /// it is kept, which the types of futures cannot say without a box for each, and tasks of their
+    /// own do not allow. Inputs that are dear to clone go in an [`Arc`](std::sync::Arc). The
+    /// original stays here, untouched by whatever an attempt does to its clone.
+    ///
+    /// # Outcomes
+    ///
+    /// The last attempt's: [`Rejected`](crate::Settled::Rejected) with its error, or
+    /// [`TimedOut`](crate::Settled::TimedOut) if its `attempt_timeout` passed. Earlier errors are
+    /// dropped, but for the last of them in `TimedOut` and `Cancelled`. If the choice of errors or
+    /// the iterator of waits panics, there is no other attempt.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), sluicegate::ConfigError> {
+    /// use std::cell::Cell;
+    /// use sluicegate::{BatchExecutor, Retry};
+    ///
+    /// let calls = Cell::new(0);
+    /// let executor = BatchExecutor::builder().limit(10).backlog(100).build()?.retry(Retry::jobs());
+    /// let outcomes = executor
+    ///     .all_settled(["a", "b"], async |name| {
+    ///         calls.set(calls.get() + 1);
+    ///         if calls.get() <= 2 { Err("busy") } else { Ok(name) }
+    ///     })
+    ///     .await;
+    /// assert!(outcomes.summary().is_complete());
+    /// assert_eq!(calls.get(), 4);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[cfg(any(feature = "tokio", loom))]
+    pub fn retry<E>(
+        self,
+        retry: impl Into<crate::RetryWhen<E>>,
+    ) -> BatchExecutor<K, W, Retrying<E>> {
+        BatchExecutor {
+            options: self.options,
+            keys: self.keys,
+            weigher: self.weigher,
+            attempts: Retrying { retry: retry.into(), dead_letters: NoDeadLetters },
+        }
+    }
+}
+
+#[cfg(any(feature = "tokio", loom))]
+impl<K, W, E> BatchExecutor<K, W, Retrying<E>> {
+    /// The same executor, with a function that gets each item that failed for good: the
+    /// [input](DeadLetter::input) itself, of which the attempts had clones, and why.
+    ///
+    /// It is called once for each outcome that is rejected, panicked or timed out, where the run is
+    /// polled, before the outcome goes where outcomes go; what the deadline cut short while it ran
+    /// has timed out, too. What was cancelled has not failed, and neither has what panicked before
+    /// its first attempt, in the key or the weight. A panic of the function is caught and changes
+    /// nothing.
+    ///
+    /// For a batch without retries, say [`Retry::none`](crate::Retry::none) first.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), sluicegate::ConfigError> {
+    /// use std::cell::RefCell;
+    /// use sluicegate::{BatchExecutor, Retry, executor::DeadLetter};
+    ///
+    /// let dead = RefCell::new(Vec::new());
+    /// let executor = BatchExecutor::new(3)?
+    ///     .retry(Retry::jobs())
+    ///     .dead_letters(|letter: DeadLetter<'_, String, &str>| {
+    ///         dead.borrow_mut().push((letter.input, letter.attempts));
+    ///     });
+    /// let names = ["ann", "bob"].map(String::from);
+    /// let outcomes = executor
+    ///     .all_settled(names, async |name| if name == "bob" { Err("gone") } else { Ok(()) })
+    ///     .await;
+    /// assert_eq!(outcomes[1].to_string(), "rejected: gone");
+    /// assert_eq!(dead.take(), [("bob".to_string(), 3)]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn dead_letters<I, F>(self, sink: F) -> BatchExecutor<K, W, Retrying<E, ToSink<F>>>
+    where
+        F: Fn(DeadLetter<'_, I, E>) + Clone,
+    {
+        BatchExecutor {
+            options: self.options,
+            keys: self.keys,
+            weigher: self.weigher,
+            attempts: Retrying { retry: self.attempts.retry, dead_letters: ToSink(sink) },
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! How a worker gets inputs: from its inbox, from the stock, or by pulling some itself.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+
+use super::intake::Step;
+use super::{Hall, wake};
+use crate::executor::source::Inputs;
+use crate::executor::stop::StopToken;
+use crate::executor::summary::BatchEnd;
+use crate::settled::{Panic, caught, quietly};
+
+/// What a worker is given when it asks for inputs.
+pub(in crate::executor::spawned) enum Given<I> {
+    /// They are in its chunk.
+    Chunk,
+    /// Another sent it.
+    One(usize, I),
+    /// It will be woken.
+    Later,
+    /// There is nothing more.
+    Nothing,
+}
+
+/// What a worker asks for.
+pub(in crate::executor::spawned) struct Wants<'a> {
+    pub(in crate::executor::spawned) worker: usize,
+    /// So many inputs, at least one.
+    pub(in crate::executor::spawned) count: usize,
+    /// So many of those it had have left.
+    pub(in crate::executor::spawned) released: usize,
+    /// Nothing is pulled after one of them has stopped the batch.
+    pub(in crate::executor::spawned) stops: &'a [StopToken],
+    pub(in crate::executor::spawned) waker: &'a Waker,
+    /// What a stream of inputs is polled with.
+    pub(in crate::executor::spawned) source_waker: &'a Waker,
+}
+
+impl<N, T, E> Hall<N, T, E>
+where
+    N: Inputs + Send + 'static,
+    N::Input: Send + 'static,
+    T: Send + 'static,
+    E: Send + 'static,
+{
+    pub(in crate::executor::spawned) fn source_waker(self: &Arc<Self>) -> Waker {
+        Waker::from(Arc::new(SourceWaker(Arc::clone(self))))
+    }
+
+    /// Gives a worker inputs: as many as it wants into its chunk, which is empty, if there is room
+    /// and the input is here.
+    pub(in crate::executor::spawned) fn give(
+        &self,
+        mut wants: Wants<'_>,
+        chunk: &mut VecDeque<(usize, N::Input)>,
+    ) -> Given<N::Input> {
+        loop {
+            let (step, wanting) = {
+                let mut intake = self.intake.lock();
+                let intake = &mut *intake;
+                intake.in_hand -= wants.released;
+                // Those who wait for room may have some now.
+                let released = core::mem::take(&mut wants.released) > 0;
+                let wanting = if released { intake.take_wanting() } else { Vec::new() };
+                // With keys, what is pulled belongs to certain workers.
+                let stocks = self.workers > 1 && self.router.is_none();
+                (intake.step(self.limit, stocks, &wants, chunk), wanting)
+            };
+            wake(wanting);
+            let (inputs, from, most) = match step {
+                Step::Pull { inputs, from, most } => (inputs, from, most),
+                Step::Give(given) => return given,
+            };
+            let (inputs, fresh, how) = pull(inputs, from, most, &wants);
+            let count = fresh.len();
+            let (own, others) = self.sort_out(wants.worker, fresh);
+            // It goes first: of the stock it has taken all that there was.
+            let mut own = own.into_iter();
+            let missing = wants.count.saturating_sub(chunk.len());
+            chunk.extend(own.by_ref().take(missing));
+            let (ended, pending) = (how.is_the_end(), matches!(how, Pulled::Pending));
+            let later = count == 0 && chunk.is_empty() && !ended;
+            // Before it can be seen that the input has come to its end.
+            match how {
+                Pulled::All => self.results.lock().exhausted = true,
+                Pulled::Panicked(panic) => {
+                    self.results.lock().summary.end = BatchEnd::SourcePanicked(panic);
+                }
+                Pulled::Some | Pulled::Pending => {}
+            }
+            let wanting = {
+                let mut intake = self.intake.lock();
+                let intake = &mut *intake;
+                intake.stock.extend(own);
+                for (worker, pulled) in others {
+                    if intake.gone[worker] {
+                        intake.stock.push_back(pulled);
+                    } else {
+                        intake.inboxes[worker].push_back(pulled);
+                    }
+                }
+                intake.inputs = inputs;
+                intake.taken_away = false;
+                intake.pulled += count;
+                intake.in_hand += count;
+                intake.closed |= ended;
+                intake.dormant &= pending;
+                let mut wanting = intake.take_wanting();
+                if later {
+                    // Not again in this poll: a stream may wake us each time that it is pending.
+                    match intake.dormant && !intake.closed {
+                        true => intake.wanting[wants.worker] = Some(wants.waker.clone()),
+                        false => wanting.push(wants.waker.clone()),
+                    }
+                }
+                wanting
+            };
+            wake(wanting);
+            if later {
+                return Given::Later;
+            }
+            if !chunk.is_empty() {
+                return Given::Chunk;
+            }
+        }
+    }
+
+    /// Parts what was pulled into what is this worker's, or anybody's, and what belongs to others.
+    fn sort_out(&self, worker: usize, fresh: Fresh<N::Input>) -> (Fresh<N::Input>, Sent<N::Input>) {
+        let Some(router) = &self.router else { return (fresh, Vec::new()) };
+        let (mut own, mut others) = (Vec::new(), Vec::new());
+        for (index, input) in fresh {
+            // If it panics here it does so again where that becomes the item's outcome.
+            let route = caught(|| router(&input)).map_err(|panic| quietly(|| drop(panic)));
+            match route {
+                Ok(Some(hash)) if hash % self.workers as u64 != worker as u64 => {
+                    others.push(((hash % self.workers as u64) as usize, (index, input)));
+                }
+                _ => own.push((index, input)),
+            }
+        }
+        (own, others)
+    }
+}
+
+/// Inputs with their positions.
+type Fresh<I> = Vec<(usize, I)>;
+
+/// Inputs with whose they are.
+type Sent<I> = Vec<(usize, (usize, I))>;
+
+/// How pulling ended.
+enum Pulled {
+    /// There may be more.
+    Some,
+    /// A stream will say when there is more.
+    Pending,
+    /// There is no more.
+    All,
+    Panicked(Panic),
+}
+
+impl Pulled {
+    fn is_the_end(&self) -> bool {
+        matches!(self, Self::All | Self::Panicked(_))
+    }
+}
+
+/// Pulls so many inputs, or as many as there are until a stop. An input that panics does not come
+/// back.
+fn pull<N: Inputs>(
+    mut inputs: Box<N>,
+    from: usize,
+    most: usize,
+    wants: &Wants<'_>,
+) -> (Option<Box<N>>, Fresh<N::Input>, Pulled) {
+    let mut fresh = Vec::with_capacity(most.min(256));
+    let ended = caught(|| {
+        let cx = &mut Context::from_waker(wants.source_waker);
+        let stopped = || wants.stops.iter().any(|stop| stop.stopped().is_some());
+        while fresh.len() < most && !stopped() {
+            match inputs.poll_input(cx) {
+                Poll::Ready(Some(input)) => fresh.push((from + fresh.len(), input)),
+                Poll::Ready(None) => return Pulled::All,
+                Poll::Pending => return Pulled::Pending,
+            }
+        }
+        Pulled::Some
+    });
+    match ended {
+        Ok(how) => (Some(inputs), fresh, how),
+        Err(panic) => {
+            quietly(|| drop(inputs));
+            (None, fresh, Pulled::Panicked(panic))
+        }
+    }
+}
+
+/// What a stream of inputs wakes: whoever wants some.
+struct SourceWaker<N: Inputs, T, E>(Arc<Hall<N, T, E>>);
+
+impl<N, T, E> Wake for SourceWaker<N, T, E>
+where
+    N: Inputs + Send + 'static,
+    N::Input: Send + 'static,
+    T: Send + 'static,
+    E: Send + 'static,
+{
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        let wanting = {
+            let mut intake = self.0.intake.lock();
+            intake.dormant = false;
+            intake.take_wanting()
+        };
+        wake(wanting);
+    }
+}

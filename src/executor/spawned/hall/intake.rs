@@ -1,0 +1,76 @@
+//! The input while no worker has it, the stock, and who waits for either.
+
+use std::collections::VecDeque;
+use std::task::Waker;
+
+use super::give::{Given, Wants};
+use crate::executor::source::Inputs;
+
+/// What goes in, under its lock.
+pub(super) struct Intake<N: Inputs> {
+    /// Here unless a worker pulls from it, or it panicked.
+    pub(super) inputs: Option<Box<N>>,
+    pub(super) taken_away: bool,
+    /// A stream said that it will wake us.
+    pub(super) dormant: bool,
+    pub(super) closed: bool,
+    pub(super) pulled: usize,
+    /// Pulled, and not settled or, with a stream of outcomes, not taken from it.
+    pub(super) in_hand: usize,
+    /// Pulled, and for whoever takes them.
+    pub(super) stock: VecDeque<(usize, N::Input)>,
+    /// By worker: who waits for the input, for room, or for what others put into its inbox.
+    pub(super) wanting: Vec<Option<Waker>>,
+    pub(super) inboxes: Vec<VecDeque<(usize, N::Input)>>,
+    /// By worker: it was dropped and looks into its inbox no more.
+    pub(super) gone: Vec<bool>,
+}
+
+/// What a worker that asks for inputs is to do.
+pub(super) enum Step<N: Inputs> {
+    Pull { inputs: Box<N>, from: usize, most: usize },
+    Give(Given<N::Input>),
+}
+
+impl<N: Inputs> Intake<N> {
+    pub(super) fn step(
+        &mut self,
+        limit: usize,
+        stocks: bool,
+        wants: &Wants<'_>,
+        chunk: &mut VecDeque<(usize, N::Input)>,
+    ) -> Step<N> {
+        if let Some((index, input)) = self.inboxes[wants.worker].pop_front() {
+            return Step::Give(Given::One(index, input));
+        }
+        let taken = wants.count.min(self.stock.len());
+        chunk.extend(self.stock.drain(..taken));
+        // In time, so that others find some in stock while the input is away.
+        let stock = if stocks { 2 * wants.count } else { 0 };
+        let missing = (wants.count - taken) + stock.saturating_sub(self.stock.len());
+        let most = missing.min(limit.saturating_sub(self.in_hand));
+        let is_worth_it = chunk.is_empty() || most >= wants.count;
+        if most > 0 && is_worth_it && !self.dormant && !self.closed {
+            if let Some(inputs) = self.inputs.take() {
+                self.taken_away = true;
+                // Until it turns out otherwise: what wakes us meanwhile says so first.
+                self.dormant = true;
+                return Step::Pull { inputs, from: self.pulled, most };
+            }
+        }
+        if !chunk.is_empty() {
+            return Step::Give(Given::Chunk);
+        }
+        if self.closed && !self.taken_away {
+            return Step::Give(Given::Nothing);
+        }
+        // One of ours, which runs nobody's code when it is cloned or dropped.
+        self.wanting[wants.worker] = Some(wants.waker.clone());
+        Step::Give(Given::Later)
+    }
+
+    pub(super) fn take_wanting(&mut self) -> Vec<Waker> {
+        // Mostly there is none, and then nothing is allocated.
+        self.wanting.iter_mut().filter_map(Option::take).collect()
+    }
+}
