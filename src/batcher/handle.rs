@@ -77,7 +77,9 @@ use super::wait::{FlushWait, StopWait};
 /// that is left and the line of those who wait for it: to accept an item is to take that lock once.
 /// And one driver, a future that owns the handlers and a single timer. A sender wakes the driver with
 /// the first item of a batch and with the one that fills it, and only when a handler may start: an
-/// empty batcher does nothing at all. The vectors of batches are used again, and so are the places of
+/// empty batcher does nothing at all. While handlers are done at once, it begins up to 32 closed
+/// batches, for at most 50 microseconds, before it takes the lock again to say that they are
+/// finished and to make their room free. The vectors of batches are used again, and so are the places of
 /// the handlers' futures. The handlers run within the driver's task, so what computes or blocks for
 /// long belongs on a thread of its own; the [`Batch`](super::Batch) guard may go with it.
 pub struct Batcher<T> {

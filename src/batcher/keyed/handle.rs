@@ -79,8 +79,9 @@ use crate::sync::HashBuilder;
 /// batches are that were never handed over. A table finds the lane of a key. Lanes are kept in a slab
 /// and linked into lists: by when their open batch was opened, by when they were last used, and in
 /// the order of their turns. As all windows are equally long, the first of those lists is all that
-/// the one timer must know. A key is hashed before the lock is taken and dropped after it was
-/// released; under it, its `Eq` is asked, before anything is changed.
+/// the one timer must know. What a send touches of a lane, the key included until a batch shares it,
+/// is one cache line apart from the rest. A key is hashed before the lock is taken and dropped after
+/// it was released; under it, its `Eq` is asked, before anything is changed.
 pub struct KeyedBatcher<K: Hash + Eq, T> {
     handle: Arc<Handle<K, T>>,
 }
