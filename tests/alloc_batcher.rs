@@ -4,6 +4,7 @@
 #![cfg(all(feature = "tokio", not(loom)))]
 
 use std::pin::Pin;
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
 use allocation_counter::measure;
@@ -216,6 +217,44 @@ fn callers_that_leave_leave_nothing_behind() {
     let leaving = CALLERS / 2;
     let growth = u64::from(leaving.ilog2());
     assert!(of_calls(|n| batcher.call(n), &mut driver, leaving, 10) <= 10 * growth);
+}
+
+/// Seen to fail with the block of replies not emptied as its batcher goes: the seats in it lead back
+/// to it.
+#[test]
+fn a_batcher_of_calls_that_is_gone_leaves_nothing_behind() {
+    let runtime = runtime();
+    let _entered = runtime.enter();
+    let life = || {
+        let (batcher, mut driver) = squares();
+        run(&mut driver);
+        for leaving in [0, CALLERS / 2] {
+            calls(|n| batcher.call(n), &mut driver, leaving);
+        }
+        let kept = Arc::new(Mutex::new(None));
+        let keeps = kept.clone();
+        let (keeper, mut runs) = Batcher::for_calls()
+            .max_items(1)
+            .build_with_driver(move |mut batch: Batch<Call<u64, u64>>| {
+                *keeps.lock().unwrap() = batch.take().pop();
+                async { Ok::<(), std::convert::Infallible>(()) }
+            })
+            .unwrap();
+        {
+            let mut call = std::pin::pin!(keeper.call(1));
+            let mut cx = Context::from_waker(Waker::noop());
+            assert!(call.as_mut().poll(&mut cx).is_pending());
+            run(&mut runs);
+        }
+        // Answered when there is no batcher any more.
+        drop((keeper, runs));
+        let call: Option<Call<u64, u64>> = kept.lock().unwrap().take();
+        assert_eq!(call.map(|call| call.reply(1)), Some(1));
+    };
+    life();
+    let second = measure(life);
+    assert!(second.count_total > 0, "nothing is counted");
+    assert_eq!((second.count_current, second.bytes_current), (0, 0), "{second:?}");
 }
 
 #[test]

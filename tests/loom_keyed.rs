@@ -177,8 +177,8 @@ fn answering(dropped: &Arc<AtomicUsize>) -> (Batcher<Call<u32, Answer>>, Driver)
     model::build(builder, handler).unwrap()
 }
 
-/// Guard: a caller that leaves says so, and its place is vacated by whoever comes last. Taken out
-/// (the caller vacates it at once), an answer finds somebody else's place, or none.
+/// Guard: a caller that leaves says so, and its place is vacated by whoever comes last. Taken out (it
+/// leaves without a word), its answer stays there undropped.
 #[test]
 fn an_answer_against_a_caller_that_leaves() {
     loom::model(|| {

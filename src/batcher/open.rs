@@ -46,7 +46,7 @@ impl<T> Open<T> {
         if first {
             self.opened_at = Some(clock());
         }
-        // Made where it will lie: one of many words is not moved there.
+        // Unlike `push`, which makes it elsewhere and moves it: that takes long if it is large.
         self.items.extend(iter::once_with(item));
         self.weight += weight;
         first

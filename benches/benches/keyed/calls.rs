@@ -1,16 +1,19 @@
 //! Callers who each wait for the answer to their item before they come with the next.
 
 use std::convert::Infallible;
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::mem::swap;
+use std::sync::Arc;
+use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 use batch_aint_one::{BatchingPolicy, Limits, Processor};
+use parking_lot::Mutex;
 use sluicegate::Batch;
 use sluicegate::batcher::{Batcher, Call};
 use sluicegate_benches::{Cost, Scale};
+use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, oneshot};
-
-use crate::keys::RUNTIME;
 
 const CALLERS: u64 = 64;
 
@@ -86,6 +89,64 @@ impl Caller for OneShots {
     }
 }
 
+/// Nothing but the turns that tasks take: each leaves its waker and sleeps, and another wakes them
+/// together. No item is sent and no answer given, so this is what the runtime takes.
+#[derive(Clone)]
+pub(crate) struct Turns(Arc<Mutex<Sleeping>>);
+
+#[derive(Default)]
+pub(crate) struct Sleeping {
+    callers: Vec<Waker>,
+    waker: Option<Waker>,
+}
+
+impl Caller for Turns {
+    const NAME: &'static str = "turns alone";
+
+    fn start(policy: Policy) -> Self {
+        let turns = Self(Arc::default());
+        let sleeping = turns.0.clone();
+        let mut awake = Vec::new();
+        tokio::spawn(poll_fn(move |cx| {
+            loop {
+                let mut all = sleeping.lock();
+                let enough = match policy {
+                    Policy::AsTheyCome => 1,
+                    Policy::Full => CALLERS as usize,
+                };
+                if all.callers.len() < enough {
+                    all.waker = Some(cx.waker().clone());
+                    return Poll::<()>::Pending;
+                }
+                swap(&mut awake, &mut all.callers);
+                drop(all);
+                awake.drain(..).for_each(Waker::wake);
+            }
+        }));
+        turns
+    }
+
+    async fn call(&self, item: u64) -> u64 {
+        let mut sleeps = false;
+        poll_fn(|cx| {
+            if sleeps {
+                return Poll::Ready(item + 1);
+            }
+            sleeps = true;
+            let mut all = self.0.lock();
+            all.callers.push(cx.waker().clone());
+            let first_or_last = [1, CALLERS as usize].contains(&all.callers.len());
+            let waker = if first_or_last { all.waker.take() } else { None };
+            drop(all);
+            if let Some(waker) = waker {
+                waker.wake();
+            }
+            Poll::Pending
+        })
+        .await
+    }
+}
+
 #[derive(Clone)]
 pub(crate) struct AddsOne;
 
@@ -133,9 +194,9 @@ impl Caller for BatchAintOne {
 }
 
 /// Each caller calls so often; the time of one call, of all of them side by side.
-pub(crate) fn call<C: Caller>(policy: Policy, scale: Scale) -> Cost {
+pub(crate) fn call<C: Caller>(policy: Policy, on: &Runtime, scale: Scale) -> Cost {
     let each = scale.of(2_000);
-    RUNTIME.block_on(async {
+    on.block_on(async {
         let caller = C::start(policy);
         let start = Instant::now();
         let callers: Vec<_> = (0..CALLERS)

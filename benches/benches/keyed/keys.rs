@@ -13,6 +13,10 @@ use tokio::runtime::{Builder, Runtime};
 pub(crate) static RUNTIME: LazyLock<Runtime> =
     LazyLock::new(|| Builder::new_multi_thread().worker_threads(2).enable_time().build().unwrap());
 
+/// Where no two threads get into each other's way, and none goes to sleep and is woken.
+pub(crate) static ONE_THREAD: LazyLock<Runtime> =
+    LazyLock::new(|| Builder::new_current_thread().enable_time().build().unwrap());
+
 const PRODUCERS: usize = 4;
 const KEYS: usize = 10_000;
 const WINDOW: Duration = Duration::from_millis(50);

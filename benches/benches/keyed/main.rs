@@ -1,11 +1,15 @@
-//! Batches by key beside those without, and answers by item beside what gives them, on two workers.
+//! Batches by key beside those without, and answers by item beside what gives them: on
+//! two workers, where nothing else is said.
 
 mod calls;
 mod keys;
 
-use calls::{BatchAintOne, Caller, OneShots, Ours, Policy, call};
-use keys::{Keyed, Unkeyed, produce, wakeups};
+use std::sync::LazyLock;
+
+use calls::{BatchAintOne, Caller, OneShots, Ours, Policy, Turns, call};
+use keys::{Keyed, ONE_THREAD, RUNTIME, Unkeyed, produce, wakeups};
 use sluicegate_benches::{Cost, Options, Table, Workload};
+use tokio::runtime::Runtime;
 
 fn main() {
     let options = Options::from_args(11);
@@ -29,15 +33,22 @@ fn main() {
         table.add(
             Workload::new(&name)
                 .at_most(0.5, BatchAintOne::NAME)
-                .ours(move |scale| call::<Ours>(policy, scale))
-                .rival(BatchAintOne::NAME, move |scale| call::<BatchAintOne>(policy, scale)),
+                .ours(move |scale| call::<Ours>(policy, &RUNTIME, scale))
+                .rival(BatchAintOne::NAME, move |scale| {
+                    call::<BatchAintOne>(policy, &RUNTIME, scale)
+                }),
         );
-        table.add(
-            Workload::new(format!("{name}, a channel an item"))
-                .at_most(0.7, OneShots::NAME)
-                .ours(move |scale| call::<Ours>(policy, scale))
-                .rival(OneShots::NAME, move |scale| call::<OneShots>(policy, scale)),
-        );
+        let rows: [(&str, &'static LazyLock<Runtime>); 2] =
+            [("", &RUNTIME), (", on one thread", &ONE_THREAD)];
+        for (on, runtime) in rows {
+            table.add(
+                Workload::new(format!("{name}, a channel an item{on}"))
+                    .at_most(0.7, OneShots::NAME)
+                    .ours(move |scale| call::<Ours>(policy, runtime, scale))
+                    .rival(OneShots::NAME, move |scale| call::<OneShots>(policy, runtime, scale))
+                    .beside(Turns::NAME, move |scale| call::<Turns>(policy, runtime, scale)),
+            );
+        }
     }
     table.run(&options);
 }
