@@ -6,7 +6,7 @@
 
 #![cfg(loom)]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -154,6 +154,35 @@ fn a_sender_to_a_full_key_leaves_against_the_end_of_its_batch() {
         drop(batcher);
         block_on(driver);
         assert_eq!(ledger.items(1), BTreeSet::from([10, 12]));
+    });
+}
+
+/// Guard: what many have in hand when the batcher is closed goes back to where it came from. Taken
+/// out, an item is neither delivered nor left.
+#[test]
+fn many_are_sent_against_a_shutdown() {
+    loom::model(|| {
+        let ledger = Ledger::default();
+        let builder = Ledger::builder().max_keys(2).max_items(1).capacity(2).capacity_per_key(1);
+        let (batcher, mut driver) = ledger.build(builder.window(AT_ONCE));
+        let sender = thread::spawn({
+            let batcher = batcher.clone();
+            move || {
+                let mut items = VecDeque::from([(1, 10), (1, 11)]);
+                let sent = block_on(batcher.send_many(&mut items));
+                assert_eq!(sent.is_ok(), items.is_empty());
+                items
+            }
+        });
+        assert!(poll_once(Pin::new(&mut driver)).is_pending());
+        let mut stopped = Box::pin(batcher.shutdown(None));
+        assert!(poll_once(stopped.as_mut()).is_pending());
+        block_on(driver);
+        let delivered = ledger.items(1).into_iter();
+        let left = sender.join().unwrap().into_iter().map(|(_, item)| item);
+        let all: Vec<_> = delivered.chain(left).collect();
+        assert_eq!(all, [10, 11], "each once, and in order");
+        assert!(matches!(poll_once(stopped.as_mut()), Poll::Ready(ended) if ended.all_delivered()));
     });
 }
 

@@ -59,6 +59,13 @@ fn everything_crosses_threads() {
         shared::<sluicegate::KeyedBatch<u64, u64>>();
         shared::<sluicegate::batcher::Call<u64, u64>>();
         shared::<sluicegate::batcher::Slot<'_, u64>>();
+        shared::<sluicegate::batcher::KeyedSlot<'_, u64, u64>>();
+        #[cfg(feature = "sink")]
+        {
+            shared::<sluicegate::batcher::BatcherSink<u64>>();
+            shared::<sluicegate::batcher::KeyedBatcherSink<u64, u64>>();
+            is_an_error::<sluicegate::batcher::SinkError<(u64, u64)>>();
+        }
     }
 }
 

@@ -177,7 +177,7 @@ pub enum BatchError {
     /// The batcher stopped while the handler held the items or before it was given them again:
     /// they may have been delivered or not.
     Indeterminate,
-    /// A [`KeyedBatcherSink`](super::KeyedBatcherSink) was dropped with an item that waited for room
+    /// A `KeyedBatcherSink` was dropped with an item that waited for room
     /// under its key. The batcher's figures do not count it.
     NeverAccepted,
 }

@@ -85,7 +85,8 @@ fn others_have_their_turn_in_between() {
             batcher.send("b", 100).await
         };
         let (many, one) = tokio::join!(many, one);
-        (many.unwrap(), one.unwrap());
+        many.unwrap();
+        one.unwrap();
         let _ = batcher.flush().await;
         let keys: Vec<_> = log.batches().iter().map(|(_, key, _)| *key).collect();
         assert_eq!(keys, ["a", "a", "b", "a"]);

@@ -142,7 +142,10 @@ impl<K: Hash + Eq, T> KeyedBatcher<K, T> {
     ///
     /// # Complexity
     ///
-    /// O(keys with something pending) to begin, in one critical section.
+    /// To begin, O(the most keys that ever had something pending at once). That is one critical
+    /// section, so that it covers all that was accepted before and nothing that comes later, and
+    /// senders wait for it: where there are very many keys, let their windows close the batches, or
+    /// [`flush_key`](Self::flush_key). The same goes for [`shutdown`](Self::shutdown).
     pub async fn flush(&self) -> FlushReport {
         FlushWait::new(self.shared()).await
     }
