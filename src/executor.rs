@@ -23,8 +23,6 @@ mod spawned;
 mod stop;
 mod summary;
 mod throttling;
-#[cfg(any(feature = "tokio", loom))]
-mod timeline;
 mod trials;
 mod wakes;
 mod weight;

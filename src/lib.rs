@@ -50,6 +50,8 @@ mod semaphore;
 mod settled;
 mod sync;
 pub mod throttle;
+#[cfg(any(feature = "tokio", loom))]
+mod timeline;
 mod wake_list;
 
 #[cfg(any(feature = "tokio", loom))]

@@ -53,20 +53,22 @@ pub enum Settled<T, E> {
     Rejected(E),
     /// The closure, the key function or the future panicked.
     Panicked(Panic),
-    /// The item's own time limit passed before it was done, and its future was dropped.
+    /// A time limit passed before it was done, and its future was dropped.
     #[non_exhaustive]
     TimedOut {
-        /// Whose limit it was: the attempt's, after which there was to be no other, or the item's.
+        /// Whose limit it was: the attempt's, after which there was to be no other, the item's, or
+        /// the batch's [deadline](crate::BatchExecutorBuilder::deadline).
         scope: Scope,
         /// What the last attempt before that ended with an error ended with.
         last_error: Option<E>,
     },
-    /// The batch was stopped before the item was done.
+    /// The batch was stopped before the item was done, or its deadline passed before the item
+    /// started.
     #[non_exhaustive]
     Cancelled {
         /// Whether its closure had been called: if not, nothing of it has happened.
         started: bool,
-        /// What was cancelled: as yet always the batch.
+        /// What was cancelled: always the batch.
         scope: Scope,
         /// What the last attempt that ended with an error ended with.
         last_error: Option<E>,
@@ -112,12 +114,13 @@ impl<T, E> Settled<T, E> {
         matches!(self, Self::Panicked(_))
     }
 
-    /// Whether the item's own time limit passed.
+    /// Whether a time limit passed: its attempt's, its own, or the batch's deadline.
     pub fn is_timed_out(&self) -> bool {
         matches!(self, Self::TimedOut { .. })
     }
 
-    /// Whether the batch was stopped before the item was done.
+    /// Whether the batch was stopped before the item was done, or its deadline passed before it
+    /// started.
     pub fn is_cancelled(&self) -> bool {
         matches!(self, Self::Cancelled { .. })
     }

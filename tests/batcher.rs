@@ -10,6 +10,8 @@ mod losses;
 mod order;
 #[path = "batcher/poison.rs"]
 mod poison;
+#[path = "batcher/retries.rs"]
+mod retries;
 #[path = "batcher/sharing.rs"]
 mod sharing;
 #[cfg(feature = "sink")]

@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use sluicegate::Retry;
 use sluicegate::batcher::{Batch, Batcher, Call, CallError, KeyedBatch, KeyedBatcher, SendError};
+use sluicegate::retry::GaveUp;
+use sluicegate::{Retry, RetryBudget};
 
 type Squares = Batch<Call<u32, u32>>;
 
@@ -86,7 +87,7 @@ fn what_is_tried_again_keeps_its_callers_waiting_and_what_fails_tells_them_why()
         assert_eq!((first.unwrap(), second.unwrap()), (1, 2));
         let Err(CallError::Failed { item, error }) = third else { panic!("{third:?}") };
         assert_eq!(item, 3);
-        assert_eq!(error.to_string(), "the batch failed in attempt 2, its last: down");
+        assert_eq!(error.to_string(), "the batch failed in attempt 2, no attempts left: down");
         let stats = batcher.stats();
         assert_eq!((stats.delivered, stats.failed, stats.pending), (2, 1, 0));
     });
@@ -316,5 +317,46 @@ fn a_call_put_into_another_batch_does_not_bring_those_that_share_its_answer() {
         assert!(matches!(fourth, Err(CallError::Unanswered(Some(4)))));
         let stats = batcher.stats();
         assert_eq!((stats.accepted, stats.delivered, stats.failed), (4, 3, 1));
+    });
+}
+
+#[test]
+fn callers_of_an_attempt_that_took_too_long_wait_for_the_next_and_then_learn_why() {
+    paused(async {
+        let retry = Retry::constant(2, millis(5)).unwrap().attempt_timeout(millis(20)).unwrap();
+        let began = tokio::time::Instant::now();
+        let batcher = Batcher::for_calls()
+            .max_items(3)
+            .retry(retry)
+            .build(|mut batch: Squares| async move {
+                // One of the items is answered in each attempt, which never ends.
+                let attempt = batch.attempt();
+                batch.reply(0, attempt);
+                std::future::pending::<Result<(), String>>().await
+            })
+            .unwrap();
+        let (first, second, third) =
+            tokio::join!(batcher.call(1), batcher.call(2), batcher.call(3));
+        assert_eq!((first.unwrap(), second.unwrap()), (1, 2));
+        let Err(CallError::Failed { item: 3, error }) = third else { panic!("{third:?}") };
+        let why = "the batch timed out after 20ms in attempt 2, no attempts left";
+        assert_eq!(error.to_string(), why);
+        assert_eq!(began.elapsed(), millis(45));
+        let stats = batcher.stats();
+        assert_eq!((stats.delivered, stats.failed, stats.pending), (2, 1, 0));
+    });
+}
+
+#[test]
+fn callers_of_a_batch_that_the_budget_gives_up_learn_so() {
+    paused(async {
+        let budget = RetryBudget::new(1, 0.1).unwrap();
+        let batcher = KeyedBatcher::for_calls()
+            .retry(Retry::constant(9, millis(5)).unwrap().budget(&budget))
+            .build(|_: KeyedBatch<u8, Call<u32, u32>>| async { Err::<(), _>("down".to_owned()) })
+            .unwrap();
+        let Err(CallError::Failed { item: 7, error }) = batcher.call(1, 7).await else { panic!() };
+        assert_eq!(error.gave_up(), Some(GaveUp::BudgetSpent));
+        assert_eq!(error.last_error().unwrap().to_string(), "down");
     });
 }

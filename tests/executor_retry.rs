@@ -1,4 +1,4 @@
-//! Items that are tried again: by example, and against what their scripts say.
+//! Items that are tried again, by example.
 
 #![cfg(all(feature = "tokio", not(loom)))]
 
@@ -6,8 +6,6 @@ use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::time::Duration;
 
-use proptest::collection::vec;
-use proptest::prelude::*;
 use sluicegate::executor::DeadLetter;
 use sluicegate::{
     BatchEnd, BatchExecutor, Retry, Scope, Semaphore, Settled, SettledKind, Stop, StopToken,
@@ -125,8 +123,9 @@ async fn every_limit_tells_its_scope_and_the_last_error() {
 
         let executor = BatchExecutor::builder().limit(1).deadline(MS * 35).build().unwrap();
         let outcomes = executor.retry(constant(9, 10)).all_settled([()], hang(1)).await;
-        assert!(outcomes[0].is_cancelled());
+        assert!(outcomes[0].is_timed_out());
         scoped(&outcomes[0], Scope::Batch);
+        assert_eq!(outcomes[0].to_string(), "batch timed out, and before that: busy");
 
         let token = StopToken::new();
         let stopped = BatchExecutor::builder().limit(1).stop(token.clone()).build().unwrap();
@@ -137,6 +136,46 @@ async fn every_limit_tells_its_scope_and_the_last_error() {
         });
         assert!(outcomes[0].is_cancelled());
         scoped(&outcomes[0], Scope::Batch);
+    }
+}
+
+/// The first attempt fails at 10 ms, the second begins at 20 ms and hangs.
+#[tokio::test(start_paused = true)]
+async fn dead_letters_of_what_ran_out_of_time_count_the_attempts_that_began() {
+    for (item, deadline, attempts, shown) in [
+        (Some(15), None, 1, "timed out, and before that: busy"),
+        (Some(25), None, 2, "timed out, and before that: busy"),
+        (None, Some(25), 2, "batch timed out, and before that: busy"),
+    ] {
+        let calls = Cell::new(0);
+        let letters = RefCell::new(Vec::new());
+        let mut builder = BatchExecutor::builder().limit(2);
+        if let Some(ms) = item {
+            builder = builder.item_timeout(MS * ms);
+        }
+        if let Some(ms) = deadline {
+            builder = builder.deadline(MS * ms);
+        }
+        let outcomes = builder
+            .build()
+            .unwrap()
+            .retry(constant(9, 10))
+            .dead_letters(|letter: DeadLetter<'_, &str, &str>| {
+                let DeadLetter { input, kind, attempts, error, .. } = letter;
+                letters.borrow_mut().push((input, kind, attempts, error.copied()));
+            })
+            .all_settled(["input"], async |_| {
+                calls.set(calls.get() + 1);
+                sleep(MS * 10).await;
+                if calls.get() > 1 {
+                    std::future::pending::<()>().await;
+                }
+                Err::<(), _>("busy")
+            })
+            .await;
+        assert_eq!(outcomes[0].to_string(), shown);
+        let letter = ("input", SettledKind::TimedOut, attempts, Some("busy"));
+        assert_eq!(letters.take(), [letter], "{shown}");
     }
 }
 
@@ -174,250 +213,145 @@ async fn the_spawned_flavour_retries_too() {
     assert_eq!(seen.lock().unwrap().len(), 34 + 66 * 3);
 }
 
-/// What an attempt does.
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Step {
-    Fine(u32),
-    Fail(u32),
-    Fatal(u32),
-    Panic,
-    Hang,
-}
-
-fn step() -> impl Strategy<Value = Step> {
-    prop_oneof![
-        4 => (0..30_u32).prop_map(Step::Fine),
-        6 => (0..30_u32).prop_map(Step::Fail),
-        1 => (0..9_u32).prop_map(Step::Fatal),
-        1 => Just(Step::Panic),
-        1 => Just(Step::Hang),
-    ]
-}
-
-/// How a script ends under a policy of so many attempts, and after how many of them.
-fn ending(script: &[Step], most: usize) -> (SettledKind, u32) {
-    let mut attempts = 0;
-    for step in script.iter().chain(std::iter::repeat(&Step::Fine(0))) {
-        attempts += 1;
-        let kind = match step {
-            Step::Fine(_) => SettledKind::Fulfilled,
-            Step::Fail(_) | Step::Fatal(_) => SettledKind::Rejected,
-            Step::Panic => SettledKind::Panicked,
-            Step::Hang => SettledKind::TimedOut,
-        };
-        let again = matches!(step, Step::Fail(_) | Step::Hang);
-        if !again || attempts == most {
-            return (kind, attempts as u32);
-        }
-    }
-    unreachable!()
-}
-
-#[derive(Debug, Clone)]
-struct Plan {
-    scripts: Vec<Vec<Step>>,
-    limit: usize,
-    backlog: usize,
-    most: u32,
-    wait: u32,
-    rate: Option<(u32, u32)>,
-    keys: usize,
-}
-
-fn plan() -> impl Strategy<Value = Plan> {
-    let rate = proptest::option::of((1..5_u32, 1..50_u32));
-    (vec(vec(step(), 0..5), 0..20), 1..5_usize, 0..6_usize, 1..5_u32, 0..40_u32, rate, 1..9_usize)
-        .prop_map(|(scripts, limit, backlog, most, wait, rate, keys)| Plan {
-            scripts,
-            limit,
-            backlog,
-            most,
-            wait,
-            rate,
-            keys,
-        })
-}
-
-async fn check(plan: Plan) {
-    let Plan { scripts, limit, backlog, most, wait, rate, keys } = plan;
+/// Nothing but the limit is kept of an item that is tried once, and whose letters nobody wants.
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_is_the_only_one_has_its_limit_too() {
     let start = Instant::now();
-    let starts = RefCell::new(Vec::new());
-    let attempts = RefCell::new(vec![Vec::new(); scripts.len()]);
-    let (pulled, settled) = (Cell::new(0_usize), Cell::new(0_usize));
-    let running = Cell::new(0_usize);
-    let dead = RefCell::new(Vec::new());
-    let limits = Cell::new(true);
+    let outcomes = BatchExecutor::new(1)
+        .unwrap()
+        .retry(Retry::none().attempt_timeout(MS * 20).unwrap())
+        .all_settled([()], async |()| std::future::pending::<Result<(), ()>>().await)
+        .await;
+    assert!(matches!(outcomes[0], Settled::TimedOut { scope: Scope::Attempt, .. }));
+    assert_eq!(start.elapsed(), MS * 20);
+}
 
-    let mut builder = BatchExecutor::builder().limit(limit).backlog(backlog);
-    if let Some((n, window)) = rate {
-        builder = builder.throttle(Arc::new(Throttle::new(n, MS * window).unwrap()));
-    }
-    let retry = constant(most, wait).attempt_timeout(MS * 100).unwrap();
-    let executor = builder
+#[tokio::test(start_paused = true)]
+async fn a_dead_letter_counts_the_attempts_that_were_made() {
+    let letters = RefCell::new(Vec::new());
+    let outcomes = BatchExecutor::builder()
+        .limit(2)
+        .item_timeout(MS * 15)
         .build()
         .unwrap()
-        .by_key(move |item: &(usize, String)| item.0 % keys)
-        .retry(retry.when(|error: &(Step, usize)| matches!(error.0, Step::Fail(_))))
-        .dead_letters(|letter: DeadLetter<'_, (usize, String), (Step, usize)>| {
-            assert_eq!(letter.input, (letter.index, format!("input {}", letter.index)));
-            dead.borrow_mut().push((letter.index, letter.kind, letter.attempts));
-        });
-    let inputs = (0..scripts.len()).map(|n| {
-        pulled.set(pulled.get() + 1);
-        limits.set(limits.get() && pulled.get() - settled.get() <= limit + backlog);
-        (n, format!("input {n}"))
-    });
-
-    /// Runs, and stops when it is dropped.
-    struct Running<'a>(&'a Cell<usize>);
-    impl Drop for Running<'_> {
-        fn drop(&mut self) {
-            self.0.set(self.0.get() - 1);
-        }
-    }
-
-    let outcomes = RefCell::new(vec![None; scripts.len()]);
-    let run = executor.for_each(
-        inputs,
-        |(n, name)| {
-            starts.borrow_mut().push(start.elapsed());
-            running.set(running.get() + 1);
-            limits.set(limits.get() && running.get() <= limit);
-            let guard = Running(&running);
-            let step = {
-                let mut attempts = attempts.borrow_mut();
-                attempts[n].push(start.elapsed());
-                scripts[n].get(attempts[n].len() - 1).copied().unwrap_or(Step::Fine(0))
-            };
-            drop(name);
-            async move {
-                let _guard = guard;
-                match step {
-                    Step::Fine(0) => Ok(n),
-                    Step::Fine(ms) => {
-                        sleep(MS * ms).await;
-                        Ok(n)
-                    }
-                    Step::Fail(0) | Step::Fatal(0) => Err((step, n)),
-                    Step::Fail(ms) | Step::Fatal(ms) => {
-                        sleep(MS * ms).await;
-                        Err((step, n))
-                    }
-                    Step::Panic => std::panic::resume_unwind(Box::new("planned")),
-                    Step::Hang => std::future::pending().await,
-                }
-            }
-        },
-        |index, outcome| {
-            settled.set(settled.get() + 1);
-            let mine = match outcome.last_error() {
-                Some((_, n)) => *n == index,
-                None => true,
-            };
-            assert!(mine, "the error of another item");
-            let before = outcomes.borrow_mut()[index].replace(outcome.kind());
-            assert!(before.is_none(), "settled twice");
-            std::future::ready(())
-        },
-    );
-    let summary = tokio::time::timeout(Duration::from_secs(3600), run).await.expect("it hangs");
-
-    assert!(limits.get(), "more than the limits allow");
-    assert_eq!(running.get(), 0);
-    assert_eq!(summary.pulled(), scripts.len());
-    let mut letters = Vec::new();
-    for (n, script) in scripts.iter().enumerate() {
-        let (kind, tried) = ending(script, most as usize);
-        assert_eq!(outcomes.borrow()[n], Some(kind), "item {n}");
-        let attempts = &attempts.borrow()[n];
-        assert_eq!(attempts.len(), tried as usize, "attempts of item {n}");
-        for (step, pair) in script.iter().zip(attempts.windows(2)) {
-            let took = match step {
-                Step::Fine(ms) | Step::Fail(ms) | Step::Fatal(ms) => MS * *ms,
-                _ => MS * 100,
-            };
-            assert!(pair[1] - pair[0] >= took + MS * wait, "too early");
-        }
-        if kind != SettledKind::Fulfilled {
-            letters.push((n, kind, tried));
-        }
-    }
-    let mut dead = dead.take();
-    dead.sort_unstable_by_key(|letter| letter.0);
-    assert_eq!(dead, letters);
-    if let Some((n, window)) = rate {
-        // The window that begins with each start: those are the fullest.
-        for (first, begin) in starts.borrow().iter().enumerate() {
-            let later =
-                starts.borrow()[first..].iter().filter(|at| **at < *begin + MS * window).count();
-            assert!(later <= n as usize, "{later} starts in a window of {n}");
-        }
-    }
+        .retry(constant(9, 10))
+        .dead_letters(|letter: DeadLetter<'_, bool, &str>| {
+            letters.borrow_mut().push((
+                letter.index,
+                letter.kind,
+                letter.attempts,
+                letter.error.copied(),
+            ));
+        })
+        .all_settled([true, false], async |slow| {
+            // One of them is in its second attempt when its time is over, the other waits for it.
+            sleep(MS * if slow { 2 } else { 8 }).await;
+            Err::<(), _>("busy")
+        })
+        .await;
+    assert_eq!(outcomes.summary().counts().timed_out, 2);
+    let busy = |index, attempts| (index, SettledKind::TimedOut, attempts, Some("busy"));
+    assert_eq!(letters.take(), [busy(0, 2), busy(1, 1)]);
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+#[tokio::test(start_paused = true)]
+async fn spawned_by_key_a_larger_budget_does_not_lift_the_limit() {
+    let running = Arc::new(());
+    let most = Arc::new(std::sync::Mutex::new(0));
+    let (guard, seen) = (running.clone(), most.clone());
+    let executor = BatchExecutor::builder()
+        .limit(2)
+        .backlog(10)
+        .budget(Arc::new(Semaphore::new(8)))
+        .build()
+        .unwrap();
+    let batch = executor.by_key(|n: &u32| *n).retry(constant(2, 10)).spawn_on(
+        2,
+        0..12,
+        move |_| {
+            let guard = guard.clone();
+            let mut most = seen.lock().unwrap();
+            *most = Arc::strong_count(&guard).max(*most);
+            drop(most);
+            async move {
+                sleep(MS * 5).await;
+                drop(guard);
+                Ok::<_, ()>(())
+            }
+        },
+        |work| drop(tokio::spawn(work)),
+    );
+    assert!(batch.join().await.outcomes.summary().is_complete());
+    // One here, and one with the closure.
+    assert_eq!(*most.lock().unwrap() - 2, 2);
+}
 
-    #[test]
-    fn attempts_waits_limits_and_dead_letters_are_as_the_scripts_say(plan in plan()) {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_time()
-            .start_paused(true)
-            .build()
-            .unwrap();
-        runtime.block_on(check(plan));
-    }
+#[tokio::test(start_paused = true)]
+async fn an_item_that_leaves_the_line_takes_its_demand_along() {
+    let budget = Arc::new(Semaphore::new(4));
+    let executor = BatchExecutor::builder()
+        .limit(1)
+        .backlog(2)
+        .budget(budget.clone())
+        .item_timeout(MS * 30)
+        .build()
+        .unwrap()
+        .retry(constant(2, 10))
+        .by_weight(|item: &(u32, u32)| item.0);
+    let start = Instant::now();
+    let begun = RefCell::new(Vec::new());
+    let run = executor.all_settled([(4, 0), (1, 5), (1, 0)], async |(weight, millis)| {
+        begun.borrow_mut().push((weight, start.elapsed()));
+        sleep(MS * millis).await;
+        if millis == 0 && begun.borrow().len() < 4 { Err("busy") } else { Ok(()) }
+    });
+    let elsewhere = async {
+        // While the heavy one waits for its retry, and for long.
+        sleep(MS * 6).await;
+        let held = budget.acquire_many(2).await.unwrap();
+        sleep(MS * 1_000).await;
+        drop(held);
+    };
+    let (outcomes, ()) = tokio::join!(run, elsewhere);
+    assert!(outcomes[0].is_timed_out());
+    assert!(outcomes[2].is_fulfilled(), "{}", outcomes[2]);
+    // The light one has waited behind the heavy one from 15 ms on.
+    assert_eq!(begun.take(), [(4, MS * 0), (1, MS * 0), (1, MS * 5), (1, MS * 30)]);
+}
 
-    /// Dropped or stopped at any time, everything is accounted for.
-    #[test]
-    fn stopped_at_any_time_each_input_has_one_outcome(
-        plan in plan(),
-        at in 0..300_u32,
-        abort in any::<bool>(),
-    ) {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_time()
-            .start_paused(true)
+/// What does not begin any more waits for nothing.
+#[tokio::test(start_paused = true)]
+async fn an_abort_waits_neither_for_a_permit_nor_for_the_throttle() {
+    for throttled in [false, true] {
+        let (budget, token) = (Arc::new(Semaphore::new(1)), StopToken::new());
+        let throttle = Arc::new(Throttle::new(1, MS * 1_000).unwrap());
+        let builder = BatchExecutor::builder().limit(1).stop(token.clone());
+        let builder = match throttled {
+            true => builder.throttle(throttle.clone()),
+            false => builder.budget(budget.clone()),
+        };
+        let start = Instant::now();
+        let run = builder
             .build()
-            .unwrap();
-        runtime.block_on(async {
-            let token = StopToken::new();
-            let budget = Arc::new(Semaphore::new(plan.limit));
-            let held = Arc::new(());
-            let executor = BatchExecutor::builder()
-                .limit(plan.limit)
-                .backlog(plan.backlog)
-                .budget(budget.clone())
-                .stop(token.clone())
-                .build()
-                .unwrap()
-                .retry(constant(plan.most, plan.wait));
-            let mut pulled = 0;
-            let mut dead = plan.scripts.clone();
-            let inputs = dead.drain(..).inspect(|_| pulled += 1).map(|script| (held.clone(), script));
-            let run = executor.all_settled(inputs, async |(_held, script): (_, Vec<Step>)| {
-                match script.first() {
-                    Some(Step::Fail(ms)) => {
-                        sleep(MS * *ms).await;
-                        Err(())
-                    }
-                    Some(Step::Hang) => std::future::pending().await,
-                    _ => Ok(()),
-                }
-            });
-            let how = if abort { Stop::Abort } else { Stop::Drain };
-            let stopper = async {
-                sleep(MS * at).await;
-                token.stop(how);
-                sleep(MS * 1000).await;
-                // A drain waits for what hangs.
-                token.stop(Stop::Abort);
-            };
-            let (outcomes, ()) = tokio::join!(run, stopper);
-            assert_eq!(outcomes.len(), pulled);
-            assert_eq!(Arc::strong_count(&held), 1);
-            assert_eq!(budget.available_permits(), plan.limit);
-        });
+            .unwrap()
+            .retry(constant(2, 10))
+            .all_settled([()], async |()| Err::<(), _>("busy"));
+        let stopper = async {
+            sleep(MS).await;
+            let held = budget.acquire().await.unwrap();
+            sleep(MS * 29).await;
+            token.stop(Stop::Abort);
+            sleep(MS * 5_000).await;
+            drop(held);
+        };
+        let timed = async { (run.await, start.elapsed()) };
+        let ((outcomes, took), ()) = tokio::join!(timed, stopper);
+        assert!(matches!(
+            outcomes[0],
+            Settled::Cancelled { started: true, last_error: Some("busy"), .. }
+        ));
+        assert_eq!(took, MS * 30);
+        assert_eq!(throttle.waiters(), 0);
     }
 }
 

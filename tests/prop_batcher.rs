@@ -40,6 +40,10 @@ enum Step {
         verdict: Verdict,
         keep_guard: bool,
     },
+    /// The handler gives its guard into another's hands, and goes on.
+    GiveGuard {
+        which: usize,
+    },
     ReturnGuard {
         which: usize,
     },
@@ -56,8 +60,11 @@ fn limits() -> impl Strategy<Value = Limits> {
     let batch = (1..5usize, prop::option::of((1..6u64, prop::option::of(0..9u64))));
     let handling = (1..4usize, 1..4u32, 0..6u64, prop_oneof![3 => Just(0), 1 => 2..9u32]);
     let permits = prop_oneof![3 => Just(None), 1 => (1..3usize).prop_map(Some)];
-    (batch, 0..7u64, any::<bool>(), 0..7usize, handling, permits).prop_map(
-        |((max_items, weights), window, eager, more, handling, permits)| {
+    let timeout = prop_oneof![1 => Just(None), 1 => (1..9u64).prop_map(Some)];
+    let budget = (1..7u32, prop_oneof![1..500u64, 500..3000u64]);
+    let budget = prop_oneof![2 => Just(None), 1 => budget.prop_map(Some)];
+    (batch, 0..7u64, any::<bool>(), 0..7usize, handling, permits, (timeout, budget)).prop_map(
+        |((max_items, weights), window, eager, more, handling, permits, (timeout, budget))| {
             let (concurrency, attempts, delay, max_probes) = handling;
             let max_weight = weights.map(|(max, _)| max);
             let capacity_weight = weights.and_then(|(max, more)| more.map(|more| max + more));
@@ -74,6 +81,8 @@ fn limits() -> impl Strategy<Value = Limits> {
                 max_probes,
                 attempts,
                 delay,
+                timeout,
+                budget,
             }
         },
     )
@@ -102,6 +111,7 @@ fn step() -> impl Strategy<Value = Step> {
         8 => (which.clone(), 0..4usize).prop_map(|(which, items)| Step::Take { which, items }),
         30 => (which.clone(), verdict(), prop::bool::weighted(0.2))
             .prop_map(|(which, verdict, keep_guard)| Step::End { which, verdict, keep_guard }),
+        5 => which.clone().prop_map(|which| Step::GiveGuard { which }),
         12 => which.prop_map(|which| Step::ReturnGuard { which }),
         2 => prop::option::of(0..10u64).prop_map(Step::Shutdown),
         1 => Just(Step::DropMainHandle),
@@ -203,6 +213,12 @@ impl Pair {
                     self.reference.end(batch, verdict, keep_guard);
                 }
             }
+            Step::GiveGuard { which } => {
+                if let Some((batch, _)) = pick(&self.guards(false), which) {
+                    self.ours.give_guard(batch);
+                    self.reference.give_guard(batch);
+                }
+            }
             Step::ReturnGuard { which } => {
                 if let Some((batch, _)) = pick(&self.guards(true), which) {
                     self.ours.return_guard(batch);
@@ -249,6 +265,7 @@ impl Pair {
         self.ours.answers.sort_by_key(|(task, _)| *task);
         assert_eq!(self.ours.answers, expected);
         assert_eq!(self.ours.driver_is_done(), self.reference.is_stopped());
+        assert_eq!(self.ours.tokens(), self.reference.tokens(), "what is left of the budget");
         if let Some(figures) = self.ours.figures() {
             assert_eq!(figures, self.reference.figures());
         }

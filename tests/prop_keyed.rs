@@ -8,7 +8,7 @@
 mod reference;
 
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
@@ -35,9 +35,10 @@ fn limits() -> impl Strategy<Value = Limits> {
     let sizes = (1..4usize, 1..4usize, 0..6u64, 0..10usize);
     // Bounded in all, or by key: which of several lines comes first is not said.
     let per_key = prop::option::of(0..3usize);
-    let handling = (1..3usize, any::<bool>(), any::<bool>(), 1..3u32, 0..4u64);
+    let timeout = prop::option::of(1..8u64);
+    let handling = (1..3usize, any::<bool>(), any::<bool>(), 1..3u32, 0..4u64, timeout);
     (sizes, per_key, handling).prop_map(|((max_keys, max_items, window, more), per_key, rest)| {
-        let (concurrency, eager, in_order, attempts, delay) = rest;
+        let (concurrency, eager, in_order, attempts, delay, timeout) = rest;
         Limits {
             max_keys,
             max_items,
@@ -49,6 +50,7 @@ fn limits() -> impl Strategy<Value = Limits> {
             in_order,
             attempts,
             delay,
+            timeout,
         }
     })
 }
@@ -113,9 +115,9 @@ struct Call {
     batch: reference::Batch,
     number: u64,
     told: Mutex<(Option<bool>, Option<Waker>)>,
+    dropped: AtomicBool,
 }
 
-#[derive(Clone)]
 struct Handling(Arc<Call>);
 
 impl Future for Handling {
@@ -129,6 +131,12 @@ impl Future for Handling {
             Some(true) => Poll::Ready(Ok(())),
             Some(false) => Poll::Ready(Err("as told")),
         }
+    }
+}
+
+impl Drop for Handling {
+    fn drop(&mut self) {
+        self.0.dropped.store(true, Ordering::Relaxed);
     }
 }
 
@@ -149,13 +157,18 @@ impl Pair {
     fn new(limits: Limits) -> Self {
         let calls: Arc<Mutex<Vec<Arc<Call>>>> = Arc::default();
         let buried: Arc<AtomicU64> = Arc::default();
+        let mut retry =
+            Retry::constant(limits.attempts, Duration::from_millis(limits.delay)).unwrap();
+        if let Some(limit) = limits.timeout {
+            retry = retry.attempt_timeout(Duration::from_millis(limit)).unwrap();
+        }
         let mut builder = KeyedBatcher::builder()
             .max_keys(limits.max_keys)
             .max_items(limits.max_items)
             .window(Duration::from_millis(limits.window))
             .capacity(limits.capacity)
             .concurrency(limits.concurrency)
-            .retry(Retry::constant(limits.attempts, Duration::from_millis(limits.delay)).unwrap())
+            .retry(retry)
             .dead_letter({
                 let buried = buried.clone();
                 move |_: &Key, items: Vec<u32>, _| {
@@ -181,8 +194,12 @@ impl Pair {
                         attempt: batch.attempt(),
                         evicted: batch.closed_by() == ClosedBy::Evicted,
                     };
-                    let call =
-                        Arc::new(Call { batch: seen, number: batch.id(), told: Mutex::default() });
+                    let call = Arc::new(Call {
+                        batch: seen,
+                        number: batch.id(),
+                        told: Mutex::default(),
+                        dropped: AtomicBool::new(false),
+                    });
                     calls.lock().unwrap().push(call.clone());
                     let handling = Handling(call);
                     async move {
@@ -322,6 +339,8 @@ impl Pair {
             }
         }
         self.reference.run();
+        // Those whose time was up.
+        self.calls.lock().unwrap().retain(|call| !call.dropped.load(Ordering::Relaxed));
         let calls: Vec<_> =
             self.calls.lock().unwrap().iter().map(|call| call.batch.clone()).collect();
         assert_eq!(calls, self.reference.out, "batches with the handler");

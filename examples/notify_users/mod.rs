@@ -1,80 +1,75 @@
 //! Every user is notified once or named as failed, also if the program is stopped in between.
+//!
+//! What a user got is written where it is sent, in one step, so that neither is without the other:
+//! whenever the program ends, by a signal or a crash, the next run finds who is left. (After a power
+//! cut SQLite may have lost the last of them, which are notified again: `synchronous = FULL` is the
+//! price of that.) Two runs at once share the work.
 
+pub mod cli;
 pub mod store;
 
-use std::cell::Cell;
-use std::path::PathBuf;
+use std::cell::{Cell, RefCell};
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::Parser;
-use indicatif::{ProgressBar, ProgressStyle};
-use sluicegate::executor::Page;
+use indicatif::ProgressBar;
+use sluicegate::executor::{DeadLetter, Page};
 use sluicegate::retry::Jitter;
-use sluicegate::{BatchEnd, BatchExecutor, Retry, Stop, StopToken, Throttle};
+use sluicegate::{BatchEnd, BatchExecutor, Retry, Settled, Stop, StopToken, Throttle};
 
 use store::Store;
 
 const PAGE: usize = 100;
 
-/// Notifies the users of a SQLite database, in pages of 100, within a rate; goes on where it was
-/// when it is started again.
-#[derive(Debug, Clone, Parser)]
-#[command(name = "notify_users")]
-pub struct Options {
-    /// Database to go on with, or to make; without it, a temporary one
-    #[arg(long, value_name = "PATH")]
-    pub db: Option<PathBuf>,
-
-    /// Users in a database that is made
-    #[arg(long, value_name = "N", default_value_t = 10_000)]
-    pub users: usize,
-
-    /// Notifications at once
-    #[arg(long, value_name = "N", default_value_t = 64)]
+/// How users are notified.
+#[derive(Debug, Clone, Copy)]
+pub struct Rules {
+    /// Notifications at once.
     pub limit: usize,
-
-    /// Notifications that may start in any second
-    #[arg(long, value_name = "N", default_value_t = 10_000)]
+    /// Attempts that may start in any second.
     pub rate: u32,
-
-    /// Attempts for each user, the first counted
-    #[arg(long, value_name = "N", default_value_t = 3)]
+    /// Attempts for each user, the first counted.
     pub attempts: u32,
 }
 
 /// What it came to.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Summary {
     /// Users notified in this run.
     pub notified: usize,
     /// Users for whom it failed for good, in this run.
-    pub failed: Vec<i64>,
-    /// Users that are neither, because the program was stopped.
-    pub left: usize,
+    pub failed: usize,
+    /// Users that are neither, because the run was stopped.
+    pub left: u32,
 }
 
-impl std::fmt::Display for Summary {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { notified, failed, left } = self;
-        write!(f, "{notified} notified, {} failed, {left} left", failed.len())?;
-        if !failed.is_empty() {
-            write!(f, "; failed: {failed:?}")?;
-        }
-        Ok(())
+        write!(f, "{notified} notified, {failed} failed, {left} left")
     }
 }
 
 type Error = Box<dyn std::error::Error>;
 
+/// Why an attempt came to nothing.
+#[derive(Debug)]
+enum Failure {
+    /// Of the service.
+    Sending(&'static str),
+    /// It would be no better with the next user.
+    Database(rusqlite::Error),
+}
+
+const BUSY: &str = "busy";
+
 /// Sends a notification: of 1,000 users one is gone, and one in ten attempts fails in passing.
-///
-/// A service that is asked twice with the same key sends once; here the table of deliveries does.
-pub fn send(user: i64, attempt: u32) -> Result<(), &'static str> {
+fn send(user: i64, attempt: u32) -> Result<(), &'static str> {
     if user % 1000 == 999 {
         Err("no such address")
     } else if (user + i64::from(attempt)) % 10 == 0 {
-        Err("busy")
+        Err(BUSY)
     } else {
         Ok(())
     }
@@ -84,96 +79,74 @@ pub fn send(user: i64, attempt: u32) -> Result<(), &'static str> {
 ///
 /// # Errors
 ///
-/// Of the database, or if an option is out of its bounds.
+/// Of the database, which ends the run, or if a rule is out of its bounds.
 pub async fn notify(
     store: &Store,
-    options: &Options,
+    rules: &Rules,
     stop: StopToken,
     progress: &ProgressBar,
 ) -> Result<Summary, Error> {
-    let throttle = Arc::new(Throttle::new(options.rate, Duration::from_secs(1))?);
-    let retry = Retry::constant(options.attempts, Duration::from_millis(20))?
+    let (attempts, notified, failed) = (Cell::new(0_u32), Cell::new(0), Cell::new(0));
+    let broken = RefCell::new(None);
+    let break_off = |error| {
+        broken.borrow_mut().get_or_insert(error);
+        stop.stop(Stop::Abort);
+    };
+
+    let throttle = Arc::new(Throttle::new(rules.rate, Duration::from_secs(1))?);
+    let retry = Retry::constant(rules.attempts, Duration::from_millis(20))?
         .jitter(Jitter::Equal)
-        .when(|error: &(i64, &str)| error.1 == "busy");
+        .when(|failure: &Failure| matches!(failure, Failure::Sending(BUSY)));
     let executor = BatchExecutor::builder()
-        .limit(options.limit)
+        .limit(rules.limit)
         .backlog(PAGE)
         .throttle(throttle)
-        .stop(stop)
+        .stop(stop.clone())
         .build()?
-        .retry(retry);
+        .retry(retry)
+        .dead_letters(|letter: DeadLetter<'_, i64, Failure>| {
+            let reason = match letter.error {
+                Some(Failure::Sending(reason)) => *reason,
+                Some(Failure::Database(_)) => return,
+                None => "it panicked",
+            };
+            match store.failed(letter.input, reason) {
+                Ok(by_us) => failed.set(failed.get() + usize::from(by_us)),
+                Err(error) => break_off(error),
+            }
+        });
 
     let fetch = async |after: Option<i64>| {
         let items = store.page(after.unwrap_or(i64::MIN), PAGE)?;
         let next = items.last().copied().filter(|_| items.len() == PAGE);
         Ok::<_, rusqlite::Error>(Page { items, next })
     };
-    let attempts = Cell::new(0_u32);
-    let (mut notified, mut failed, mut broken) = (0, Vec::new(), None);
     let summary = executor
         .pages_for_each(
             fetch,
             async |user| {
                 attempts.set(attempts.get().wrapping_add(1));
                 tokio::time::sleep(Duration::from_millis(1)).await;
-                // What the user got is written where it is sent, so that neither is without the
-                // other when the program ends here.
-                send(user, attempts.get()).map_err(|error| (user, error))?;
-                store.notified(user).map_err(|_| (user, "database"))?;
-                Ok(user)
+                send(user, attempts.get()).map_err(Failure::Sending)?;
+                store.notified(user).map_err(Failure::Database)
             },
             |_, outcome| {
-                progress.inc(1);
-                match outcome.into_result() {
-                    Ok(_) => notified += 1,
-                    Err(error) => {
-                        // One that is cancelled is left for the next time.
-                        if let sluicegate::SettledError::Rejected((user, reason)) = error {
-                            failed.push(user);
-                            broken = store.failed(user, reason).err().or(broken.take());
-                        }
-                    }
+                match outcome {
+                    Settled::Fulfilled(by_us) => notified.set(notified.get() + usize::from(by_us)),
+                    Settled::Rejected(Failure::Database(error)) => break_off(error),
+                    // Among the dead letters; or cancelled, and left for the next time.
+                    _ => {}
                 }
+                progress.inc(1);
                 std::future::ready(())
             },
         )
         .await;
-    if let Some(error) = summary.fetch_error.or(broken) {
+    if let Some(error) = broken.take().or(summary.fetch_error) {
         return Err(error.into());
     }
     if let BatchEnd::SourcePanicked(panic) = summary.batch.into_end() {
         return Err(panic.to_string().into());
     }
-    failed.sort_unstable();
-    Ok(Summary { notified, failed, left: store.left()? })
-}
-
-/// Everything that the program does; what it prints.
-///
-/// # Errors
-///
-/// Of [`notify`], or if the runtime cannot start.
-pub fn main() -> Result<String, Error> {
-    let options = Options::parse();
-    let folder = tempfile::tempdir()?;
-    let path = options.db.clone().unwrap_or_else(|| folder.path().join("users.db"));
-    let store = Store::open(&path, options.users)?;
-    let progress = ProgressBar::new(store.left()? as u64);
-    progress
-        .set_style(ProgressStyle::with_template("{bar:40} {pos}/{len} users, {per_sec}, {eta}")?);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let summary = runtime.block_on(async {
-        let stop = StopToken::new();
-        let run = notify(&store, &options, stop.clone(), &progress);
-        tokio::pin!(run);
-        tokio::select! {
-            summary = &mut run => summary,
-            _ = tokio::signal::ctrl_c() => {
-                stop.stop(Stop::Drain);
-                run.await
-            }
-        }
-    })?;
-    progress.finish_and_clear();
-    Ok(summary.to_string())
+    Ok(Summary { notified: notified.get(), failed: failed.get(), left: store.left()? })
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use rusqlite::{Connection, Result};
+use rusqlite::{Connection, Params, Result};
 
 /// Users are `NULL` until they are notified, or failed with a reason.
 #[derive(Debug)]
@@ -57,24 +57,28 @@ impl Store {
             .collect()
     }
 
-    /// The user was notified.
+    /// The user was notified; whether it is not by another run that this was written before.
     ///
     /// # Errors
     ///
     /// Of the database.
-    pub fn notified(&self, user: i64) -> Result<()> {
-        let sql = "UPDATE users SET times_notified = times_notified + 1 WHERE id = ?1";
-        self.connection.prepare_cached(sql)?.execute([user]).map(drop)
+    pub fn notified(&self, user: i64) -> Result<bool> {
+        self.settle("UPDATE users SET times_notified = times_notified + 1", (user,))
     }
 
-    /// Notifying the user failed for good.
+    /// Notifying the user failed for good; whether another run had not settled it before.
     ///
     /// # Errors
     ///
     /// Of the database.
-    pub fn failed(&self, user: i64, reason: &str) -> Result<()> {
-        let sql = "UPDATE users SET failure = ?2 WHERE id = ?1";
-        self.connection.prepare_cached(sql)?.execute((user, reason)).map(drop)
+    pub fn failed(&self, user: i64, reason: &str) -> Result<bool> {
+        self.settle("UPDATE users SET failure = ?2", (user, reason))
+    }
+
+    fn settle(&self, update: &str, parameters: impl Params) -> Result<bool> {
+        let sql = format!("{update} WHERE id = ?1 AND times_notified = 0 AND failure IS NULL");
+        let settled = self.connection.prepare_cached(&sql)?.execute(parameters)?;
+        Ok(settled == 1)
     }
 
     /// How many are neither notified nor failed.
@@ -82,9 +86,26 @@ impl Store {
     /// # Errors
     ///
     /// Of the database.
-    pub fn left(&self) -> Result<usize> {
+    pub fn left(&self) -> Result<u32> {
         let sql = "SELECT count(*) FROM users WHERE times_notified = 0 AND failure IS NULL";
-        self.connection.query_row(sql, (), |row| row.get::<_, u32>(0).map(|count| count as usize))
+        self.connection.query_row(sql, (), |row| row.get(0))
+    }
+
+    /// Those who failed, in order, each with the reason, for as long as `told` asks for more.
+    ///
+    /// # Errors
+    ///
+    /// Of the database.
+    pub fn each_failed(&self, mut told: impl FnMut(i64, &str) -> bool) -> Result<()> {
+        let sql = "SELECT id, failure FROM users WHERE failure IS NOT NULL ORDER BY id";
+        let mut statement = self.connection.prepare(sql)?;
+        let mut rows = statement.query(())?;
+        while let Some(row) = rows.next()? {
+            if !told(row.get(0)?, row.get_ref(1)?.as_str()?) {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// How many were notified once, how many more than once, and how many failed.

@@ -1,6 +1,7 @@
 //! An orchestration server's creation of a run: its steps are prepared, written with a unique
 //! idempotency key, and enqueued.
 
+pub mod cli;
 pub mod store;
 
 use std::fmt::Write as _;
@@ -75,17 +76,13 @@ pub async fn create(
     Ok(report.report())
 }
 
-/// Everything that the program does; what it prints.
+/// Runs of 10, 50 and 100 steps, one by one and in parallel, and one in which some go wrong; what
+/// there is to print of them.
 ///
 /// # Errors
 ///
-/// Of the database, or if the runtime cannot start.
-pub fn main() -> Result<String, Box<dyn std::error::Error>> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(table())
-}
-
-async fn table() -> Result<String, Box<dyn std::error::Error>> {
+/// Of the database; or if a step was lost, or created twice.
+pub async fn table() -> Result<String, Box<dyn std::error::Error>> {
     let folder = tempfile::tempdir()?;
     let store = Arc::new(Store::open(&folder.path().join("runs.db"))?);
     let mut text = String::from(

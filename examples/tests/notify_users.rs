@@ -1,23 +1,34 @@
 //! Every user is notified once or named as failed, however often the program is stopped.
 
-use std::time::Duration;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
-use clap::Parser;
 use indicatif::ProgressBar;
+use rusqlite::{Connection, OpenFlags};
 use sluicegate::{Stop, StopToken};
-use sluicegate_examples::notify_users::{Options, notify, store::Store};
+use sluicegate_examples::notify_users::{Rules, cli, notify, store::Store};
+
+const RULES: Rules = Rules { limit: 64, rate: 100_000, attempts: 3 };
+
+/// Once each, or failed, and how many of both.
+fn settled(path: &Path, users: u32) -> (u32, u32) {
+    let (once, more, failed) = Store::open(path, 0).unwrap().counts().unwrap();
+    assert_eq!((more, once + failed), (0, users));
+    assert!(failed >= users / 1000, "those without an address");
+    (once, failed)
+}
 
 #[tokio::test]
 async fn stopped_and_started_again_each_user_is_notified_once_or_failed() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("users.db");
-    let options = Options::parse_from(["notify_users", "--rate", "100000"]);
     let (mut notified, mut failed, mut runs) = (0, 0, 0);
     for abort in [true, false, true, false] {
         let store = Store::open(&path, 3_000).unwrap();
         let stop = StopToken::new();
         let progress = ProgressBar::hidden();
-        let run = notify(&store, &options, stop.clone(), &progress);
+        let run = notify(&store, &RULES, stop.clone(), &progress);
         // Stopped in the middle of things, but for the last time.
         let stopper = async {
             if runs < 3 {
@@ -28,12 +39,246 @@ async fn stopped_and_started_again_each_user_is_notified_once_or_failed() {
         let (summary, ()) = tokio::join!(run, stopper);
         let summary = summary.unwrap();
         notified += summary.notified;
-        failed += summary.failed.len();
-        assert_eq!(summary.left, 3_000 - notified - failed);
+        failed += summary.failed;
+        assert_eq!(summary.left as usize, 3_000 - notified - failed);
         runs += 1;
     }
-    let store = Store::open(&path, 3_000).unwrap();
-    assert_eq!(store.counts().unwrap(), (notified as u32, 0, failed as u32));
-    assert_eq!(notified + failed, 3_000);
-    assert!(failed >= 3, "those without an address");
+    assert_eq!(settled(&path, 3_000), (notified as u32, failed as u32));
+}
+
+/// They share the work, and neither counts what the other did.
+#[tokio::test]
+async fn two_runs_at_once_notify_nobody_twice() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("users.db");
+    let stores = [(); 2].map(|()| Store::open(&path, 2_000).unwrap());
+    let progress = ProgressBar::hidden();
+    let run = |store| notify(store, &RULES, StopToken::new(), &progress);
+    let (one, other) = tokio::join!(run(&stores[0]), run(&stores[1]));
+    let (one, other) = (one.unwrap(), other.unwrap());
+    let counted = (one.notified + other.notified, one.failed + other.failed);
+    let (notified, failed) = settled(&path, 2_000);
+    assert_eq!(counted, (notified as usize, failed as usize));
+}
+
+/// A database that refuses to be written ends the run, and nobody is taken for failed.
+#[tokio::test]
+async fn a_database_that_breaks_ends_the_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("users.db");
+    let store = Store::open(&path, 2_000).unwrap();
+    let other = Connection::open(&path).unwrap();
+    let full = "CREATE TRIGGER full BEFORE UPDATE ON users WHEN OLD.id = 500
+                BEGIN SELECT RAISE(ABORT, 'the disk is full'); END";
+    other.execute_batch(full).unwrap();
+    let run = notify(&store, &RULES, StopToken::new(), &ProgressBar::hidden()).await;
+    assert_eq!(run.unwrap_err().to_string(), "the disk is full");
+    let (_, _, failed) = store.counts().unwrap();
+    assert!(failed < 20, "{failed} users failed for it");
+    assert!(store.left().unwrap() > 1_000, "it went on");
+
+    other.execute_batch("DROP TRIGGER full").unwrap();
+    notify(&store, &RULES, StopToken::new(), &ProgressBar::hidden()).await.unwrap();
+    settled(&path, 2_000);
+}
+
+fn run(arguments: &[&str]) -> (u8, String, String) {
+    let arguments = std::iter::once(&"notify_users").chain(arguments);
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let status = cli::run(arguments.map(Into::into), &mut out, &mut err);
+    (status, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
+}
+
+#[test]
+fn arguments_out_of_bounds_are_refused_by_name() {
+    for (option, value) in [
+        ("--limit", "0"),
+        ("--limit", "18446744073709551615"),
+        ("--rate", "0"),
+        ("--rate", "4294967295"),
+        ("--attempts", "0"),
+        ("--attempts", "4294967295"),
+        ("--users", "9223372036854775807"),
+        ("--users=-1", "--users"),
+        ("--users", "x"),
+        ("--bogus", "1"),
+        ("--db", "/no/such/folder/users.db"),
+    ] {
+        let arguments = [option, value];
+        let given = if option.contains('=') { &arguments[..1] } else { &arguments[..] };
+        let (status, out, err) = run(given);
+        assert_eq!((status, out.as_str(), err.lines().count()), (2, "", 1), "{option}: {err}");
+        let named = if option == "--db" || given.len() == 1 { value } else { option };
+        assert!(err.starts_with("notify_users: ") && err.contains(named), "{err}");
+    }
+}
+
+#[test]
+fn nobody_at_all_is_notified_at_once() {
+    assert_eq!(run(&["--users", "0"]), (0, "0 notified, 0 failed, 0 left\n".into(), String::new()));
+}
+
+#[test]
+fn who_failed_is_named_with_the_reason_in_later_runs_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("users.db");
+    let arguments = ["--users", "1500", "--attempts", "9", "--db", path.to_str().unwrap()];
+    let first = run(&arguments);
+    let failed = "  user 999: no such address\n";
+    let told = |counts: &str| (0, format!("{counts}\n{failed}"), String::new());
+    assert_eq!(first, told("1499 notified, 1 failed, 0 left"));
+    assert_eq!(run(&arguments), told("0 notified, 0 failed, 0 left"));
+}
+
+/// Accepts as many bytes as it is told, then nobody reads any more.
+struct Closed(usize);
+
+impl std::io::Write for Closed {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        if self.0 == 0 {
+            return Err(std::io::ErrorKind::BrokenPipe.into());
+        }
+        let taken = bytes.len().min(self.0);
+        self.0 -= taken;
+        Ok(taken)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn who_closes_the_pipe_has_read_enough() {
+    for read in [0, 5, 40] {
+        let (mut out, mut err) = (Closed(read), Vec::new());
+        let arguments = ["notify_users", "--users", "1500"].map(Into::into);
+        assert_eq!(cli::run(arguments, &mut out, &mut err), 0);
+        assert_eq!(String::from_utf8(err).unwrap(), "");
+    }
+}
+
+/// The built program, beside this test's own.
+fn program() -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let path = test.ancestors().nth(2).unwrap().join("examples/notify_users");
+    assert!(path.exists(), "`cargo test` builds it; with `--test` say `--examples` too");
+    path
+}
+
+fn start(path: &Path, rate: &str) -> Child {
+    let mut command = Command::new(program());
+    command.args(["--users", "5000", "--rate", rate, "--db"]).arg(path);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+/// Waits until so many users are notified, more than were before: only then does it listen.
+fn wait_for(path: &Path, users: u32) {
+    let limit = Instant::now() + Duration::from_secs(60);
+    let notified = || {
+        let database = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        let sql = "SELECT count(*) FROM users WHERE times_notified > 0";
+        database.query_row(sql, (), |row| row.get::<_, u32>(0))
+    };
+    while !notified().is_ok_and(|notified| notified >= users) {
+        assert!(Instant::now() < limit, "nobody is notified");
+        std::thread::yield_now();
+    }
+}
+
+fn send(signal: &str, child: &Child) {
+    let kill = Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap();
+    assert!(kill.success());
+}
+
+/// A run to the end, after others were stopped.
+fn finish(path: &Path) {
+    let Output { status, stdout, stderr } = start(path, "100000").wait_with_output().unwrap();
+    let (out, err) = (String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap());
+    assert_eq!((status.code(), err.as_str()), (Some(0), ""));
+    let (_, failed) = settled(path, 5_000);
+    assert!(out.lines().next().unwrap().ends_with(" 0 left"), "{out}");
+    assert_eq!(out.lines().count(), 1 + failed as usize, "each is named");
+}
+
+/// At its beginning, and twice in the middle: the rate does not let it come to its end before.
+#[cfg(unix)]
+#[test]
+fn interrupted_at_any_time_it_goes_on_where_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("users.db");
+    let (mut notified, mut failed) = (0, 0);
+    for (users, signal) in [(1, "-INT"), (300, "-TERM"), (600, "-INT")] {
+        let child = start(&path, "1000");
+        wait_for(&path, notified + users);
+        send(signal, &child);
+        let Output { status, stdout, .. } = child.wait_with_output().unwrap();
+        let out = String::from_utf8(stdout).unwrap();
+        assert_eq!(status.code(), Some(1), "{out}");
+        let store = Store::open(&path, 0).unwrap();
+        let (once, more, failed_in_all) = store.counts().unwrap();
+        let left = store.left().unwrap();
+        assert_eq!((more, left), (0, 5_000 - once - failed_in_all));
+        let here = (once - notified, failed_in_all - failed);
+        let told = format!("{} notified, {} failed, {left} left", here.0, here.1);
+        assert_eq!(out.lines().next(), Some(told.as_str()));
+        (notified, failed) = (once, failed_in_all);
+    }
+    finish(&path);
+}
+
+/// With a low rate what has been pulled would take minutes to come to its end.
+#[cfg(unix)]
+#[test]
+fn an_interrupt_does_not_wait_for_the_rate() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("users.db");
+    let child = start(&path, "1");
+    wait_for(&path, 1);
+    let interrupted = Instant::now();
+    send("-INT", &child);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(interrupted.elapsed() < Duration::from_secs(20));
+    finish(&path);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_second_interrupt_ends_it_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("users.db");
+    let mut child = start(&path, "1");
+    wait_for(&path, 1);
+    let limit = Instant::now() + Duration::from_secs(30);
+    // Again and again, since two that come too close to each other are one.
+    while child.try_wait().unwrap().is_none() {
+        if Instant::now() > limit {
+            child.kill().unwrap();
+            panic!("it does not listen: {:?}", child.wait_with_output());
+        }
+        send("-INT", &child);
+    }
+    let Output { status, stdout, .. } = child.wait_with_output().unwrap();
+    assert_eq!((status.code(), stdout.len()), (Some(130), 0));
+    finish(&path);
+}
+
+/// No chance to clean up.
+#[cfg(unix)]
+#[test]
+fn killed_in_the_middle_nobody_is_notified_twice() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("users.db");
+    let mut notified = 0;
+    for users in [1, 300, 600] {
+        let mut child = start(&path, "1000");
+        wait_for(&path, notified + users);
+        child.kill().unwrap();
+        assert_eq!(child.wait().unwrap().code(), None);
+        let (once, more, _) = Store::open(&path, 0).unwrap().counts().unwrap();
+        assert_eq!(more, 0);
+        notified = once;
+    }
+    finish(&path);
 }

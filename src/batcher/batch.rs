@@ -15,9 +15,9 @@ use super::shared::Home;
 ///
 /// The handler takes out what it finished: with [`drain`](Self::drain), [`retain`](Self::retain) or
 /// [`take`](Self::take). What the guard still holds when it is dropped goes back to the batcher:
-/// delivered when the handler returns `Ok`, tried again or failed when it returns an error or
-/// panics, [indeterminate](super::ShutdownReport::indeterminate) when it is aborted. So an item
-/// needs no `Clone` to be tried twice.
+/// delivered when the handler returns `Ok`, tried again or failed when it returns an error, panics or
+/// [takes too long](super::Builder::retry), [indeterminate](super::ShutdownReport::indeterminate)
+/// when it is aborted. So an item needs no `Clone` to be tried twice.
 ///
 /// The guard is `Send + 'static` and can be moved to another thread or task; the attempt ends when
 /// both the handler's future and the guard are done. A guard that is never dropped (leaked, or kept

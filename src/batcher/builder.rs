@@ -8,14 +8,15 @@ use std::sync::Arc;
 
 use super::batch::Batch;
 use super::core::Limits;
-use super::driver::{Driver, Failing, Run, Timer};
-use super::error::BatchError;
+use super::driver::{Driver, Run, Timer};
+use super::error::{BatchError, HandlerError};
 use super::handle::Batcher;
+use super::setback::Failing;
 use super::shared::{DeadLetter, Shared, Weigher};
 #[cfg(feature = "tokio")]
 use super::timer::TokioTimer;
 use crate::retry::at_most_longest;
-use crate::{ConfigError, Retry, Semaphore};
+use crate::{ConfigError, Retry, RetryWhen, Semaphore};
 
 /// Sets the limits of a [`Batcher`] and builds it.
 ///
@@ -44,7 +45,7 @@ pub struct Builder<T> {
     capacity_weight: Option<u64>,
     concurrency: Option<usize>,
     semaphore: Option<Arc<Semaphore>>,
-    retry: Retry,
+    retry: RetryWhen<HandlerError>,
     max_probes: Option<u32>,
     dead_letter: Option<Box<DeadLetter<T>>>,
 }
@@ -60,7 +61,7 @@ impl<T> Builder<T> {
             capacity_weight: None,
             concurrency: None,
             semaphore: None,
-            retry: Retry::none(),
+            retry: Retry::none().into(),
             max_probes: None,
             dead_letter: None,
         }
@@ -157,13 +158,43 @@ impl<T> Builder<T> {
         self
     }
 
-    /// How often a batch is tried, and how long it waits in between. Only what its guard still
-    /// held is tried again.
+    /// How often a batch is tried, and how long it waits in between: a [`Retry`], or one that knows
+    /// [`when`](Retry::when). Only what its guard still held is tried again.
     ///
-    /// It is asked for its waits alone: a [time limit](Retry::attempt_timeout) is for the handler to
-    /// keep, and a [budget](Retry::budget) is not looked at.
-    pub fn retry(mut self, retry: Retry) -> Self {
-        self.retry = retry;
+    /// - An attempt that takes longer than the [time limit](Retry::attempt_timeout), from when the
+    ///   batch is handed over, is polled once more; if it is not ready then, the handler's future is
+    ///   dropped, with the guard that is in it, and the attempt has failed. A handler that has given
+    ///   its guard away is dropped as well, but the attempt ends only when the guard is back. A
+    ///   future that blocks its thread cannot be interrupted.
+    /// - A [budget](Retry::budget) is charged for each attempt that fails, and gets its share back
+    ///   for each that returns `Ok`, those to [find what makes a batch fail](Self::isolate_poison)
+    ///   included. While it is spent no batch is tried again, nor cut.
+    /// - A choice of errors is asked about what a handler returns. A panic and a time limit that
+    ///   passed are worth another attempt. A policy that panics allows none.
+    ///
+    /// ```
+    /// use core::time::Duration;
+    /// use sluicegate::batcher::{Batch, Batcher, HandlerError};
+    /// use sluicegate::{Retry, RetryBudget};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let budget = RetryBudget::new(100, 0.1)?;
+    /// let retry = Retry::exponential(5, Duration::from_millis(10), Duration::from_secs(1))?
+    ///     .attempt_timeout(Duration::from_secs(10))?
+    ///     .budget(&budget)
+    ///     .when(|error: &HandlerError| error.is::<std::io::Error>());
+    /// let rows = Batcher::builder()
+    ///     .retry(retry)
+    ///     .dead_letter(|rows: Vec<u32>, why| eprintln!("{} rows: {why}", rows.len()))
+    ///     .build(|_: Batch<u32>| async { Ok::<(), std::io::Error>(()) })?;
+    /// rows.send(7).await?;
+    /// assert!(rows.flush().await.all_delivered());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn retry(mut self, retry: impl Into<RetryWhen<HandlerError>>) -> Self {
+        self.retry = retry.into();
         self
     }
 
@@ -323,6 +354,7 @@ impl<T> Builder<T> {
             capacity,
             capacity_weight,
             concurrency,
+            attempt_timeout: retry.policy().time_limit(),
             shared: self.semaphore.is_some(),
             max_keys: usize::MAX,
             capacity_per_key: usize::MAX,

@@ -30,10 +30,11 @@ use super::flight::Flights;
 use super::lanes::{Lanes, Sealer, Single};
 use super::report::{ClosedBy, Fate, FlushReport, Stats};
 use super::room::{Room, Weight};
+use super::setback::Setback;
 use super::spare::Spares;
 use super::wake::Wakes;
-use crate::retry::Delays;
 use crate::semaphore::line::Ticket;
+use crate::timeline::Timeline;
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
@@ -45,6 +46,8 @@ pub(crate) struct Limits {
     pub(crate) capacity: usize,
     pub(crate) capacity_weight: Option<u64>,
     pub(crate) concurrency: usize,
+    /// How long an attempt may take.
+    pub(crate) attempt_timeout: Option<Duration>,
     /// Whether a place in the handler also takes a permit of a semaphore that is shared.
     pub(crate) shared: bool,
     /// Keys with an open batch; without meaning where there are none, as the next two.
@@ -73,14 +76,12 @@ pub(crate) struct Job<T, G = ()> {
     pub(crate) items: Vec<T>,
     /// The parts of a failing batch that come after it, the last one first.
     pub(crate) parts: Vec<Vec<T>>,
-    /// How many handler calls are left to find what makes it fail, once its retries have failed.
-    pub(crate) probes: Option<u32>,
     pub(crate) weight: u64,
     pub(crate) closed_by: ClosedBy,
     /// Attempts begun, the first counted.
     pub(crate) attempts: u32,
     /// Made when the first attempt has failed.
-    pub(crate) delays: Option<Delays>,
+    pub(crate) setback: Option<Box<Setback>>,
     pub(crate) opened_at: Instant,
 }
 
@@ -107,6 +108,8 @@ pub(crate) enum Next<T, G = ()> {
     /// The handler is done with this place, and the guard is back: of the items that were handed over
     /// the job holds those that the guard still held.
     Returned { place: usize, handed: usize, job: Job<T, G> },
+    /// The attempt in this place has run out of time: the handler is to be done with it.
+    Overdue { place: usize },
     /// Sleep until then, or until woken; and, if so, until there is a permit.
     Sleep { until: Option<Instant>, wants_permit: bool },
     /// The deadline of the shutdown is over: drop the handlers, then call `stop`.
@@ -121,9 +124,9 @@ pub(crate) struct Remains<R, G> {
     pub(crate) indeterminate: Vec<R>,
     /// Keys that are no longer needed.
     pub(crate) tags: Vec<G>,
-    /// The backoffs of retries that will not be: a policy's own iterators, so that they too are
-    /// dropped outside the lock.
-    pub(crate) delays: Vec<Delays>,
+    /// Of batches that will not be tried again: with a policy's own iterators and a handler's own
+    /// errors, so that they too are dropped outside the lock.
+    pub(crate) setbacks: Vec<Box<Setback>>,
 }
 
 impl<R, G> Remains<R, G> {
@@ -131,7 +134,7 @@ impl<R, G> Remains<R, G> {
         unsent: Vec::new(),
         indeterminate: Vec::new(),
         tags: Vec::new(),
-        delays: Vec::new(),
+        setbacks: Vec::new(),
     };
 }
 
@@ -163,6 +166,8 @@ pub(crate) struct Core<T, L: Lanes<T> = Single<T>> {
     /// Whether the batch handed over last was a retry.
     retried_last: bool,
     flights: Flights<T, L::Tag>,
+    /// When which attempt has run out of time, if they have a limit.
+    timeline: Option<Timeline>,
     /// Places whose handler is done and whose guard is back.
     over: VecDeque<usize>,
     next_id: u64,
@@ -194,6 +199,7 @@ impl<T, L: Lanes<T>> Core<T, L> {
             waiting: BTreeMap::new(),
             retried_last: false,
             flights: Flights::new(),
+            timeline: limits.attempt_timeout.map(Timeline::new),
             over: VecDeque::new(),
             next_id: 0,
             spare: Spares::new(limits.capacity),
@@ -349,6 +355,11 @@ impl<T, L: Lanes<T>> Core<T, L> {
         if self.stop_at.is_some_and(|at| at <= now) {
             return Next::Stop;
         }
+        if self.next_overdue().is_some_and(|due| due <= now) {
+            if let Some(attempt) = self.timeline.as_mut().and_then(Timeline::take_due) {
+                return Next::Overdue { place: attempt.place };
+            }
+        }
         let ripe = self.ripe(now);
         let wants_permit = ripe.is_some() && self.limits.shared && !has_permit;
         let job = match ripe {
@@ -365,8 +376,9 @@ impl<T, L: Lanes<T>> Core<T, L> {
             self.wake_stopped(wakes);
             return Next::Done;
         }
-        // While a permit is all that lacks, only the deadline changes anything by time alone.
-        let until = if wants_permit { self.stop_at } else { self.alarm() };
+        // While a permit is all that lacks, only what ends changes anything by time alone.
+        let begins = if wants_permit { None } else { self.alarm() };
+        let until = [begins, self.stop_at, self.next_overdue()].into_iter().flatten().min();
         Next::Sleep { until, wants_permit }
     }
 
@@ -377,7 +389,7 @@ impl<T, L: Lanes<T>> Core<T, L> {
         let (left, handed) = (flight.back.take()?, flight.handed);
         let well = flight.handled == Some(true);
         let mut job = flight.job.take()?;
-        let bare = job.delays.is_none() && job.parts.is_empty() && !self.limits.shared;
+        let bare = job.setback.is_none() && job.parts.is_empty() && !self.limits.shared;
         let bare = bare && !L::TAGS_NEED_DROP;
         if well && bare && (left.is_empty() || !mem::needs_drop::<T>()) {
             // Dropped here, but for what has no destructor.
@@ -426,16 +438,27 @@ impl<T, L: Lanes<T>> Core<T, L> {
         let items = mem::take(&mut job.items);
         let tag = job.tag.clone();
         let place = self.flights.begin(job, items.len());
+        if let Some(timeline) = &mut self.timeline {
+            let flights = &self.flights;
+            let (serial, places) = (flights.serial(), flights.len());
+            timeline.start(place, serial, now, places, |attempt| flights.runs(attempt));
+        }
         Handed { tag, place, id, attempt, closed_by, items }
     }
 
-    /// When something changes by time alone.
+    /// When the next attempt has run out of time.
+    fn next_overdue(&mut self) -> Option<Instant> {
+        let (timeline, flights) = (self.timeline.as_mut()?, &self.flights);
+        timeline.next_due(|attempt| flights.runs(attempt))
+    }
+
+    /// When something begins by time alone.
     fn alarm(&self) -> Option<Instant> {
         let opened_at = self.lanes.opened_at().filter(|_| self.has_place());
         let window = opened_at.map(|at| at + self.limits.window);
         let place = self.flights.len() < self.limits.concurrency;
         let retry = self.waiting.keys().next().map(|(due, _)| *due).filter(|_| place);
-        [self.stop_at, window, retry].into_iter().flatten().min()
+        [window, retry].into_iter().flatten().min()
     }
 
     /// The guard of a batch was dropped, and this was left in it. It comes straight back when the
@@ -590,7 +613,7 @@ impl<T, L: Lanes<T>> Core<T, L> {
         given_up.sort_unstable_by_key(|(job, ..)| job.id);
         for (mut job, handed, back) in given_up {
             let (id, lane) = (job.id, job.lane);
-            remains.delays.extend(job.delays.take());
+            remains.setbacks.extend(job.setback.take());
             match back {
                 Some(items) => {
                     self.count(id, lane, Fate::Delivered, handed - items.len(), wakes);

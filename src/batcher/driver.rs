@@ -9,15 +9,16 @@ use std::collections::VecDeque;
 use std::error::Error;
 use std::sync::Arc;
 use std::task::Waker;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::batch::Batch;
 use super::core::{Handed, Job, Next};
 use super::lanes::Lanes;
 use super::place::Place;
+use super::setback::{Failing, Then};
 use super::shared::{Home, Shared};
-use crate::settled::{caught, quietly};
-use crate::{OwnedSemaphorePermit, PollSemaphore, Retry, Semaphore};
+use crate::settled::quietly;
+use crate::{OwnedSemaphorePermit, PollSemaphore, Semaphore};
 
 /// Batches begun in one poll before the driver lets the other tasks of its thread have a turn.
 const BATCHES_PER_POLL: usize = 32;
@@ -52,14 +53,6 @@ impl fmt::Debug for Driver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Driver").finish_non_exhaustive()
     }
-}
-
-/// What happens to a batch that fails.
-#[derive(Debug, Clone)]
-pub(crate) struct Failing {
-    pub(crate) retry: Retry,
-    /// How many handler calls may be made to find the items that make it fail.
-    pub(crate) max_probes: u32,
 }
 
 pub(crate) struct Run<T, L: Lanes<T>, H, F, C> {
@@ -148,6 +141,7 @@ where
                         return Poll::Pending;
                     }
                 }
+                Next::Overdue { place } => this.end_attempt(place, cx),
                 Next::Returned { place, handed, job } => this.conclude(place, handed, job),
                 Next::Sleep { until, wants_permit } => {
                     if wants_permit {
@@ -220,7 +214,7 @@ where
     }
 
     fn begin(&mut self, handed: Handed<T, L::Tag>, cx: &mut Context<'_>) {
-        let (place, attempt) = (handed.place, handed.attempt);
+        let place = handed.place;
         while self.places.len() <= place {
             self.places.push(Place::new());
         }
@@ -228,7 +222,7 @@ where
         let (batch, tag) = Batch::new(handed, Arc::clone(&self.home));
         let batch = L::guard(batch, tag);
         let handler = &self.handler;
-        self.places[place].begin(attempt, || handler(batch));
+        self.places[place].begin(|| handler(batch));
         if self.poll_place(place, cx) {
             self.running.push_back(place);
         }
@@ -239,9 +233,23 @@ where
         match self.places[place].poll(cx) {
             Poll::Pending => true,
             Poll::Ready(well) => {
+                if well {
+                    self.failing.succeeded();
+                }
                 self.handled.push((place, well));
                 false
             }
+        }
+    }
+
+    /// An attempt has run out of time: what is ready by now counts, and the rest is dropped.
+    fn end_attempt(&mut self, place: usize, cx: &mut Context<'_>) {
+        if self.poll_place(place, cx) {
+            self.places[place].time_out();
+            self.handled.push((place, false));
+        }
+        if let Some(at) = self.running.iter().position(|running| *running == place) {
+            self.running.remove(at);
         }
     }
 
@@ -253,18 +261,24 @@ where
         let permit = place.permit.take();
         let left = job.items.len();
         match end {
-            Err(error) if left > 0 => {
+            Err(failure) if left > 0 => {
                 let delivered = handed - left;
-                if let Some(delay) = self.next_delay(&mut job) {
-                    quietly(|| drop(error));
-                    self.shared.go_on(at, job, C::now() + delay, (delivered, 0));
-                } else if self.split(&mut job) {
-                    quietly(|| drop(error));
-                    self.shared.go_on(at, job, C::now(), (delivered, 0));
-                } else {
-                    self.shared.bury(&job.tag, mem::take(&mut job.items), error);
-                    self.finish_part(at, job, Vec::new(), (delivered, left));
-                }
+                let setback = job.setback.get_or_insert_default();
+                let due = match self.failing.next(setback, &failure, left) {
+                    Then::TryAgain(wait) => C::now() + wait,
+                    Then::Split => {
+                        job.parts.push(job.items.split_off(left.div_ceil(2)));
+                        C::now()
+                    }
+                    Then::Bury(gave_up) => {
+                        let why = self.failing.error(failure, setback, job.attempts, gave_up);
+                        self.shared.bury(&job.tag, mem::take(&mut job.items), why);
+                        self.finish_part(at, job, Vec::new(), (delivered, left));
+                        return quietly(|| drop(permit));
+                    }
+                };
+                setback.note(failure);
+                self.shared.go_on(at, job, due, (delivered, 0));
             }
             end => {
                 quietly(|| drop(end));
@@ -275,34 +289,6 @@ where
             }
         }
         quietly(|| drop(permit));
-    }
-
-    /// The wait before the next attempt, unless this was the last. A policy that panics has none.
-    fn next_delay(&self, job: &mut Job<T, L::Tag>) -> Option<Duration> {
-        if job.probes.is_some() {
-            return None;
-        }
-        let delays = &mut job.delays;
-        match caught(|| delays.get_or_insert_with(|| self.failing.retry.delays()).next()) {
-            Ok(delay) => delay,
-            Err(panic) => {
-                quietly(|| drop(panic));
-                None
-            }
-        }
-    }
-
-    /// Cuts what failed in two, to be tried one after the other, if that is asked for and may help.
-    fn split(&self, job: &mut Job<T, L::Tag>) -> bool {
-        let probes = job.probes.get_or_insert(self.failing.max_probes);
-        // One for each half, so that a part that was cut off is sure to be tried.
-        if *probes < 2 || job.items.len() < 2 {
-            return false;
-        }
-        *probes -= 2;
-        let half = job.items.len().div_ceil(2);
-        job.parts.push(job.items.split_off(half));
-        true
     }
 
     /// The batch is finished, or goes on with its next part.

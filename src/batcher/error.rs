@@ -1,9 +1,15 @@
 //! What a batcher refuses, and why a batch failed.
 
 use core::fmt;
+use core::time::Duration;
 use std::error::Error;
 
 use crate::Panic;
+use crate::retry::GaveUp;
+
+/// What the error of a handler becomes, of whatever type it is: what a [`Retry`](crate::Retry) is
+/// [asked about](super::Builder::retry), and what a [`BatchError`] holds.
+pub type HandlerError = Box<dyn Error + Send + Sync>;
 
 /// The item was not accepted; here it is.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -133,18 +139,37 @@ impl Error for Closed {}
 #[non_exhaustive]
 pub enum BatchError {
     /// The handler gave up on the batch: its last attempt ended with `error`.
+    #[non_exhaustive]
     Failed {
         /// What the last attempt ended with.
-        error: Box<dyn Error + Send + Sync>,
+        error: HandlerError,
         /// How many attempts were made, the first counted.
         attempts: u32,
+        /// Why there was no other.
+        gave_up: GaveUp,
     },
     /// The handler panicked in its last attempt.
+    #[non_exhaustive]
     Panicked {
         /// What the panic carried.
         panic: Panic,
         /// How many attempts were made, the first counted.
         attempts: u32,
+        /// Why there was no other.
+        gave_up: GaveUp,
+    },
+    /// The last attempt took longer than its [`Retry`](crate::Retry::attempt_timeout) allows, and the
+    /// handler's future was dropped: the items may have been delivered or not.
+    #[non_exhaustive]
+    TimedOut {
+        /// How long an attempt may take.
+        limit: Duration,
+        /// What the last attempt of the batch before it that returned an error returned.
+        earlier: Option<HandlerError>,
+        /// How many attempts were made, the first counted.
+        attempts: u32,
+        /// Why there was no other.
+        gave_up: GaveUp,
     },
     /// The batcher stopped before the items were handed to the handler: its driver or runtime went
     /// away, or a shutdown gave them up and nobody waited for its report.
@@ -158,8 +183,29 @@ impl BatchError {
     /// How many attempts ended before this, if the handler was given its full share of them.
     pub fn attempts(&self) -> Option<u32> {
         match self {
-            Self::Failed { attempts, .. } | Self::Panicked { attempts, .. } => Some(*attempts),
+            Self::Failed { attempts, .. }
+            | Self::Panicked { attempts, .. }
+            | Self::TimedOut { attempts, .. } => Some(*attempts),
             Self::Unsent | Self::Indeterminate => None,
+        }
+    }
+
+    /// Why there was no other attempt, if the handler was given the items.
+    pub fn gave_up(&self) -> Option<GaveUp> {
+        match self {
+            Self::Failed { gave_up, .. }
+            | Self::Panicked { gave_up, .. }
+            | Self::TimedOut { gave_up, .. } => Some(*gave_up),
+            Self::Unsent | Self::Indeterminate => None,
+        }
+    }
+
+    /// The error that the handler returned last; `None` if it never returned one.
+    pub fn last_error(&self) -> Option<&(dyn Error + Send + Sync + 'static)> {
+        match self {
+            Self::Failed { error, .. } => Some(&**error),
+            Self::TimedOut { earlier, .. } => earlier.as_deref(),
+            Self::Panicked { .. } | Self::Unsent | Self::Indeterminate => None,
         }
     }
 }
@@ -167,11 +213,18 @@ impl BatchError {
 impl fmt::Display for BatchError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Failed { error, attempts } => {
-                write!(f, "the batch failed in attempt {attempts}, its last: {error}")
+            Self::Failed { error, attempts, gave_up } => {
+                write!(f, "the batch failed in attempt {attempts}, {gave_up}: {error}")
             }
-            Self::Panicked { panic, attempts } => {
-                write!(f, "the handler failed in attempt {attempts}, its last: it {panic}")
+            Self::Panicked { panic, attempts, gave_up } => {
+                write!(f, "the handler failed in attempt {attempts}, {gave_up}: it {panic}")
+            }
+            Self::TimedOut { limit, earlier, attempts, gave_up } => {
+                write!(f, "the batch timed out after {limit:?} in attempt {attempts}, {gave_up}")?;
+                match earlier {
+                    Some(error) => write!(f, "; before that: {error}"),
+                    None => Ok(()),
+                }
             }
             Self::Unsent => f.write_str("the batcher stopped before the items were handed over"),
             Self::Indeterminate => {
@@ -184,9 +237,6 @@ impl fmt::Display for BatchError {
 impl Error for BatchError {
     /// What lies behind the handler's error, whose message is already part of this one's.
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        match self {
-            Self::Failed { error, .. } => error.source(),
-            _ => None,
-        }
+        self.last_error().and_then(Error::source)
     }
 }

@@ -1,11 +1,14 @@
 //! The batches that are with the handler, each in a place that is used again.
 
 use super::core::Job;
+use crate::timeline::Started;
 
 /// A batch in the handler: its items are in a guard, or were.
 pub(crate) struct Flight<T, G = ()> {
     pub(crate) id: u64,
     pub(crate) lane: u32,
+    /// Different from that of every other attempt.
+    serial: usize,
     /// With the driver from when the guard is back until the batch is settled or goes on.
     pub(crate) job: Option<Job<T, G>>,
     /// How many items the guard was given.
@@ -27,11 +30,13 @@ impl<T, G> Flight<T, G> {
 pub(crate) struct Flights<T, G = ()> {
     places: Vec<Option<Flight<T, G>>>,
     vacant: Vec<usize>,
+    /// Of the attempt begun last.
+    serial: usize,
 }
 
 impl<T, G> Flights<T, G> {
     pub(crate) fn new() -> Self {
-        Self { places: Vec::new(), vacant: Vec::new() }
+        Self { places: Vec::new(), vacant: Vec::new(), serial: 0 }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -42,7 +47,9 @@ impl<T, G> Flights<T, G> {
     pub(crate) fn begin(&mut self, job: Job<T, G>, handed: usize) -> usize {
         let unfinished = handed + job.len();
         let (id, lane, job) = (job.id, job.lane, Some(job));
-        let flight = Some(Flight { id, lane, job, handed, unfinished, back: None, handled: None });
+        self.serial = self.serial.wrapping_add(1);
+        let (serial, back, handled) = (self.serial, None, None);
+        let flight = Some(Flight { id, lane, serial, job, handed, unfinished, back, handled });
         if let Some(place) = self.vacant.pop() {
             self.places[place] = flight;
             place
@@ -50,6 +57,19 @@ impl<T, G> Flights<T, G> {
             self.places.push(flight);
             self.places.len() - 1
         }
+    }
+
+    /// The number of the attempt begun last.
+    pub(crate) fn serial(&self) -> usize {
+        self.serial
+    }
+
+    /// Whether the handler is not done with an attempt.
+    pub(crate) fn runs(&self, attempt: &Started) -> bool {
+        self.places
+            .get(attempt.place)
+            .and_then(Option::as_ref)
+            .is_some_and(|flight| flight.serial == attempt.index && flight.handled.is_none())
     }
 
     pub(crate) fn get_mut(&mut self, place: usize) -> Option<&mut Flight<T, G>> {

@@ -131,11 +131,10 @@ impl<T> Sealer<'_, T> {
             tag,
             items,
             parts: Vec::new(),
-            probes: None,
             weight,
             closed_by,
             attempts: 0,
-            delays: None,
+            setback: None,
             opened_at,
         }
     }

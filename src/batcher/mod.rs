@@ -20,6 +20,7 @@ mod place;
 mod report;
 mod room;
 mod send;
+mod setback;
 mod shared;
 #[cfg(feature = "sink")]
 mod sink;
@@ -39,7 +40,7 @@ pub use self::batch::Batch;
 pub use self::builder::Builder;
 pub use self::call::{Call, CallError};
 pub use self::driver::Driver;
-pub use self::error::{BatchError, Closed, SendError, SendManyError, TrySendError};
+pub use self::error::{BatchError, Closed, HandlerError, SendError, SendManyError, TrySendError};
 pub use self::handle::{Batcher, Slot};
 pub use self::keyed::{KeyedBatch, KeyedBatcher, KeyedBuilder, KeyedSlot};
 pub use self::report::{BatchesClosed, ClosedBy, FlushReport, ShutdownReport, Stats};

@@ -6,27 +6,25 @@ use core::pin::Pin;
 use core::task::{Context, Poll};
 use std::error::Error;
 
-use super::error::BatchError;
+use super::setback::Failure;
 use crate::OwnedSemaphorePermit;
 use crate::settled::{caught, quietly};
 
 /// A handler's future in a box that is used again, and what became of it.
 pub(crate) struct Place<F> {
     future: Pin<Box<Option<F>>>,
-    ended: Result<(), BatchError>,
-    attempt: u32,
+    ended: Result<(), Failure>,
     /// Of the semaphore that is shared; held until the handler is done and its guard is back.
     pub(crate) permit: Option<OwnedSemaphorePermit>,
 }
 
 impl<F> Place<F> {
     pub(crate) fn new() -> Self {
-        Self { future: Box::pin(None), ended: Ok(()), attempt: 0, permit: None }
+        Self { future: Box::pin(None), ended: Ok(()), permit: None }
     }
 
     /// Calls the handler. Whether there is anything to poll.
-    pub(crate) fn begin(&mut self, attempt: u32, handler: impl FnOnce() -> F) -> bool {
-        self.attempt = attempt;
+    pub(crate) fn begin(&mut self, handler: impl FnOnce() -> F) -> bool {
         self.ended = Ok(());
         match caught(handler) {
             Ok(future) => {
@@ -34,7 +32,7 @@ impl<F> Place<F> {
                 true
             }
             Err(panic) => {
-                self.ended = Err(BatchError::Panicked { panic, attempts: attempt });
+                self.ended = Err(Failure::Panicked(panic));
                 false
             }
         }
@@ -46,18 +44,24 @@ impl<F> Place<F> {
         F: Future<Output = Result<(), E>>,
         E: Into<Box<dyn Error + Send + Sync>>,
     {
-        let attempts = self.attempt;
         let future = self.future.as_mut().as_pin_mut();
         let Some(future) = future else { return Poll::Ready(self.ended.is_ok()) };
         self.ended = match caught(|| future.poll(cx).map_err(Into::into)) {
             Ok(Poll::Pending) => return Poll::Pending,
             Ok(Poll::Ready(Ok(()))) => Ok(()),
-            Ok(Poll::Ready(Err(error))) => Err(BatchError::Failed { error, attempts }),
-            Err(panic) => Err(BatchError::Panicked { panic, attempts }),
+            Ok(Poll::Ready(Err(error))) => Err(Failure::Failed(error)),
+            Err(panic) => Err(Failure::Panicked(panic)),
         };
         // The guard may live in the future: it must be back before it is asked for.
         self.clear();
         Poll::Ready(self.ended.is_ok())
+    }
+
+    /// The attempt has run out of time.
+    pub(crate) fn time_out(&mut self) {
+        self.ended = Err(Failure::TimedOut);
+        // Its guard may be in it.
+        self.clear();
     }
 
     /// Drops the future.
@@ -66,7 +70,7 @@ impl<F> Place<F> {
     }
 
     /// How the handler ended.
-    pub(crate) fn take_end(&mut self) -> Result<(), BatchError> {
+    pub(crate) fn take_end(&mut self) -> Result<(), Failure> {
         mem::replace(&mut self.ended, Ok(()))
     }
 }

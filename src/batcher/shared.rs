@@ -179,14 +179,14 @@ impl<T, L: Lanes<T>> Shared<T, L> {
 
     /// The deadline of a shutdown is over: what is left is kept for the report.
     pub(crate) fn stop(&self) {
-        let (tags, delays) = self.locked(|core, wakes| {
+        let (tags, setbacks) = self.locked(|core, wakes| {
             let mut remains = core.stop(wakes);
-            let dropped = (mem::take(&mut remains.tags), mem::take(&mut remains.delays));
+            let dropped = (mem::take(&mut remains.tags), mem::take(&mut remains.setbacks));
             core.keep(remains);
             dropped
         });
         quietly(|| drop(tags));
-        quietly(|| drop(delays));
+        quietly(|| drop(setbacks));
     }
 
     /// The driver is gone: what is left goes to the dead letter, before anybody learns of it.
@@ -209,7 +209,7 @@ impl<T, L: Lanes<T>> Shared<T, L> {
         });
         L::bury(remains.unsent, |tag, items| self.bury(tag, items, BatchError::Unsent));
         quietly(|| drop(remains.tags));
-        quietly(|| drop(remains.delays));
+        quietly(|| drop(remains.setbacks));
     }
 
     pub(crate) fn flush(&self) -> barrier::Ticket {

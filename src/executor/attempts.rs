@@ -77,7 +77,10 @@ impl<I: Clone, E, D: DeadLetters<I, E>> Attempts<I, E> for Retrying<E, D> {
 
     #[inline]
     fn keep(&self, input: &I) -> Option<I> {
-        (D::WANTED || self.retry.policy().max_attempts() > 1).then(|| input.clone())
+        // An attempt's time limit is that of something that is known.
+        let policy = self.retry.policy();
+        let known = D::WANTED || policy.max_attempts() > 1 || policy.time_limit().is_some();
+        known.then(|| input.clone())
     }
 
     fn attempt_timeout(&self) -> Option<Duration> {

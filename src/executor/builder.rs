@@ -149,7 +149,10 @@ impl BatchExecutorBuilder {
     /// How long a whole run may take from its first poll, more than zero and at most 100 years.
     /// None by default.
     ///
-    /// At its end the run is aborted, as by [`Stop::Abort`]. The sink still gets every outcome: it
+    /// At its end the run is aborted, as by [`Stop::Abort`], but that what had started and is not
+    /// ready then is [`TimedOut`](crate::Settled::TimedOut) by the scope of the batch. What had been
+    /// pulled and has not started is [`Cancelled`](crate::Settled::Cancelled): nothing of it has
+    /// happened. The sink still gets every outcome: it
     /// is the caller's, and not cut short. Inputs not pulled stay in the source, which the caller
     /// keeps by lending it ([`Iterator::by_ref`]).
     ///

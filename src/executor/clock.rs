@@ -10,7 +10,7 @@ use tokio::time;
 
 #[cfg(loom)]
 use super::model as time;
-use super::timeline::{Started, Timeline};
+use crate::timeline::{Started, Timeline};
 use time::{Instant, Sleep};
 
 /// Time limits, as the builder takes them.

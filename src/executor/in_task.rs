@@ -144,7 +144,7 @@ impl<K, W, A> BatchExecutor<K, W, A> {
         W: Weigher<I::Item> + Clone,
         A: Attempts<I::Item, E> + Clone,
     {
-        let executor = self.clone();
+        let executor = self.clone().without_reports();
         async move {
             let inputs = OfIterator(inputs.into_iter());
             // As much as promised, if that is a number to believe.
@@ -220,7 +220,7 @@ impl<K, W, A> BatchExecutor<K, W, A> {
         W: Weigher<I::Item> + Clone,
         A: Attempts<I::Item, E> + Clone,
     {
-        let executor = self.clone();
+        let executor = self.clone().without_reports();
         async move {
             let inputs = OfIterator(inputs.into_iter());
             executor.run(inputs, f, Sunk::new(sink)).await.1
@@ -264,8 +264,14 @@ impl<K, W, A> BatchExecutor<K, W, A> {
         W: Weigher<St::Item> + Clone,
         A: Attempts<St::Item, E> + Clone,
     {
-        let executor = self.clone();
+        let executor = self.clone().without_reports();
         async move { executor.run(OfStream(Box::pin(inputs)), f, Sunk::new(sink)).await.1 }
+    }
+
+    /// For what returns none: those of an endless input would have no bound.
+    pub(crate) fn without_reports(mut self) -> Self {
+        self.options.reports = false;
+        self
     }
 
     /// Runs a batch to its end.

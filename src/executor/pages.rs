@@ -12,7 +12,7 @@
 //!
 //! A page is in memory from when it is asked for until the last of its items has settled, and two
 //! may be. The fetch is polled beside the run, not by it: a source is not asked while there is no
-//! room, and a fetch must go on then.
+//! room, and a fetch must go on then. When the run is to stop, no further fetch begins.
 
 use core::fmt;
 use core::future::Future;
@@ -29,7 +29,7 @@ use super::observe::{BatchEvent, ItemReport, tell};
 use super::order::Keys;
 use super::outlet::{Collected, Outlet, Sunk};
 use super::run::Run;
-use super::source::{Inputs, Own};
+use super::source::Source;
 use super::summary::BatchSummary;
 use super::weight::Weigher;
 use crate::settled::{Panic, Settled, caught, quietly};
@@ -62,6 +62,13 @@ pub struct PagesSummary<I, E> {
     pub not_pulled: Vec<I>,
 }
 
+impl<I, E> PagesSummary<I, E> {
+    /// Whether every page was fetched and every item fulfilled.
+    pub fn is_complete(&self) -> bool {
+        self.fetch_error.is_none() && self.batch.is_complete()
+    }
+}
+
 /// The counts, the number of pages and the error, if there is one.
 impl<I, E: fmt::Display> fmt::Display for PagesSummary<I, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -80,6 +87,8 @@ impl<I, E: fmt::Display> fmt::Display for PagesSummary<I, E> {
 pub struct Paged<T, E, I, FE> {
     /// One for each item that was pulled, in order.
     pub outcomes: Vec<Settled<T, E>>,
+    /// A report of each of them, if [asked for](super::BatchExecutorBuilder::reports), or else none.
+    pub reports: Vec<ItemReport>,
     /// What there is to say beside them.
     pub summary: PagesSummary<I, FE>,
 }
@@ -90,7 +99,11 @@ struct Ledger<I> {
     /// Of each page here the index behind its last item, and how many of it have not settled.
     pages: VecDeque<(usize, usize)>,
     fetched: usize,
+    pulled: usize,
+    /// Nothing more is fetched.
     ended: bool,
+    /// Nothing more is pulled.
+    closed: bool,
     panic: Option<Panic>,
     waker: Option<Waker>,
 }
@@ -108,15 +121,18 @@ fn settled<I>(ledger: &SharedLedger<I>, index: usize) {
 /// The items, as a source.
 struct Fetched<I>(SharedLedger<I>);
 
-impl<I> Inputs for Fetched<I> {
+impl<I> Source for Fetched<I> {
     type Input = I;
-    type Rest = ();
 
-    fn poll_input(&mut self, cx: &mut Context<'_>) -> Poll<Option<I>> {
-        // A waker of ours, which runs nobody's code.
+    fn poll_pull(&mut self, _: usize, cx: &mut Context<'_>) -> Poll<Option<(usize, I)>> {
         let mut ledger = self.0.lock();
+        if ledger.closed {
+            return Poll::Ready(None);
+        }
         if let Some(item) = ledger.items.pop_front() {
-            return Poll::Ready(Some(item));
+            let index = ledger.pulled;
+            ledger.pulled = index + 1;
+            return Poll::Ready(Some((index, item)));
         }
         if let Some(panic) = ledger.panic.take() {
             drop(ledger);
@@ -125,15 +141,16 @@ impl<I> Inputs for Fetched<I> {
         if ledger.ended {
             return Poll::Ready(None);
         }
+        // A waker of ours, which runs nobody's code.
         ledger.waker = Some(cx.waker().clone());
         Poll::Pending
     }
 
-    fn at_least(&self) -> usize {
-        0
+    fn close(&mut self) {
+        let mut ledger = self.0.lock();
+        ledger.closed = true;
+        ledger.ended = true;
     }
-
-    fn into_rest(self) {}
 }
 
 /// Tells the ledger what has settled.
@@ -193,38 +210,41 @@ where
         self.fetching.is_none() && !ledger.ended && ledger.pages.len() < PAGES
     }
 
+    /// At most one page in a poll, as pages may come without end and with nothing on them.
     fn poll(&mut self, cx: &mut Context<'_>) {
-        loop {
-            if self.is_idle() {
-                let (cursor, fetch) = (self.cursor.take(), &mut self.fetch);
-                match caught(|| fetch(cursor)) {
-                    Ok(fetching) => self.fetching.set(Some(fetching)),
-                    Err(panic) => return self.end(Some(panic)),
+        if self.is_idle() {
+            let (cursor, fetch) = (self.cursor.take(), &mut self.fetch);
+            match caught(|| fetch(cursor)) {
+                Ok(fetching) => self.fetching.set(Some(fetching)),
+                Err(panic) => return self.end(Some(panic)),
+            }
+        }
+        let Some(fetching) = self.fetching.as_mut().as_pin_mut() else { return };
+        let fetched = match caught(|| fetching.poll(cx)) {
+            Ok(Poll::Pending) => return,
+            Ok(Poll::Ready(fetched)) => Ok(fetched),
+            Err(panic) => Err(panic),
+        };
+        quietly(|| self.fetching.set(None));
+        match fetched {
+            Ok(Ok(Page { items, next })) => {
+                // One by one, so that those before a panic of the caller's iterator are kept.
+                let mut here = VecDeque::new();
+                let taken = caught(|| items.into_iter().for_each(|item| here.push_back(item)));
+                match taken {
+                    Ok(()) => self.arrived(here, next),
+                    Err(panic) => {
+                        quietly(|| drop(next));
+                        self.arrived(here, None);
+                        self.end(Some(panic));
+                    }
                 }
             }
-            let Some(fetching) = self.fetching.as_mut().as_pin_mut() else { return };
-            let mut page = None;
-            let polled = caught(|| {
-                if let Poll::Ready(fetched) = fetching.poll(cx) {
-                    // Its items are the caller's code.
-                    page = Some(fetched.map(|Page { items, next }| {
-                        (items.into_iter().collect::<VecDeque<I>>(), next)
-                    }));
-                }
-            });
-            if polled.is_ok() && page.is_none() {
-                return;
+            Ok(Err(error)) => {
+                self.error = Some(error);
+                self.end(None);
             }
-            quietly(|| self.fetching.set(None));
-            match (polled, page) {
-                (Err(panic), _) => return self.end(Some(panic)),
-                (Ok(()), Some(Ok((items, next)))) => self.arrived(items, next),
-                (Ok(()), Some(Err(error))) => {
-                    self.error = Some(error);
-                    return self.end(None);
-                }
-                (Ok(()), None) => return,
-            }
+            Err(panic) => self.end(Some(panic)),
         }
     }
 
@@ -232,7 +252,7 @@ where
         self.pages += 1;
         let waker = {
             let mut ledger = self.ledger.lock();
-            ledger.ended = next.is_none();
+            ledger.ended |= next.is_none();
             if !items.is_empty() {
                 ledger.fetched += items.len();
                 let page = (ledger.fetched, items.len());
@@ -264,15 +284,18 @@ impl<K, W, A> BatchExecutor<K, W, A> {
     /// a page without one is the last. The next page is fetched while this one runs, and its items
     /// start as soon as there is room: there is no barrier between pages. At most two pages are in
     /// memory, from when a page is asked for until the last of its items has settled, beside the
-    /// outcomes.
+    /// outcomes. A page is taken whole, and so must end.
     ///
     /// A fetch that fails ends the input, and its error is reported beside what settled; a fetch
     /// that may pass the next time retries itself, by [`Retry::run`](crate::Retry). A fetch that
-    /// panics is a source that panics: [`BatchEnd::SourcePanicked`](super::BatchEnd).
+    /// panics, or the items of a page, are a source that panics, after what came before:
+    /// [`BatchEnd::SourcePanicked`](super::BatchEnd). When the batch is stopped no further fetch
+    /// begins, and one that is under way goes on as long as items do, and is dropped then.
     ///
     /// # Returns
     ///
-    /// One outcome for each item that was pulled, and what there is to say of the pages.
+    /// One outcome for each item that was pulled, their reports if asked for, and what there is to
+    /// say of the pages.
     ///
     /// # Cancel safety
     ///
@@ -320,10 +343,7 @@ impl<K, W, A> BatchExecutor<K, W, A> {
         async move {
             let outlet = Collected::with_room_for(0);
             let (outlet, summary, reports) = executor.run_pages(fetch, f, outlet).await;
-            let PagesSummary { batch, pages, fetch_error, not_pulled } = summary;
-            drop(reports);
-            let summary = PagesSummary { batch, pages, fetch_error, not_pulled };
-            Paged { outcomes: outlet.into_outcomes(), summary }
+            Paged { outcomes: outlet.into_outcomes(), reports, summary }
         }
     }
 
@@ -356,7 +376,7 @@ impl<K, W, A> BatchExecutor<K, W, A> {
         W: Weigher<P::Item> + Clone,
         A: Attempts<P::Item, E> + Clone,
     {
-        let executor = self.clone();
+        let executor = self.clone().without_reports();
         async move { executor.run_pages(fetch, f, Sunk::new(sink)).await.1 }
     }
 
@@ -383,7 +403,9 @@ impl<K, W, A> BatchExecutor<K, W, A> {
             items: VecDeque::new(),
             pages: VecDeque::new(),
             fetched: 0,
+            pulled: 0,
             ended: false,
+            closed: false,
             panic: None,
             waker: None,
         }));
@@ -395,26 +417,34 @@ impl<K, W, A> BatchExecutor<K, W, A> {
             error: None,
             ledger: Arc::clone(&ledger),
         };
-        let source = Own::new(Fetched(Arc::clone(&ledger)));
+        let source = Fetched(Arc::clone(&ledger));
         let outlet = Counted(outlet, Arc::clone(&ledger));
         let mut run = Run::new(batch, source, f, keys.order(), weigher, attempts, outlet);
         poll_fn(|cx| {
-            loop {
-                fetcher.poll(cx);
-                if run.poll(cx).is_ready() {
-                    return Poll::Ready(());
-                }
-                // What settled may have made room for a page.
-                if !fetcher.is_idle() {
-                    return Poll::Pending;
-                }
+            fetcher.poll(cx);
+            if run.poll(cx).is_ready() {
+                return Poll::Ready(());
             }
+            // A page has come, or what settled has made room for one.
+            if fetcher.is_idle() {
+                cx.waker().wake_by_ref();
+            }
+            Poll::Pending
         })
         .await;
         let (Counted(outlet, _), batch, reports) = run.into_parts();
         tell(options.observer.as_ref(), BatchEvent::Ended { summary: &batch });
-        let not_pulled = core::mem::take(&mut ledger.lock().items).into();
-        let Fetcher { pages, error: fetch_error, .. } = fetcher;
+        let (items, panic) = {
+            let mut ledger = ledger.lock();
+            (core::mem::take(&mut ledger.items), ledger.panic.take())
+        };
+        let not_pulled = items.into();
+        let Fetcher { fetch, mut fetching, cursor, pages, error: fetch_error, .. } = fetcher;
+        // The caller's: what panics as it is dropped costs no outcome.
+        quietly(|| fetching.set(None));
+        quietly(|| drop(fetch));
+        quietly(|| drop(cursor));
+        quietly(|| drop(panic));
         (outlet, PagesSummary { batch, pages, fetch_error, not_pulled }, reports)
     }
 }

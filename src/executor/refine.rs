@@ -134,9 +134,10 @@ impl<K, W, E> BatchExecutor<K, W, Retrying<E>> {
     /// [input](DeadLetter::input) itself, of which the attempts had clones, and why.
     ///
     /// It is called once for each outcome that is rejected, panicked or timed out, where the run is
-    /// polled, before the outcome goes where outcomes go. What was cancelled has not failed, and
-    /// neither has what panicked before its first attempt, in the key or the weight. A panic of the
-    /// function is caught and changes nothing.
+    /// polled, before the outcome goes where outcomes go; what the deadline cut short while it ran
+    /// has timed out, too. What was cancelled has not failed, and neither has what panicked before
+    /// its first attempt, in the key or the weight. A panic of the function is caught and changes
+    /// nothing.
     ///
     /// For a batch without retries, say [`Retry::none`](crate::Retry::none) first.
     ///

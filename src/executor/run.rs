@@ -79,6 +79,8 @@ pub(super) struct Run<S: Source, F, Fut, R, W, A, O, E> {
     sink_waker: Waker,
     /// What is pulled from now on is cancelled: there is only what was set aside.
     aborted: bool,
+    /// It is the deadline that ends what is in hand.
+    late: bool,
     /// Whose code runs on the short way, for when it panics.
     at: At,
     summary: BatchSummary,
@@ -153,6 +155,7 @@ impl<S: Source, F, Fut, R, W, A, O, E> Run<S, F, Fut, R, W, A, O, E> {
             outlet,
             sink_waker,
             aborted: false,
+            late: false,
             at: At::Source,
             summary: BatchSummary::default(),
         }

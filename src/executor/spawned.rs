@@ -50,9 +50,12 @@ where
     let workers = workers.min(options.limit).max(1);
     let stop = StopToken::new();
     let keyed = !<K::Order as Order<N::Input>>::ALL_SIDE_BY_SIDE;
-    // Workers with keys have no shares of the limit, which what is in hand keeps; with a backlog
-    // that is more than may run.
-    let mut batch = options.batch(W::WEIGHS || keyed && options.backlog > 0);
+    // Workers with keys need no shares of the limit, which what is in hand keeps. With a backlog
+    // that is more than may run: then permits keep it, unless they are a budget's, which may have
+    // more of them.
+    let more_in_hand = options.backlog > 0;
+    let shares = !keyed || more_in_hand && options.budget.is_some();
+    let mut batch = options.batch(W::WEIGHS || keyed && more_in_hand);
     batch.stops.push(stop.clone());
     let router: Option<Router<N::Input>> = keyed.then(|| {
         let (keys, hasher) = (keys.clone(), HashBuilder::default());
@@ -68,7 +71,7 @@ where
     let f = Arc::new(f);
     for worker in 0..workers {
         let mut batch = batch.clone();
-        if !keyed {
+        if shares {
             // To each a share of its own, so that none has to wait for another's room.
             batch.limit = options.limit / workers + usize::from(worker < options.limit % workers);
             batch.backlog =

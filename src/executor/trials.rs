@@ -23,6 +23,8 @@ pub(super) struct Trial<I, E> {
     /// For the next attempt, or the dead letters.
     pub(super) input: I,
     pub(super) course: Course,
+    /// That have begun.
+    pub(super) attempts: u32,
     pub(super) last_error: Option<E>,
     /// Whether the item's own time limit counts already.
     pub(super) timed: bool,
@@ -37,11 +39,6 @@ impl<I, E> Trial<I, E> {
         quietly(|| drop(input));
         quietly(|| drop(course));
         quietly(|| drop(last_error));
-    }
-
-    /// With the attempt that is under way.
-    pub(super) fn attempts(&self) -> u32 {
-        self.course.failures().saturating_add(1)
     }
 }
 
@@ -71,6 +68,7 @@ impl<I, E> Trials<I, E> {
         self.trials[place] = input.map(|input| Trial {
             input,
             course: Course::new(),
+            attempts: 1,
             last_error: None,
             timed: false,
             serial,
@@ -107,7 +105,7 @@ impl<I, E> Trials<I, E> {
     }
 
     /// The next attempt begins.
-    pub(super) fn begin(&mut self, place: usize) -> Option<&Trial<I, E>> {
+    pub(super) fn begin(&mut self, place: usize) -> Option<&mut Trial<I, E>> {
         let serial = self.serial();
         let trial = self.trials.get_mut(place)?.as_mut()?;
         trial.serial = serial;
@@ -116,9 +114,9 @@ impl<I, E> Trials<I, E> {
 
     /// The item at this place is to be tried again at once, or when it is due.
     pub(super) fn rest(&mut self, place: usize, due: Option<Instant>) {
-        let Some(due) = due else { return self.ready.push_back(place) };
         let serial = self.serial();
         let Some(trial) = self.get(place) else { return };
+        let Some(due) = due else { return self.ready.push_back(place) };
         trial.serial = serial;
         if self.resting.len() >= 2 * self.trials.len() {
             let trials = &self.trials;

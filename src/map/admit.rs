@@ -6,6 +6,7 @@ use std::time::Instant;
 use super::builder::{FullKey, FullMap, Limits};
 use super::contents::{Contents, Survey};
 use super::items::Items;
+use super::keys::Record;
 use super::outcome::{Pushed, RejectReason, Spare, drop_quietly};
 use super::tickets::Tickets;
 
@@ -71,16 +72,18 @@ impl<K, V, Id> Contents<K, V, Id> {
     /// The short way of a push to a key that is not there yet, for [plain](Self::plain) maps.
     #[inline(never)]
     pub(super) fn push_first(&mut self, hash: u64, key: K, value: V) -> Pushed<K, V, Id> {
-        let mut pushed = Pushed::Stored;
-        if self.keys.len() >= self.limits.max_keys {
-            let (key, items) = self.evict(self.keys.least_recent());
-            pushed = Pushed::Evicted { key, items };
-        }
-        self.keys.insert(hash, key, value);
         self.pushed += 1;
-        self.stats.peak_keys = self.stats.peak_keys.max(self.keys.len());
+        if self.keys.len() < self.limits.max_keys {
+            self.keys.insert(hash, key, value);
+            self.items += 1;
+            self.stats.peak_keys = self.stats.peak_keys.max(self.keys.len());
+            return Pushed::Stored;
+        }
+        let Record { key, items, .. } = self.keys.replace_least_recent(hash, key, value);
+        self.count_out(items.len());
+        self.count_evicted(items.len());
         self.items += 1;
-        pushed
+        Pushed::Evicted { key, items: Items::of(items) }
     }
 
     /// A push that is refused if more than one thing would have to go, as is so only if the map is
@@ -278,9 +281,14 @@ impl<K, V, Id> Contents<K, V, Id> {
     #[inline]
     fn evict(&mut self, slot: u32) -> (K, Items<V, Id>) {
         let (key, items) = self.remove_key(slot);
-        self.stats.evicted += items.len() as u64;
-        self.stats.evicted_keys += 1;
+        self.count_evicted(items.len());
         (key, items)
+    }
+
+    #[inline]
+    fn count_evicted(&mut self, items: usize) {
+        self.stats.evicted += items as u64;
+        self.stats.evicted_keys += 1;
     }
 
     #[inline]

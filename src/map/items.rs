@@ -26,17 +26,27 @@ use super::outcome::drop_quietly;
 #[derive(Clone)]
 pub struct Items<V, Id = NoIndex> {
     values: Line<V>,
-    /// As long as the values, or empty if the map has no index.
-    ids: Line<Option<Id>>,
+    /// As long as the values; none if the map has no index, and then no larger than a pointer.
+    ids: Option<Box<Line<Option<Id>>>>,
 }
 
 impl<V, Id> Items<V, Id> {
     pub(super) fn none() -> Self {
-        Self { values: Line::EMPTY, ids: Line::EMPTY }
+        Self::of(Line::EMPTY)
+    }
+
+    /// Without ids.
+    #[inline]
+    pub(super) fn of(values: Line<V>) -> Self {
+        Self { values, ids: None }
     }
 
     pub(super) fn new(values: Line<V>, ids: Line<Option<Id>>) -> Self {
-        Self { values, ids }
+        Self { values, ids: (ids.len() > 0).then(|| Box::new(ids)) }
+    }
+
+    fn ids(&self) -> impl Iterator<Item = &Option<Id>> {
+        self.ids.iter().flat_map(|ids| ids.iter())
     }
 
     /// The values that are left, oldest first.
@@ -45,7 +55,7 @@ impl<V, Id> Items<V, Id> {
     }
 
     pub(super) fn iter_with_ids(&self) -> impl Iterator<Item = (&V, Option<&Id>)> + '_ {
-        let mut ids = self.ids.iter();
+        let mut ids = self.ids();
         self.values.iter().map(move |value| (value, ids.next().and_then(Option::as_ref)))
     }
 
@@ -54,7 +64,8 @@ impl<V, Id> Items<V, Id> {
     pub fn with_ids(mut self) -> impl Iterator<Item = (V, Option<Id>)> {
         core::iter::from_fn(move || {
             let value = self.values.pop_first()?;
-            Some((value, self.ids.pop_first().flatten()))
+            let id = self.ids.as_mut().and_then(|ids| ids.pop_first());
+            Some((value, id.flatten()))
         })
     }
 }
@@ -63,9 +74,10 @@ impl<V, Id> Iterator for Items<V, Id> {
     type Item = V;
 
     fn next(&mut self) -> Option<V> {
-        // Both first: should dropping the id panic, the rest must still be in pairs.
-        let (value, id) = (self.values.pop_first(), self.ids.pop_first());
-        drop_quietly(id);
+        let value = self.values.pop_first();
+        if let Some(ids) = &mut self.ids {
+            drop_quietly(ids.pop_first());
+        }
         value
     }
 
@@ -76,8 +88,10 @@ impl<V, Id> Iterator for Items<V, Id> {
 
 impl<V, Id> DoubleEndedIterator for Items<V, Id> {
     fn next_back(&mut self) -> Option<V> {
-        let (value, id) = (self.values.pop_last(), self.ids.pop_last());
-        drop_quietly(id);
+        let value = self.values.pop_last();
+        if let Some(ids) = &mut self.ids {
+            drop_quietly(ids.pop_last());
+        }
         value
     }
 }
@@ -94,7 +108,7 @@ impl<V: fmt::Debug, Id> fmt::Debug for Items<V, Id> {
 
 impl<V: PartialEq, Id: PartialEq> PartialEq for Items<V, Id> {
     fn eq(&self, other: &Self) -> bool {
-        self.values.iter().eq(other.values.iter()) && self.ids.iter().eq(other.ids.iter())
+        self.values.iter().eq(other.values.iter()) && self.ids().eq(other.ids())
     }
 }
 

@@ -137,6 +137,21 @@ impl<K, V> Keys<K, V> {
         slot
     }
 
+    /// Puts a key, which must not be there yet, with its first item in the place of the one that
+    /// was not used for longest, of which there must be one that is not held.
+    #[inline]
+    pub(super) fn replace_least_recent(&mut self, hash: u64, key: K, item: V) -> Record<K, V> {
+        let slot = self.least_recent();
+        let new = Record { key, items: Line::One(item), hash };
+        let old = core::mem::replace(&mut self.records[slot], new);
+        if let Ok(entry) = self.table.find_entry(old.hash, |known| *known == slot) {
+            entry.remove();
+        }
+        self.table.insert_unique(hash, slot, |slot| self.records[*slot].hash);
+        self.promote(slot);
+        old
+    }
+
     #[inline]
     pub(super) fn remove(&mut self, slot: u32) -> Record<K, V> {
         if self.is_out_of_order(slot) {

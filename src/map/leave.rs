@@ -14,7 +14,7 @@ type KeysWithItems<K, V, Id> = Vec<(K, Items<V, Id>)>;
 impl<K, V, Id> Contents<K, V, Id> {
     /// The most there ever were is noted as they become fewer, so that a push need not look.
     #[inline]
-    fn count_out(&mut self, items: usize) {
+    pub(super) fn count_out(&mut self, items: usize) {
         self.stats.peak_items = self.stats.peak_items.max(self.items);
         self.items -= items;
     }
@@ -72,15 +72,15 @@ impl<K, V, Id> Contents<K, V, Id> {
         if let Some(heaviest) = &mut self.heaviest {
             heaviest.forget(slot);
         }
-        let ids = match &mut self.tickets {
+        let items = match &mut self.tickets {
             Some(tickets) => {
                 let (ids, weight) = tickets.leave_all(slot);
                 self.weight -= weight;
-                ids
+                Items::new(record.items, ids)
             }
-            None => Line::EMPTY,
+            None => Items::of(record.items),
         };
-        (record.key, Items::new(record.items, ids))
+        (record.key, items)
     }
 
     /// A key whose last item has left leaves too, unless it is checked out.

@@ -81,7 +81,8 @@ impl<T> Line<T> {
         *self = match core::mem::replace(self, Self::EMPTY) {
             Self::One(first) => {
                 let mut items = spares.wider_than(1);
-                items.extend([first, item]);
+                items.push_back(first);
+                items.push_back(item);
                 Self::Many(items)
             }
             Self::Many(items) if items.capacity() == 0 => {
@@ -174,11 +175,14 @@ impl<T> Spares<T> {
         let wider = SMALLEST.max(2 * size);
         // A line that came back from a checkout can be longer than it may.
         let wider = if size < self.most { wider.min(self.most) } else { wider };
-        let spare = self.by_size.get_mut(class(wider)).and_then(Vec::pop);
-        let mut buffer = spare.unwrap_or_default();
-        // Does nothing to a spare one, unless it is from when lines might hold fewer.
-        buffer.reserve_exact(wider);
-        buffer
+        match self.by_size.get_mut(class(wider)).and_then(Vec::pop) {
+            Some(mut spare) => {
+                // Does nothing, unless it is from when lines might hold fewer.
+                spare.reserve_exact(wider);
+                spare
+            }
+            None => VecDeque::with_capacity(wider),
+        }
     }
 
     /// Keeps an empty buffer for later.

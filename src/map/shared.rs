@@ -207,11 +207,7 @@ impl<K: Hash + Eq, V, Id, L> SharedBoundedArrayMap<K, V, Id, L> {
             let survey = contents.survey(&key, weight);
             contents.push_many(survey, Arrival { key, value, id: None, now })
         };
-        for outcome in &outcomes {
-            self.listener.tell_pushed(outcome, spare.as_ref());
-        }
-        drop_quietly(spare);
-        hand_over(outcomes, sink)
+        self.tell_and_hand_over(outcomes, spare, sink)
     }
 
     /// As [`BoundedArrayMap::push_unique_with`]. The weigher and `sink` run without the lock.
@@ -261,6 +257,15 @@ impl<K: Hash + Eq, V, Id, L> SharedBoundedArrayMap<K, V, Id, L> {
             let survey = contents.survey_unique(&key, &id, weight);
             contents.push_many(survey, Arrival { key, value, id: Some(id), now })
         };
+        self.tell_and_hand_over(outcomes, spare, sink)
+    }
+
+    fn tell_and_hand_over(
+        &self,
+        outcomes: Vec<Pushed<K, V, Id>>,
+        spare: Option<K>,
+        sink: impl FnMut(Pushed<K, V, Id>),
+    ) -> bool {
         for outcome in &outcomes {
             self.listener.tell_pushed(outcome, spare.as_ref());
         }

@@ -104,21 +104,46 @@ pub struct Flowing<V> {
 #[derive(Clone)]
 pub struct Passage {
     names: Arc<[&'static str]>,
+    /// As many for each attempt as there are phases.
     at: Arc<AtomicUsize>,
+    /// Where this attempt began.
+    first: usize,
 }
 
 impl Passage {
-    /// The item enters the next phase. Behind the last it stays there.
+    fn new(names: &Arc<[&'static str]>) -> Self {
+        Self { names: Arc::clone(names), at: Arc::new(AtomicUsize::new(0)), first: 0 }
+    }
+
+    /// The item enters the next phase. Behind the last it stays there, and nothing happens when its
+    /// attempt is not the latest one of the item.
     pub fn next(&self) {
-        let next = self.at.load(Ordering::Relaxed) + 1;
-        if next < self.names.len() {
-            self.at.swap(next, Ordering::Relaxed);
+        let last = self.first + self.names.len() - 1;
+        let mut at = self.at.load(Ordering::Relaxed);
+        while (self.first..last).contains(&at) {
+            let moved = self.at.compare_exchange(at, at + 1, Ordering::Relaxed, Ordering::Relaxed);
+            match moved {
+                Ok(_) => return,
+                Err(seen) => at = seen,
+            }
         }
     }
 
     /// The name of the phase that the item is in.
     pub fn phase(&self) -> &'static str {
-        self.names[self.at.load(Ordering::Relaxed)]
+        self.names[self.index()]
+    }
+
+    fn index(&self) -> usize {
+        self.at.load(Ordering::Relaxed) % self.names.len()
+    }
+
+    /// Another attempt of the item begins, with the first phase. Those before it are over.
+    fn again(mut self) -> Self {
+        let phases = self.names.len();
+        self.first = (self.at.load(Ordering::Relaxed) / phases + 1) * phases;
+        self.at.swap(self.first, Ordering::Relaxed);
+        self
     }
 }
 
@@ -197,7 +222,8 @@ impl<K, W, A, V, E> Phases<K, W, A, V, E> {
 
     /// Runs a future for each item that has not failed, which takes it through the phases `names`
     /// without waiting for other items in between. It says by [`Passage::next`] that it enters the
-    /// next; a failure is told by the name of the phase it happens in.
+    /// next; a failure is told by the name of the phase it happens in. An attempt after one that
+    /// failed goes through all phases again, and the last attempt's phase is told.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -239,18 +265,11 @@ impl<K, W, A, V, E> Phases<K, W, A, V, E> {
         let Self { executor, name: batch, began: batch_began, items, mut phases } = self;
         let (waiting, mut rest) = part(items);
         let names: Arc<[&'static str]> = names.into();
-        let passages: Vec<_> = waiting
-            .iter()
-            .map(|_| Passage { names: Arc::clone(&names), at: Arc::new(AtomicUsize::new(0)) })
-            .collect();
+        let passages: Vec<_> = waiting.iter().map(|_| Passage::new(&names)).collect();
         let inputs = waiting.into_iter().zip(&passages);
         let inputs = inputs.map(|(value, passage)| Flowing { value, passage: passage.clone() });
         let outcomes = executor
-            .all_settled(inputs, |Flowing { value, passage }| {
-                // Of an earlier attempt.
-                passage.at.swap(0, Ordering::Relaxed);
-                f(value, passage)
-            })
+            .all_settled(inputs, |Flowing { value, passage }| f(value, passage.again()))
             .await;
         let mut outcomes = outcomes.into_iter().zip(&passages);
         let mut reached = vec![0; N];
@@ -259,7 +278,7 @@ impl<K, W, A, V, E> Phases<K, W, A, V, E> {
             Some(error) => Err(error),
             None => {
                 let (outcome, at) = match outcomes.next() {
-                    Some((outcome, passage)) => (outcome, passage.at.load(Ordering::Relaxed)),
+                    Some((outcome, passage)) => (outcome, passage.index()),
                     None => (Settled::cancelled(false), 0),
                 };
                 match outcome.into_result() {

@@ -342,9 +342,20 @@ impl Retry {
     /// ```
     pub fn next_wait(&self, course: &mut Course) -> Result<Duration, GaveUp> {
         // Each failure is charged, also the last one: they say how those fare who are asked.
-        let afforded = self.budget.as_ref().is_none_or(RetryBudget::withdraw);
+        let afforded = self.charge();
         let wait = course.next(self)?;
         if afforded { Ok(wait) } else { Err(GaveUp::BudgetSpent) }
+    }
+
+    /// A failure that is worth another attempt takes its token; says whether the budget allows one.
+    pub(crate) fn charge(&self) -> bool {
+        self.budget.as_ref().is_none_or(RetryBudget::withdraw)
+    }
+
+    /// Whether the budget, if there is one, allows further attempts.
+    #[cfg(any(feature = "tokio", loom))]
+    pub(crate) fn may_retry(&self) -> bool {
+        self.budget.as_ref().is_none_or(RetryBudget::allows_retries)
     }
 
     /// Notes that an attempt succeeded, which refills the budget, if there is one.

@@ -16,7 +16,7 @@ pub enum SettledError<E> {
     Rejected(E),
     /// The closure, the key function or the future panicked.
     Panicked(Panic),
-    /// The item's own time limit passed before it was done.
+    /// A time limit passed before it was done: its attempt's, its own, or the batch's deadline.
     #[non_exhaustive]
     TimedOut {
         /// Whose limit it was.
@@ -24,12 +24,13 @@ pub enum SettledError<E> {
         /// What the last attempt before that ended with an error ended with.
         last_error: Option<E>,
     },
-    /// The batch was stopped before the item was done.
+    /// The batch was stopped before the item was done, or its deadline passed before the item
+    /// started.
     #[non_exhaustive]
     Cancelled {
         /// Whether its closure had been called: if not, nothing of it has happened.
         started: bool,
-        /// What was cancelled: as yet always the batch.
+        /// What was cancelled: always the batch.
         scope: Scope,
         /// What the last attempt that ended with an error ended with.
         last_error: Option<E>,
@@ -45,7 +46,11 @@ pub(super) fn write_timed_out(
     scope: Scope,
     last_error: Option<&impl fmt::Display>,
 ) -> fmt::Result {
-    f.write_str(if scope == Scope::Attempt { "last attempt timed out" } else { "timed out" })?;
+    f.write_str(match scope {
+        Scope::Attempt => "last attempt timed out",
+        Scope::Item => "timed out",
+        Scope::Batch => "batch timed out",
+    })?;
     write_last(f, last_error)
 }
 

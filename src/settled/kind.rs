@@ -12,9 +12,9 @@ pub enum SettledKind {
     Rejected,
     /// The closure, the key function, the weigher or the future panicked.
     Panicked,
-    /// Its own time limit passed.
+    /// A time limit passed: its attempt's, its own, or the batch's deadline.
     TimedOut,
-    /// The batch was stopped first.
+    /// The batch was stopped first, or its deadline passed before it started.
     Cancelled,
 }
 

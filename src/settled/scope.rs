@@ -12,7 +12,7 @@ pub enum Scope {
     Attempt,
     /// An item with all its attempts and the waits between them.
     Item,
-    /// The batch: it was stopped, or its deadline passed.
+    /// The batch: its deadline passed, or it was stopped.
     Batch,
 }
 

@@ -34,7 +34,8 @@ fn a_handler_that_panics_fails_its_batch_and_nothing_else() {
             batcher.send(item).await.unwrap();
         }
         pass(1).await;
-        let text = |text: &str| format!("the handler failed in attempt 1, its last: it {text}");
+        let text =
+            |text: &str| format!("the handler failed in attempt 1, no attempts left: it {text}");
         let buried = log.buried();
         assert_eq!(buried.len(), 3);
         assert_eq!(buried[0].0, [0, 1]);
@@ -95,7 +96,7 @@ fn a_policy_that_panics_ends_the_retries() {
         assert_eq!(report.failed, 1);
         assert_eq!(
             log.buried(),
-            [(vec![1], "the batch failed in attempt 2, its last: always".to_owned())]
+            [(vec![1], "the batch failed in attempt 2, no waits left: always".to_owned())]
         );
     });
 }
@@ -385,7 +386,7 @@ fn the_reason_tells_each_error_of_its_chain_once() {
         batcher.send(1).await.unwrap();
         assert_eq!(batcher.flush().await.failed, 1);
         let behind = std::fmt::Error.to_string();
-        let own = "the batch failed in attempt 1, its last: outer".to_owned();
+        let own = "the batch failed in attempt 1, no attempts left: outer".to_owned();
         assert_eq!(*told.lock().unwrap(), [(own, Some(behind))]);
     });
 }

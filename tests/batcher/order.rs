@@ -163,7 +163,7 @@ fn a_flush_waits_for_retries_too_and_reports_what_failed_for_good() {
         assert_eq!(log.ms(), 115);
         assert_eq!(
             log.buried(),
-            [(vec![1], "the batch failed in attempt 2, its last: 1 left".to_owned())]
+            [(vec![1], "the batch failed in attempt 2, no attempts left: 1 left".to_owned())]
         );
         conserved(&batcher);
     });

@@ -44,7 +44,7 @@ fn the_item_that_makes_a_batch_fail_is_found_and_the_others_are_delivered_in_ord
             &[8, 9, 10, 11, 12, 13, 14, 15],
         ];
         assert_eq!(tried, expected, "the next batch only then");
-        let why = "the batch failed in attempt 6, its last: poison";
+        let why = "the batch failed in attempt 6, no attempts left: poison";
         assert_eq!(log.buried(), [(vec![5], why.to_owned())]);
     });
 }

@@ -20,6 +20,10 @@ pub(crate) struct Limits {
     pub(crate) max_probes: u32,
     pub(crate) attempts: u32,
     pub(crate) delay: Time,
+    /// How long an attempt may take.
+    pub(crate) timeout: Option<Time>,
+    /// The most tokens of the budget for retries, and how many thousandths a success gives back.
+    pub(crate) budget: Option<(u32, u64)>,
 }
 
 /// What an item weighs, where items are weighed.
@@ -56,13 +60,17 @@ pub(crate) enum Verdict {
     Deliver,
     Fail,
     Panic,
+    /// Nobody says so: its time is up.
+    TimeOut,
 }
 
 /// Why items came to the dead letter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Why {
-    Failed(u32),
-    Panicked(u32),
+    /// After so many attempts, and whether the budget was what refused another.
+    Failed(u32, bool),
+    Panicked(u32, bool),
+    TimedOut(u32, bool),
     Unsent,
     Indeterminate,
 }
@@ -82,6 +90,10 @@ struct Batch {
     closed_by: Closed,
     opened_at: Time,
     attempts: u32,
+    /// When the latest attempt began, and how many had before.
+    begun: (Time, u64),
+    /// Whether the handler keeps its guard from going with it.
+    given: bool,
     guard: Guard,
     /// What its guard holds.
     held: Vec<u32>,
@@ -185,6 +197,8 @@ pub(crate) struct Reference {
     oldest: Time,
     handed_over: u64,
     total_age: Time,
+    /// What is left of the budget, in thousandths.
+    tokens: u64,
     pub(crate) answers: Vec<(usize, Answer)>,
     pub(crate) buried: Vec<Buried>,
 }
@@ -213,6 +227,7 @@ impl Reference {
             oldest: 0,
             handed_over: 0,
             total_age: 0,
+            tokens: limits.budget.map_or(0, |(most, _)| u64::from(most) * 1000),
             answers: Vec::new(),
             buried: Vec::new(),
         }
@@ -313,6 +328,8 @@ impl Reference {
                 closed_by,
                 opened_at,
                 attempts: 0,
+                begun: (0, 0),
+                given: false,
                 guard,
                 held,
                 verdict: None,
@@ -458,9 +475,39 @@ impl Reference {
 
     /// The handler ends; its guard goes with it, or stays where it is.
     pub(crate) fn end(&mut self, batch: u64, verdict: Verdict, keep_guard: bool) {
+        let stopped = self.stopped;
         let batch = &mut self.batches[batch as usize];
         batch.verdict = Some(verdict);
-        batch.guard = if keep_guard { Guard::Away } else { Guard::None };
+        let away = keep_guard || batch.given;
+        batch.guard = if away { Guard::Away } else { Guard::None };
+        if let (Verdict::Deliver, Some((most, ratio)), false) =
+            (verdict, self.limits.budget, stopped)
+        {
+            self.tokens = (self.tokens + ratio).min(u64::from(most) * 1000);
+        }
+    }
+
+    /// The handler gives its guard to another.
+    pub(crate) fn give_guard(&mut self, batch: u64) {
+        self.batches[batch as usize].given = true;
+    }
+
+    pub(crate) fn tokens(&self) -> u32 {
+        (self.tokens / 1000) as u32
+    }
+
+    fn may_retry(&self) -> bool {
+        self.limits.budget.is_none_or(|(most, _)| self.tokens > u64::from(most) * 500)
+    }
+
+    /// The attempt that has run out of time first.
+    fn overdue(&self) -> Option<usize> {
+        let limit = self.limits.timeout?;
+        let running = (0..self.batches.len()).filter(|batch| {
+            let batch = &self.batches[*batch];
+            batch.guard == Guard::Handler && batch.begun.0 + limit <= self.now
+        });
+        running.min_by_key(|batch| self.batches[*batch].begun)
     }
 
     pub(crate) fn return_guard(&mut self, batch: u64) {
@@ -503,6 +550,10 @@ impl Reference {
             self.remains = self.stop();
             return true;
         }
+        if let Some(batch) = self.overdue() {
+            self.end(batch as u64, Verdict::TimeOut, false);
+            return true;
+        }
         if let Some(batch) = self.ripe() {
             self.hand_over(batch);
             return true;
@@ -521,18 +572,21 @@ impl Reference {
         let verdict = info.verdict.take().unwrap();
         let held = std::mem::take(&mut info.held);
         self.put(batch, |place| place == Place::Out, &held, Place::Delivered, false);
-        let info = &mut self.batches[batch];
         if verdict == Verdict::Deliver {
             self.put(batch, |place| place == Place::Out, &held, Place::Delivered, true);
-        } else if info.probes.is_none() && attempts < self.limits.attempts {
-            let due = Place::Waiting(now + self.limits.delay);
-            self.put(batch, |place| place == Place::Out, &held, due, true);
-            if !held.is_empty() {
+        } else if !held.is_empty() {
+            self.tokens = self.tokens.saturating_sub(1000);
+            let may_retry = self.may_retry();
+            let info = &mut self.batches[batch];
+            let attempts_left = info.probes.is_none() && attempts < self.limits.attempts;
+            if attempts_left && may_retry {
+                let due = Place::Waiting(now + self.limits.delay);
+                self.put(batch, |place| place == Place::Out, &held, due, true);
                 return;
             }
-        } else if !held.is_empty() {
             let probes = info.probes.get_or_insert(self.limits.max_probes);
-            if held.len() >= 2 && *probes >= 2 {
+            let may_split = held.len() >= 2 && *probes >= 2;
+            if may_split && may_retry {
                 *probes -= 2;
                 let (first, second) = held.split_at(held.len().div_ceil(2));
                 info.parts.push(second.to_vec());
@@ -541,8 +595,13 @@ impl Reference {
                 return;
             }
             self.put(batch, |place| place == Place::Out, &held, Place::Failed, true);
-            let panicked = verdict == Verdict::Panic;
-            self.bury(held, if panicked { Why::Panicked(attempts) } else { Why::Failed(attempts) });
+            let refused = attempts_left || may_split;
+            let why = match verdict {
+                Verdict::Panic => Why::Panicked(attempts, refused),
+                Verdict::TimeOut => Why::TimedOut(attempts, refused),
+                _ => Why::Failed(attempts, refused),
+            };
+            self.bury(held, why);
         }
         if let Some(part) = self.batches[batch].parts.pop() {
             self.put(batch, |place| place == Place::Parked, &part, Place::Waiting(now), true);
@@ -619,6 +678,8 @@ impl Reference {
         }
         let info = &mut self.batches[batch];
         info.attempts += 1;
+        info.begun = (self.now, self.handed_over + self.retries);
+        info.given = false;
         info.guard = Guard::Handler;
         info.held = held;
         self.retried_last = info.attempts > 1;
@@ -651,7 +712,11 @@ impl Reference {
                     item.place = Place::Indeterminate;
                     indeterminate.push(item.id);
                 }
-                Place::Out if batch.is_some_and(|batch| batch.guard == Guard::Away) => {
+                Place::Out
+                    if batch.is_some_and(|batch| {
+                        batch.guard == Guard::Away || batch.guard == Guard::Handler && batch.given
+                    }) =>
+                {
                     item.place = Place::Indeterminate;
                     self.still_held += 1;
                 }
@@ -667,8 +732,13 @@ impl Reference {
         for batch in &mut self.batches {
             batch.verdict = None;
             if batch.guard == Guard::Handler {
-                batch.guard = Guard::None;
-                batch.held.clear();
+                // What was given to another is there still.
+                if batch.given {
+                    batch.guard = Guard::Away;
+                } else {
+                    batch.guard = Guard::None;
+                    batch.held.clear();
+                }
             }
         }
         self.admit();

@@ -11,7 +11,8 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use sluicegate::batcher::{Batch, BatchError, Batcher, Driver};
-use sluicegate::{OwnedSemaphorePermit, Retry, Semaphore};
+use sluicegate::retry::GaveUp;
+use sluicegate::{OwnedSemaphorePermit, Retry, RetryBudget, Semaphore};
 use tokio::task::coop::{Unconstrained, unconstrained};
 
 use super::reference::{Answer, Buried, Call, Figures, Limits, Verdict, Why, weight};
@@ -97,6 +98,7 @@ impl Future for Handling {
                 drop(state);
                 resume_unwind(Box::new("as told"))
             }
+            Some(Verdict::TimeOut) => unreachable!("nobody tells it so"),
         }
     }
 }
@@ -124,6 +126,7 @@ pub(crate) struct Rig {
     scripts: Arc<Mutex<Vec<Arc<Script>>>>,
     pub(crate) answers: Vec<(usize, Answer)>,
     buried: Arc<Mutex<Vec<Buried>>>,
+    budget: Option<RetryBudget>,
     semaphore: Option<Arc<Semaphore>>,
     /// Permits that others hold.
     others: Vec<OwnedSemaphorePermit>,
@@ -148,9 +151,11 @@ impl Rig {
         let dead_letter = {
             let buried = buried.clone();
             move |items: Vec<Item>, why: BatchError| {
+                let refused = why.gave_up() == Some(GaveUp::BudgetSpent);
                 let why = match why {
-                    BatchError::Failed { attempts, .. } => Why::Failed(attempts),
-                    BatchError::Panicked { attempts, .. } => Why::Panicked(attempts),
+                    BatchError::Failed { attempts, .. } => Why::Failed(attempts, refused),
+                    BatchError::Panicked { attempts, .. } => Why::Panicked(attempts, refused),
+                    BatchError::TimedOut { attempts, .. } => Why::TimedOut(attempts, refused),
                     BatchError::Unsent => Why::Unsent,
                     BatchError::Indeterminate => Why::Indeterminate,
                     other => unreachable!("{other}"),
@@ -158,12 +163,23 @@ impl Rig {
                 buried.lock().unwrap().push((ids(items), why));
             }
         };
+        let mut retry =
+            Retry::constant(limits.attempts, Duration::from_millis(limits.delay)).unwrap();
+        if let Some(limit) = limits.timeout {
+            retry = retry.attempt_timeout(Duration::from_millis(limit)).unwrap();
+        }
+        let budget = limits
+            .budget
+            .map(|(most, ratio)| RetryBudget::new(most, ratio as f64 / 1000.0).unwrap());
+        if let Some(budget) = &budget {
+            retry = retry.budget(budget);
+        }
         let mut builder = Batcher::builder()
             .max_items(limits.max_items)
             .window(Duration::from_millis(limits.window))
             .capacity(limits.capacity)
             .concurrency(limits.concurrency)
-            .retry(Retry::constant(limits.attempts, Duration::from_millis(limits.delay)).unwrap())
+            .retry(retry)
             .dead_letter(dead_letter);
         if let Some(max_weight) = limits.max_weight {
             builder = builder.max_weight(max_weight, |item: &Item| weight(item.0));
@@ -190,6 +206,7 @@ impl Rig {
             scripts,
             answers: Vec::new(),
             buried,
+            budget,
             semaphore,
             others: Vec::new(),
         }
@@ -341,10 +358,19 @@ impl Rig {
         let waker = {
             let mut state = script.state.lock().unwrap();
             state.verdict = Some(verdict);
-            state.keep_guard = keep_guard;
+            state.keep_guard |= keep_guard;
             state.waker.take()
         };
         waker.expect("the handler was polled").wake();
+    }
+
+    /// The handler gives its guard to another.
+    pub(crate) fn give_guard(&mut self, batch: u64) {
+        self.script(batch).state.lock().unwrap().keep_guard = true;
+    }
+
+    pub(crate) fn tokens(&self) -> u32 {
+        self.budget.as_ref().map_or(0, RetryBudget::tokens)
     }
 
     pub(crate) fn return_guard(&mut self, batch: u64) {

@@ -16,6 +16,8 @@ pub(crate) struct Limits {
     pub(crate) in_order: bool,
     pub(crate) attempts: u32,
     pub(crate) delay: u64,
+    /// How long an attempt may take.
+    pub(crate) timeout: Option<u64>,
 }
 
 /// A batch that was closed.
@@ -58,6 +60,8 @@ pub(crate) struct Reference {
     opened: Vec<Key>,
     turns: VecDeque<Key>,
     pub(crate) out: Vec<Batch>,
+    /// When they were handed over.
+    begun: Vec<u64>,
     retries: Vec<(u64, u64, Batch)>,
     retried_last: bool,
     /// The numbers of batches that were handed over, by their first items.
@@ -84,6 +88,7 @@ impl Reference {
             opened: Vec::new(),
             turns: VecDeque::new(),
             out: Vec::new(),
+            begun: Vec::new(),
             retries: Vec::new(),
             retried_last: false,
             numbers: BTreeMap::new(),
@@ -205,6 +210,7 @@ impl Reference {
     /// The handler of a batch ends.
     pub(crate) fn end(&mut self, at: usize, well: bool) {
         let batch = self.out.remove(at);
+        self.begun.remove(at);
         let key = batch.key;
         if !well && batch.attempt < self.limits.attempts {
             let due = self.now + self.limits.delay;
@@ -246,6 +252,13 @@ impl Reference {
     }
 
     fn drive(&mut self) -> bool {
+        // In the order in which they began.
+        let overdue =
+            |begun: &u64| self.limits.timeout.is_some_and(|most| begun + most <= self.now);
+        if let Some(at) = self.begun.iter().position(overdue) {
+            self.end(at, false);
+            return true;
+        }
         if self.out.len() == self.limits.concurrency {
             return false;
         }
@@ -273,6 +286,7 @@ impl Reference {
         lane.running += 1;
         batch.attempt = 1;
         self.out.push(batch);
+        self.begun.push(self.now);
         self.retried_last = false;
         self.take_turn(key);
         true
@@ -295,6 +309,7 @@ impl Reference {
         let (_, _, mut batch) = self.retries.remove(0);
         batch.attempt += 1;
         self.out.push(batch);
+        self.begun.push(self.now);
         self.retried_last = true;
     }
 }

@@ -12,11 +12,11 @@ use super::handle::KeyedBatcher;
 use super::lanes::KeyedLanes;
 use crate::batcher::builder::{Builder, Parts, at_most_permits, no_dead_letter};
 use crate::batcher::driver::{Driver, Run, Timer};
-use crate::batcher::error::BatchError;
+use crate::batcher::error::{BatchError, HandlerError};
 use crate::batcher::shared::{DeadLetter, Shared};
 #[cfg(feature = "tokio")]
 use crate::batcher::timer::TokioTimer;
-use crate::{ConfigError, Retry, Semaphore};
+use crate::{ConfigError, RetryWhen, Semaphore};
 
 /// Sets the limits of a [`KeyedBatcher`] and builds it.
 ///
@@ -127,7 +127,7 @@ impl<K, T> KeyedBuilder<K, T> {
     }
 
     /// As [`Builder::retry`].
-    pub fn retry(mut self, retry: Retry) -> Self {
+    pub fn retry(mut self, retry: impl Into<RetryWhen<HandlerError>>) -> Self {
         self.inner = self.inner.retry(retry);
         self
     }

@@ -59,6 +59,10 @@ where
 
     fn end_item(&mut self, place: usize) {
         if self.places.is_resting(place) {
+            if let (true, Some(permits)) = (self.trials.ready() == Some(place), &mut self.permits) {
+                // What is asked for is what this one weighs.
+                permits.rest();
+            }
             self.trials.forget(place);
             if self.next == Some(place) {
                 self.next = None;
@@ -100,12 +104,14 @@ where
     pub(super) fn stop(&mut self, how: Stop, end: BatchEnd) {
         let cuts_short = self.source_state != SourceState::Done
             || how == Stop::Abort && self.places.occupied() > 0;
+        let late = matches!(end, BatchEnd::DeadlinePassed);
         if cuts_short && matches!(self.summary.end, BatchEnd::Exhausted) {
             self.summary.end = end;
         }
         self.source.close();
         self.ask_source_again();
         if how == Stop::Abort {
+            self.late = late;
             self.abort();
         }
     }
@@ -132,7 +138,7 @@ where
                 quietly(|| self.places.clear(place));
                 let outcome = match (output, polled) {
                     (Some(result), _) => result.into(),
-                    (None, Ok(())) => self.cancelled(place),
+                    (None, Ok(())) => self.unfinished(place),
                     (None, Err(panic)) => Settled::Panicked(panic),
                 };
                 self.vacate(place, outcome);
@@ -147,7 +153,7 @@ where
     pub(super) fn cut_short(&mut self, place: usize) {
         let outcome = match self.places.cancel(place) {
             None => return,
-            Some(Unfinished::Started) => self.cancelled(place),
+            Some(Unfinished::Started) => self.unfinished(place),
             Some(Unfinished::NotStarted(input)) => {
                 self.outlet.not_started(self.places.index(place), input);
                 Settled::cancelled(false)
@@ -165,7 +171,7 @@ where
         for place in 0..self.places.len() {
             if self.places.has_started(place) || self.places.is_resting(place) {
                 self.places.cancel(place);
-                let outcome = self.cancelled(place);
+                let outcome = self.unfinished(place);
                 self.vacate(place, outcome);
             } else {
                 self.cut_short(place);

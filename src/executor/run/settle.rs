@@ -72,8 +72,11 @@ where
         Ok(())
     }
 
-    /// The outcome of a started item that is cancelled.
-    pub(super) fn cancelled(&mut self, place: usize) -> Settled<T, E> {
+    /// The outcome of a started item that ends with the batch.
+    pub(super) fn unfinished(&mut self, place: usize) -> Settled<T, E> {
+        if self.late {
+            return self.timed_out(place, Scope::Batch);
+        }
         let last_error = self.trials.get(place).and_then(|trial| trial.last_error.take());
         Settled::Cancelled { started: true, scope: Scope::Batch, last_error }
     }
@@ -123,16 +126,10 @@ where
 
     /// What was kept of an item that has settled goes to the dead letters, if it failed.
     fn let_go(&self, index: usize, outcome: &Settled<T, E>, trial: Trial<S::Input, E>) {
-        let attempts = match outcome {
-            Settled::Fulfilled(_) | Settled::Cancelled { .. } => {
-                return trial.end();
-            }
-            // Failures are counted when they are noticed, but those that end it all.
-            Settled::Panicked(_) => trial.attempts(),
-            Settled::TimedOut { scope: Scope::Item, .. } => trial.attempts(),
-            _ => trial.course.failures().max(1),
-        };
-        let Trial { input, last_error, .. } = trial;
+        if matches!(outcome, Settled::Fulfilled(_) | Settled::Cancelled { .. }) {
+            return trial.end();
+        }
+        let Trial { input, attempts, last_error, .. } = trial;
         let error = outcome.last_error().or(last_error.as_ref());
         quietly(|| {
             let kind = outcome.kind();

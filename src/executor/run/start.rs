@@ -183,6 +183,7 @@ where
             Ok(None) => return,
             Err(panic) => return self.settle(place, Settled::Panicked(panic)),
         };
+        trial.attempts = trial.attempts.saturating_add(1);
         if self.poll_with(place, |places, start| places.slot(place).start(|| start(input))) {
             self.time(place, index);
         }
