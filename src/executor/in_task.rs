@@ -269,7 +269,7 @@ impl<K, W, A> BatchExecutor<K, W, A> {
     }
 
     /// For what returns none: those of an endless input would have no bound.
-    pub(super) fn without_reports(mut self) -> Self {
+    pub(crate) fn without_reports(mut self) -> Self {
         self.options.reports = false;
         self
     }
