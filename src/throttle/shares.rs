@@ -70,7 +70,7 @@ impl Shares {
     #[inline]
     fn home(&self) -> usize {
         // A branch is foretold; the number itself would be waited for.
-        if self.settled.load(Ordering::Relaxed) == 0 { 0 } else { HOME.get() }
+        if self.settled.load(Ordering::Relaxed) == 0 { 0 } else { HOME.with(Cell::get) }
     }
 
     /// Whether one has started now, in the thread's own share.
@@ -90,7 +90,7 @@ impl Shares {
         if when > latest {
             return Some((when, false));
         }
-        places.take(when);
+        places.take(now, when);
         Some((when, true))
     }
 
@@ -119,7 +119,7 @@ impl Shares {
     }
 
     fn settle(&self, at: usize) {
-        HOME.set(at);
+        HOME.with(|home| home.set(at));
         if at != 0 && self.settled.load(Ordering::Relaxed) == 0 {
             self.settled.store(1, Ordering::Relaxed);
         }
@@ -197,9 +197,9 @@ impl Meter for Whole<'_> {
     fn start(&mut self, n: u32, now: u64) -> u64 {
         let when = self.earliest(n, now);
         for _ in 0..n {
-            let share = self.each_mut().min_by_key(|share| share.places.next_free(0));
+            let share = self.each_mut().min_by_key(|share| share.places.next_free(now));
             let Some(share) = share else { unreachable!("there is at least one") };
-            share.places.take(when);
+            share.places.take(now, when);
         }
         when
     }

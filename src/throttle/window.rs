@@ -74,17 +74,18 @@ impl Places {
     fn start_in_another(&mut self, now: u64) -> bool {
         let some = !self.is_whole();
         if some {
-            self.take(now);
+            self.take(now, now);
         }
         some
     }
 
-    /// Takes the next place, which is free `when` it starts.
-    pub(super) fn take(&mut self, when: u64) {
-        if self.free[self.next as usize] > when {
+    /// Takes the next place, which is free by `when`. Those that are free `now` come first, so that
+    /// nobody later starts before `when`.
+    pub(super) fn take(&mut self, now: u64, when: u64) {
+        if self.free[self.next as usize] > now && !self.is_whole() {
             self.grow();
-            debug_assert!(self.free[self.next as usize] <= when);
         }
+        debug_assert!(self.free[self.next as usize] <= when);
         let free = when + self.length;
         self.free[self.next as usize] = free;
         self.next += 1;
