@@ -136,7 +136,8 @@ impl State {
     pub(super) fn at_rest(&self) -> u64 {
         match self {
             Self::Sliding(shares) => shares.at_rest(),
-            Self::Gcra { word, .. } => word.load(Ordering::Relaxed) & !SLOW,
+            // Not a load, which may be of an older value.
+            Self::Gcra { word, .. } => word.fetch_add(0, Ordering::Relaxed) & !SLOW,
         }
     }
 
