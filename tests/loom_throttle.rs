@@ -235,7 +235,7 @@ fn what_is_told_of_the_next_place_is_so() {
             let throttle = throttle.clone();
             thread::spawn(move || throttle.reserve(2, start()).unwrap())
         };
-        assert!(throttle.try_acquire_at(1, start()).is_err());
+        assert!(throttle.try_acquire_at(2, start()).is_err());
         assert_eq!(other.join().unwrap(), start() + SECOND);
         let told = throttle.try_acquire_at(1, start()).unwrap_err();
         assert_eq!(told.wait(start()), Some(2 * SECOND));
