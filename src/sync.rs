@@ -42,6 +42,7 @@ mod modelled {
     pub(crate) use loom::sync::MutexGuard;
     pub(crate) use loom::sync::atomic::Ordering;
     pub(crate) use loom::{lazy_static, thread, thread_local};
+    use std::sync::TryLockError;
 
     /// `loom`'s atomics, with loads that can be raced with.
     ///
@@ -96,6 +97,14 @@ mod modelled {
 
         pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
             self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        }
+
+        pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+            match self.0.try_lock() {
+                Ok(guard) => Some(guard),
+                Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+                Err(TryLockError::WouldBlock) => None,
+            }
         }
 
         pub(crate) fn into_inner(self) -> T {

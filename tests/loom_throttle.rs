@@ -171,6 +171,77 @@ fn two_look_at_once_and_one_may() {
     });
 }
 
+/// Two at once, whose places are behind a lock each.
+fn two_shares(model: impl Fn(Arc<Throttle>) + Send + Sync + Copy + 'static) {
+    let rate = Rate::sliding(2, SECOND).unwrap();
+    exhaustive(move || model(Arc::new(Throttle::with_rate(rate))));
+}
+
+/// Guard: with no place free now, the first to be free is looked for with all shares locked. Taken
+/// out (the locks let go between looking for a place and taking it), two reserve the same slot.
+#[test]
+fn shares_have_distinct_slots() {
+    two_shares(|throttle| {
+        throttle.reserve(1, start()).unwrap();
+        let other = {
+            let throttle = throttle.clone();
+            thread::spawn(move || throttle.reserve(1, start()).unwrap())
+        };
+        let own = throttle.reserve(1, start()).unwrap();
+        let mut slots = [own, other.join().unwrap()];
+        slots.sort();
+        assert_eq!(slots, [start(), start() + SECOND]);
+    });
+}
+
+/// Guard: what takes places of several shares has all of them locked. Taken out (the locks let go
+/// between looking for the places and taking them), three start.
+#[test]
+fn all_shares_at_once_against_one() {
+    two_shares(|throttle| {
+        let other = {
+            let throttle = throttle.clone();
+            thread::spawn(move || throttle.try_acquire_at(1, start()).is_ok())
+        };
+        let both = throttle.try_acquire_at(2, start()).is_ok();
+        assert!(both != other.join().unwrap(), "two or one, not three and not none");
+    });
+}
+
+/// Guard: every share is closed while somebody is in line. Taken out (the first alone), what comes
+/// later passes who is in line.
+#[test]
+fn nobody_passes_the_line_through_another_share() {
+    two_shares(|throttle| {
+        let mut both = throttle.clone().enqueue_owned(2).unwrap();
+        let other = {
+            let throttle = throttle.clone();
+            thread::spawn(move || throttle.try_acquire_at(1, start()).is_ok())
+        };
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(both.poll_at(start(), &mut cx).is_ok(), "it was first in line");
+        assert!(!other.join().unwrap());
+    });
+}
+
+/// Guard: that no place is free before an instant is noted with all shares locked. Taken out (noted
+/// when they are unlocked), an older note outlives the newer one, and somebody is told an instant at
+/// which there is no place.
+#[test]
+fn what_is_told_of_the_next_place_is_so() {
+    two_shares(|throttle| {
+        throttle.try_acquire_at(2, start()).unwrap();
+        let other = {
+            let throttle = throttle.clone();
+            thread::spawn(move || throttle.reserve(2, start()).unwrap())
+        };
+        assert!(throttle.try_acquire_at(2, start()).is_err());
+        assert_eq!(other.join().unwrap(), start() + SECOND);
+        let told = throttle.try_acquire_at(1, start()).unwrap_err();
+        assert_eq!(told.wait(start()), Some(2 * SECOND));
+    });
+}
+
 fn each_keyed(
     max_keys: usize,
     model: impl Fn(Arc<KeyedThrottle<u32>>) + Send + Sync + Copy + 'static,

@@ -31,6 +31,15 @@ fn assert_all_windows(starts: &[u64], limit: usize, window: u64) {
     }
 }
 
+/// The same for many: of those in order, one and the `limit`-th after it are in no window together.
+fn assert_all_windows_of_many(starts: &[u64], limit: usize, window: u64) {
+    let mut starts = starts.to_vec();
+    starts.sort_unstable();
+    for (first, beyond) in starts.iter().zip(starts.get(limit..).unwrap_or_default()) {
+        assert!(*beyond >= first + window, "more than {limit} from {first}: {starts:?}");
+    }
+}
+
 /// When `n` may start together, by all that ever started: a window that ends with them has room.
 fn earliest(starts: &[u64], limit: usize, window: u64, n: usize, now: u64) -> u64 {
     let mut latest_first = starts.to_vec();
@@ -225,6 +234,28 @@ proptest! {
             prop_assert_eq!(model.line.len(), left - 1);
         }
         assert_all_windows(&model.starts, model.limit, model.window);
+    }
+
+    /// So wide that its places are behind several locks.
+    #[test]
+    fn a_wide_sliding_window_and_its_line(
+        (limit, window, ops) in (256_u32..600, prop_oneof![1_u64..20, Just(3 * PATIENCE)])
+            .prop_flat_map(|(limit, window)| {
+                let op = prop_oneof![2 => op(3), 2 => op(limit / 3), 1 => op(limit)];
+                (Just(limit), Just(window), prop::collection::vec(op, 1..60))
+            }),
+    ) {
+        let mut model = Model::new(limit, window);
+        for op in &ops {
+            model.apply(op);
+        }
+        while let Some(first) = model.line.first() {
+            model.now = model.earliest(first.n);
+            let left = model.line.len();
+            model.apply(&Op::Look(0));
+            prop_assert_eq!(model.line.len(), left - 1);
+        }
+        assert_all_windows_of_many(&model.starts, model.limit, model.window);
     }
 
     #[test]

@@ -235,6 +235,182 @@ fn a_key_in_use_is_not_forgotten() {
     assert_eq!(keys.len(), 2);
 }
 
+/// A window of so many places that they are behind several locks is one window nevertheless.
+#[test]
+fn a_wide_window_is_one_window() {
+    for limit in [127_u64, 255, 256, 511, 513, 999] {
+        let (throttle, now) = (Throttle::new(limit as u32, SECOND).unwrap(), Instant::now());
+        let half = limit / 2;
+        for n in 0..half {
+            assert_eq!(throttle.reserve(1, now + millis(n)), Ok(now + millis(n)));
+        }
+        let at = now + millis(half);
+        throttle.try_acquire_at((limit - half) as u32, at).unwrap();
+        assert_eq!(throttle.reserve(2, at), Ok(now + SECOND + millis(1)), "of {limit}");
+        for n in 2..half {
+            let free = now + SECOND + millis(n);
+            assert_eq!(until(throttle.try_acquire_at(1, free - millis(1))), free);
+            let before = free - Duration::from_nanos(1);
+            assert_eq!(until(throttle.try_acquire_at(1, before)), free, "and asked again");
+            assert!(throttle.try_acquire_at(1, free).is_ok());
+        }
+        let rest = now + 2 * SECOND + millis(half);
+        assert_eq!(throttle.reserve(limit as u32, rest), Ok(rest));
+    }
+}
+
+/// Threads that start by the clock, one at a time and several, and now and then all at once.
+#[test]
+fn threads_keep_to_every_window() {
+    const LIMIT: usize = 600;
+    let window = Duration::from_micros(300);
+    let throttle = Throttle::new(LIMIT as u32, window).unwrap();
+    let work = |thread: u32| {
+        let (throttle, mut starts) = (&throttle, Vec::new());
+        move || {
+            for turn in 0..20_000_u32 {
+                let now = Instant::now();
+                let n = if turn % 64 == 0 { turn % 600 } else { 1 };
+                if turn % 3 == thread {
+                    let when = throttle.reserve(n, now).unwrap();
+                    assert!(when >= now);
+                    starts.extend(std::iter::repeat_n(when, n as usize));
+                } else if throttle.try_acquire_at(n, now).is_ok() {
+                    starts.extend(std::iter::repeat_n(now, n as usize));
+                }
+            }
+            starts
+        }
+    };
+    let mut starts: Vec<Instant> = std::thread::scope(|scope| {
+        let threads = [0, 1, 2].map(|thread| scope.spawn(work(thread)));
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    });
+    starts.sort();
+    assert!(starts.len() > 2 * LIMIT, "the windows are full");
+    for (first, beyond) in starts.iter().zip(&starts[LIMIT..]) {
+        assert!(*beyond >= *first + window);
+    }
+}
+
+/// An instant far ahead holds up what comes after, but no window has more than its limit.
+#[test]
+fn instants_out_of_order_exceed_no_window() {
+    for limit in [3_usize, 300] {
+        let (throttle, base) = (Throttle::new(limit as u32, SECOND).unwrap(), Instant::now());
+        let mut random = 7_u64;
+        let mut starts: Vec<_> = (0..5_000)
+            .filter_map(|turn| {
+                random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                let now = base + millis(turn / 10 + (random >> 33) % 3_000);
+                match turn % 2 {
+                    0 => throttle.reserve(1, now).ok(),
+                    _ => throttle.try_acquire_at(1, now).is_ok().then_some(now),
+                }
+            })
+            .collect();
+        starts.sort();
+        assert!(starts.len() > limit);
+        for (first, beyond) in starts.iter().zip(&starts[limit..]) {
+            assert!(*beyond >= *first + SECOND);
+        }
+    }
+}
+
+/// Forgetting loses the starts of a key: an instant of before would have them all over again.
+#[test]
+fn a_forgotten_key_does_not_start_again_in_the_past() {
+    let rate = Rate::sliding(1, SECOND).unwrap();
+    let (keys, now) = (KeyedThrottle::new(1, move |_: &char| rate).unwrap(), Instant::now());
+    keys.try_acquire_at(&'a', 1, now).unwrap();
+    keys.try_acquire_at(&'b', 1, now + SECOND).unwrap();
+    assert!(keys.throttle(&'a', now + 2 * SECOND).is_ok());
+    // Of either it is not known any more what it started until when it was forgotten.
+    for (key, early, until) in [('a', millis(999), SECOND), ('b', millis(1_999), 2 * SECOND)] {
+        let refused = keys.try_acquire_at(&key, 1, now + early).unwrap_err();
+        let KeyedError::Busy(busy) = refused else { panic!("{refused:?}") };
+        assert_eq!(busy.until, Some(now + until));
+    }
+    assert!(keys.try_acquire_at(&'a', 1, now + SECOND).is_ok());
+}
+
+/// Wakers that panic, and go on panicking.
+mod panicking {
+    use std::mem::ManuallyDrop;
+    use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
+
+    use cooked_waker::{IntoWaker, WakeRef};
+    use sluicegate::throttle::Place;
+
+    use super::*;
+
+    /// Panics as it is dropped.
+    struct Payload;
+
+    impl Drop for Payload {
+        fn drop(&mut self) {
+            panic!("a payload");
+        }
+    }
+
+    #[derive(Clone)]
+    enum Bad {
+        WhenWoken,
+        WhenDropped,
+    }
+
+    impl WakeRef for Bad {
+        fn wake_by_ref(&self) {
+            if matches!(self, Self::WhenWoken) {
+                panic_any(Payload);
+            }
+        }
+    }
+
+    impl cooked_waker::Wake for Bad {}
+
+    impl Drop for Bad {
+        fn drop(&mut self) {
+            if matches!(self, Self::WhenDropped) {
+                panic_any(Payload);
+            }
+        }
+    }
+
+    fn look(place: &mut Place<&Throttle>, now: Instant, waker: Bad) -> Result<(), Instant> {
+        let waker = ManuallyDrop::new(Box::new(waker).into_waker());
+        place.poll_at(now, &mut Context::from_waker(&waker))
+    }
+
+    fn panics(call: impl FnOnce()) -> bool {
+        catch_unwind(AssertUnwindSafe(call)).map_err(std::mem::forget).is_err()
+    }
+
+    #[test]
+    fn two_wakers_that_panic_as_they_are_dropped_cost_no_turn() {
+        let (throttle, now) = (Throttle::new(1, SECOND).unwrap(), Instant::now());
+        throttle.reserve(1, now).unwrap();
+        let mut place = throttle.enqueue(1).unwrap();
+        assert_eq!(look(&mut place, now, Bad::WhenDropped), Err(now + SECOND));
+        assert_eq!(look(&mut place, now, Bad::WhenDropped), Err(now + SECOND));
+        assert!(look(&mut place, now + SECOND, Bad::WhenDropped).is_ok());
+        assert_eq!(throttle.reserve(1, now + SECOND), Ok(now + 2 * SECOND));
+    }
+
+    #[test]
+    fn who_leaves_ends_with_one_panic_when_its_waker_and_the_next_have_one() {
+        let (throttle, now) = (Throttle::new(1, SECOND).unwrap(), Instant::now());
+        throttle.reserve(1, now).unwrap();
+        let mut first = throttle.enqueue(1).unwrap();
+        let mut second = throttle.enqueue(1).unwrap();
+        assert!(look(&mut first, now, Bad::WhenDropped).is_err());
+        assert!(look(&mut second, now, Bad::WhenWoken).is_err());
+        assert!(panics(|| drop(first)));
+        assert_eq!(throttle.waiters(), 1);
+        assert!(look(&mut second, now + SECOND, Bad::WhenWoken).is_ok());
+    }
+}
+
 #[cfg(feature = "tokio")]
 mod waiting {
     use tokio::time::{self, timeout};

@@ -44,8 +44,8 @@ pub enum TryAcquireError {
     },
 }
 
-/// All keys of a [`KeyedThrottle`](crate::KeyedThrottle) are in use, so that there is no room for
-/// another.
+/// All keys of a [`KeyedThrottle`](crate::KeyedThrottle) are in use at the time, so that there is no
+/// room for another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct KeysBusy {

@@ -41,8 +41,4 @@ impl Meter for Schedule {
         self.next = next;
         when
     }
-
-    fn at_rest(&self) -> u64 {
-        self.next
-    }
 }

@@ -25,6 +25,13 @@ use super::Acquire;
 ///
 /// Do not use it where strangers choose the keys and may choose many: they could keep others out.
 ///
+/// A key keeps the rate that it came with until it is forgotten, also if its tier changes; if the
+/// tier is part of the key, as below, the same tenant in another tier is another key, with starts of
+/// its own.
+///
+/// Instants need not be in order. But one that lies before a forgotten key's rest could count anew
+/// what is forgotten: such a one is refused for every key that came since.
+///
 /// Fairness is that of [`Throttle`] within a key; keys have nothing to do with each other.
 ///
 /// ```
@@ -71,15 +78,22 @@ struct Keys<K> {
     oldest: u32,
     /// No key is at rest before; known after a vain search.
     none_before: Option<Instant>,
+    /// From then on nothing counts any more that a forgotten key has started.
+    forgotten_rest: Option<Instant>,
 }
 
 struct Entry<K> {
     key: K,
     hash: u64,
     throttle: Arc<Throttle>,
+    /// It may have been here before, and nothing is known of what it started until then.
+    since: Option<Instant>,
     newer: u32,
     older: u32,
 }
+
+/// The throttle of a key, or until when there is none to be had.
+type Found = Result<Arc<Throttle>, Option<Instant>>;
 
 /// No entry.
 const NONE: u32 = u32::MAX;
@@ -159,18 +173,22 @@ impl<K: Eq + Hash + Clone> KeyedThrottle<K> {
     ///
     /// # Errors
     ///
-    /// [`KeysBusy`] if the key is new and no other is at rest at `now`.
+    /// [`KeysBusy`] if the key is new and no other is at rest at `now`, or if `now` lies before the
+    /// rest of a key that was forgotten before this one came.
     pub fn throttle(&self, key: &K, now: Instant) -> Result<Arc<Throttle>, KeysBusy> {
         let hash = self.hasher.hash_one(key);
-        if let Some(throttle) = self.keys.lock().promoted(hash, key) {
-            return Ok(throttle);
+        let busy = |until| KeysBusy { max_keys: self.max_keys, until };
+        let known = self.keys.lock().promoted(hash, key, now);
+        if let Some(known) = known {
+            return known.map_err(busy);
         }
         // The caller's code runs without the lock; somebody else may add the key meanwhile.
         let throttle = Arc::new(Throttle::with_rate((self.rate)(key)));
-        let entry = Entry { key: key.clone(), hash, throttle, newer: NONE, older: NONE };
+        let key = key.clone();
+        let entry = Entry { key, hash, throttle, since: None, newer: NONE, older: NONE };
         let (found, unused) = self.keys.lock().add(entry, self.max_keys, now);
         drop(unused);
-        found.map_err(|until| KeysBusy { max_keys: self.max_keys, until })
+        found.map_err(busy)
     }
 }
 
@@ -256,11 +274,12 @@ impl<K> Keys<K> {
             newest: NONE,
             oldest: NONE,
             none_before: None,
+            forgotten_rest: None,
         }
     }
 
     /// The throttle of a key that is there, which is the most recently used now.
-    fn promoted(&mut self, hash: u64, key: &K) -> Option<Arc<Throttle>>
+    fn promoted(&mut self, hash: u64, key: &K, now: Instant) -> Option<Found>
     where
         K: Eq,
     {
@@ -270,33 +289,37 @@ impl<K> Keys<K> {
             self.unlink(at);
             self.link(at);
         }
-        Some(self.entries[at as usize].throttle.clone())
+        let Entry { since, throttle, .. } = &self.entries[at as usize];
+        Some(if since.is_some_and(|since| now < since) {
+            Err(*since)
+        } else {
+            Ok(throttle.clone())
+        })
     }
 
     /// Adds a key if it is not there, and returns its throttle, or until when there is no room for
     /// it; and with that an entry to be dropped without the lock.
-    #[allow(clippy::type_complexity)]
-    fn add(
-        &mut self,
-        entry: Entry<K>,
-        max_keys: usize,
-        now: Instant,
-    ) -> (Result<Arc<Throttle>, Option<Instant>>, Option<Entry<K>>)
+    fn add(&mut self, entry: Entry<K>, max_keys: usize, now: Instant) -> (Found, Option<Entry<K>>)
     where
         K: Eq,
     {
-        if let Some(throttle) = self.promoted(entry.hash, &entry.key) {
-            return (Ok(throttle), Some(entry));
+        if let Some(found) = self.promoted(entry.hash, &entry.key, now) {
+            return (found, Some(entry));
         }
+        if self.forgotten_rest.is_some_and(|rest| now < rest) {
+            return (Err(self.forgotten_rest), Some(entry));
+        }
+        let entry = Entry { since: self.forgotten_rest, ..entry };
         let (throttle, hash) = (entry.throttle.clone(), entry.hash);
         let (at, forgotten) = if self.entries.len() < max_keys {
             self.entries.push(entry);
             (self.entries.len() as u32 - 1, None)
         } else {
-            let at = match self.least_recent_at_rest(now) {
-                Ok(at) => at,
+            let (at, rest) = match self.least_recent_at_rest(now) {
+                Ok(found) => found,
                 Err(until) => return (Err(until), Some(entry)),
             };
+            self.forgotten_rest = self.forgotten_rest.max(Some(rest));
             self.unlink(at);
             let forgotten = core::mem::replace(&mut self.entries[at as usize], entry);
             if let Ok(known) = self.table.find_entry(forgotten.hash, |known| *known == at) {
@@ -312,7 +335,8 @@ impl<K> Keys<K> {
         (Ok(throttle), forgotten)
     }
 
-    fn least_recent_at_rest(&mut self, now: Instant) -> Result<u32, Option<Instant>> {
+    /// And since when it has been.
+    fn least_recent_at_rest(&mut self, now: Instant) -> Result<(u32, Instant), Option<Instant>> {
         if self.none_before.is_some_and(|until| now < until) {
             return Err(self.none_before);
         }
@@ -323,7 +347,7 @@ impl<K> Keys<K> {
             let unused = Arc::get_mut(&mut entry.throttle).is_some();
             let rests = entry.throttle.rests_at();
             if unused && rests <= now {
-                return Ok(at);
+                return Ok((at, rests));
             }
             first = first.into_iter().chain([rests]).min();
             at = entry.newer;

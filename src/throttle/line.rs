@@ -25,7 +25,8 @@ pub(super) const PATIENCE: u64 = 100_000_000;
 #[derive(Debug)]
 struct Seat {
     need: u32,
-    /// The need of all who joined before: what lies between two in line is at most the difference.
+    /// The need of all who joined before, modulo 2^64: what lies between two in line is at most the
+    /// difference.
     before: u64,
     /// Gone when it has been woken and has not looked since.
     waker: Option<Waker>,
@@ -76,14 +77,14 @@ impl Line {
 
     /// The need of those who wait, or a little more.
     pub(super) fn need(&self) -> u64 {
-        self.waiting.values().next().map_or(0, |head| self.joined_need - head.before)
+        self.waiting.values().next().map_or(0, |head| self.joined_need.wrapping_sub(head.before))
     }
 
     pub(super) fn join(&mut self, need: u32) -> u64 {
         let number = self.joined;
         self.joined += 1;
         let seat = Seat { need, before: self.joined_need, waker: None, called: None };
-        self.joined_need += u64::from(need);
+        self.joined_need = self.joined_need.wrapping_add(need.into());
         self.waiting.insert(number, seat);
         number
     }
@@ -121,7 +122,7 @@ impl Line {
             }
             let first = head.get_mut();
             if meter.earliest(first.need, now) > now {
-                let own = meter.earliest_behind(before - first.before, need, now);
+                let own = meter.earliest_behind(before.wrapping_sub(first.before), need, now);
                 let wake = if passed { first.waker.take() } else { None };
                 break (Turn::At(own.saturating_add(PATIENCE)), wake);
             }

@@ -11,7 +11,4 @@ pub(super) trait Meter {
 
     /// Starts `n` together at the `earliest`, and returns when that is.
     fn start(&mut self, n: u32, now: u64) -> u64;
-
-    /// The instant from which on nothing that has started counts any more.
-    fn at_rest(&self) -> u64;
 }

@@ -9,6 +9,7 @@ mod line;
 mod meter;
 mod place;
 mod rate;
+mod shares;
 mod state;
 mod ticks;
 mod window;
@@ -42,6 +43,11 @@ use ticks::Epoch;
 /// for what did start. [`reserve`](Self::reserve) never waits: it tells at once, and once, when to
 /// start, and counts that instant; whoever starts later than told is not seen.
 ///
+/// Instants may come out of order, as from threads that have read the clock and are overtaken: no
+/// window ever has too many starts, by the instants that were counted. But what was counted for a
+/// later instant is waited for as if it had come in turn, so that one far ahead of the others holds
+/// them up.
+///
 /// Do not use it to bound what is going on at the same time: that is the
 /// [`Semaphore`](crate::Semaphore)'s. Nor across processes: each has its own.
 ///
@@ -66,8 +72,9 @@ use ticks::Epoch;
 /// # How it is built
 ///
 /// Time is an argument, as nanoseconds from when the throttle was made. A sliding window is a row
-/// of the instants at which its places are free again, under a short lock; a GCRA is one atomic
-/// word. The line sets nothing aside for who waits: its head starts when it is polled and may. So
+/// of the instants at which its places are free again, under a short lock; 256 places or more are
+/// dealt out among up to four such locks, and each thread has its own as long as there is a place
+/// free. A GCRA is one atomic word. The line sets nothing aside for who waits: its head starts when it is polled and may. So
 /// giving up a place gives back nothing but the place.
 pub struct Throttle {
     state: State,
@@ -136,11 +143,19 @@ impl Throttle {
     /// O(n) with a sliding window, O(1) with a GCRA.
     #[inline]
     pub fn reserve(&self, n: u32, now: Instant) -> Result<Instant, ReserveError> {
+        let ticks = self.epoch.ticks(now);
+        if n == 1 && self.state.start_now(ticks) {
+            return Ok(now);
+        }
+        self.reserve_any(n, now, ticks)
+    }
+
+    #[inline(never)]
+    fn reserve_any(&self, n: u32, now: Instant, ticks: u64) -> Result<Instant, ReserveError> {
         if n == 0 {
             return Ok(now);
         }
         self.check(n)?;
-        let ticks = self.epoch.ticks(now);
         match self.state.reserve(n, ticks) {
             Ok(when) if when == ticks => Ok(now),
             Ok(when) => Ok(self.epoch.instant(when)),
@@ -161,11 +176,20 @@ impl Throttle {
     /// O(n) with a sliding window, O(1) with a GCRA.
     #[inline]
     pub fn try_acquire_at(&self, n: u32, now: Instant) -> Result<(), TryAcquireError> {
+        let ticks = self.epoch.ticks(now);
+        if n == 1 && self.state.start_now(ticks) {
+            return Ok(());
+        }
+        self.try_any(n, ticks)
+    }
+
+    #[inline(never)]
+    fn try_any(&self, n: u32, ticks: u64) -> Result<(), TryAcquireError> {
         if n == 0 {
             return Ok(());
         }
         self.check(n)?;
-        let started = self.state.try_start(n, self.epoch.ticks(now));
+        let started = self.state.try_start(n, ticks);
         started.map_err(|until| TryAcquireError::NotYet { until: self.epoch.instant(until) })
     }
 

@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::Throttle;
 use super::line::Turn;
 use crate::settled::quietly;
-use crate::wake_list::unless_unwinding;
+use crate::wake_list::FirstPanic;
 
 /// A place in the line of a [`Throttle`], for those who keep the time themselves.
 ///
@@ -75,7 +75,9 @@ impl<T: Deref<Target = Throttle>> Place<T> {
             self.stage = Stage::Started;
         }
         // A stranger's code, whose panic must not cost a turn that was just had.
-        quietly(|| drop(look.retired));
+        for retired in look.retired {
+            quietly(|| drop(retired));
+        }
         if let Some(waker) = look.wake {
             quietly(|| waker.wake());
         }
@@ -90,12 +92,15 @@ impl<T: Deref<Target = Throttle>> Drop for Place<T> {
     fn drop(&mut self) {
         if let Stage::InLine(number) = self.stage {
             let (own, next) = self.throttle.state.leave(number);
-            unless_unwinding(|| {
+            // Both are a stranger's code: the first panic goes on when both are done.
+            let mut panic = FirstPanic::default();
+            panic.catch(|| {
                 if let Some(next) = next {
                     next.wake();
                 }
             });
-            unless_unwinding(|| drop(own));
+            panic.catch(|| drop(own));
+            panic.resume();
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What the handles and the futures share: the line under its lock, and what is counted.
 //!
-//! A sliding window is counted under the same lock. A GCRA has one word, its schedule, with a flag
+//! A sliding window's places are dealt out among a few locks of their own. A GCRA has one word, its schedule, with a flag
 //! that is set while somebody is in line or the lock is held: without the flag, a start is one
 //! compare-exchange; with it, the word is changed under the lock alone. Since it is one word, there
 //! is no race between the two. No other memory hangs on the word, so its accesses are relaxed.
@@ -11,29 +11,16 @@ use super::gcra::{Gcra, Schedule};
 use super::line::{Line, Look};
 use super::meter::Meter;
 use super::rate::{Kind, Rate};
+use super::shares::Shares;
 use super::ticks::FARTHEST;
-use super::window::Starts;
 use crate::sync::{AtomicU64, Mutex, Ordering};
 
 const SLOW: u64 = 1 << 63;
 
 #[derive(Debug)]
 pub(super) enum State {
-    Sliding(OneLine<Mutex<Locked>>),
+    Sliding(Shares),
     Gcra { gcra: Gcra, word: AtomicU64, line: Mutex<Line> },
-}
-
-/// What all threads change is in one cache line: the lock, and right behind it what each start
-/// changes.
-#[derive(Debug)]
-#[repr(align(64))]
-pub(super) struct OneLine<T>(T);
-
-#[derive(Debug)]
-#[repr(C)]
-pub(super) struct Locked {
-    starts: Starts,
-    line: Line,
 }
 
 /// Why there is no instant to tell.
@@ -45,38 +32,48 @@ pub(super) enum Refused {
 impl State {
     pub(super) fn new(rate: Rate) -> Self {
         match rate.0 {
-            Kind::Sliding(window) => {
-                let starts = Starts::new(window);
-                Self::Sliding(OneLine(Mutex::new(Locked { starts, line: Line::default() })))
-            }
+            Kind::Sliding(window) => Self::Sliding(Shares::new(window)),
             Kind::Gcra(gcra) => {
                 Self::Gcra { gcra, word: AtomicU64::new(0), line: Mutex::new(Line::default()) }
             }
         }
     }
 
-    /// `n` is at least one and at most the burst, here and everywhere.
+    /// Whether one has started now. If not, it may be that there is but more to it.
     #[inline]
-    pub(super) fn reserve(&self, n: u32, now: u64) -> Result<u64, Refused> {
-        let latest = now + FARTHEST;
+    pub(super) fn start_now(&self, now: u64) -> bool {
         match self {
-            Self::Sliding(OneLine(locked)) if n == 1 => {
-                let mut locked = locked.lock();
-                if locked.line.is_clear() {
-                    return locked.starts.start_one(now, latest).ok_or(Refused::TooFar);
-                }
-            }
+            Self::Sliding(shares) => shares.start_at_home(now),
             Self::Gcra { gcra, word, .. } => {
-                if let Some((when, true)) = start_fast(gcra, word, n, now, latest) {
-                    return Ok(when);
-                }
+                let next = word.load(Ordering::Relaxed);
+                let (when, after) = gcra.starts(next & !SLOW, 1, now);
+                let relaxed = Ordering::Relaxed;
+                next & SLOW == 0
+                    && when == now
+                    && word.compare_exchange(next, after, relaxed, relaxed).is_ok()
             }
-            Self::Sliding(_) => {}
         }
-        self.reserve_slow(n, now, latest)
     }
 
-    #[cold]
+    /// `n` is at least one and at most the burst, here and everywhere.
+    pub(super) fn reserve(&self, n: u32, now: u64) -> Result<u64, Refused> {
+        let latest = now + FARTHEST;
+        match self.start_fast(n, now, latest) {
+            Some((when, true)) => Ok(when),
+            _ => self.reserve_slow(n, now, latest),
+        }
+    }
+
+    /// When `n` may start, and whether they have: unless that is after `latest`. `None` if there is
+    /// more to it.
+    fn start_fast(&self, n: u32, now: u64, latest: u64) -> Option<(u64, bool)> {
+        match self {
+            Self::Sliding(shares) if n == 1 => shares.start_one(now, latest),
+            Self::Sliding(_) => None,
+            Self::Gcra { gcra, word, .. } => start_fast(gcra, word, n, now, latest),
+        }
+    }
+
     fn reserve_slow(&self, n: u32, now: u64, latest: u64) -> Result<u64, Refused> {
         self.locked(|line, meter| {
             if !line.is_clear() {
@@ -91,15 +88,15 @@ impl State {
     }
 
     /// Starts now, or says about when.
-    #[inline]
     pub(super) fn try_start(&self, n: u32, now: u64) -> Result<(), u64> {
-        if let Self::Gcra { gcra, word, .. } = self {
-            match start_fast(gcra, word, n, now, now) {
-                Some((_, true)) => return Ok(()),
-                Some((when, false)) => return Err(when),
-                None => {}
-            }
+        match self.start_fast(n, now, now) {
+            Some((_, true)) => Ok(()),
+            Some((when, false)) => Err(when),
+            None => self.try_start_slow(n, now),
         }
+    }
+
+    fn try_start_slow(&self, n: u32, now: u64) -> Result<(), u64> {
         self.locked(|line, meter| {
             let ahead = line.need();
             if ahead > 0 {
@@ -130,22 +127,23 @@ impl State {
 
     pub(super) fn waiters(&self) -> usize {
         match self {
-            Self::Sliding(OneLine(locked)) => locked.lock().line.len(),
+            Self::Sliding(shares) => shares.waiters(),
             Self::Gcra { line, .. } => line.lock().len(),
         }
     }
 
     /// From when on it is as if it were new, if nothing starts before.
     pub(super) fn at_rest(&self) -> u64 {
-        self.locked(|_, meter| meter.at_rest())
+        match self {
+            Self::Sliding(shares) => shares.at_rest(),
+            // Not a load, which may be of an older value.
+            Self::Gcra { word, .. } => word.fetch_add(0, Ordering::Relaxed) & !SLOW,
+        }
     }
 
     fn locked<T>(&self, work: impl FnOnce(&mut Line, &mut dyn Meter) -> T) -> T {
         match self {
-            Self::Sliding(OneLine(locked)) => {
-                let Locked { starts, line } = &mut *locked.lock();
-                work(line, starts)
-            }
+            Self::Sliding(shares) => shares.locked(work),
             Self::Gcra { gcra, word, line } => {
                 let mut line = line.lock();
                 // From here on nobody else changes the word: who read it before finds it changed.
@@ -162,7 +160,6 @@ impl State {
 
 /// When `n` may start, and whether they have: unless that is after `latest`. `None` with the flag
 /// set, which is for the lock to deal with.
-#[inline]
 fn start_fast(gcra: &Gcra, word: &AtomicU64, n: u32, now: u64, latest: u64) -> Option<(u64, bool)> {
     let mut next = word.load(Ordering::Relaxed);
     loop {

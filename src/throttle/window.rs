@@ -1,8 +1,7 @@
 //! The strict sliding window: each start takes one of `limit` places, and has it for the length of
 //! the window. So there are never more than `limit` starts in any half-open window: two in the same
-//! place are at least its length apart. This holds whatever the order of the instants.
-
-use super::meter::Meter;
+//! place are at least its length apart. This holds whatever the order of the instants, and whoever
+//! takes which place.
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Window {
@@ -11,106 +10,114 @@ pub(super) struct Window {
     pub(super) length: u64,
 }
 
+/// All the places of a window, or a share of them.
 #[derive(Debug)]
-pub(super) struct Starts {
-    window: Window,
+pub(super) struct Places {
+    length: u64,
+    limit: u32,
+    next: u32,
     /// When each place is free again: a ring, about in order from `next` on. It has no more places
     /// than were ever in use at once, rounded up to twice as many; all others are free.
     free: Vec<u64>,
-    next: usize,
     /// The latest of them.
     last: u64,
 }
 
 /// How many places there are at first.
-const FEW: usize = 4;
+const FEW: u32 = 4;
 
-impl Starts {
-    pub(super) fn new(window: Window) -> Self {
-        let places = FEW.min(window.limit as usize);
-        Self { window, free: vec![0; places], next: 0, last: 0 }
+impl Places {
+    pub(super) fn new(Window { limit, length }: Window) -> Self {
+        let free = vec![0; FEW.min(limit) as usize];
+        Self { length, limit, next: 0, free, last: 0 }
     }
 
     fn is_whole(&self) -> bool {
-        self.free.len() == self.window.limit as usize
+        self.free.len() == self.limit as usize
     }
 
-    /// [`start`](Meter::start) for one, at its earliest; returns when, or nothing if that is after
-    /// `latest`.
+    /// How many were never in use.
+    pub(super) fn others(&self) -> u32 {
+        self.limit - self.free.len() as u32
+    }
+
+    pub(super) fn last(&self) -> u64 {
+        self.last
+    }
+
+    /// When the next place is free, or `now` if that is past.
     #[inline]
-    pub(super) fn start_one(&mut self, now: u64, latest: u64) -> Option<u64> {
-        let mut when = now;
-        let free = self.free[self.next];
-        if free > now {
-            if self.is_whole() {
-                if free > latest {
-                    return None;
+    pub(super) fn next_free(&self, now: u64) -> u64 {
+        let free = self.free[self.next as usize];
+        if free > now && self.is_whole() { free } else { now }
+    }
+
+    /// Takes the next place if it is free now.
+    #[inline]
+    pub(super) fn start_now(&mut self, now: u64) -> bool {
+        match self.free.get_mut(self.next as usize) {
+            Some(free) if *free <= now => {
+                let until = now + self.length;
+                *free = until;
+                self.next += 1;
+                if self.next as usize == self.free.len() {
+                    self.next = 0;
                 }
-                when = free;
-            } else {
-                self.grow();
+                self.last = self.last.max(until);
+                true
             }
+            _ => self.start_in_another(now),
         }
-        self.take(when);
-        Some(when)
     }
 
-    /// Takes the next place.
-    #[inline]
-    fn take(&mut self, when: u64) {
-        let free = when + self.window.length;
-        self.free[self.next] = free;
-        self.next = if self.next + 1 == self.free.len() { 0 } else { self.next + 1 };
+    #[cold]
+    fn start_in_another(&mut self, now: u64) -> bool {
+        let some = !self.is_whole();
+        if some {
+            self.take(now, now);
+        }
+        some
+    }
+
+    /// Takes the next place, which is free by `when`. Those that are free `now` come first, so that
+    /// nobody later starts before `when`.
+    pub(super) fn take(&mut self, now: u64, when: u64) {
+        if self.free[self.next as usize] > now && !self.is_whole() {
+            self.grow();
+        }
+        debug_assert!(self.free[self.next as usize] <= when);
+        let free = when + self.length;
+        self.free[self.next as usize] = free;
+        self.next += 1;
+        if self.next as usize == self.free.len() {
+            self.next = 0;
+        }
         self.last = self.last.max(free);
     }
 
     /// Adds places, all of them free, which are the next then.
     #[cold]
     fn grow(&mut self) {
-        let old = self.free.len();
-        let new = (2 * old).min(self.window.limit as usize);
+        let (old, next) = (self.free.len(), self.next as usize);
+        let new = (2 * old).min(self.limit as usize);
         let mut free = vec![0; new - old];
-        free.extend_from_slice(&self.free[self.next..]);
-        free.extend_from_slice(&self.free[..self.next]);
+        free.extend_from_slice(&self.free[next..]);
+        free.extend_from_slice(&self.free[..next]);
         self.free = free;
         self.next = 0;
     }
 
-    /// From the next on.
-    fn in_order(&self) -> impl Iterator<Item = u64> + '_ {
-        self.free[self.next..].iter().chain(&self.free[..self.next]).copied()
-    }
-}
-
-impl Meter for Starts {
-    fn earliest(&self, n: u32, now: u64) -> u64 {
-        let others = self.window.limit as usize - self.free.len();
-        let needed = (n as usize).saturating_sub(others);
-        self.in_order().take(needed).fold(now, u64::max)
+    /// When the `nth` start from `now` on may be if they come in order; `nth` is one at least.
+    pub(super) fn nth(&self, nth: u64, now: u64) -> u64 {
+        let Some(last) = nth.checked_sub(u64::from(self.others()) + 1) else { return now };
+        let (round, place) = (last / u64::from(self.limit), last % u64::from(self.limit));
+        let free = self.in_order().nth(place as usize).map_or(now, |free| free.max(now));
+        free.saturating_add(self.length.saturating_mul(round))
     }
 
-    fn earliest_behind(&self, ahead: u64, n: u32, now: u64) -> u64 {
-        let limit = u64::from(self.window.limit);
-        let others = limit - self.free.len() as u64;
-        let needed = (ahead + u64::from(n)).saturating_sub(others);
-        let Some(last) = needed.checked_sub(1) else { return now };
-        let place = self.in_order().nth((last % limit) as usize).map_or(now, |free| free.max(now));
-        place.saturating_add(self.window.length.saturating_mul(last / limit))
-    }
-
-    fn start(&mut self, n: u32, now: u64) -> u64 {
-        let when = self.earliest(n, now);
-        for _ in 0..n {
-            // Those that are free now come first, so that nobody later starts before `when`.
-            if self.free[self.next] > now && !self.is_whole() {
-                self.grow();
-            }
-            self.take(when);
-        }
-        when
-    }
-
-    fn at_rest(&self) -> u64 {
-        self.last
+    /// When those in the ring are free, from the next on.
+    pub(super) fn in_order(&self) -> impl Iterator<Item = u64> + '_ {
+        let next = self.next as usize;
+        self.free[next..].iter().chain(&self.free[..next]).copied()
     }
 }
