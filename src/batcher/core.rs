@@ -126,7 +126,7 @@ pub(crate) struct Remains<R, G> {
     pub(crate) tags: Vec<G>,
     /// Of batches that will not be tried again: with a policy's own iterators and a handler's own
     /// errors, so that they too are dropped outside the lock.
-    pub(crate) setbacks: Vec<Box<Setback>>,
+    pub(crate) setbacks: Vec<Setback>,
 }
 
 impl<R, G> Remains<R, G> {
@@ -613,7 +613,7 @@ impl<T, L: Lanes<T>> Core<T, L> {
         given_up.sort_unstable_by_key(|(job, ..)| job.id);
         for (mut job, handed, back) in given_up {
             let (id, lane) = (job.id, job.lane);
-            remains.setbacks.extend(job.setback.take());
+            remains.setbacks.extend(job.setback.take().map(|setback| *setback));
             match back {
                 Some(items) => {
                     self.count(id, lane, Fate::Delivered, handed - items.len(), wakes);
