@@ -139,6 +139,67 @@ async fn every_limit_tells_its_scope_and_the_last_error() {
     }
 }
 
+/// Panics as it is dropped: alone as well as in the payload of a panic.
+struct Touchy;
+
+impl Drop for Touchy {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            std::panic::resume_unwind(Box::new("as it is dropped"));
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn policies_that_panic_as_they_are_dropped_cost_no_outcome() {
+    let run = async |retry: sluicegate::RetryWhen<&'static str>| {
+        let executor = BatchExecutor::new(2).unwrap().retry(retry);
+        let outcomes = executor
+            .all_settled(0..6, async |n| {
+                sleep(MS * (n % 3)).await;
+                if n % 2 == 0 { Ok(n) } else { Err("busy") }
+            })
+            .await;
+        let kinds: Vec<_> = outcomes.iter().map(|outcome| outcome.is_rejected()).collect();
+        assert_eq!(kinds, [false, true, false, true, false, true]);
+    };
+    // Of a backoff, which outlives the last attempt.
+    let backoff = || {
+        let touchy = Touchy;
+        std::iter::repeat(MS).inspect(move |_| assert!(size_of_val(&touchy) == 0))
+    };
+    run(Retry::with_backoff(2, backoff).unwrap().into()).await;
+    // What the panic of a backoff, and of a choice, carries.
+    let backoff = || std::iter::from_fn(|| std::panic::resume_unwind(Box::new(Touchy)));
+    run(Retry::with_backoff(2, backoff).unwrap().into()).await;
+    run(constant(2, 1).when(|_| std::panic::resume_unwind(Box::new(Touchy)))).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_fails_at_once_for_ever_keeps_to_its_deadline_and_holds_up_nobody() {
+    let (attempts, turns) = (Cell::new(0_u32), Cell::new(0_u32));
+    let executor = BatchExecutor::builder().limit(1).deadline(MS * 20).build().unwrap();
+    let executor = executor.retry(Retry::constant(u32::MAX, Duration::ZERO).unwrap());
+    let run = executor.all_settled([()], async |()| {
+        attempts.set(attempts.get() + 1);
+        if attempts.get() % 1_000 == 0 {
+            tokio::time::advance(MS).await;
+        }
+        Err::<(), _>("down")
+    });
+    let others = async {
+        while attempts.get() < 20_000 {
+            turns.set(turns.get() + 1);
+            tokio::task::yield_now().await;
+        }
+    };
+    let (outcomes, ()) = tokio::join!(run, others);
+    assert_eq!(outcomes[0].last_error(), Some(&"down"), "{}", outcomes[0]);
+    assert!(matches!(outcomes.end(), BatchEnd::DeadlinePassed));
+    assert_eq!(attempts.get(), 20_000);
+    assert!(turns.get() > 50, "{} turns", turns.get());
+}
+
 /// The first attempt fails at 10 ms, the second begins at 20 ms and hangs.
 #[tokio::test(start_paused = true)]
 async fn dead_letters_of_what_ran_out_of_time_count_the_attempts_that_began() {

@@ -26,6 +26,11 @@ fn paused<F: Future>(future: F) -> F::Output {
         .block_on(async { tokio::time::timeout(MS * 3_600_000, future).await.expect("it hangs") })
 }
 
+/// The clock runs on when all wait for each other.
+async fn in_time<F: Future>(future: F) -> F::Output {
+    tokio::time::timeout(MS * 3_600_000, future).await.expect("it hangs")
+}
+
 /// Ten pages of 100, 10 ms to fetch and 10 ms to work on each.
 #[tokio::test(start_paused = true)]
 async fn a_page_is_fetched_while_the_one_before_runs() {
@@ -39,7 +44,7 @@ async fn a_page_is_fetched_while_the_one_before_runs() {
         sleep(MS * 10).await;
         Ok::<_, ()>(())
     };
-    let all = BatchExecutor::new(100).unwrap().pages(fetch, work).await;
+    let all = in_time(BatchExecutor::new(100).unwrap().pages(fetch, work)).await;
     assert_eq!((all.outcomes.len(), all.summary.pages), (1000, 10));
     assert_eq!(start.elapsed(), MS * 110, "one after the other it would be 200 ms");
 }
@@ -51,7 +56,7 @@ async fn a_fetch_that_panics_is_a_source_that_panics() {
         Some(_) => std::panic::resume_unwind(Box::new("no")),
     };
     let executor = BatchExecutor::new(2).unwrap();
-    let all = executor.pages(fetch, async |n| Ok::<_, ()>(n)).await;
+    let all = in_time(executor.pages(fetch, async |n| Ok::<_, ()>(n))).await;
     assert_eq!(all.outcomes.len(), 3);
     assert!(matches!(all.summary.batch.end(), BatchEnd::SourcePanicked(_)));
 }
@@ -86,7 +91,7 @@ async fn pages_have_reports_as_other_batches_do() {
         if n == 1 { Err("no") } else { Ok(n) }
     };
     let executor = BatchExecutor::builder().limit(3).reports(true).build().unwrap();
-    let all = executor.pages(fetch, work).await;
+    let all = in_time(executor.pages(fetch, work)).await;
     let reports: Vec<_> = all.reports.iter().map(|report| (report.index, report.kind)).collect();
     let outcomes = all.outcomes.iter().enumerate();
     let kinds: Vec<_> = outcomes.map(|(index, outcome)| (index, outcome.kind())).collect();
@@ -94,7 +99,7 @@ async fn pages_have_reports_as_other_batches_do() {
     assert_eq!(kinds[3], (3, SettledKind::Rejected));
     assert!(all.reports.iter().all(|report| report.running == MS * 10));
 
-    let all = BatchExecutor::new(3).unwrap().pages(fetch, work).await;
+    let all = in_time(BatchExecutor::new(3).unwrap().pages(fetch, work)).await;
     assert_eq!((all.outcomes.len(), all.reports.len()), (9, 0), "nobody asked");
 }
 
@@ -104,7 +109,7 @@ async fn a_fetch_that_fails_is_told_beside_what_settled() {
         None => Ok(Page { items: 0..4, next: Some(1) }),
         Some(_) => Err("connection lost"),
     };
-    let all = BatchExecutor::new(2).unwrap().pages(fetch, async |n| Ok::<_, ()>(n)).await;
+    let all = in_time(BatchExecutor::new(2).unwrap().pages(fetch, async |n| Ok::<_, ()>(n))).await;
     assert_eq!(all.outcomes.len(), 4);
     assert_eq!((all.summary.pages, all.summary.fetch_error), (1, Some("connection lost")));
     assert!(all.summary.batch.is_complete() && !all.summary.is_complete());
@@ -129,7 +134,7 @@ async fn pages_that_stay_empty_for_ever_hold_up_nobody_and_can_be_stopped() {
         }
         token.stop(Stop::Drain);
     };
-    let (all, ()) = tokio::join!(executor.pages(fetch, async |n| Ok::<_, ()>(n)), others);
+    let (all, ()) = tokio::join!(in_time(executor.pages(fetch, async |n| Ok::<_, ()>(n))), others);
     assert!(all.outcomes.is_empty());
     assert!(matches!(all.summary.batch.end(), BatchEnd::Stopped));
     assert_eq!(turns.get(), 100);
@@ -154,36 +159,40 @@ async fn pages_that_are_always_ready_hold_up_nobody() {
             yield_now().await;
         }
     };
-    let (all, ()) = tokio::join!(executor.pages(fetch, work), others);
+    let (all, ()) = tokio::join!(in_time(executor.pages(fetch, work)), others);
     assert_eq!(all.outcomes.len(), 10_000);
     assert!(turns.get() > 300, "{} turns beside 1,000 pages", turns.get());
 }
 
-/// The second page is under way when the batch is stopped, and comes while its items drain.
+/// The second page is under way when the batch is stopped, and comes while its items drain. Were it
+/// empty, there would be room for a third.
 #[tokio::test(start_paused = true)]
 async fn a_drain_begins_no_fetch_and_hands_back_what_comes() {
-    let fetched = Cell::new(0);
-    let token = StopToken::new();
-    let fetch = |page: Option<u32>| {
-        fetched.set(fetched.get() + 1);
-        async move {
-            let page = page.unwrap_or(0);
-            sleep(MS * 10).await;
-            Ok::<_, Infallible>(Page { items: vec![page; 2], next: Some(page + 1) })
-        }
-    };
-    let executor = BatchExecutor::builder().limit(2).stop(token.clone()).build().unwrap();
-    let work = async |n: u32| {
-        sleep(MS * 50).await;
-        Ok::<_, ()>(n)
-    };
-    let (all, ()) = tokio::join!(executor.pages(fetch, work), async {
-        sleep(MS * 15).await;
-        token.stop(Stop::Drain);
-    });
-    let done: Vec<_> = all.outcomes.into_iter().filter_map(Settled::fulfilled).collect();
-    assert_eq!((done, all.summary.not_pulled), (vec![0, 0], vec![1, 1]));
-    assert_eq!((fetched.get(), all.summary.pages), (2, 2));
+    for second in [0, 2] {
+        let fetched = Cell::new(0);
+        let token = StopToken::new();
+        let fetch = |page: Option<usize>| {
+            fetched.set(fetched.get() + 1);
+            async move {
+                let page = page.unwrap_or(0);
+                sleep(MS * 10).await;
+                let items = vec![page; [2, second, 2][page]];
+                Ok::<_, Infallible>(Page { items, next: Some(page + 1) })
+            }
+        };
+        let executor = BatchExecutor::builder().limit(2).stop(token.clone()).build().unwrap();
+        let work = async |n: usize| {
+            sleep(MS * 50).await;
+            Ok::<_, ()>(n)
+        };
+        let (all, ()) = tokio::join!(in_time(executor.pages(fetch, work)), async {
+            sleep(MS * 15).await;
+            token.stop(Stop::Drain);
+        });
+        let done: Vec<_> = all.outcomes.into_iter().filter_map(Settled::fulfilled).collect();
+        assert_eq!((done, all.summary.not_pulled), (vec![0, 0], vec![1; second]));
+        assert_eq!((fetched.get(), all.summary.pages), (2, 2));
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -199,7 +208,7 @@ async fn a_fetch_that_never_ends_and_panics_when_dropped_costs_no_outcome() {
         }
     };
     let executor = BatchExecutor::builder().limit(2).deadline(MS * 20).build().unwrap();
-    let all = executor.pages(fetch, async |n| Ok::<_, ()>(n)).await;
+    let all = in_time(executor.pages(fetch, async |n| Ok::<_, ()>(n))).await;
     assert_eq!((all.outcomes.len(), dropped.get()), (3, 1));
     assert!(matches!(all.summary.batch.end(), BatchEnd::DeadlinePassed));
 }
@@ -213,7 +222,7 @@ async fn what_panics_between_pages_loses_nothing_before_it() {
     let executor = BatchExecutor::new(2).unwrap();
     // The items of the second page do, after four of them.
     let fetch = |at: Option<u32>| ready(page(at.unwrap_or(100), Some(4)));
-    let all = executor.pages(fetch, async |n| Ok::<_, ()>(n)).await;
+    let all = in_time(executor.pages(fetch, async |n| Ok::<_, ()>(n))).await;
     let done: Vec<_> = all.outcomes.into_iter().filter_map(Settled::fulfilled).collect();
     assert_eq!(done, (0..9).chain(0..4).collect::<Vec<_>>());
     assert_eq!(panicked_with(all.summary.batch.end()), Some("no 4"));
@@ -223,7 +232,7 @@ async fn what_panics_between_pages_loses_nothing_before_it() {
         assert!(at.is_none(), "no further");
         ready(page(100, Some(0)))
     };
-    let all = executor.pages(fetch, async |n| Ok::<_, ()>(n)).await;
+    let all = in_time(executor.pages(fetch, async |n| Ok::<_, ()>(n))).await;
     assert_eq!((all.outcomes.len(), all.summary.pages), (9, 1));
     assert_eq!(panicked_with(all.summary.batch.end()), Some("no further"));
 }

@@ -61,9 +61,17 @@ impl Retry {
 impl<E> RetryWhen<E> {
     /// [`Retry::run`] with the choice of errors.
     ///
-    /// # Errors, panics, cancel safety
+    /// # Errors
     ///
-    /// Those of [`Retry::run`].
+    /// [`RetryError`], as [`Retry::run`].
+    ///
+    /// # Panics
+    ///
+    /// As [`Retry::run`], and if the choice does.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it drops the attempt that runs, and begins no other.
     pub async fn run<T, A, F>(&self, attempt: A) -> Result<Retried<T>, RetryError<E>>
     where
         A: FnMut() -> F,

@@ -194,6 +194,9 @@ pub(crate) struct Reference {
     peak: usize,
     retries: u64,
     retried_last: bool,
+    /// Whether a batch was handed over after which those who wait for room come first: so that what
+    /// is eager gathers what they have.
+    gives_way: bool,
     oldest: Time,
     handed_over: u64,
     total_age: Time,
@@ -224,6 +227,7 @@ impl Reference {
             peak: 0,
             retries: 0,
             retried_last: false,
+            gives_way: false,
             oldest: 0,
             handed_over: 0,
             total_age: 0,
@@ -528,10 +532,13 @@ impl Reference {
     pub(crate) fn run(&mut self) {
         loop {
             let before = (self.answers.len(), self.batches.len(), self.items.len());
-            while self.drive() {}
+            self.gives_way = false;
+            while !self.gives_way && self.drive() {}
             self.admit();
             self.tell();
-            if before == (self.answers.len(), self.batches.len(), self.items.len()) {
+            if !self.gives_way
+                && before == (self.answers.len(), self.batches.len(), self.items.len())
+            {
                 return self.forget();
             }
         }
@@ -678,6 +685,7 @@ impl Reference {
         }
         let info = &mut self.batches[batch];
         info.attempts += 1;
+        self.gives_way = self.limits.eager;
         info.begun = (self.now, self.handed_over + self.retries);
         info.given = false;
         info.guard = Guard::Handler;

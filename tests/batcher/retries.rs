@@ -458,3 +458,47 @@ fn a_shutdown_ends_before_an_attempt_that_has_time_left() {
         assert!(log.buried().is_empty());
     });
 }
+
+/// What its destructor sends is taken: no lock is held, and nothing is lost.
+#[test]
+fn a_handler_that_sends_as_it_is_dropped_for_its_time_is_heard() {
+    struct Resend(Batcher<u32>, Option<u32>);
+    impl Drop for Resend {
+        fn drop(&mut self) {
+            if let Some(item) = self.1 {
+                self.0.try_send(item).unwrap();
+            }
+        }
+    }
+    paused(async {
+        let log = Log::new();
+        let (noted, own) = (log.clone(), Arc::new(Mutex::new(None::<Batcher<u32>>)));
+        let handle = own.clone();
+        let batcher = log
+            .builder()
+            .max_items(1)
+            .retry(limited(1, 0, 20))
+            .build(move |mut batch: Batch<u32>| {
+                noted.note(&batch);
+                let item = batch.take()[0];
+                let batcher = handle.lock().unwrap().clone().unwrap();
+                async move {
+                    let mut resend = Resend(batcher, Some(item + 1));
+                    if item > 2 {
+                        resend.1 = None;
+                    } else {
+                        pending::<()>().await;
+                    }
+                    Ok::<(), String>(())
+                }
+            })
+            .unwrap();
+        *own.lock().unwrap() = Some(batcher.clone());
+        batcher.send(1).await.unwrap();
+        pass(50).await;
+        assert_eq!(log.batches(), [(0, vec![1]), (20, vec![2]), (40, vec![3])]);
+        assert_eq!(batcher.stats().delivered, 3, "each was taken out before its handler timed out");
+        conserved(&batcher);
+        own.lock().unwrap().take();
+    });
+}

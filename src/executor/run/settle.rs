@@ -50,7 +50,8 @@ where
         let Some(trial) = self.trials.get(place) else { return Err(error) };
         // What cannot decide does not try again.
         let wait = caught(|| attempts.next_wait(&mut trial.course, error.as_ref()));
-        let Some(wait) = wait.ok().and_then(Result::ok) else { return Err(error) };
+        let wait = wait.map_err(|panic| quietly(|| drop(panic)));
+        let Ok(Ok(wait)) = wait else { return Err(error) };
         let due = (!wait.is_zero()).then(|| self.clock.now() + wait);
         if due.is_some_and(|due| self.clock.is_past_the_deadline(due)) || self.aborted {
             return Err(error);
@@ -129,12 +130,13 @@ where
         if matches!(outcome, Settled::Fulfilled(_) | Settled::Cancelled { .. }) {
             return trial.end();
         }
-        let Trial { input, attempts, last_error, .. } = trial;
+        let Trial { input, attempts, last_error, course, .. } = trial;
         let error = outcome.last_error().or(last_error.as_ref());
         quietly(|| {
             let kind = outcome.kind();
             self.attempts.bury(DeadLetter { index, input, kind, attempts, error });
         });
         quietly(|| drop(last_error));
+        quietly(|| drop(course));
     }
 }
