@@ -732,7 +732,7 @@ where
         let wait = caught(|| attempts.next_wait(&mut trial.course, error.as_ref()));
         let Some(wait) = wait.ok().and_then(Result::ok) else { return Err(error) };
         let due = (!wait.is_zero()).then(|| self.clock.now() + wait);
-        if due.is_some_and(|due| self.clock.is_past_the_deadline(due)) || self.aborted {
+        if due.is_some_and(|due| self.clock.is_past_the_deadline(due)) {
             return Err(error);
         }
         if let Some(error) = error {
