@@ -276,7 +276,7 @@ async fn an_item_that_leaves_the_line_takes_its_demand_along() {
     assert!(outcomes[0].is_timed_out());
     assert!(outcomes[2].is_fulfilled(), "{}", outcomes[2]);
     // The light one has waited behind the heavy one from 15 ms on.
-    assert_eq!(begun.take(), [(4, MS * 0), (1, MS * 0), (1, MS * 5), (1, MS * 30)]);
+    assert_eq!(begun.take(), [(4, Duration::ZERO), (1, Duration::ZERO), (1, MS * 5), (1, MS * 30)]);
 }
 
 /// What does not begin any more waits for nothing.
