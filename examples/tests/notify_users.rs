@@ -162,7 +162,7 @@ fn who_closes_the_pipe_has_read_enough() {
 fn program() -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let path = test.ancestors().nth(2).unwrap().join("examples/notify_users");
-    assert!(path.exists(), "`cargo test` builds it; with `--test` say `--examples` too");
+    assert!(path.exists(), "`cargo test` builds it; `--test` alone does not");
     path
 }
 

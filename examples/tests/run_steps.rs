@@ -70,7 +70,7 @@ fn an_interrupt_ends_it_and_leaves_nothing_behind() {
     let folder = tempfile::tempdir().unwrap();
     let test = std::env::current_exe().unwrap();
     let program = test.ancestors().nth(2).unwrap().join("examples/run_steps");
-    assert!(program.exists(), "`cargo test` builds it; with `--test` say `--examples` too");
+    assert!(program.exists(), "`cargo test` builds it; `--test` alone does not");
     let mut command = Command::new(program);
     command.env("TMPDIR", folder.path()).stdout(Stdio::piped());
     let child = command.spawn().unwrap();

@@ -94,6 +94,9 @@ impl BatchExecutorBuilder {
     /// as many as the limit beside it, as long as those that run and those that wait are together
     /// not more than the limit and the backlog. With 0 an item that waits keeps its room, so that
     /// with a limit of 1 everything is strictly in input order, retries included.
+    ///
+    /// [Spawned](BatchExecutor::spawn), inputs are pulled as far ahead as the backlog allows, also
+    /// while none waits for its retry; what runs is never more than the limit.
     pub fn backlog(mut self, items: usize) -> Self {
         self.backlog = items;
         self

@@ -53,7 +53,7 @@ where
         let wait = wait.map_err(|panic| quietly(|| drop(panic)));
         let Ok(Ok(wait)) = wait else { return Err(error) };
         let due = (!wait.is_zero()).then(|| self.clock.now() + wait);
-        if due.is_some_and(|due| self.clock.is_past_the_deadline(due)) || self.aborted {
+        if due.is_some_and(|due| self.clock.is_past_the_deadline(due)) {
             return Err(error);
         }
         if let Some(error) = error {
