@@ -47,13 +47,22 @@ fn in_one_line(error: &clap::Error) -> String {
     line.trim_start_matches("error: ").to_owned()
 }
 
-/// Prints something. Whoever closes the pipe has read enough.
+/// Prints something.
 ///
 /// # Errors
 ///
-/// If it cannot be written for another reason.
+/// If it cannot be written, unless it is because nobody reads on: see [`printed`].
 pub fn print(out: &mut dyn Write, what: &dyn Display) -> io::Result<()> {
-    match write!(out, "{what}").and_then(|()| out.flush()) {
+    printed(write!(out, "{what}").and_then(|()| out.flush()))
+}
+
+/// What became of printing something. Whoever closes the pipe has read enough.
+///
+/// # Errors
+///
+/// If it could not be written for another reason.
+pub fn printed(result: io::Result<()>) -> io::Result<()> {
+    match result {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         result => result,
     }
@@ -81,9 +90,13 @@ pub fn interrupted() -> io::Result<impl Future<Output = ()> + Send> {
     })
 }
 
-/// Ctrl-C, and SIGTERM, with which a supervisor asks for the same.
+/// Ctrl-C, and SIGTERM, with which a supervisor asks for the same, as often as they come.
+///
+/// # Errors
+///
+/// If the system does not tell of signals.
 #[cfg(unix)]
-fn signals() -> io::Result<impl Stream<Item = ()> + Send + Unpin> {
+pub fn signals() -> io::Result<impl Stream<Item = ()> + Send + Unpin> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -93,9 +106,13 @@ fn signals() -> io::Result<impl Stream<Item = ()> + Send + Unpin> {
     ))
 }
 
-/// Ctrl-C.
+/// Ctrl-C, as often as it comes.
+///
+/// # Errors
+///
+/// If the system does not tell of signals.
 #[cfg(windows)]
-fn signals() -> io::Result<impl Stream<Item = ()> + Send + Unpin> {
+pub fn signals() -> io::Result<impl Stream<Item = ()> + Send + Unpin> {
     let mut interrupt = tokio::signal::windows::ctrl_c()?;
     Ok(stream::poll_fn(move |cx| interrupt.poll_recv(cx)))
 }

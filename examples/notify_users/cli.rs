@@ -7,22 +7,14 @@ use std::time::Duration;
 
 use clap::Parser;
 use clap::builder::RangedU64ValueParser;
-use futures_util::{Stream, StreamExt, stream};
+use futures_util::StreamExt;
 use indicatif::{ProgressBar, ProgressStyle};
 use sluicegate::{Stop, StopToken};
 use tokio::time::sleep;
 
 use super::store::Store;
 use super::{Error, Rules, Summary, notify};
-
-/// Every user is notified, or named as failed.
-const DONE: u8 = 0;
-/// Stopped: some are left for the next time.
-const LEFT: u8 = 1;
-/// Arguments or database are no good.
-const UNUSABLE: u8 = 2;
-/// A second Ctrl-C: what a shell reports for a program that SIGINT ended.
-const INTERRUPTED: u8 = 130;
+use crate::program;
 
 /// After a Ctrl-C, what has been pulled has so long to come to its end.
 const GRACE: Duration = Duration::from_secs(1);
@@ -67,31 +59,7 @@ pub fn run(
     out: &mut dyn Write,
     err: &mut dyn Write,
 ) -> u8 {
-    let status = match Options::try_parse_from(arguments) {
-        Ok(options) => notify_all(&options, out).map_err(|error| error.to_string()),
-        Err(error) if !error.use_stderr() => {
-            printed(write!(out, "{error}")).map(|()| DONE).map_err(|error| error.to_string())
-        }
-        Err(error) => {
-            let text = error.to_string();
-            let what = text.lines().map(str::trim).take_while(|line| !line.is_empty());
-            let line = what.collect::<Vec<_>>().join(" ");
-            Err(line.trim_start_matches("error: ").to_owned())
-        }
-    };
-    status.unwrap_or_else(|error| {
-        // Nobody is left to tell if this fails.
-        let _ = writeln!(err, "notify_users: {error}");
-        UNUSABLE
-    })
-}
-
-/// Whoever closes the pipe has read enough.
-fn printed(result: io::Result<()>) -> io::Result<()> {
-    match result {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        result => result,
-    }
+    program::run(arguments, out, err, |options: Options, out, _| notify_all(&options, out))
 }
 
 fn notify_all(options: &Options, out: &mut dyn Write) -> Result<u8, Error> {
@@ -112,7 +80,7 @@ fn notify_all(options: &Options, out: &mut dyn Write) -> Result<u8, Error> {
 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let summary = runtime.block_on(async {
-        let mut signals = signals()?;
+        let mut signals = program::signals()?;
         let stop = StopToken::new();
         let interrupted = async {
             signals.next().await;
@@ -134,10 +102,10 @@ fn notify_all(options: &Options, out: &mut dyn Write) -> Result<u8, Error> {
     });
     bar.finish_and_clear();
     match summary? {
-        None => Ok(INTERRUPTED),
+        None => Ok(program::INTERRUPTED),
         Some(summary) => {
-            printed(report(&summary, &store, out)?)?;
-            Ok(if summary.left == 0 { DONE } else { LEFT })
+            program::printed(report(&summary, &store, out)?)?;
+            Ok(if summary.left == 0 { program::WELL } else { program::AMISS })
         }
     }
 }
@@ -157,25 +125,6 @@ fn report(
         told.is_ok()
     })?;
     Ok(told.and_then(|()| out.flush()))
-}
-
-/// Ctrl-C, and SIGTERM, with which a supervisor asks for the same.
-#[cfg(unix)]
-fn signals() -> io::Result<impl Stream<Item = ()> + Unpin> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    Ok(stream::select(
-        stream::poll_fn(move |cx| interrupt.poll_recv(cx)),
-        stream::poll_fn(move |cx| terminate.poll_recv(cx)),
-    ))
-}
-
-/// Ctrl-C.
-#[cfg(windows)]
-fn signals() -> io::Result<impl Stream<Item = ()> + Unpin> {
-    let mut interrupt = tokio::signal::windows::ctrl_c()?;
-    Ok(stream::poll_fn(move |cx| interrupt.poll_recv(cx)))
 }
 
 /// [`run`] with the arguments and the streams of this process.
