@@ -182,6 +182,7 @@ fn two_shares(model: impl Fn(Arc<Throttle>) + Send + Sync + Copy + 'static) {
 #[test]
 fn shares_have_distinct_slots() {
     two_shares(|throttle| {
+        throttle.reserve(2, start()).unwrap();
         throttle.reserve(1, start()).unwrap();
         let other = {
             let throttle = throttle.clone();
@@ -190,7 +191,7 @@ fn shares_have_distinct_slots() {
         let own = throttle.reserve(1, start()).unwrap();
         let mut slots = [own, other.join().unwrap()];
         slots.sort();
-        assert_eq!(slots, [start(), start() + SECOND]);
+        assert_eq!(slots, [start() + SECOND, start() + 2 * SECOND]);
     });
 }
 

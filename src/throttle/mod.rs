@@ -143,19 +143,11 @@ impl Throttle {
     /// O(n) with a sliding window, O(1) with a GCRA.
     #[inline]
     pub fn reserve(&self, n: u32, now: Instant) -> Result<Instant, ReserveError> {
-        let ticks = self.epoch.ticks(now);
-        if n == 1 && self.state.start_now(ticks) {
-            return Ok(now);
-        }
-        self.reserve_any(n, now, ticks)
-    }
-
-    #[inline(never)]
-    fn reserve_any(&self, n: u32, now: Instant, ticks: u64) -> Result<Instant, ReserveError> {
         if n == 0 {
             return Ok(now);
         }
         self.check(n)?;
+        let ticks = self.epoch.ticks(now);
         match self.state.reserve(n, ticks) {
             Ok(when) if when == ticks => Ok(now),
             Ok(when) => Ok(self.epoch.instant(when)),
@@ -176,20 +168,11 @@ impl Throttle {
     /// O(n) with a sliding window, O(1) with a GCRA.
     #[inline]
     pub fn try_acquire_at(&self, n: u32, now: Instant) -> Result<(), TryAcquireError> {
-        let ticks = self.epoch.ticks(now);
-        if n == 1 && self.state.start_now(ticks) {
-            return Ok(());
-        }
-        self.try_any(n, ticks)
-    }
-
-    #[inline(never)]
-    fn try_any(&self, n: u32, ticks: u64) -> Result<(), TryAcquireError> {
         if n == 0 {
             return Ok(());
         }
         self.check(n)?;
-        let started = self.state.try_start(n, ticks);
+        let started = self.state.try_start(n, self.epoch.ticks(now));
         started.map_err(|until| TryAcquireError::NotYet { until: self.epoch.instant(until) })
     }
 

@@ -73,17 +73,23 @@ impl Shares {
         if self.settled.load(Ordering::Relaxed) == 0 { 0 } else { HOME.with(Cell::get) }
     }
 
-    /// Whether one has started now, in the thread's own share.
-    #[inline]
-    pub(super) fn start_at_home(&self, now: u64) -> bool {
-        let Some(OneLine(share)) = self.shares.get(self.home()) else { return false };
-        let Some(mut share) = share.try_lock() else { return false };
-        !share.closed && share.places.start_now(now)
-    }
-
     /// When one may start, and whether it has: unless that is after `latest`. `None` if that takes
     /// all locks to say.
+    #[inline]
     pub(super) fn start_one(&self, now: u64, latest: u64) -> Option<(u64, bool)> {
+        if let Some(OneLine(share)) = self.shares.get(self.home()) {
+            if let Some(mut share) = share.try_lock() {
+                if !share.closed && share.places.start_now(now) {
+                    return Some((now, true));
+                }
+            }
+        }
+        self.start_elsewhere(now, latest)
+    }
+
+    /// Its own share was closed or locked, or had no place.
+    #[cold]
+    fn start_elsewhere(&self, now: u64, latest: u64) -> Option<(u64, bool)> {
         let [OneLine(only)] = &*self.shares else { return self.start_in_any(now, latest) };
         let Share { places, closed: false } = &mut *lock_briefly(only) else { return None };
         let when = places.next_free(now);

@@ -39,23 +39,8 @@ impl State {
         }
     }
 
-    /// Whether one has started now. If not, it may be that there is but more to it.
-    #[inline]
-    pub(super) fn start_now(&self, now: u64) -> bool {
-        match self {
-            Self::Sliding(shares) => shares.start_at_home(now),
-            Self::Gcra { gcra, word, .. } => {
-                let next = word.load(Ordering::Relaxed);
-                let (when, after) = gcra.starts(next & !SLOW, 1, now);
-                let relaxed = Ordering::Relaxed;
-                next & SLOW == 0
-                    && when == now
-                    && word.compare_exchange(next, after, relaxed, relaxed).is_ok()
-            }
-        }
-    }
-
     /// `n` is at least one and at most the burst, here and everywhere.
+    #[inline]
     pub(super) fn reserve(&self, n: u32, now: u64) -> Result<u64, Refused> {
         let latest = now + FARTHEST;
         match self.start_fast(n, now, latest) {
@@ -66,6 +51,7 @@ impl State {
 
     /// When `n` may start, and whether they have: unless that is after `latest`. `None` if there is
     /// more to it.
+    #[inline]
     fn start_fast(&self, n: u32, now: u64, latest: u64) -> Option<(u64, bool)> {
         match self {
             Self::Sliding(shares) if n == 1 => shares.start_one(now, latest),
@@ -74,6 +60,7 @@ impl State {
         }
     }
 
+    #[cold]
     fn reserve_slow(&self, n: u32, now: u64, latest: u64) -> Result<u64, Refused> {
         self.locked(|line, meter| {
             if !line.is_clear() {
@@ -88,6 +75,7 @@ impl State {
     }
 
     /// Starts now, or says about when.
+    #[inline]
     pub(super) fn try_start(&self, n: u32, now: u64) -> Result<(), u64> {
         match self.start_fast(n, now, now) {
             Some((_, true)) => Ok(()),
@@ -96,6 +84,7 @@ impl State {
         }
     }
 
+    #[cold]
     fn try_start_slow(&self, n: u32, now: u64) -> Result<(), u64> {
         self.locked(|line, meter| {
             let ahead = line.need();
@@ -160,6 +149,7 @@ impl State {
 
 /// When `n` may start, and whether they have: unless that is after `latest`. `None` with the flag
 /// set, which is for the lock to deal with.
+#[inline]
 fn start_fast(gcra: &Gcra, word: &AtomicU64, n: u32, now: u64, latest: u64) -> Option<(u64, bool)> {
     let mut next = word.load(Ordering::Relaxed);
     loop {
