@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Everything that must hold, from nothing: about 15 minutes on two cores. Needs the Rust toolchain
+# Everything that must hold, from nothing: about 25 minutes on two cores. Needs the Rust toolchain
 # and a C compiler (the examples build SQLite). `./ci.sh STAGE ...` runs those stages alone.
 set -euo pipefail
 cd "$(dirname "$0")"

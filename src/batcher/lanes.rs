@@ -39,8 +39,8 @@ pub(crate) trait Lanes<T> {
     /// Items in open and closed batches, counted where they are.
     fn counted(&self) -> usize;
 
-    /// Takes an item in, which is made in its place. Whether the driver has something to do now, or another time to wake at;
-    /// and the key, if it is not needed any more.
+    /// Takes an item in, which is made in its place. Whether the driver has something to do now, or
+    /// another time to wake at; and the key, if it is not needed any more.
     fn push(
         &mut self,
         key: Self::Key,
