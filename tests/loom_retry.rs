@@ -134,9 +134,9 @@ fn a_retry_that_comes_due_against_a_drain() {
 /// The time comes for a retry while the run is stopped: a drain lets it begin, and an abort leaves
 /// it out with its last error, unless it came too late.
 ///
-/// Seen to fail (no outcome) when a run takes itself for done while an item rests, and (asleep)
-/// when the timer is not set for what rests; in a drain (cancelled) when that cuts short what
-/// rests, in an abort (asleep) when what rests is not.
+/// Seen to fail (not pending) when a run takes itself for done while an item rests; in a drain
+/// (asleep) when the timer is not set for what rests, and (an outcome of an abort) when a drain cuts
+/// short what rests; in an abort (asleep) when what rests is not.
 fn a_retry_whose_time_comes_against(how: Stop) {
     const WAIT: Duration = Duration::from_millis(10);
     bounded().check(move || {
