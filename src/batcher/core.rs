@@ -3,18 +3,18 @@
 //! Where an item is:
 //!
 //! ```text
-//!          full, flush, close
-//!   open ─────────────────────► sealed ──► unsent
-//!    │                            │           ▲ stop
-//!    │ window over, or idle,      │ a place   │
-//!    │ and a place free           │ free      │
-//!    └──────────────► out ◄───────┘        (open, sealed)
+//!          full, flush, close          taken beside another
+//!   open ─────────────────────► sealed ────────────────────► ahead
+//!    │                            │                            │
+//!    │ window over, or idle,      │ a place                    │ its turn
+//!    │ and a place free           │ free                       │
+//!    └──────────────► out ◄───────┴────────────────────────────┘
 //!                     │ ▲
 //!              failed │ │ due and a place free
 //!                     ▼ │
 //!                   waiting        (out, waiting) ── stop ──► indeterminate
 //!
-//!   out ──► delivered, failed
+//!   out ──► delivered, failed      (open, sealed, ahead) ── stop ──► unsent
 //! ```
 //!
 //! And the batcher itself: `Accepting ── close ──► Draining ── empty, or stop ──► Stopped`.

@@ -104,11 +104,17 @@ impl<T, L: Lanes<T>> Shared<T, L> {
     /// Runs `f` under the lock; what it wants woken is woken after it.
     pub(crate) fn locked<R>(&self, f: impl FnOnce(&mut Core<T, L>, &mut Wakes) -> R) -> R {
         let mut wakes = Wakes::default();
-        let result = f(&mut lock_briefly(&self.core), &mut wakes);
+        let result = f(&mut self.lock(), &mut wakes);
+        self.wake_all(wakes);
+        result
+    }
+
+    /// Wakes these, and those that did not fit in.
+    #[inline]
+    fn wake_all(&self, wakes: Wakes) {
         if wakes.senders_are_full() {
             self.serve_the_rest(wakes);
         }
-        result
     }
 
     #[cold]
@@ -116,7 +122,7 @@ impl<T, L: Lanes<T>> Shared<T, L> {
         while wakes.senders_are_full() {
             // The last ones are woken here.
             wakes = Wakes::default();
-            lock_briefly(&self.core).serve(&mut wakes);
+            self.lock().serve(&mut wakes);
         }
     }
 
@@ -229,7 +235,7 @@ impl<T, L: Lanes<T>> Shared<T, L> {
         let mut wakes = Wakes::default();
         let remains = self.stop_core(&mut self.lock(), exchange, &mut wakes);
         self.bury_all(remains);
-        self.serve_the_rest_of(wakes);
+        self.wake_all(wakes);
     }
 
     fn stop_core(
@@ -243,12 +249,6 @@ impl<T, L: Lanes<T>> Shared<T, L> {
         let _is_empty = returns.close();
         drop(returns);
         core.stop(exchange, wakes)
-    }
-
-    fn serve_the_rest_of(&self, wakes: Wakes) {
-        if wakes.senders_are_full() {
-            self.serve_the_rest(wakes);
-        }
     }
 
     fn bury_all(&self, remains: Remains<L::Remain, L::Tag>) {
@@ -266,28 +266,28 @@ impl<T, L: Lanes<T>> Shared<T, L> {
 
     pub(crate) fn poll_flush(&self, ticket: barrier::Ticket, waker: &Waker) -> Option<FlushReport> {
         let mut waker = Some(waker.clone());
-        lock_briefly(&self.core).poll_flush(ticket, &mut waker)
+        self.lock().poll_flush(ticket, &mut waker)
     }
 
     pub(crate) fn forget_flush(&self, ticket: barrier::Ticket) {
-        let _old_waker = lock_briefly(&self.core).forget_flush(ticket);
+        let _old_waker = self.lock().forget_flush(ticket);
     }
 
     pub(crate) fn await_stop(&self) -> u64 {
-        lock_briefly(&self.core).await_stop()
+        self.lock().await_stop()
     }
 
     pub(crate) fn poll_stopped(&self, ticket: u64, waker: &Waker) -> bool {
         let mut waker = Some(waker.clone());
-        lock_briefly(&self.core).poll_stopped(ticket, &mut waker)
+        self.lock().poll_stopped(ticket, &mut waker)
     }
 
     pub(crate) fn forget_stop(&self, ticket: u64) {
-        let _old_waker = lock_briefly(&self.core).forget_stop(ticket);
+        let _old_waker = self.lock().forget_stop(ticket);
     }
 
     pub(crate) fn shutdown_report(&self) -> ShutdownReport<L::Remain> {
-        let mut core = lock_briefly(&self.core);
+        let mut core = self.lock();
         let Remains { unsent, indeterminate, .. } = core.take_remains();
         let stats = core.stats();
         ShutdownReport {
@@ -301,11 +301,11 @@ impl<T, L: Lanes<T>> Shared<T, L> {
     }
 
     pub(crate) fn is_accepting(&self) -> bool {
-        lock_briefly(&self.core).is_accepting()
+        self.lock().is_accepting()
     }
 
     pub(crate) fn stats(&self) -> Stats {
-        lock_briefly(&self.core).stats()
+        self.lock().stats()
     }
 }
 
@@ -328,7 +328,7 @@ impl<T> Shared<T> {
         if weight > self.limits.max_weight {
             return Err(TrySendError::TooHeavy(item));
         }
-        let mut core = lock_briefly(&self.core);
+        let mut core = self.lock();
         match core.take_room(self.limits.room_for(weight)) {
             Ok(()) => {
                 let driver = self.accept(&mut core, || item, weight);
@@ -379,7 +379,7 @@ pub(crate) fn wake(driver: Option<Waker>) {
 impl<T, L: Lanes<T>> Drop for Shared<T, L> {
     fn drop(&mut self) {
         // A shutdown that gave items up, and whose report nobody waited for.
-        let remains = lock_briefly(&self.core).take_remains();
+        let remains = self.lock().take_remains();
         self.bury_all(remains);
     }
 }

@@ -45,7 +45,7 @@ impl<I, E> Trial<I, E> {
 /// By place, for those that have one. Nothing for a run that does not retry.
 pub(super) struct Trials<I, E> {
     trials: Vec<Option<Trial<I, E>>>,
-    /// Of the item that is polled for the first time: most are done then.
+    /// Left behind by an item that panicked on the short way, for whoever settles it.
     pub(super) fresh: Option<I>,
     resting: BinaryHeap<Reverse<(Instant, usize, usize)>>,
     ready: VecDeque<usize>,
@@ -75,7 +75,7 @@ impl<I, E> Trials<I, E> {
         });
     }
 
-    /// The fresh item has this place, and is not done.
+    /// What was left behind is of the item at this place.
     #[inline]
     pub(super) fn open_fresh(&mut self, place: usize) {
         let fresh = self.fresh.take();
