@@ -1,4 +1,8 @@
 //! What is traced of phases: which events, at which level, and with which fields.
+//!
+//! Seen to fail: with no start told; with the failed of a preparation counted as its successes; with
+//! a phase that is not named; with no throughput; with all items counted as failed at the end; with
+//! a boundary told at another level.
 
 #![cfg(all(feature = "tracing", feature = "tokio", not(loom)))]
 
