@@ -39,7 +39,7 @@
 
 #[cfg(any(feature = "tokio", loom))]
 pub mod batcher;
-mod budget;
+mod coop;
 mod error;
 pub mod executor;
 pub mod map;

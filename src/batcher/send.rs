@@ -22,7 +22,7 @@ use super::error::{Closed, SendError, SendManyError};
 use super::lanes::Lanes;
 use super::room::Weight;
 use super::shared::{Shared, wake};
-use crate::budget;
+use crate::coop;
 use crate::semaphore::line::Ticket;
 
 /// A way to room for one item.
@@ -46,7 +46,7 @@ impl Wait {
         granted: impl FnOnce(&mut Core<T, L>) -> R,
     ) -> Poll<Result<R, Closed>> {
         // Before any room is taken: a task that has had its turn keeps nobody else from it.
-        if budget::is_spent(cx) {
+        if coop::is_spent(cx) {
             return Poll::Pending;
         }
         if self.ticket.is_none() {

@@ -13,7 +13,7 @@ use super::open::Open;
 use super::timer::TokioTimer;
 use crate::retry::at_most_longest;
 use crate::settled::quietly;
-use crate::{ConfigError, budget};
+use crate::{ConfigError, coop};
 
 /// Gives every stream [`batched`](Self::batched).
 pub trait BatchedExt: Stream {
@@ -154,7 +154,7 @@ impl<S: Stream> Stream for Batched<S> {
             }
             let Some(source) = &mut this.source else { return Poll::Ready(this.close()) };
             // A source that is always ready must not keep the thread to itself.
-            if budget::is_spent(cx) {
+            if coop::is_spent(cx) {
                 return Poll::Pending;
             }
             match source.as_mut().poll_next(cx) {

@@ -18,7 +18,7 @@ use core::task::{Context, Poll, Waker};
 use super::error::{AcquireError, TryAcquireError};
 use super::line::Ticket;
 use super::state::{Joined, State};
-use crate::budget;
+use crate::coop;
 use crate::waker_id::WakerId;
 
 pub(super) const COMPLETED: &str = "an acquire future was polled after it had completed";
@@ -75,7 +75,7 @@ impl Place {
     fn hand_over(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), AcquireError>> {
         // First: looking at the turn may clone the waker, which may panic.
         self.stage = Stage::Holding;
-        if budget::is_spent(cx) {
+        if coop::is_spent(cx) {
             return Poll::Pending;
         }
         self.stage = Stage::Left;

@@ -26,7 +26,7 @@ use crate::batcher::error::{Closed, SendError, TrySendError};
 use crate::batcher::room::Weight;
 use crate::batcher::send::Parcel;
 use crate::batcher::shared::{Shared, wake};
-use crate::budget;
+use crate::coop;
 use crate::semaphore::line::Ticket;
 
 pub(crate) type KeyedCore<K, T> = Core<T, KeyedLanes<K, T>>;
@@ -73,7 +73,7 @@ impl Wait {
         granted: impl FnOnce(&mut KeyedCore<K, T>, Hashed<K>) -> R,
     ) -> Poll<Result<R, Closed>> {
         // Before any room is taken: a task that has had its turn keeps nobody else from it.
-        if budget::is_spent(cx) {
+        if coop::is_spent(cx) {
             return Poll::Pending;
         }
         if matches!(self.stage, Stage::Outside) && !self.holds {

@@ -1,0 +1,39 @@
+//! Tokio's cooperative budget, where the runtime has one.
+//!
+//! A future looks here before it takes anything: a task whose budget is spent holds nothing while it
+//! yields. The unit of budget comes back unless `made_progress` is called, so that a future that has
+//! to wait is not charged.
+
+use core::task::{Context, Poll};
+
+#[cfg(all(feature = "tokio", not(loom)))]
+pub(crate) use tokio::task::coop::poll_proceed;
+
+/// Without tokio's runtime there is no budget to spend.
+#[cfg(not(all(feature = "tokio", not(loom))))]
+pub(crate) struct Unlimited;
+
+#[cfg(not(all(feature = "tokio", not(loom))))]
+impl Unlimited {
+    #[inline]
+    pub(crate) fn made_progress(&self) {}
+}
+
+#[cfg(not(all(feature = "tokio", not(loom))))]
+#[inline]
+pub(crate) fn poll_proceed(_: &mut Context<'_>) -> Poll<Unlimited> {
+    Poll::Ready(Unlimited)
+}
+
+/// Charges one unit of budget. Returns `true` if none is left; the task's waker has been called
+/// then, so that it is polled again after the others.
+#[inline]
+pub(crate) fn is_spent(cx: &mut Context<'_>) -> bool {
+    match poll_proceed(cx) {
+        Poll::Ready(unit) => {
+            unit.made_progress();
+            false
+        }
+        Poll::Pending => true,
+    }
+}
