@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::bounded::BoundedArrayMap;
 use super::contents::Contents;
 use super::index::NoIndex;
+use super::listener::Listener;
 use super::sharded::ShardedBoundedArrayMap;
 use super::shared::SharedBoundedArrayMap;
 use super::slab::NONE;
@@ -297,7 +298,8 @@ impl<K, V, Id, L> Builder<K, V, Id, L> {
         K: Hash + Eq,
     {
         let contents = Contents::new(self.checked()?);
-        Ok(BoundedArrayMap { contents, weigher: self.weigher, of: PhantomData })
+        let listener = Listener::none();
+        Ok(BoundedArrayMap { contents, weigher: self.weigher, listener, of: PhantomData })
     }
 
     /// Builds the form that many threads and tasks can share.

@@ -477,7 +477,9 @@ impl<K, V> ShardedBoundedArrayMap<K, V> {
     /// How many items are resident under all keys together, counted shard by shard. O(shards).
     #[must_use]
     pub fn total_items(&self) -> usize {
-        self.parts.iter().map(|part| part.lock().items).sum()
+        let items = self.parts.iter().map(|part| part.lock().items);
+        // Not of one moment, so that they can be more together than there ever were.
+        items.fold(0, usize::saturating_add)
     }
 
     /// How many keys are resident: never more than `max_keys`.
@@ -498,6 +500,19 @@ impl<K, V> ShardedBoundedArrayMap<K, V> {
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.parts.iter().fold(Stats::default(), |sum, part| sum.and(part.lock().stats()))
+    }
+}
+
+impl<K, V> Drop for ShardedBoundedArrayMap<K, V> {
+    /// Tells the listener, if there is one, of all that is in the map, shard by shard. O(items)
+    /// then.
+    fn drop(&mut self) {
+        if self.listener.listens() {
+            for part in &self.parts {
+                let contents = part.lock().take_all();
+                self.listener.tell_dropped(contents);
+            }
+        }
     }
 }
 
