@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 use sluicegate::map::{Event, Items};
 use sluicegate::{
-    BoundedArrayMap, FullKey, FullMap, Pushed, SharedBoundedArrayMap, ShardedBoundedArrayMap,
+    BoundedArrayMap, FullKey, FullMap, Pushed, ShardedBoundedArrayMap, SharedBoundedArrayMap,
 };
 
 type Rows = Vec<(u8, Vec<u32>)>;

@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use super::admit::Arrival;
 use super::bounded::BoundedArrayMap;
-use super::outcome::{Pushed, Spare, drop_quietly};
 use super::contents::Survey;
+use super::outcome::{Pushed, Spare, drop_quietly};
 
 impl<K: Hash + Eq, V, Id> BoundedArrayMap<K, V, Id> {
     /// Pushes an item with no id, as having arrived now. Reads the clock only if items expire.
@@ -44,11 +44,7 @@ impl<K: Hash + Eq, V, Id> BoundedArrayMap<K, V, Id> {
         self.push_surveyed(survey, Arrival { key, value, id: None, now })
     }
 
-    fn push_surveyed(
-        &mut self,
-        survey: Survey,
-        arrival: Arrival<K, V, Id>,
-    ) -> Pushed<K, V, Id> {
+    fn push_surveyed(&mut self, survey: Survey, arrival: Arrival<K, V, Id>) -> Pushed<K, V, Id> {
         let mut spare = Spare(None);
         let pushed = self.contents.push_one(survey, arrival, &mut spare);
         self.listener.tell_pushed(&pushed, spare.0.as_ref());

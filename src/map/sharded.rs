@@ -80,6 +80,18 @@ impl<K, V> Shard<'_, K, V> {
 /// let map = builder.max_items(9).build_sharded(4);
 /// ```
 ///
+/// The same builders do build the sharded form without the index and the total, and the shared form
+/// with them:
+///
+/// ```
+/// # use sluicegate::BoundedArrayMap;
+/// let builder = BoundedArrayMap::<u8, u8>::builder().max_keys(9).max_items_per_key(9);
+/// let map = builder.clone().build_sharded(4)?;
+/// let indexed = builder.clone().indexed::<u8>().build_shared()?;
+/// let total = builder.max_items(9).build_shared()?;
+/// # Ok::<(), sluicegate::ConfigError>(())
+/// ```
+///
 /// # Fairness and what runs under a lock
 ///
 /// As for `SharedBoundedArrayMap`. A push of a new key to a full map takes a second lock if its own
