@@ -2,9 +2,8 @@
 //! sinks, predicates and listeners. Were one of them run under the lock, the map would wait for
 //! itself: each test has a limit.
 //!
-//! Each case was seen to fail with the call that releases the lock moved behind the user code:
-//! `take` and `push` dropping the spare key under the guard; `clear` and the end of a checkout
-//! likewise; a weigher and a predicate asked under it.
+//! Seen to fail with, each run under the lock: the key that `take` has no use for, dropped (both
+//! forms); a weigher; the key and the id that a checkout has no use for, dropped; a listener.
 #![cfg(not(loom))]
 
 use std::hash::{Hash, Hasher};
