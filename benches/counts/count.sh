@@ -8,11 +8,11 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 target="${CARGO_TARGET_DIR:-target}"
-cargo build --release --quiet --target-dir "$target"
+cargo build --release --target-dir "$target"
 
 out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
-# Without a random layout of memory, as hashes are seeded by addresses. A container may forbid that.
+# Without a random layout of memory. A container may forbid that.
 fixed=(setarch -R)
 "${fixed[@]}" true 2>/dev/null || fixed=()
 "${fixed[@]}" valgrind --tool=callgrind --dump-before='*counts_mark*' --callgrind-out-file="$out/part" \
