@@ -98,7 +98,7 @@ fn user_code_of_the_shared_form_may_call_it() {
             assert!(std::mem::replace(before, now) < now, "user code ran");
         };
         let (mut before, start) = (0, Instant::now());
-        let mut fill = |from: u8, before: &mut usize| {
+        let fill = |from: u8, before: &mut usize| {
             // The third displaces, the sixth evicts, the seventh has a resident id.
             for (key, id) in [(1, 0), (1, 1), (1, 2), (2, 3), (2, 4), (3, 5), (3, 5)] {
                 let (key, id) = (of(key + from), of(id + from));

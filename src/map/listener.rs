@@ -133,8 +133,8 @@ impl<K, V, Id> Listener<K, V, Id> {
     }
 
     pub(super) fn tell_expired(&self, expired: &[Expired<K, V, Id>]) {
-        for expired in expired {
-            self.tell(Event::Expired(expired));
+        if self.listens() {
+            expired.iter().for_each(|expired| self.tell(Event::Expired(expired)));
         }
     }
 

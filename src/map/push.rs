@@ -45,6 +45,14 @@ impl<K: Hash + Eq, V, Id> BoundedArrayMap<K, V, Id> {
     }
 
     fn push_surveyed(&mut self, survey: Survey, arrival: Arrival<K, V, Id>) -> Pushed<K, V, Id> {
+        if self.listener.listens() {
+            return self.push_and_tell(survey, arrival);
+        }
+        self.contents.push_one(survey, arrival, &mut Spare(None))
+    }
+
+    #[inline(never)]
+    fn push_and_tell(&mut self, survey: Survey, arrival: Arrival<K, V, Id>) -> Pushed<K, V, Id> {
         let mut spare = Spare(None);
         let pushed = self.contents.push_one(survey, arrival, &mut spare);
         self.listener.tell_pushed(&pushed, spare.0.as_ref());
