@@ -1,6 +1,13 @@
 #!/usr/bin/env bash
 # Everything that must hold, from nothing: about 25 minutes on two cores. Needs the Rust toolchain
 # and a C compiler (the examples build SQLite). `./ci.sh STAGE ...` runs those stages alone.
+#
+# `./ci.sh counts [BASE]` is no part of that: it compares the instructions per operation of the hot
+# paths, here and at BASE, and marks what costs more than 1.03 x. Without BASE that is the last
+# commit or, if nothing has changed since, the one before. Needs valgrind; 90 seconds, most of
+# them for two builds. Both revisions are built at the same path with the same versions of all
+# dependencies, each with the rows of its own `benches/counts`, which are matched by name. Two runs
+# count the same, but for spawned items (0.5 %), whose chunks depend on the clock.
 set -euo pipefail
 cd "$(dirname "$0")"
 unset LOOM_MAX_BRANCHES LOOM_MAX_PERMUTATIONS LOOM_MAX_DURATION LOOM_MAX_PREEMPTIONS
@@ -11,6 +18,7 @@ library=(-p sluicegate)
 format() {
     cargo fmt --all --check
     cargo fmt --manifest-path benches/Cargo.toml --all --check
+    cargo fmt --manifest-path benches/counts/Cargo.toml --check
 }
 
 lint() {
@@ -18,6 +26,7 @@ lint() {
     cargo clippy "${library[@]}" --all-targets --no-default-features -- -D warnings
     cargo clippy -p sluicegate-examples --all-targets -- -D warnings
     cargo clippy --manifest-path benches/Cargo.toml --all-targets -- -D warnings
+    cargo clippy --manifest-path benches/counts/Cargo.toml --all-targets -- -D warnings
     RUSTFLAGS="--cfg loom" cargo clippy "${library[@]}" --tests --no-default-features \
         --target-dir target/loom -- -D warnings
 }
@@ -57,6 +66,63 @@ benchmarks() {
     (cd benches && cargo bench -- --quick)
 }
 
+# Prints the rows of a tree that comes as a tar archive. The place is the same for all: the paths of
+# a build can change its code.
+count_tree() {
+    local name=$1 tree=target/counts/tree
+    rm -rf "$tree"
+    mkdir -p "$tree"
+    # As of now, so that cargo builds it afresh.
+    tar -xmC "$tree"
+    if [ ! -d "$tree/benches/counts" ]; then
+        echo "counts: $name has no benches/counts: counted with the rows of this tree" >&2
+        mkdir -p "$tree/benches"
+        tar -c --exclude=target --exclude=Cargo.lock benches/counts | tar -xmC "$tree"
+    fi
+    if [ -f target/counts/Cargo.lock ]; then
+        cp target/counts/Cargo.lock "$tree/benches/counts"
+    else
+        cargo generate-lockfile --quiet --manifest-path "$tree/benches/counts/Cargo.toml"
+        cp "$tree/benches/counts/Cargo.lock" target/counts
+    fi
+    CARGO_TARGET_DIR="$PWD/target/counts/build" "$tree/benches/counts/count.sh"
+}
+
+counts() {
+    if ! command -v valgrind >/dev/null; then
+        echo "counts: needs valgrind, which is not installed" >&2
+        return 1
+    fi
+    local base=$counts_base dir=target/counts
+    if [ -z "$base" ]; then
+        base=HEAD
+        [ -n "$(git status --porcelain)" ] || base=HEAD~1
+    fi
+    base=$(git rev-parse --verify --short "$base^{commit}")
+    mkdir -p "$dir"
+    rm -f "$dir/Cargo.lock"
+    tar -c --exclude=target --exclude=Cargo.lock Cargo.toml src benches/counts |
+        count_tree "this tree" >"$dir/head"
+    git archive "$base" | count_tree "$base" >"$dir/base"
+    awk -F'\t' -v base="$base" '
+        function line(name, from, to, note) {
+            printf "%-60s %12s %12s %7s\n", name, from, to, note
+        }
+        NR == FNR { from[$1] = $2; next }
+        FNR == 1 { line("instructions per operation", base, "here", "ratio") }
+        !($1 in from) { line($1, "-", $2, "new"); next }
+        {
+            ratio = $2 / from[$1]
+            line($1, from[$1], $2, sprintf("%.3f%s", ratio, ratio > 1.03 ? " > 1.03" : ""))
+            more += ratio > 1.03
+            delete from[$1]
+        }
+        END {
+            for (name in from) line(name, from[name], "-", "gone")
+            printf "%d rows cost more than 1.03 x\n", more
+        }' "$dir/base" "$dir/head"
+}
+
 package() {
     cargo package "${library[@]}" --allow-dirty
 }
@@ -71,6 +137,11 @@ readme() {
     done < <(sed -n '/^```sh$/,/^```$/{/^```/d;p}' README.md)
 }
 
+counts_base=
+if [ "${1:-}" = counts ]; then
+    counts_base=${2:-}
+    set -- counts
+fi
 stages=("$@")
 [ $# -gt 0 ] || stages=(format lint features tests docs loom examples benchmarks package readme)
 times=()

@@ -1,13 +1,15 @@
 //! Maps with every mix of limits and policies, and all that removes many items at once, against a
 //! reference so plain that it is obviously right: a vector of keys in order of use, each with a
 //! vector of items. Maps of the two caps alone, whose pushes take a way of their own, are among
-//! them.
+//! them. A listener is there or not, and hears what the caller is handed.
 #![cfg(not(loom))]
 
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use proptest::prelude::*;
-use sluicegate::map::{Items, Stats, Total};
+use sluicegate::map::{Event, Items, Stats, Total};
 use sluicegate::{BoundedArrayMap, FullKey, FullMap, Pushed, RejectReason};
 
 #[derive(Debug, Clone)]
@@ -26,6 +28,7 @@ struct Limits {
     /// None of both: a map whose pushes return what they push out.
     max_items: Option<usize>,
     max_weight: Option<u64>,
+    listens: bool,
 }
 
 impl Limits {
@@ -124,7 +127,7 @@ impl Model {
     }
 
     fn rejection(&self, name: u8, weight: u64) -> Option<RejectReason> {
-        let Limits { max_keys, max_per_key, full_key, full_map, max_items, max_weight } =
+        let Limits { max_keys, max_per_key, full_key, full_map, max_items, max_weight, .. } =
             self.limits;
         let (max_items, max_weight) =
             (max_items.unwrap_or(usize::MAX), max_weight.unwrap_or(u64::MAX / 2));
@@ -310,6 +313,24 @@ fn answer(pushed: Pushed<u8, Token>) -> Option<Answer> {
     }
 }
 
+fn hear(events: &Arc<AtomicUsize>) -> impl Fn(Event<'_, u8, Token>) + Send + Sync + 'static {
+    let events = Arc::clone(events);
+    move |_| {
+        events.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// What the listener hears of an answer.
+fn heard(answers: &[Answer]) -> usize {
+    match answers {
+        [Answer::Shrunk(evicted, displaced)] => {
+            evicted.len() + displaced.iter().map(|(_, items)| items.len()).sum::<usize>()
+        }
+        [Answer::Rows(_) | Answer::Items(_)] => 0,
+        _ => answers.len(),
+    }
+}
+
 /// Either kind of map.
 enum Subject {
     PerKey(BoundedArrayMap<u8, Token>),
@@ -326,7 +347,7 @@ macro_rules! with {
 }
 
 impl Subject {
-    fn new(limits: Limits) -> Self {
+    fn new(limits: Limits, events: &Arc<AtomicUsize>) -> Self {
         let builder = BoundedArrayMap::builder()
             .max_keys(limits.max_keys)
             .max_items_per_key(limits.max_per_key)
@@ -334,12 +355,17 @@ impl Subject {
             .full_map(limits.full_map);
         let weigh = |_: &u8, token: &Token| token.weight;
         let total = match (limits.max_items, limits.max_weight) {
-            (None, None) => return Self::PerKey(builder.build().unwrap()),
+            (None, None) => {
+                let map = builder.build().unwrap();
+                let map = if limits.listens { map.with_listener(hear(events)) } else { map };
+                return Self::PerKey(map);
+            }
             (Some(items), None) => builder.max_items(items),
             (None, Some(weight)) => builder.max_weight(weight, weigh),
             (Some(items), Some(weight)) => builder.max_items(items).max_weight(weight, weigh),
         };
-        Self::Total(total.build().unwrap())
+        let map = total.build().unwrap();
+        Self::Total(if limits.listens { map.with_listener(hear(events)) } else { map })
     }
 
     fn apply(&mut self, operation: &Operation, number: u32, alive: &Rc<()>) -> Vec<Answer> {
@@ -443,14 +469,15 @@ fn limits() -> impl Strategy<Value = Limits> {
         3 => Just(FullMap::EvictHeaviest),
     ];
     let totals = (prop::option::of(0..8_usize), prop::option::of(1..20_u64));
-    (1..6_usize, 1..12_usize, full_key, full_map, totals).prop_map(
-        |(max_keys, max_per_key, full_key, full_map, (more_items, max_weight))| Limits {
+    (1..6_usize, 1..12_usize, full_key, full_map, totals, any::<bool>()).prop_map(
+        |(max_keys, max_per_key, full_key, full_map, (more_items, max_weight), listens)| Limits {
             max_keys,
             max_per_key,
             full_key,
             full_map,
             max_items: more_items.map(|more| max_per_key + more),
             max_weight,
+            listens,
         },
     )
 }
@@ -484,11 +511,14 @@ proptest! {
         operations in prop::collection::vec(operation(), 0..150),
     ) {
         let mut model = Model { limits, keys: Vec::new(), came: 0, stats: Stats::default() };
-        let (mut subject, alive) = (Subject::new(limits), Rc::new(()));
+        let (alive, events) = (Rc::new(()), Arc::new(AtomicUsize::new(0)));
+        let (mut subject, mut expected) = (Subject::new(limits, &events), 0);
         for (turn, operation) in (0..).zip(operations) {
             let number = 10 * turn;
             let answers = subject.apply(&operation, number, &alive);
+            expected += if limits.listens { heard(&answers) } else { 0 };
             prop_assert_eq!(answers, model.apply(&operation, number));
+            prop_assert_eq!(events.load(Ordering::Relaxed), expected);
             subject.check(&model, &alive);
         }
         drop(subject);

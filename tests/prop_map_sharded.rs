@@ -1,6 +1,11 @@
 //! The sharded map against a reference so plain that it is obviously right: a vector of keys in
 //! order of use, each with what is out and what is in. Which key a full map evicts follows from
-//! the shards that keys say they belong to.
+//! the shards that keys say they belong to. Policies, a time to live and a listener are drawn
+//! together, so that maps whose pushes take the fast path are among them.
+//!
+//! Seen to fail with: no promotion in the fast path of a push to a resident key; that fast path
+//! taken although a listener is there; it taken although the key may not displace; no `set_plain`
+//! when a checkout begins; the order of arrival lost in the order of weights when a checkout ends.
 #![cfg(not(loom))]
 
 use std::collections::HashMap;
@@ -10,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use sluicegate::map::{Items, ShardedCheckout};
-use sluicegate::{BoundedArrayMap, FullMap, Pushed, RejectReason, ShardedBoundedArrayMap};
+use sluicegate::{BoundedArrayMap, FullKey, FullMap, Pushed, RejectReason, ShardedBoundedArrayMap};
 
 #[derive(Debug, Clone)]
 struct Token {
@@ -52,14 +57,24 @@ enum Answer {
 #[derive(Default)]
 struct Key {
     name: u8,
+    /// When it came.
+    came: u32,
     held: bool,
     out: Vec<u32>,
     items: Vec<u32>,
 }
 
+#[derive(Debug, Clone, Copy)]
+struct Options {
+    full_key: FullKey,
+    full_map: FullMap,
+    expires: bool,
+    listens: bool,
+}
+
 struct Model<'a> {
     map: &'a Map,
-    full_map: FullMap,
+    options: Options,
     /// Least recently used first.
     keys: Vec<Key>,
     pushed: u64,
@@ -79,20 +94,31 @@ impl Model<'_> {
         self.keys.iter().map(|key| key.out.len() + key.items.len()).sum()
     }
 
-    /// The first in line of the key's own shard, or of the next one that has any.
+    /// The key that the policy says of the new key's own shard, or of the next one that has any.
     fn victim(&self, name: u8) -> Option<usize> {
         let shards = self.map.shards();
         let own = self.map.shard_of(&name);
         (0..shards).map(|step| (own + step) % shards).find_map(|shard| {
-            self.keys.iter().position(|key| !key.held && self.map.shard_of(&key.name) == shard)
+            let keys = self.keys.iter().enumerate();
+            let mut keys =
+                keys.filter(|(_, key)| !key.held && self.map.shard_of(&key.name) == shard);
+            let victim = match self.options.full_map {
+                FullMap::EvictHeaviest => {
+                    keys.max_by_key(|(_, key)| (key.items.len(), std::cmp::Reverse(key.came)))
+                }
+                _ => keys.next(),
+            };
+            victim.map(|(at, _)| at)
         })
     }
 
     fn push(&mut self, name: u8, number: u32) -> Vec<Answer> {
         self.pushed += 1;
         let mut answers = Vec::new();
-        let full_key =
-            |key: &Key| key.out.len() + key.items.len() == MAX_PER_KEY && key.items.is_empty();
+        let refuses = self.options.full_key == FullKey::RejectNew;
+        let full_key = |key: &Key| {
+            key.out.len() + key.items.len() == MAX_PER_KEY && (refuses || key.items.is_empty())
+        };
         match self.position(name) {
             Some(at) if full_key(&self.keys[at]) => {
                 answers.push(Answer::Rejected(RejectReason::KeyFull, name, number));
@@ -106,11 +132,11 @@ impl Model<'_> {
                 self.keys.push(key);
             }
             None => {
-                let key = Key { name, items: vec![number], ..Key::default() };
+                let key = Key { name, came: number, items: vec![number], ..Key::default() };
                 if self.keys.len() < MAX_KEYS {
                     self.keys.push(key);
                 } else {
-                    let evicts = self.full_map != FullMap::RejectNewKey;
+                    let evicts = self.options.full_map != FullMap::RejectNewKey;
                     match self.victim(name).filter(|_| evicts) {
                         Some(at) => {
                             let gone = self.keys.remove(at);
@@ -124,8 +150,14 @@ impl Model<'_> {
                 }
             }
         }
-        self.heard += answers.len();
+        self.hear(answers.len());
         answers
+    }
+
+    fn hear(&mut self, events: usize) {
+        if self.options.listens {
+            self.heard += events;
+        }
     }
 
     fn remove_if(key: &mut Key, leaves: impl Fn(u32) -> bool) -> Vec<u32> {
@@ -211,7 +243,8 @@ impl Model<'_> {
 
     /// As many have expired as the budget and what is not out allow, of each shard the oldest.
     fn expired(&mut self, numbers: &[u32], budget: usize) {
-        let due: usize = self.keys.iter().map(|key| key.items.len()).sum();
+        let due = self.keys.iter().map(|key| key.items.len()).filter(|_| self.options.expires);
+        let due: usize = due.sum();
         assert_eq!(numbers.len(), due.min(budget));
         let due = |key: &Key| !key.items.iter().any(|number| numbers.contains(number));
         for shard in 0..self.map.shards() {
@@ -229,7 +262,7 @@ impl Model<'_> {
             }
             assert!(gone.iter().max() < left.iter().min() || left.is_empty() || gone.is_empty());
         }
-        self.heard += numbers.len();
+        self.hear(numbers.len());
         self.keys.retain(|key| key.held || !key.items.is_empty());
     }
 }
@@ -266,7 +299,14 @@ fn apply<'a>(
     token: impl Fn(u32) -> Token,
 ) -> Vec<Answer> {
     match *operation {
-        Operation::Push { key } => answer(map.push_at(start, key, token(0))).into_iter().collect(),
+        Operation::Push { key } => {
+            // Without a time to live the time is not used, so that both ways in are.
+            let pushed = match map.time_to_live() {
+                Some(_) => map.push_at(start, key, token(0)),
+                None => map.push(key, token(0)),
+            };
+            answer(pushed).into_iter().collect()
+        }
         Operation::Extend(ref keys) => {
             let mut answers = Vec::new();
             let items = (0..).zip(keys).map(|(more, key)| (*key, token(more)));
@@ -328,28 +368,43 @@ fn operation() -> impl Strategy<Value = Operation> {
     ]
 }
 
+fn options() -> impl Strategy<Value = Options> {
+    let full_key = prop_oneof![3 => Just(FullKey::DisplaceOldest), 1 => Just(FullKey::RejectNew)];
+    let full_map = prop_oneof![
+        4 => Just(FullMap::EvictLeastRecentlyUsed),
+        1 => Just(FullMap::RejectNewKey),
+        1 => Just(FullMap::EvictHeaviest),
+    ];
+    (full_key, full_map, any::<bool>(), any::<bool>()).prop_map(
+        |(full_key, full_map, expires, listens)| Options { full_key, full_map, expires, listens },
+    )
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
 
     /// The caps are exact, nothing is evicted or refused while there is room, nothing is lost.
     #[test]
     fn shards_share_one_budget(
         shards in 1..5_usize,
-        full_map in prop_oneof![
-            3 => Just(FullMap::EvictLeastRecentlyUsed),
-            1 => Just(FullMap::RejectNewKey),
-        ],
+        options in options(),
         operations in prop::collection::vec(operation(), 0..150),
     ) {
         let builder = BoundedArrayMap::builder().max_keys(MAX_KEYS).max_items_per_key(MAX_PER_KEY);
-        let builder = builder.full_map(full_map).time_to_live(TTL);
+        let mut builder = builder.full_key(options.full_key).full_map(options.full_map);
+        if options.expires {
+            builder = builder.time_to_live(TTL);
+        }
         let events = Arc::new(AtomicUsize::new(0));
         let heard = Arc::clone(&events);
-        let map: Map = builder.build_sharded(shards).unwrap().with_listener(move |_| {
-            heard.fetch_add(1, Ordering::Relaxed);
-        });
+        let mut map: Map = builder.build_sharded(shards).unwrap();
+        if options.listens {
+            map = map.with_listener(move |_| {
+                heard.fetch_add(1, Ordering::Relaxed);
+            });
+        }
         let (start, alive) = (Instant::now(), Arc::new(()));
-        let mut model = Model { map: &map, full_map, keys: Vec::new(), pushed: 0, heard: 0 };
+        let mut model = Model { map: &map, options, keys: Vec::new(), pushed: 0, heard: 0 };
         let mut out = HashMap::new();
         for (turn, operation) in (0..).zip(operations) {
             let number = 10 * turn;

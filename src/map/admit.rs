@@ -3,7 +3,7 @@
 use std::panic::{self, AssertUnwindSafe};
 use std::time::Instant;
 
-use super::builder::{FullKey, FullMap, Limits};
+use super::builder::{FullKey, FullMap, Limits, MOST};
 use super::contents::{Contents, Survey};
 use super::items::Items;
 use super::keys::Record;
@@ -246,7 +246,9 @@ impl<K, V, Id> Contents<K, V, Id> {
     #[inline]
     fn exceeds(&self, survey: &Survey, keys: usize, items: usize, weight: u64) -> bool {
         (survey.key.is_none() && keys >= self.limits.max_keys)
-            || items >= self.limits.max_items
+            // Keys that were checked out during a `resize` can together hold more than the product
+            // of the caps, which the builder has checked.
+            || items >= self.limits.max_items.min(MOST)
             || weight + survey.weight > self.limits.max_weight
     }
 
@@ -345,5 +347,29 @@ impl<K, V, Id> Contents<K, V, Id> {
         let victim = self.victim(None)?;
         let (key, items) = self.evict(victim);
         Some((victim, key, items))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn items_never_outgrow_their_numbers() {
+        let limits = crate::BoundedArrayMap::<u8, ()>::builder().max_keys(2);
+        let mut map = limits.max_items_per_key(MOST / 2).build().unwrap();
+        assert!(map.push(1, ()).is_stored());
+        assert!(map.push(2, ()).is_stored());
+        for key in [1, 2] {
+            core::mem::forget(map.checkout(&key));
+        }
+        // The two keys may now hold the double of what all may together.
+        assert!(map.resize(1, MOST).unwrap().is_empty());
+        map.contents.items = MOST - 1;
+        assert!(map.push(1, ()).is_stored());
+        assert!(matches!(
+            map.push(2, ()),
+            Pushed::Rejected { reason: RejectReason::MapFull, key: 2, .. }
+        ));
     }
 }

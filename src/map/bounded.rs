@@ -12,6 +12,7 @@ use super::contents::Contents;
 use super::index::NoIndex;
 use super::items::Items;
 use super::iter::{Array, IntoIter, Iter, IterLru};
+use super::listener::{Event, Listener};
 use super::outcome::{Expired, drop_quietly};
 use super::stats::Stats;
 use crate::ConfigError;
@@ -94,6 +95,7 @@ use crate::ConfigError;
 pub struct BoundedArrayMap<K, V, Id = NoIndex, L = PerKey> {
     pub(super) contents: Contents<K, V, Id>,
     pub(super) weigher: Weigher<K, V>,
+    pub(super) listener: Listener<K, V, Id>,
     pub(super) of: PhantomData<fn() -> L>,
 }
 
@@ -236,7 +238,54 @@ impl<K, V, Id, L> BoundedArrayMap<K, V, Id, L> {
     {
         let mut keys = Vec::new();
         self.contents.keys_to_hand_back(now, budget, &mut keys);
-        self.contents.expire(keys)
+        let expired = self.contents.expire(keys);
+        self.listener.tell_expired(&expired);
+        expired
+    }
+
+    /// Has a listener told of all that is displaced, evicted, swept out or refused from now on, and,
+    /// when the map is [dropped](Event::Dropped), of all that is in it; there is one listener at
+    /// most.
+    ///
+    /// It is told before the call returns, and only looks: the values go to the caller. If it
+    /// panics, the panic ends there and is [counted](Self::listener_panics), and the next event
+    /// reaches it again.
+    ///
+    /// Destructors of what is dropped with a map that has a listener may panic: the panic ends
+    /// there, and the listener is told of the rest.
+    ///
+    /// ```
+    /// use std::sync::mpsc;
+    /// use sluicegate::BoundedArrayMap;
+    /// use sluicegate::map::Event;
+    ///
+    /// let (lost, losses) = mpsc::channel();
+    /// let mut map = BoundedArrayMap::new(10, 10)?.with_listener(move |event| {
+    ///     if let Event::Dropped { key, items } = event {
+    ///         let _ = lost.send((*key, items.len()));
+    ///     }
+    /// });
+    /// assert!(map.push("post", "like by ann").is_stored());
+    /// drop(map);
+    /// assert_eq!(losses.recv(), Ok(("post", 1)));
+    /// # Ok::<(), sluicegate::ConfigError>(())
+    /// ```
+    #[must_use]
+    pub fn with_listener(
+        mut self,
+        listener: impl Fn(Event<'_, K, V, Id>) + Send + Sync + 'static,
+    ) -> Self {
+        self.listener = Listener::new(listener);
+        // The fast path of a push does not tell.
+        self.contents.limits.plain = false;
+        self.contents.set_plain();
+        self
+    }
+
+    /// How often the listener has panicked.
+    #[must_use]
+    pub fn listener_panics(&self) -> usize {
+        self.listener.panics()
     }
 
     /// When the next item is due, to set a timer by. `None` if nothing is resident or all of it is
@@ -323,6 +372,15 @@ impl<K, V, Id, L> BoundedArrayMap<K, V, Id, L> {
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.contents.stats()
+    }
+}
+
+impl<K, V, Id, L> Drop for BoundedArrayMap<K, V, Id, L> {
+    /// Tells the listener, if there is one, of all that is in the map. O(items) then.
+    fn drop(&mut self) {
+        if self.listener.listens() {
+            self.listener.tell_dropped(self.contents.take_all());
+        }
     }
 }
 

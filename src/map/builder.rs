@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::bounded::BoundedArrayMap;
 use super::contents::Contents;
 use super::index::NoIndex;
+use super::listener::Listener;
 use super::sharded::ShardedBoundedArrayMap;
 use super::shared::SharedBoundedArrayMap;
 use super::slab::NONE;
@@ -100,12 +101,10 @@ impl Limits {
     pub(super) fn check(&self) -> Result<(), ConfigError> {
         ConfigError::at_least_one("max_keys", self.max_keys)?;
         ConfigError::at_least_one("max_items_per_key", self.max_items_per_key)?;
-        // Keys and items are numbered in 32 bits.
-        let most = NONE as usize - 1;
-        if self.max_keys > most {
+        if self.max_keys > MOST {
             return Err(ConfigError::new("max_keys", self.max_keys, "at most 4294967294"));
         }
-        if self.max_items_per_key > most / self.max_keys {
+        if self.max_items_per_key > MOST / self.max_keys {
             return Err(ConfigError::new(
                 "max_items_per_key",
                 self.max_items_per_key,
@@ -123,6 +122,9 @@ impl Limits {
         Ok(())
     }
 }
+
+/// Keys and items are numbered in 32 bits.
+pub(super) const MOST: usize = NONE as usize - 1;
 
 /// So that the weight of a map and of one item more cannot overflow.
 const HEAVIEST: u64 = u64::MAX / 2;
@@ -297,7 +299,8 @@ impl<K, V, Id, L> Builder<K, V, Id, L> {
         K: Hash + Eq,
     {
         let contents = Contents::new(self.checked()?);
-        Ok(BoundedArrayMap { contents, weigher: self.weigher, of: PhantomData })
+        let listener = Listener::none();
+        Ok(BoundedArrayMap { contents, weigher: self.weigher, listener, of: PhantomData })
     }
 
     /// Builds the form that many threads and tasks can share.

@@ -219,8 +219,8 @@ impl<K, V, Id, L> IntoIterator for BoundedArrayMap<K, V, Id, L> {
     type Item = (K, Items<V, Id>);
     type IntoIter = IntoIter<K, V, Id>;
 
-    fn into_iter(self) -> IntoIter<K, V, Id> {
-        IntoIter::new(Vec::new(), Some(self.contents))
+    fn into_iter(mut self) -> IntoIter<K, V, Id> {
+        IntoIter::new(Vec::new(), Some(self.contents.take_all()))
     }
 }
 

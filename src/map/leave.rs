@@ -169,6 +169,27 @@ impl<K, V, Id> Contents<K, V, Id> {
         (slots.into_iter().map(|slot| self.take(slot)).collect(), None)
     }
 
+    /// Hands over everything in the map, and leaves an empty one with the same limits. The counts
+    /// go along.
+    pub(super) fn take_all(&mut self) -> Self {
+        core::mem::replace(self, Self::new(self.limits))
+    }
+
+    /// What is in a map that nobody can use any more, in the order of eviction, and then what has
+    /// come under keys whose checkouts were leaked. What these hold is leaked too.
+    pub(super) fn into_rest(mut self) -> impl Iterator<Item = (K, Items<V, Id>)> {
+        let order: Vec<u32> = self.keys.order().rev().chain(self.keys.held_slots()).collect();
+        order.into_iter().filter_map(move |slot| {
+            if !self.keys.is_held(slot) {
+                return Some(self.remove_key(slot));
+            }
+            let present = self.keys.at(slot).items.len();
+            let items = self.remove_marked(slot, &vec![true; present]);
+            let key = self.keys.remove(slot).key;
+            (present > 0).then_some((key, items))
+        })
+    }
+
     /// Moves the items of a key into a checkout.
     pub(super) fn check_out(&mut self, slot: u32) -> Line<V> {
         self.keys.hold(slot);

@@ -1,16 +1,17 @@
-//! Telling somebody of what a shared map pushes out.
+//! The callback that is told of what leaves a map without having been asked for.
 
+use super::admit::hand_over;
+use super::contents::Contents;
 use super::index::NoIndex;
 use super::items::Items;
 use super::outcome::{Expired, Pushed, RejectReason, drop_quietly};
 use super::removal::Shrunk;
-use crate::settled::caught;
+use crate::settled::{caught, drop_each};
 use crate::sync::{AtomicUsize, Ordering};
 use core::fmt;
 
-/// Something left a [`SharedBoundedArrayMap`](super::SharedBoundedArrayMap) or a
-/// [`ShardedBoundedArrayMap`](super::ShardedBoundedArrayMap), or was refused,
-/// without having been asked for: to look at, as the value goes to the caller.
+/// Something left a map, or was refused, without having been asked for: to look at, as the value
+/// goes to the caller or, if the map was dropped, to nobody.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event<'a, K, V, Id = NoIndex> {
@@ -25,6 +26,17 @@ pub enum Event<'a, K, V, Id = NoIndex> {
     },
     /// A key made room for another.
     Evicted {
+        /// The key.
+        key: &'a K,
+        /// All its items.
+        items: &'a Items<V, Id>,
+    },
+    /// The map was dropped with this key in it.
+    ///
+    /// Told key by key, from the least to the most recently used one, on the thread that drops the
+    /// map, also while that unwinds from a panic. What [`clear`](crate::BoundedArrayMap::clear),
+    /// `into_inner` or `into_iter` has handed over is no longer in the map.
+    Dropped {
         /// The key.
         key: &'a K,
         /// All its items.
@@ -96,9 +108,33 @@ impl<K, V, Id> Listener<K, V, Id> {
         }
     }
 
+    /// Tells of each outcome of a push, and hands them all to the sink.
+    pub(super) fn tell_and_hand_over(
+        &self,
+        outcomes: Vec<Pushed<K, V, Id>>,
+        spare: Option<K>,
+        sink: impl FnMut(Pushed<K, V, Id>),
+    ) -> bool {
+        for outcome in &outcomes {
+            self.tell_pushed(outcome, spare.as_ref());
+        }
+        drop_quietly(spare);
+        hand_over(outcomes, sink)
+    }
+
+    /// Tells of everything in a map that is dropped, and drops it. Destructors that panic are
+    /// caught, or the rest would not be told.
+    pub(super) fn tell_dropped(&self, contents: Contents<K, V, Id>) {
+        for (key, items) in contents.into_rest() {
+            self.tell(Event::Dropped { key: &key, items: &items });
+            drop_quietly(key);
+            drop_each(items.with_ids());
+        }
+    }
+
     pub(super) fn tell_expired(&self, expired: &[Expired<K, V, Id>]) {
-        for expired in expired {
-            self.tell(Event::Expired(expired));
+        if self.listens() {
+            expired.iter().for_each(|expired| self.tell(Event::Expired(expired)));
         }
     }
 

@@ -3,8 +3,9 @@
 use core::hash::Hash;
 use std::time::Instant;
 
-use super::admit::{Arrival, hand_over};
+use super::admit::Arrival;
 use super::bounded::BoundedArrayMap;
+use super::contents::Survey;
 use super::outcome::{Pushed, Spare, drop_quietly};
 
 impl<K: Hash + Eq, V, Id> BoundedArrayMap<K, V, Id> {
@@ -40,8 +41,22 @@ impl<K: Hash + Eq, V, Id> BoundedArrayMap<K, V, Id> {
 
     fn push_arrived(&mut self, now: Option<Instant>, key: K, value: V) -> Pushed<K, V, Id> {
         let survey = self.contents.survey(&key, 0);
-        let arrival = Arrival { key, value, id: None, now };
+        self.push_surveyed(survey, Arrival { key, value, id: None, now })
+    }
+
+    fn push_surveyed(&mut self, survey: Survey, arrival: Arrival<K, V, Id>) -> Pushed<K, V, Id> {
+        if self.listener.listens() {
+            return self.push_and_tell(survey, arrival);
+        }
         self.contents.push_one(survey, arrival, &mut Spare(None))
+    }
+
+    #[inline(never)]
+    fn push_and_tell(&mut self, survey: Survey, arrival: Arrival<K, V, Id>) -> Pushed<K, V, Id> {
+        let mut spare = Spare(None);
+        let pushed = self.contents.push_one(survey, arrival, &mut spare);
+        self.listener.tell_pushed(&pushed, spare.0.as_ref());
+        pushed
     }
 
     /// Pushes an item unless one with the same id is resident, as having arrived now. Reads the
@@ -90,8 +105,7 @@ impl<K: Hash + Eq, V, Id> BoundedArrayMap<K, V, Id> {
         Id: Hash + Eq,
     {
         let survey = self.contents.survey_unique(&key, &id, 0);
-        let arrival = Arrival { key, value, id: Some(id), now };
-        self.contents.push_one(survey, arrival, &mut Spare(None))
+        self.push_surveyed(survey, Arrival { key, value, id: Some(id), now })
     }
 }
 
@@ -134,8 +148,7 @@ impl<K: Hash + Eq, V, Id, L> BoundedArrayMap<K, V, Id, L> {
         let survey = self.contents.survey(&key, weight);
         let arrival = Arrival { key, value, id: None, now };
         let (outcomes, spare) = self.contents.push_many(survey, arrival);
-        drop_quietly(spare);
-        hand_over(outcomes, sink)
+        self.listener.tell_and_hand_over(outcomes, spare, sink)
     }
 
     /// As [`push_with`](Self::push_with), unless an item with the same id is resident.
@@ -182,8 +195,7 @@ impl<K: Hash + Eq, V, Id, L> BoundedArrayMap<K, V, Id, L> {
         let survey = self.contents.survey_unique(&key, &id, weight);
         let arrival = Arrival { key, value, id: Some(id), now };
         let (outcomes, spare) = self.contents.push_many(survey, arrival);
-        drop_quietly(spare);
-        hand_over(outcomes, sink)
+        self.listener.tell_and_hand_over(outcomes, spare, sink)
     }
 
     /// Pushes items one after another, as [`push_with`](Self::push_with) does, and returns how many

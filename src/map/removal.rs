@@ -220,7 +220,9 @@ impl<K: Hash + Eq, V, Id, L> BoundedArrayMap<K, V, Id, L> {
         let mut keys = VecDeque::new();
         let shrunk = self.contents.resize(max_keys, max_items_per_key, &mut keys);
         drop_quietly(keys);
-        shrunk
+        let shrunk = shrunk?;
+        self.listener.tell_shrunk(&shrunk);
+        Ok(shrunk)
     }
 }
 
@@ -257,7 +259,9 @@ impl<K, V, Id> BoundedArrayMap<K, V, Id, Total> {
         &mut self,
         max_items: usize,
     ) -> Result<Shrunk<K, V, Id>, ConfigError> {
-        self.contents.resize_total_items(max_items)
+        let shrunk = self.contents.resize_total_items(max_items)?;
+        self.listener.tell_shrunk(&shrunk);
+        Ok(shrunk)
     }
 
     /// Changes the limit on what all items may weigh together, and hands over what is too heavy
@@ -271,7 +275,9 @@ impl<K, V, Id> BoundedArrayMap<K, V, Id, Total> {
     ///
     /// O(keys and items handed over).
     pub fn resize_weight(&mut self, max_weight: u64) -> Result<Shrunk<K, V, Id>, ConfigError> {
-        self.contents.resize_weight(max_weight)
+        let shrunk = self.contents.resize_weight(max_weight)?;
+        self.listener.tell_shrunk(&shrunk);
+        Ok(shrunk)
     }
 
     /// The most items at once under all keys together, if that is limited.

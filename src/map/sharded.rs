@@ -80,6 +80,18 @@ impl<K, V> Shard<'_, K, V> {
 /// let map = builder.max_items(9).build_sharded(4);
 /// ```
 ///
+/// The same builders do build the sharded form without the index and the total, and the shared form
+/// with them:
+///
+/// ```
+/// # use sluicegate::BoundedArrayMap;
+/// let builder = BoundedArrayMap::<u8, u8>::builder().max_keys(9).max_items_per_key(9);
+/// let map = builder.clone().build_sharded(4)?;
+/// let indexed = builder.clone().indexed::<u8>().build_shared()?;
+/// let total = builder.max_items(9).build_shared()?;
+/// # Ok::<(), sluicegate::ConfigError>(())
+/// ```
+///
 /// # Fairness and what runs under a lock
 ///
 /// As for `SharedBoundedArrayMap`. A push of a new key to a full map takes a second lock if its own
@@ -477,7 +489,9 @@ impl<K, V> ShardedBoundedArrayMap<K, V> {
     /// How many items are resident under all keys together, counted shard by shard. O(shards).
     #[must_use]
     pub fn total_items(&self) -> usize {
-        self.parts.iter().map(|part| part.lock().items).sum()
+        let items = self.parts.iter().map(|part| part.lock().items);
+        // Not of one moment, so that they can be more together than there ever were.
+        items.fold(0, usize::saturating_add)
     }
 
     /// How many keys are resident: never more than `max_keys`.
@@ -498,6 +512,19 @@ impl<K, V> ShardedBoundedArrayMap<K, V> {
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.parts.iter().fold(Stats::default(), |sum, part| sum.and(part.lock().stats()))
+    }
+}
+
+impl<K, V> Drop for ShardedBoundedArrayMap<K, V> {
+    /// Tells the listener, if there is one, of all that is in the map, shard by shard. O(items)
+    /// then.
+    fn drop(&mut self) {
+        if self.listener.listens() {
+            for part in &self.parts {
+                let contents = part.lock().take_all();
+                self.listener.tell_dropped(contents);
+            }
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::time::{Duration, Instant};
 
-use super::admit::{Arrival, hand_over};
+use super::admit::Arrival;
 use super::bounded::BoundedArrayMap;
 use super::builder::{PerKey, Total, Weigher};
 use super::contents::Contents;
@@ -207,7 +207,7 @@ impl<K: Hash + Eq, V, Id, L> SharedBoundedArrayMap<K, V, Id, L> {
             let survey = contents.survey(&key, weight);
             contents.push_many(survey, Arrival { key, value, id: None, now })
         };
-        self.tell_and_hand_over(outcomes, spare, sink)
+        self.listener.tell_and_hand_over(outcomes, spare, sink)
     }
 
     /// As [`BoundedArrayMap::push_unique_with`]. The weigher and `sink` run without the lock.
@@ -257,20 +257,7 @@ impl<K: Hash + Eq, V, Id, L> SharedBoundedArrayMap<K, V, Id, L> {
             let survey = contents.survey_unique(&key, &id, weight);
             contents.push_many(survey, Arrival { key, value, id: Some(id), now })
         };
-        self.tell_and_hand_over(outcomes, spare, sink)
-    }
-
-    fn tell_and_hand_over(
-        &self,
-        outcomes: Vec<Pushed<K, V, Id>>,
-        spare: Option<K>,
-        sink: impl FnMut(Pushed<K, V, Id>),
-    ) -> bool {
-        for outcome in &outcomes {
-            self.listener.tell_pushed(outcome, spare.as_ref());
-        }
-        drop_quietly(spare);
-        hand_over(outcomes, sink)
+        self.listener.tell_and_hand_over(outcomes, spare, sink)
     }
 
     /// Pushes items one after another, as [`push_with`](Self::push_with) does, each under the lock
@@ -363,13 +350,18 @@ impl<K, V, Id, L> SharedBoundedArrayMap<K, V, Id, L> {
         expired
     }
 
-    /// Has a listener told of all that is displaced, evicted, swept out or refused from now on,
-    /// whoever's call it was that did it; there is one listener at most.
+    /// Has a listener told of all that is displaced, evicted, swept out or refused from now on by
+    /// any call, and, when the map is [dropped](Event::Dropped), of all that is in it; there is one
+    /// listener at most.
     ///
     /// It runs after the lock has been released, on the thread of that call, before the call
     /// returns; it may call the map. Calls of several threads may reach it in another order than
     /// they had the lock in. It only looks: the values go to the caller. If it panics, the panic
     /// ends there and is [counted](Self::listener_panics), and the next event reaches it again.
+    ///
+    /// Destructors of what is dropped with a map that has a listener may panic: the panic ends
+    /// there, and the listener is told of the rest. What a leaked checkout holds is leaked: the
+    /// listener is not told of it.
     ///
     /// ```
     /// use std::sync::Arc;
@@ -509,8 +501,9 @@ impl<K, V, Id, L> SharedBoundedArrayMap<K, V, Id, L> {
     ///
     /// What a leaked checkout holds stays checked out.
     pub fn into_inner(self) -> BoundedArrayMap<K, V, Id, L> {
-        let contents = self.contents.into_inner();
-        BoundedArrayMap { contents, weigher: self.weigher, of: PhantomData }
+        let contents = self.contents.lock().take_all();
+        let (weigher, listener) = (self.weigher.clone(), Listener::none());
+        BoundedArrayMap { contents, weigher, listener, of: PhantomData }
     }
 }
 
@@ -551,13 +544,24 @@ impl<K, V, Id> SharedBoundedArrayMap<K, V, Id, Total> {
 }
 
 impl<K, V, Id, L> From<BoundedArrayMap<K, V, Id, L>> for SharedBoundedArrayMap<K, V, Id, L> {
-    fn from(map: BoundedArrayMap<K, V, Id, L>) -> Self {
+    /// The listener comes along.
+    fn from(mut map: BoundedArrayMap<K, V, Id, L>) -> Self {
         Self {
             hasher: map.contents.hasher.clone(),
-            contents: Mutex::new(map.contents),
-            weigher: map.weigher,
-            listener: Listener::none(),
+            contents: Mutex::new(map.contents.take_all()),
+            weigher: map.weigher.clone(),
+            listener: core::mem::replace(&mut map.listener, Listener::none()),
             of: PhantomData,
+        }
+    }
+}
+
+impl<K, V, Id, L> Drop for SharedBoundedArrayMap<K, V, Id, L> {
+    /// Tells the listener, if there is one, of all that is in the map. O(items) then.
+    fn drop(&mut self) {
+        if self.listener.listens() {
+            let contents = self.contents.lock().take_all();
+            self.listener.tell_dropped(contents);
         }
     }
 }

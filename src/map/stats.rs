@@ -8,6 +8,9 @@
 /// pushed = items + taken + displaced + evicted + rejected + expired + cancelled
 /// ```
 ///
+/// Once the map has been dropped, `items` are those of which its listener is told as
+/// [dropped](super::Event::Dropped).
+///
 /// Counts are of items unless they say otherwise, and start at zero when the map is built.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
@@ -59,8 +62,9 @@ impl Stats {
             cancelled: self.cancelled + other.cancelled,
             evicted_keys: self.evicted_keys + other.evicted_keys,
             duplicates: self.duplicates + other.duplicates,
-            peak_keys: self.peak_keys + other.peak_keys,
-            peak_items: self.peak_items + other.peak_items,
+            // Peaks are not of one moment: together they can be more than there is memory for.
+            peak_keys: self.peak_keys.saturating_add(other.peak_keys),
+            peak_items: self.peak_items.saturating_add(other.peak_items),
         }
     }
 }
