@@ -25,15 +25,15 @@ pub(crate) fn poll_proceed(_: &mut Context<'_>) -> Poll<Unlimited> {
     Poll::Ready(Unlimited)
 }
 
+/// Charges one unit of budget; pending if none is left.
+#[inline]
+pub(crate) fn poll_spend(cx: &mut Context<'_>) -> Poll<()> {
+    poll_proceed(cx).map(|unit| unit.made_progress())
+}
+
 /// Charges one unit of budget. Returns `true` if none is left; the task's waker has been called
 /// then, so that it is polled again after the others.
 #[inline]
 pub(crate) fn is_spent(cx: &mut Context<'_>) -> bool {
-    match poll_proceed(cx) {
-        Poll::Ready(unit) => {
-            unit.made_progress();
-            false
-        }
-        Poll::Pending => true,
-    }
+    poll_spend(cx).is_pending()
 }

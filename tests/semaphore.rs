@@ -473,25 +473,6 @@ mod with_tokio {
         assert_eq!(refused, AcquireTimeoutError::Closed);
     }
 
-    /// tokio-rs/tokio#8371: a task whose turn is over must not lose its place to a later one.
-    #[tokio::test]
-    async fn yielding_costs_no_place_in_line() {
-        let semaphore = Arc::new(Semaphore::new(1));
-        while tokio::task::coop::has_budget_remaining() {
-            tokio::task::coop::consume_budget().await;
-            if !tokio::task::coop::has_budget_remaining() {
-                break;
-            }
-        }
-        let mut first = pin!(semaphore.acquire());
-        let polled = std::future::poll_fn(|cx| Poll::Ready(first.as_mut().poll(cx))).await;
-        assert!(polled.is_pending(), "its turn is over");
-        assert_eq!(semaphore.try_acquire().unwrap_err(), TryAcquireError::NoPermits);
-        tokio::task::yield_now().await;
-        assert!(first.await.is_ok());
-        assert_eq!(semaphore.available_permits(), 1);
-    }
-
     /// To yield, tokio clones the waker.
     #[tokio::test]
     async fn a_waker_that_panics_at_the_end_of_a_turn_loses_no_permit() {

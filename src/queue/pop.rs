@@ -8,16 +8,20 @@
 //!              ▲           │
 //!              └───────────┘ the items were displaced or drained
 //! ```
+//!
+//! A task whose coop budget is spent takes nothing. It joins the wait list if it would have to wait
+//! anyway, and stays outside if not; once called, it stays called.
 
 use core::fmt;
 use core::future::Future;
 use core::pin::Pin;
-use core::task::{Context, Poll};
+use core::task::{Context, Poll, Waker};
 
 use super::core::Core;
 use super::line::{Asked, Ticket};
 use super::outcome::{Closed, Popped};
 use super::overflow::OverflowQueue;
+use crate::coop;
 use crate::settled::quietly;
 
 #[derive(Debug, Default)]
@@ -33,12 +37,29 @@ impl PopPlace {
         queue: &OverflowQueue<T>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Popped<T>, Closed>> {
+        let Poll::Ready(coop) = coop::poll_proceed(cx) else {
+            self.join_if_it_must_wait(queue, cx.waker());
+            return Poll::Pending;
+        };
         if self.ticket.is_none() {
             if let Some(popped) = queue.pop_short() {
+                coop.made_progress();
                 return Poll::Ready(Ok(popped));
             }
         }
-        self.poll_long(queue, cx, |core, _| core.pop_front())
+        let polled = self.poll_long(queue, cx, |core, _| core.pop_front());
+        if polled.is_ready() {
+            coop.made_progress();
+        }
+        polled
+    }
+
+    /// For a task without budget, which has been woken to poll again.
+    #[cold]
+    fn join_if_it_must_wait<T>(&mut self, queue: &OverflowQueue<T>, waker: &Waker) {
+        if self.ticket.is_none() {
+            self.ticket = queue.join(waker, 0, Core::line_of_pop);
+        }
     }
 
     /// Takes up to `max` items, and says how many those were.
@@ -50,13 +71,21 @@ impl PopPlace {
         into: &mut Vec<Popped<T>>,
     ) -> Poll<Result<usize, Closed>> {
         if max == 0 {
-            return Poll::Ready(Ok(0));
+            return coop::poll_spend(cx).map(|()| Ok(0));
         }
-        self.poll_long(queue, cx, |core, free| {
+        let Poll::Ready(coop) = coop::poll_proceed(cx) else {
+            self.join_if_it_must_wait(queue, cx.waker());
+            return Poll::Pending;
+        };
+        let polled = self.poll_long(queue, cx, |core, free| {
             let count = max.min(free);
             core.pop_many(count, into);
             Some(count)
-        })
+        });
+        if polled.is_ready() {
+            coop.made_progress();
+        }
+        polled
     }
 
     /// Calls `take`, under the lock, when there are items to take; it is told how many.
@@ -93,7 +122,7 @@ impl PopPlace {
                     quietly(|| drop((fresh, unused)));
                     return Poll::Pending;
                 }
-                // A stranger's code, which may panic: not under the lock.
+                // User code, which may panic: not under the lock.
                 Asked::WantsWaker => fresh = Some(cx.waker().clone()),
             }
         }
@@ -110,7 +139,8 @@ impl PopPlace {
 
 /// Waits in line for an item; made by [`OverflowQueue::pop`].
 ///
-/// The place in line is taken when it is first polled.
+/// The place in line is taken when it is first polled, with one exception: see
+/// [fairness](OverflowQueue#fairness).
 ///
 /// # Cancel safety
 ///
@@ -154,7 +184,8 @@ impl<T> fmt::Debug for Pop<'_, T> {
 
 /// Waits in line for items; made by [`OverflowQueue::pop_many`].
 ///
-/// The place in line is taken when it is first polled.
+/// The place in line is taken when it is first polled, with one exception: see
+/// [fairness](OverflowQueue#fairness).
 ///
 /// # Cancel safety
 ///
@@ -203,7 +234,8 @@ impl<T> fmt::Debug for PopMany<'_, T> {
 /// Waits in line for items that go into a vector of the caller's; made by
 /// [`OverflowQueue::pop_many_into`].
 ///
-/// The place in line is taken when it is first polled.
+/// The place in line is taken when it is first polled, with one exception: see
+/// [fairness](OverflowQueue#fairness).
 ///
 /// # Cancel safety
 ///

@@ -10,7 +10,8 @@ use super::place::{COMPLETED, Place};
 
 /// Waits in line for permits; made by [`Semaphore::acquire`] and [`Semaphore::acquire_many`].
 ///
-/// The place in line is taken when it is first polled.
+/// The place in line is taken when it is first polled, with one exception: see
+/// [fairness](Semaphore#fairness).
 ///
 /// # Cancel safety
 ///
@@ -58,7 +59,8 @@ impl Drop for Acquire<'_> {
 /// [`Acquire`] for a semaphore in an [`Arc`]; made by [`Semaphore::acquire_owned`] and
 /// [`Semaphore::acquire_many_owned`].
 ///
-/// The place in line is taken when it is first polled.
+/// The place in line is taken when it is first polled, with one exception: see
+/// [fairness](Semaphore#fairness).
 ///
 /// # Cancel safety
 ///

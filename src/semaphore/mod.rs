@@ -36,6 +36,11 @@ pub use stats::{SemaphoreStats, WaitTimes};
 /// passes an earlier, larger one, and [`try_acquire`](Self::try_acquire) never passes anybody
 /// who waits.
 ///
+/// There is one exception. Under tokio every future here takes part in cooperative scheduling: a task
+/// that has spent its budget yields, and takes no permit before it is polled again. If permits are
+/// free and nobody waits, it yields without a place in line, so that a later task may get them first.
+/// If it would have to wait, it takes its place before it yields.
+///
 /// # When to use something else
 ///
 /// To guard a value, a mutex says more. To let the next in line wait no longer than it must even
@@ -207,6 +212,9 @@ impl Semaphore {
     }
 
     /// Waits in line for one permit.
+    ///
+    /// Its place in line is taken when it is first polled. One exception: a task without cooperative
+    /// budget takes none while permits are free and nobody waits; see [fairness](Self#fairness).
     ///
     /// # Errors
     ///

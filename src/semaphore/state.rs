@@ -64,10 +64,17 @@ struct Served {
     more: bool,
 }
 
-/// What became of somebody who asked to wait.
+/// What to do with enough free permits, if nobody waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum IfFree {
+    Take,
+    Leave,
+}
+
+/// What became of a request to wait.
 pub(super) enum Joined {
-    /// With the waker, which is not needed.
-    Taken(Waker),
+    /// There is nothing to wait for. With the waker, which is not needed.
+    Free(Waker),
     Queued(Ticket),
 }
 
@@ -160,9 +167,20 @@ impl State {
         }
     }
 
-    /// Takes `need` permits, or a place in line for them.
+    /// Whether `need` permits cannot be had at once.
+    pub(super) fn must_wait(&self, need: u32) -> bool {
+        let (word, need) = (self.word.load(Ordering::Relaxed), need as usize);
+        word & CLOSED == 0 && need != 0 && (word & SLOW != 0 || word & PERMITS < need)
+    }
+
+    /// Joins the wait list, unless `need` permits are free and nobody waits.
     #[cold]
-    pub(super) fn join(&self, need: u32, waker: Waker) -> Result<Joined, AcquireError> {
+    pub(super) fn join(
+        &self,
+        need: u32,
+        waker: Waker,
+        if_free: IfFree,
+    ) -> Result<Joined, AcquireError> {
         // `waker` outlives the guard: arguments are dropped after locals.
         let mut guard = self.line.lock();
         let mut word = self.word.load(Ordering::Relaxed);
@@ -176,10 +194,13 @@ impl State {
             // Releases are not held up by the lock: look again before setting the flag, so that
             // it is never seen while there are permits for everybody.
             let enough = word >= need as usize;
+            if enough && if_free == IfFree::Leave {
+                return Ok(Joined::Free(waker));
+            }
             let next = if enough { word - need as usize } else { word | SLOW };
             match self.word.compare_exchange_weak(word, next, Ordering::Acquire, Ordering::Relaxed)
             {
-                Ok(_) if enough => return Ok(Joined::Taken(waker)),
+                Ok(_) if enough => return Ok(Joined::Free(waker)),
                 Ok(_) => break,
                 Err(actual) => word = actual,
             }
