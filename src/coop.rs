@@ -7,22 +7,22 @@
 use core::task::{Context, Poll};
 
 #[cfg(all(feature = "tokio", not(loom)))]
-pub(crate) use tokio::task::coop::poll_proceed;
+pub(crate) use tokio::task::coop::{RestoreOnPending as Unit, poll_proceed};
 
 /// Without tokio's runtime there is no budget to spend.
 #[cfg(not(all(feature = "tokio", not(loom))))]
-pub(crate) struct Unlimited;
+pub(crate) struct Unit;
 
 #[cfg(not(all(feature = "tokio", not(loom))))]
-impl Unlimited {
+impl Unit {
     #[inline]
     pub(crate) fn made_progress(&self) {}
 }
 
 #[cfg(not(all(feature = "tokio", not(loom))))]
 #[inline]
-pub(crate) fn poll_proceed(_: &mut Context<'_>) -> Poll<Unlimited> {
-    Poll::Ready(Unlimited)
+pub(crate) fn poll_proceed(_: &mut Context<'_>) -> Poll<Unit> {
+    Poll::Ready(Unit)
 }
 
 /// Charges one unit of budget; pending if none is left.

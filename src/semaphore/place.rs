@@ -55,46 +55,39 @@ impl Place {
         self.need
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn poll(
         &mut self,
         state: &State,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), AcquireError>> {
-        let Poll::Ready(coop) = coop::poll_proceed(cx) else {
+        let Poll::Ready(unit) = coop::poll_proceed(cx) else {
             return self.poll_without_budget(state, cx);
         };
-        let polled = self.poll_with_budget(state, cx);
+        if matches!(self.stage, Stage::Outside) && state.try_take(self.need as usize).is_ok() {
+            self.stage = Stage::Left;
+            unit.made_progress();
+            return Poll::Ready(Ok(()));
+        }
+        // Its destructor, too, is code for the slow path.
+        self.poll_slow(state, cx, unit)
+    }
+
+    #[cold]
+    fn poll_slow(
+        &mut self,
+        state: &State,
+        cx: &mut Context<'_>,
+        unit: coop::Unit,
+    ) -> Poll<Result<(), AcquireError>> {
+        let polled = self.wait(state, cx);
         if polled.is_ready() {
-            coop.made_progress();
+            unit.made_progress();
         }
         polled
     }
 
-    #[inline]
-    fn poll_with_budget(
-        &mut self,
-        state: &State,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<(), AcquireError>> {
-        if let Stage::Outside = self.stage {
-            match state.try_take(self.need as usize) {
-                Ok(()) => {
-                    self.stage = Stage::Left;
-                    return Poll::Ready(Ok(()));
-                }
-                Err(TryAcquireError::Closed) => {
-                    self.stage = Stage::Left;
-                    return Poll::Ready(Err(AcquireError(())));
-                }
-                Err(TryAcquireError::NoPermits) => {}
-            }
-        }
-        self.poll_slow(state, cx)
-    }
-
-    #[cold]
-    fn poll_slow(&mut self, state: &State, cx: &mut Context<'_>) -> Poll<Result<(), AcquireError>> {
+    fn wait(&mut self, state: &State, cx: &mut Context<'_>) -> Poll<Result<(), AcquireError>> {
         let result = match &mut self.stage {
             // Wakers are cloned and dropped out here: user code, which may do anything. So the
             // stage is right before one is dropped.
@@ -130,7 +123,7 @@ impl Place {
                         return Poll::Pending;
                     }
                     // It was served or closed since.
-                    return self.poll_slow(state, cx);
+                    return self.wait(state, cx);
                 }
                 Ok(())
             }
