@@ -31,25 +31,36 @@ pub(super) struct PopPlace {
 
 impl PopPlace {
     /// Takes one item.
-    #[inline]
+    #[inline(always)]
     pub(super) fn poll<T>(
         &mut self,
         queue: &OverflowQueue<T>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Popped<T>, Closed>> {
-        let Poll::Ready(coop) = coop::poll_proceed(cx) else {
+        let Poll::Ready(unit) = coop::poll_proceed(cx) else {
             self.join_if_it_must_wait(queue, cx.waker());
             return Poll::Pending;
         };
         if self.ticket.is_none() {
             if let Some(popped) = queue.pop_short() {
-                coop.made_progress();
+                unit.made_progress();
                 return Poll::Ready(Ok(popped));
             }
         }
+        // Its destructor, too, is code for the slow path.
+        self.poll_slow(queue, cx, unit)
+    }
+
+    #[cold]
+    fn poll_slow<T>(
+        &mut self,
+        queue: &OverflowQueue<T>,
+        cx: &mut Context<'_>,
+        unit: coop::Unit,
+    ) -> Poll<Result<Popped<T>, Closed>> {
         let polled = self.poll_long(queue, cx, |core, _| core.pop_front());
         if polled.is_ready() {
-            coop.made_progress();
+            unit.made_progress();
         }
         polled
     }
@@ -73,7 +84,7 @@ impl PopPlace {
         if max == 0 {
             return coop::poll_spend(cx).map(|()| Ok(0));
         }
-        let Poll::Ready(coop) = coop::poll_proceed(cx) else {
+        let Poll::Ready(unit) = coop::poll_proceed(cx) else {
             self.join_if_it_must_wait(queue, cx.waker());
             return Poll::Pending;
         };
@@ -83,13 +94,12 @@ impl PopPlace {
             Some(count)
         });
         if polled.is_ready() {
-            coop.made_progress();
+            unit.made_progress();
         }
         polled
     }
 
     /// Calls `take`, under the lock, when there are items to take; it is told how many.
-    #[cold]
     fn poll_long<T, R>(
         &mut self,
         queue: &OverflowQueue<T>,
@@ -162,7 +172,8 @@ impl<'a, T> Pop<'a, T> {
 impl<T> Future for Pop<'_, T> {
     type Output = Result<Popped<T>, Closed>;
 
-    #[inline]
+    // The fast path is slower as a call.
+    #[inline(always)]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
         this.place.poll(this.queue, cx)

@@ -41,13 +41,13 @@ impl<T> PushPlace<T> {
         Self { item: Some(item), bytes: None, lane, ticket: None }
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn poll(
         &mut self,
         queue: &OverflowQueue<T>,
         cx: &mut Context<'_>,
     ) -> Poll<Pushed<T>> {
-        let Poll::Ready(coop) = coop::poll_proceed(cx) else {
+        let Poll::Ready(unit) = coop::poll_proceed(cx) else {
             self.join_if_it_must_wait(queue, cx.waker());
             return Poll::Pending;
         };
@@ -55,15 +55,26 @@ impl<T> PushPlace<T> {
             let item = self.item.take().expect(COMPLETED);
             match queue.push_short(item) {
                 Ok(()) => {
-                    coop.made_progress();
+                    unit.made_progress();
                     return Poll::Ready(Pushed::Stored);
                 }
                 Err(item) => self.item = Some(item),
             }
         }
+        // Its destructor, too, is code for the slow path.
+        self.poll_slow(queue, cx, unit)
+    }
+
+    #[cold]
+    fn poll_slow(
+        &mut self,
+        queue: &OverflowQueue<T>,
+        cx: &mut Context<'_>,
+        unit: coop::Unit,
+    ) -> Poll<Pushed<T>> {
         let polled = self.poll_long(queue, cx);
         if polled.is_ready() {
-            coop.made_progress();
+            unit.made_progress();
         }
         polled
     }
@@ -82,7 +93,6 @@ impl<T> PushPlace<T> {
         }
     }
 
-    #[cold]
     fn poll_long(&mut self, queue: &OverflowQueue<T>, cx: &mut Context<'_>) -> Poll<Pushed<T>> {
         self.weigh(queue);
         let mut fresh = None;
@@ -197,7 +207,8 @@ impl<T> Unpin for Push<'_, T> {}
 impl<T> Future for Push<'_, T> {
     type Output = Pushed<T>;
 
-    #[inline]
+    // The fast path is slower as a call.
+    #[inline(always)]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Pushed<T>> {
         let this = self.get_mut();
         this.place.poll(this.queue, cx)
