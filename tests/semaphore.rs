@@ -325,6 +325,52 @@ fn permits_split_and_merge() {
     assert_eq!(semaphore.available_permits(), 5);
 }
 
+/// tokio's `merge_many_permits`.
+#[test]
+#[cfg(target_pointer_width = "64")]
+fn permits_merge_and_split_beyond_u32() {
+    let most = u32::MAX;
+    let all = 3 * most as usize;
+    let semaphore = Arc::new(Semaphore::new(all));
+    let mut permit = semaphore.try_acquire_many(most).unwrap();
+    permit.merge(semaphore.try_acquire_many(most).unwrap());
+    assert_eq!((permit.num_permits(), semaphore.available_permits()), (all / 3 * 2, all / 3));
+    assert!(permit.split(all / 3 * 2 + 1).is_none());
+    let rest = permit.split(all / 3 + 1).unwrap();
+    assert_eq!((permit.num_permits(), rest.num_permits()), (all / 3 - 1, all / 3 + 1));
+    drop(rest);
+    permit.forget();
+    assert_eq!(
+        (semaphore.available_permits(), semaphore.limit()),
+        (all / 3 * 2 + 1, all / 3 * 2 + 1)
+    );
+
+    let mut owned = semaphore.clone().try_acquire_many_owned(most).unwrap();
+    owned.merge(semaphore.clone().try_acquire_many_owned(most).unwrap());
+    let rest = owned.split(most as usize + 5).unwrap();
+    assert_eq!((owned.num_permits(), rest.num_permits()), (most as usize - 5, most as usize + 5));
+    drop((owned, rest));
+    assert_eq!(semaphore.available_permits(), semaphore.limit());
+}
+
+/// What an overflowing drop loses is gone, and not counted any more.
+#[test]
+fn the_limit_is_right_after_an_overflow() {
+    const MOST: usize = Semaphore::MAX_PERMITS;
+    for held in [1, 7, u32::MAX.min(MOST as u32 / 2)] {
+        let full = Semaphore::new(MOST);
+        let permit = full.try_acquire_many(held).unwrap();
+        full.add_permits(held as usize);
+        assert_eq!(full.limit(), MOST + held as usize, "held ones count");
+        assert!(catch_unwind(AssertUnwindSafe(|| drop(permit))).is_err());
+        assert_eq!((full.limit(), full.available_permits()), (MOST, MOST));
+        assert!(catch_unwind(AssertUnwindSafe(|| full.add_permits(1))).is_err());
+        assert_eq!((full.limit(), full.available_permits()), (MOST, MOST));
+        full.set_limit(3);
+        assert_eq!((full.limit(), full.available_permits()), (3, 3));
+    }
+}
+
 #[test]
 fn a_smaller_limit_takes_effect_as_permits_come_back() {
     let semaphore = Arc::new(Semaphore::new(4));

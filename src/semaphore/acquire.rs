@@ -43,7 +43,7 @@ impl<'a> Future for Acquire<'a> {
     #[inline(always)]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        let permits = this.place.need();
+        let permits = this.place.need() as usize;
         this.place
             .poll(&this.semaphore.state, cx)
             .map_ok(|()| SemaphorePermit::new(this.semaphore, permits))
@@ -96,7 +96,7 @@ impl Future for AcquireOwned {
         let semaphore = this.semaphore.as_ref().expect(COMPLETED);
         this.place.poll(&semaphore.state, cx).map_ok(|()| {
             let semaphore = this.semaphore.take().expect(COMPLETED);
-            OwnedSemaphorePermit::new(semaphore, this.place.need())
+            OwnedSemaphorePermit::new(semaphore, this.place.need() as usize)
         })
     }
 }

@@ -197,8 +197,9 @@ impl Semaphore {
     ///
     /// # Panics
     ///
-    /// If more than [`Self::MAX_PERMITS`] would be free; none is added then. As with tokio's, those
-    /// that are held do not count before they come back.
+    /// If more than [`Self::MAX_PERMITS`] would be free, or more than [`usize::MAX`] in circulation;
+    /// none is added then. As with tokio's, those that are held do not count as free before they come
+    /// back.
     #[track_caller]
     pub fn add_permits(&self, n: usize) {
         self.state.add(n);
@@ -272,7 +273,7 @@ impl Semaphore {
     #[inline]
     pub fn try_acquire_many(&self, n: u32) -> Result<SemaphorePermit<'_>, TryAcquireError> {
         self.state.try_take(n as usize)?;
-        Ok(SemaphorePermit::new(self, n))
+        Ok(SemaphorePermit::new(self, n as usize))
     }
 
     /// [`acquire`](Self::acquire) with a permit that can outlive the borrow.
@@ -329,7 +330,7 @@ impl Semaphore {
         n: u32,
     ) -> Result<OwnedSemaphorePermit, TryAcquireError> {
         self.state.try_take(n as usize)?;
-        Ok(OwnedSemaphorePermit::new(self, n))
+        Ok(OwnedSemaphorePermit::new(self, n as usize))
     }
 
     /// Takes a place in line for `n` permits now, rather than when the future is first polled.

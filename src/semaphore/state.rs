@@ -41,6 +41,10 @@ const CLOSED: usize = 1 << (usize::BITS - 1);
 const SLOW: usize = CLOSED >> 1;
 const PERMITS: usize = !(CLOSED | SLOW);
 
+/// A release of more than this looks for room before it adds. Smaller ones add first: thousands of
+/// them at once do not reach the flags.
+const LARGE: usize = MAX_PERMITS >> 13;
+
 pub(super) struct State {
     word: AtomicUsize,
     /// Available + held − owed: all there would be if every permit came back. Changes only under
@@ -265,6 +269,9 @@ impl State {
     /// Gives back permits that were taken from this semaphore.
     #[inline]
     pub(super) fn release(&self, permits: usize) {
+        if permits > LARGE {
+            return self.release_large(permits);
+        }
         // Release: pairs with the Acquire of whoever takes them.
         let before = self.word.fetch_add(permits, Ordering::Release);
         if before.wrapping_add(permits) > MAX_PERMITS {
@@ -272,28 +279,61 @@ impl State {
         }
     }
 
-    /// Looks after an addition that met a flag, or went too far.
+    #[cold]
+    fn release_large(&self, permits: usize) {
+        let mut word = self.word.load(Ordering::Relaxed);
+        while permits <= MAX_PERMITS.saturating_sub(word & PERMITS) {
+            let sum = word + permits;
+            match self.word.compare_exchange_weak(word, sum, Ordering::Release, Ordering::Relaxed) {
+                Ok(before) if before & SLOW != 0 => return self.give(self.line.lock(), 0, 0),
+                Ok(_) => return,
+                Err(actual) => word = actual,
+            }
+        }
+        self.lose(permits);
+    }
+
+    /// Looks after a release that met a flag, or went too far.
     #[cold]
     fn added(&self, permits: usize, before: usize) {
-        self.undo_overflow(permits, before);
+        if self.undo_overflow(permits, before) {
+            self.lose(permits);
+        }
         if before & SLOW != 0 {
             self.give(self.line.lock(), 0, 0);
         }
     }
 
+    /// Permits that found no room as they came back are lost, so that the limit does not count them.
     #[track_caller]
-    fn undo_overflow(&self, permits: usize, before: usize) {
-        if (before & PERMITS) + permits > MAX_PERMITS {
-            self.word.fetch_sub(permits, Ordering::Relaxed);
-            overflow(permits);
+    fn lose(&self, permits: usize) -> ! {
+        self.forget_held(permits);
+        overflow(permits)
+    }
+
+    /// Takes an addition out again that went too far, unless others have taken so many permits since
+    /// that it does not any more. Says whether it did.
+    fn undo_overflow(&self, permits: usize, before: usize) -> bool {
+        if (before & PERMITS) + permits <= MAX_PERMITS {
+            return false;
         }
+        let mut word = self.word.load(Ordering::Relaxed);
+        while word & PERMITS > MAX_PERMITS {
+            let less = word - permits;
+            match self.word.compare_exchange_weak(word, less, Ordering::Relaxed, Ordering::Relaxed)
+            {
+                Ok(_) => return true,
+                Err(actual) => word = actual,
+            }
+        }
+        false
     }
 
     /// Adds permits that were never taken.
     ///
     /// # Panics
     ///
-    /// If more than `MAX_PERMITS` would be free; none is added then.
+    /// If more than `MAX_PERMITS` would be free, or `usize::MAX` in circulation; none is added then.
     #[track_caller]
     pub(super) fn add(&self, permits: usize) {
         self.give(self.line.lock(), permits, permits);
@@ -304,14 +344,19 @@ impl State {
     #[track_caller]
     fn give(&self, mut guard: MutexGuard<'_, Option<Box<Line>>>, permits: usize, new: usize) {
         let word = self.word.load(Ordering::Relaxed);
-        if permits > MAX_PERMITS.saturating_sub(word & PERMITS) {
+        let limit = self.limit.load(Ordering::Relaxed);
+        let fits = permits <= MAX_PERMITS.saturating_sub(word & PERMITS);
+        if !fits || limit.checked_add(new).is_none() {
             drop(guard);
             overflow(permits);
         }
         let Some(line) = guard.as_deref_mut().filter(|_| word & SLOW != 0) else {
             let before = self.word.fetch_add(permits, Ordering::Release);
             // A release, which takes no lock, may have been quicker.
-            self.undo_overflow(permits, before);
+            if self.undo_overflow(permits, before) {
+                drop(guard);
+                overflow(permits);
+            }
             self.limit.fetch_add(new, Ordering::Relaxed);
             return;
         };
