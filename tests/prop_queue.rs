@@ -97,15 +97,47 @@ enum Form {
 
 #[derive(Debug, Clone)]
 enum Step {
-    Push { how: How, bytes: u64, waker_panics: bool, budget: bool },
-    TryPush { protected: bool, bytes: u64 },
-    PushPanics { waits: bool },
-    PollPush { which: usize, other_waker: bool, budget: bool },
-    CancelPush { which: usize, keep: bool, drop_panics: bool },
-    Pop { form: Form, max: usize, waker_panics: bool, budget: bool },
+    Push {
+        how: How,
+        bytes: u64,
+        waker_panics: bool,
+        budget: bool,
+    },
+    TryPush {
+        protected: bool,
+        bytes: u64,
+    },
+    PushPanics {
+        waits: bool,
+    },
+    PollPush {
+        which: usize,
+        other_waker: bool,
+        budget: bool,
+    },
+    CancelPush {
+        which: usize,
+        keep: bool,
+        drop_panics: bool,
+    },
+    Pop {
+        form: Form,
+        max: usize,
+        waker_panics: bool,
+        budget: bool,
+    },
     TryPop,
-    PollReader { which: usize, other_waker: bool, budget: bool },
+    PollReader {
+        which: usize,
+        other_waker: bool,
+        budget: bool,
+    },
     CancelReader(usize),
+    /// More than are woken in one go.
+    Crowd {
+        readers: bool,
+        size: usize,
+    },
     Close,
     Drain,
 }
@@ -145,6 +177,8 @@ fn step() -> impl Strategy<Value = Step> {
         }),
         3 => which.prop_map(Step::CancelReader),
         1 => Just(Step::Drain),
+        1 => (any::<bool>(), 30..150usize)
+            .prop_map(|(readers, size)| Step::Crowd { readers, size }),
         1 => prop::bool::weighted(0.5).prop_map(|close| if close { Step::Close } else { Step::TryPop }),
     ]
 }
@@ -159,7 +193,8 @@ fn config() -> impl Strategy<Value = Config> {
     ];
     let protected = prop::option::of(1..4usize);
     let max_bytes = || prop::option::of(1..12u64);
-    (1..7usize, when_full, protected, max_bytes(), max_bytes()).prop_map(
+    let capacity = prop_oneof![8 => 1..7usize, 1 => 60..140usize];
+    (capacity, when_full, protected, max_bytes(), max_bytes()).prop_map(
         |(capacity, when_full, protected, max_bytes, protected_max_bytes)| Config {
             capacity,
             when_full,
@@ -275,23 +310,8 @@ impl<'q> Pushing<'q> {
     }
 }
 
-/// Polls in a task without budget, which is woken for that.
 #[cfg(feature = "tokio")]
-fn without_budget<T>(poll: impl FnOnce() -> T) -> T {
-    thread_local! {
-        static RUNTIME: tokio::runtime::Runtime =
-            tokio::runtime::Builder::new_current_thread().build().unwrap();
-    }
-    RUNTIME.with(|runtime| {
-        runtime.block_on(async {
-            coop::spend().await;
-            let polled = poll();
-            // Who yielded is woken as the runtime looks for something to do.
-            tokio::task::yield_now().await;
-            polled
-        })
-    })
-}
+use coop::without_budget;
 
 #[cfg(not(feature = "tokio"))]
 fn without_budget<T>(_: impl FnOnce() -> T) -> T {
@@ -544,6 +564,18 @@ impl<'q> Drive<'q> {
                 let Some(id) = pick(&self.readers, which) else { return };
                 self.reference.cancel_reader(id);
                 self.readers.remove(&id);
+            }
+            Step::Crowd { readers: true, size } => {
+                for _ in 0..size {
+                    let (form, max) = (Form::Pop, 1);
+                    self.step(&Step::Pop { form, max, waker_panics: false, budget: true });
+                }
+            }
+            Step::Crowd { readers: false, size } => {
+                for _ in 0..size {
+                    self.push(How::Ordinary, 1, false, true);
+                    self.reference.settle();
+                }
             }
             Step::Close => {
                 self.reference.close();

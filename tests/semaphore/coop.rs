@@ -50,3 +50,20 @@ pub(crate) async fn spend() {
         consume_budget().await;
     }
 }
+
+/// Polls in a task without budget, which is woken for that.
+pub(crate) fn without_budget<T>(poll: impl FnOnce() -> T) -> T {
+    thread_local! {
+        static RUNTIME: tokio::runtime::Runtime =
+            tokio::runtime::Builder::new_current_thread().build().unwrap();
+    }
+    RUNTIME.with(|runtime| {
+        runtime.block_on(async {
+            spend().await;
+            let polled = poll();
+            // Who yielded is woken as the runtime looks for something to do.
+            tokio::task::yield_now().await;
+            polled
+        })
+    })
+}
