@@ -7,33 +7,66 @@
 use core::task::{Context, Poll};
 
 #[cfg(all(feature = "tokio", not(loom)))]
-pub(crate) use tokio::task::coop::poll_proceed;
+pub(crate) use tokio::task::coop::{RestoreOnPending as Unit, poll_proceed};
 
 /// Without tokio's runtime there is no budget to spend.
 #[cfg(not(all(feature = "tokio", not(loom))))]
-pub(crate) struct Unlimited;
+pub(crate) struct Unit;
 
 #[cfg(not(all(feature = "tokio", not(loom))))]
-impl Unlimited {
+impl Unit {
     #[inline]
     pub(crate) fn made_progress(&self) {}
 }
 
-#[cfg(not(all(feature = "tokio", not(loom))))]
+#[cfg(not(any(feature = "tokio", loom)))]
 #[inline]
-pub(crate) fn poll_proceed(_: &mut Context<'_>) -> Poll<Unlimited> {
-    Poll::Ready(Unlimited)
+pub(crate) fn poll_proceed(_: &mut Context<'_>) -> Poll<Unit> {
+    Poll::Ready(Unit)
+}
+
+/// Budget for models: there is some, but [`without_budget`](model::without_budget).
+#[cfg(loom)]
+pub mod model {
+    use core::cell::Cell;
+    use core::task::{Context, Poll};
+
+    use super::Unit;
+    use crate::sync::thread_local;
+
+    thread_local! {
+        static SPENT: Cell<bool> = Cell::new(false);
+    }
+
+    /// Polls as in a task whose budget is spent.
+    pub fn without_budget<T>(poll: impl FnOnce() -> T) -> T {
+        SPENT.with(|spent| spent.set(true));
+        let polled = poll();
+        SPENT.with(|spent| spent.set(false));
+        polled
+    }
+
+    pub(crate) fn poll_proceed(cx: &mut Context<'_>) -> Poll<Unit> {
+        if SPENT.with(Cell::get) {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Poll::Ready(Unit)
+    }
+}
+
+#[cfg(loom)]
+pub(crate) use model::poll_proceed;
+
+/// Charges one unit of budget; pending if none is left.
+#[inline]
+pub(crate) fn poll_spend(cx: &mut Context<'_>) -> Poll<()> {
+    poll_proceed(cx).map(|unit| unit.made_progress())
 }
 
 /// Charges one unit of budget. Returns `true` if none is left; the task's waker has been called
 /// then, so that it is polled again after the others.
 #[inline]
 pub(crate) fn is_spent(cx: &mut Context<'_>) -> bool {
-    match poll_proceed(cx) {
-        Poll::Ready(unit) => {
-            unit.made_progress();
-            false
-        }
-        Poll::Pending => true,
-    }
+    poll_spend(cx).is_pending()
 }

@@ -41,7 +41,10 @@
 mod base;
 #[cfg(any(feature = "tokio", loom))]
 pub mod batcher;
+#[cfg(not(loom))]
 mod coop;
+#[cfg(loom)]
+pub mod coop;
 mod error;
 pub mod executor;
 pub mod map;

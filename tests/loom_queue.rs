@@ -15,6 +15,7 @@ use futures_util::{FutureExt, StreamExt};
 use loom::model::Builder;
 use loom::thread::{self, JoinHandle};
 use sluicegate::OverflowQueue;
+use sluicegate::coop::model::without_budget;
 use sluicegate::queue::{Items, Popped, Pushed, WhenFull};
 
 type Queue = Arc<OverflowQueue<u64>>;
@@ -321,6 +322,50 @@ fn two_pushers_and_two_readers_lose_no_wake_up() {
         assert!(pushes.into_iter().all(|push| push.join().unwrap()));
         assert_eq!(items, 3);
         assert!(queue.pop().now_or_never().is_none());
+        assert_closed_books(&queue);
+    });
+}
+
+/// A reader without budget comes while an item does: it has none, and is in line for it or finds it
+/// free when it has budget again.
+///
+/// Fails if it looks for an item in another critical section than it joins the line in.
+#[test]
+fn reader_without_budget_against_push() {
+    exhaustive(|| {
+        let queue = queue(1, WhenFull::Wait);
+        let mut read = Task::new(reader(&queue));
+
+        let push = elsewhere(&queue, |queue| queue.try_push(1).is_stored());
+        assert!(without_budget(|| read.poll()).is_pending());
+        assert!(push.join().unwrap());
+
+        let stats = queue.stats();
+        assert_eq!((stats.len, stats.popped), (1, 0));
+        assert_eq!(read.wakes(), 1 + stats.waiting_readers);
+        assert_eq!(read.outcome(Poll::Pending).map(|popped| popped.item), Some(1));
+        assert_closed_books(&queue);
+    });
+}
+
+/// A push without budget comes while a pop makes room: nothing is pushed, and it is in line for the
+/// room or finds it free when it has budget again.
+///
+/// Fails if it looks for room in another critical section than it joins the line in.
+#[test]
+fn push_without_budget_against_pop() {
+    exhaustive(|| {
+        let queue = full(WhenFull::Wait);
+        let mut push = Task::new(pusher(&queue, 1));
+
+        let pop = elsewhere(&queue, |queue| queue.try_pop().unwrap().item);
+        assert!(without_budget(|| push.poll()).is_pending());
+        assert_eq!(pop.join().unwrap(), 0);
+
+        let stats = queue.stats();
+        assert_eq!((stats.len, stats.pushed), (0, 1));
+        assert_eq!(push.wakes(), 1 + stats.waiting_pushers);
+        assert!(push.outcome(Poll::Pending).is_stored());
         assert_closed_books(&queue);
     });
 }

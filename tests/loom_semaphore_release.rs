@@ -261,6 +261,45 @@ fn overflowing_release_against_acquire() {
     });
 }
 
+/// 16. All permits are taken out of circulation at once, in one of two ways, and the excess with them
+///     if it is there: then there is room for it, and nothing to undo.
+///
+/// Fails, the semaphore closed, if the release is undone whatever was taken since; and if an overflow
+/// leaves the limit as it was.
+#[test]
+fn overflowing_release_against_shrink() {
+    exhaustive(|| {
+        let (semaphore, extra) = full_with_one_held();
+
+        let shrink = elsewhere(&semaphore, |semaphore| semaphore.set_limit(0));
+        overflows(|| drop(extra));
+        shrink.join().unwrap();
+
+        assert!(!semaphore.is_closed());
+        assert_at_rest(&semaphore, 0);
+        semaphore.set_limit(1);
+        drop(take(&semaphore, 1));
+        assert_at_rest(&semaphore, 1);
+    });
+}
+
+/// 16. The same with permits that are forgotten.
+///
+/// Fails, the semaphore closed, if the release is undone whatever was taken since.
+#[test]
+fn overflowing_release_against_forgetting_all() {
+    exhaustive(|| {
+        let (semaphore, extra) = full_with_one_held();
+
+        let forget = elsewhere(&semaphore, |semaphore| semaphore.forget_permits(usize::MAX));
+        let lost = usize::from(overflows(|| drop(extra)));
+        let forgotten = forget.join().unwrap();
+
+        assert!(!semaphore.is_closed());
+        assert_at_rest(&semaphore, Semaphore::MAX_PERMITS + 1 - forgotten - lost);
+    });
+}
+
 /// As many permits as there can be, and one that finds no room when it comes back.
 fn full_with_one_held() -> (Arc<Semaphore>, OwnedSemaphorePermit) {
     let semaphore = Arc::new(Semaphore::new(Semaphore::MAX_PERMITS));

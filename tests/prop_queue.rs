@@ -3,12 +3,15 @@
 //! panic now and then.
 #![cfg(not(loom))]
 
+#[cfg(feature = "tokio")]
+#[path = "semaphore/coop.rs"]
+mod coop;
 #[path = "queue/reference.rs"]
 mod reference;
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -16,10 +19,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 
+#[cfg(feature = "sink")]
+use futures_util::Sink as _;
+use futures_util::StreamExt;
 use proptest::prelude::*;
 use reference::{Answer, Config, Id, Item, Read, Reference};
 use sluicegate::OverflowQueue;
-use sluicegate::queue::{Closed, Pop, PopMany, Popped, Push, Pushed, TryPopError, WhenFull};
+#[cfg(feature = "sink")]
+use sluicegate::queue::PushSink;
+use sluicegate::queue::{Items, Popped, Push, Pushed, TryPopError, WhenFull};
 
 /// What is pushed: counts itself as it drops.
 struct Token {
@@ -70,17 +78,66 @@ impl Wake for Task {
     }
 }
 
+/// A way to push that may wait.
+#[derive(Debug, Clone, Copy)]
+enum How {
+    Ordinary,
+    Protected,
+    Sink,
+}
+
+/// A form of reading that may wait.
+#[derive(Debug, Clone, Copy)]
+enum Form {
+    Pop,
+    PopMany,
+    PopManyInto,
+    Stream,
+}
+
 #[derive(Debug, Clone)]
 enum Step {
-    Push { protected: bool, bytes: u64, waker_panics: bool },
-    TryPush { protected: bool, bytes: u64 },
-    PushPanics { waits: bool },
-    PollPush { which: usize, other_waker: bool },
-    CancelPush { which: usize, keep: bool, drop_panics: bool },
-    Pop { max: Option<usize>, waker_panics: bool },
+    Push {
+        how: How,
+        bytes: u64,
+        waker_panics: bool,
+        budget: bool,
+    },
+    TryPush {
+        protected: bool,
+        bytes: u64,
+    },
+    PushPanics {
+        waits: bool,
+    },
+    PollPush {
+        which: usize,
+        other_waker: bool,
+        budget: bool,
+    },
+    CancelPush {
+        which: usize,
+        keep: bool,
+        drop_panics: bool,
+    },
+    Pop {
+        form: Form,
+        max: usize,
+        waker_panics: bool,
+        budget: bool,
+    },
     TryPop,
-    PollReader { which: usize, other_waker: bool },
+    PollReader {
+        which: usize,
+        other_waker: bool,
+        budget: bool,
+    },
     CancelReader(usize),
+    /// More than are woken in one go.
+    Crowd {
+        readers: bool,
+        size: usize,
+    },
     Close,
     Drain,
 }
@@ -90,23 +147,38 @@ fn step() -> impl Strategy<Value = Step> {
     let which = 0..1000usize;
     let rarely = prop::bool::weighted(0.1);
     let protected = || prop::bool::weighted(0.25);
-    let max = prop::option::of(1..6usize);
+    let budget = prop::bool::weighted(0.8);
+    let how =
+        prop_oneof![2 => Just(How::Ordinary), 1 => Just(How::Protected), 1 => Just(How::Sink)];
+    let form = prop_oneof![
+        Just(Form::Pop),
+        Just(Form::PopMany),
+        Just(Form::PopManyInto),
+        Just(Form::Stream)
+    ];
     prop_oneof![
-        10 => (protected(), bytes(), rarely)
-            .prop_map(|(protected, bytes, waker_panics)| Step::Push { protected, bytes, waker_panics }),
+        10 => (how, bytes(), rarely, budget).prop_map(|(how, bytes, waker_panics, budget)| {
+            Step::Push { how, bytes, waker_panics, budget }
+        }),
         8 => (protected(), bytes())
             .prop_map(|(protected, bytes)| Step::TryPush { protected, bytes }),
         1 => any::<bool>().prop_map(|waits| Step::PushPanics { waits }),
-        5 => (which.clone(), any::<bool>())
-            .prop_map(|(which, other_waker)| Step::PollPush { which, other_waker }),
+        5 => (which.clone(), any::<bool>(), budget).prop_map(|(which, other_waker, budget)| {
+            Step::PollPush { which, other_waker, budget }
+        }),
         3 => (which.clone(), any::<bool>(), rarely)
             .prop_map(|(which, keep, drop_panics)| Step::CancelPush { which, keep, drop_panics }),
-        8 => (max, rarely).prop_map(|(max, waker_panics)| Step::Pop { max, waker_panics }),
+        8 => (form, 1..6usize, rarely, budget).prop_map(|(form, max, waker_panics, budget)| {
+            Step::Pop { form, max, waker_panics, budget }
+        }),
         4 => Just(Step::TryPop),
-        5 => (which.clone(), any::<bool>())
-            .prop_map(|(which, other_waker)| Step::PollReader { which, other_waker }),
+        5 => (which.clone(), any::<bool>(), budget).prop_map(|(which, other_waker, budget)| {
+            Step::PollReader { which, other_waker, budget }
+        }),
         3 => which.prop_map(Step::CancelReader),
         1 => Just(Step::Drain),
+        1 => (any::<bool>(), 30..150usize)
+            .prop_map(|(readers, size)| Step::Crowd { readers, size }),
         1 => prop::bool::weighted(0.5).prop_map(|close| if close { Step::Close } else { Step::TryPop }),
     ]
 }
@@ -120,13 +192,15 @@ fn config() -> impl Strategy<Value = Config> {
         3 => (1..=100u8).prop_map(|percent| WhenFull::DropOldestShare { percent }),
     ];
     let protected = prop::option::of(1..4usize);
-    let max_bytes = prop::option::of(1..12u64);
-    (1..7usize, when_full, protected, max_bytes).prop_map(
-        |(capacity, when_full, protected, max_bytes)| Config {
+    let max_bytes = || prop::option::of(1..12u64);
+    let capacity = prop_oneof![8 => 1..7usize, 1 => 60..140usize];
+    (capacity, when_full, protected, max_bytes(), max_bytes()).prop_map(
+        |(capacity, when_full, protected, max_bytes, protected_max_bytes)| Config {
             capacity,
             when_full,
             protected,
             max_bytes,
+            protected_max_bytes: protected_max_bytes.filter(|_| protected.and(max_bytes).is_some()),
         },
     )
 }
@@ -145,17 +219,143 @@ fn build(config: Config) -> OverflowQueue<Token> {
             token.bytes
         });
     }
+    if let Some(max_bytes) = config.protected_max_bytes {
+        builder = builder.protected_max_bytes(max_bytes);
+    }
     builder.build().expect("the limits are good")
 }
 
-enum Reader<'q> {
-    One(Pin<Box<Pop<'q, Token>>>),
-    Many(Pin<Box<PopMany<'q, Token>>>, usize),
+/// Items, or how many were lost before the end.
+type Reads<'q> = Pin<Box<dyn Future<Output = Result<Vec<Popped<Token>>, u64>> + 'q>>;
+
+struct Reader<'q> {
+    reads: Reads<'q>,
+    max: usize,
 }
 
+impl<'q> Reader<'q> {
+    fn new(queue: &'q OverflowQueue<Token>, form: Form, max: usize) -> Self {
+        let lost = |closed: sluicegate::queue::Closed| closed.dropped_before;
+        let one = matches!(form, Form::Pop | Form::Stream);
+        let reads: Reads<'q> = match form {
+            Form::Pop => Box::pin(async move { Ok(vec![queue.pop().await.map_err(lost)?]) }),
+            Form::PopMany => Box::pin(async move { queue.pop_many(max).await.map_err(lost) }),
+            Form::PopManyInto => Box::pin(async move {
+                let mut into = Vec::new();
+                let count = queue.pop_many_into(&mut into, max).await.map_err(lost)?;
+                assert_eq!(into.len(), count);
+                Ok(into)
+            }),
+            Form::Stream => {
+                let mut items: Items<&'q OverflowQueue<Token>, Token> = queue.items();
+                Box::pin(poll_fn(move |cx| {
+                    items.poll_next_unpin(cx).map(|popped| match popped {
+                        Some(popped) => Ok(vec![popped]),
+                        None => Err(items.dropped_at_end().expect("it has ended")),
+                    })
+                }))
+            }
+        };
+        Self { reads, max: if one { 1 } else { max } }
+    }
+}
+
+/// What the sink hands to the caller.
+#[cfg(feature = "sink")]
+type Lost = Rc<Cell<Option<Pushed<Token>>>>;
+
+#[cfg(feature = "sink")]
+type Sink<'q> = PushSink<&'q OverflowQueue<Token>, Token, Box<dyn FnMut(Pushed<Token>)>>;
+
+enum Pushing<'q> {
+    Push(Push<'q, Token>),
+    #[cfg(feature = "sink")]
+    Sink(Sink<'q>, Lost),
+}
+
+impl<'q> Pushing<'q> {
+    fn new(queue: &'q OverflowQueue<Token>, token: Token, how: How) -> Self {
+        match how {
+            How::Protected => Self::Push(queue.push_protected(token)),
+            #[cfg(feature = "sink")]
+            How::Sink => {
+                let lost = Lost::default();
+                let loses = lost.clone();
+                let mut sink: Sink<'q> =
+                    queue.sink(Box::new(move |pushed| loses.set(Some(pushed))));
+                assert!(Pin::new(&mut sink).start_send(token).is_ok());
+                Self::Sink(sink, lost)
+            }
+            _ => Self::Push(queue.push(token)),
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Pushed<Token>> {
+        match self {
+            Self::Push(push) => Pin::new(push).poll(cx),
+            #[cfg(feature = "sink")]
+            Self::Sink(sink, lost) => Pin::new(sink).poll_flush(cx).map(|flushed| match flushed {
+                Ok(()) => lost.take().unwrap_or(Pushed::Stored),
+                Err(rejected) => Pushed::Rejected(rejected),
+            }),
+        }
+    }
+
+    fn into_item(self) -> Option<Token> {
+        match self {
+            Self::Push(push) => push.into_item(),
+            #[cfg(feature = "sink")]
+            Self::Sink(sink, _) => sink.into_item(),
+        }
+    }
+}
+
+#[cfg(feature = "tokio")]
+use coop::without_budget;
+
+#[cfg(not(feature = "tokio"))]
+fn without_budget<T>(_: impl FnOnce() -> T) -> T {
+    unreachable!("there is no budget to spend")
+}
+
+/// Beyond the wake-up for which it may be called, one of its own when it yields.
 struct InLine<F> {
     future: F,
     task: Arc<Task>,
+    yielded: bool,
+}
+
+impl<F> InLine<F> {
+    /// What is left to the poll if it has no budget: to yield.
+    fn poll<T>(
+        &mut self,
+        budget: bool,
+        poll: impl FnOnce(&mut F, &mut Context<'_>) -> Poll<T>,
+    ) -> Poll<T> {
+        self.task.woken.store(0, Ordering::Relaxed);
+        self.yielded = !budget;
+        let waker = Waker::from(self.task.clone());
+        let poll = || poll(&mut self.future, &mut Context::from_waker(&waker));
+        if budget {
+            return poll();
+        }
+        let polled = without_budget(poll);
+        assert!(polled.is_pending());
+        assert_eq!(self.task.woken.load(Ordering::Relaxed), 1, "it yields");
+        polled
+    }
+
+    /// Whether the next poll has budget. There is always some without tokio, and a waker that panics
+    /// must not do so in the runtime.
+    fn has_budget(&self, budget: bool) -> bool {
+        budget || self.task.panics || cfg!(not(feature = "tokio"))
+    }
+
+    fn assert_woken(&self, what: &str, id: Id, called: bool) {
+        let woken = self.task.woken.load(Ordering::Relaxed);
+        assert!(woken > 0 || !called, "{what} {id} sleeps");
+        assert!(woken <= 1 + usize::from(self.yielded), "{what} {id} was woken {woken} times");
+    }
 }
 
 /// Drives the queue and the reference, and keeps what lives outside of them.
@@ -166,7 +366,9 @@ struct Drive<'q> {
     dropped: Rc<Cell<usize>>,
     created: usize,
     held: Vec<Token>,
-    pushes: BTreeMap<Id, InLine<Pin<Box<Push<'q, Token>>>>>,
+    /// All that were to wait.
+    items: BTreeMap<Id, Item>,
+    pushes: BTreeMap<Id, InLine<Pushing<'q>>>,
     readers: BTreeMap<Id, InLine<Reader<'q>>>,
     next_reader: Id,
 }
@@ -188,6 +390,7 @@ impl<'q> Drive<'q> {
             dropped: Rc::default(),
             created: 0,
             held: Vec::new(),
+            items: BTreeMap::new(),
             pushes: BTreeMap::new(),
             readers: BTreeMap::new(),
             next_reader: 0,
@@ -230,62 +433,63 @@ impl<'q> Drive<'q> {
         Read::Items(items.into_iter().map(&mut keep).collect())
     }
 
-    fn push(&mut self, protected: bool, bytes: u64, waker_panics: bool) {
+    fn push(&mut self, how: How, bytes: u64, waker_panics: bool, budget: bool) {
         let token = self.token(bytes);
-        let (id, item) = (token.id, self.item(&token, protected));
-        let push =
-            if protected { self.queue.push_protected(token) } else { self.queue.push(token) };
-        let line = InLine { future: Box::pin(push), task: task(waker_panics) };
-        self.pushes.insert(id, line);
-        let expected = self.reference.push(item, true);
-        self.poll_push(id, &expected);
+        let (id, item) = (token.id, self.item(&token, matches!(how, How::Protected)));
+        let future = Pushing::new(self.queue, token, how);
+        self.items.insert(id, item);
+        self.pushes.insert(id, InLine { future, task: task(waker_panics), yielded: false });
+        self.poll_push(id, budget);
     }
 
-    fn poll_push(&mut self, id: Id, expected: &Answer) {
-        let InLine { future, task } = self.pushes.get_mut(&id).unwrap();
-        task.woken.store(0, Ordering::Relaxed);
-        let waker = Waker::from(task.clone());
-        let answer = match future.as_mut().poll(&mut Context::from_waker(&waker)) {
+    fn poll_push(&mut self, id: Id, budget: bool) {
+        let line = self.pushes.get_mut(&id).unwrap();
+        let item = self.items[&id];
+        let budget = line.has_budget(budget);
+        let polled = line.poll(budget, Pushing::poll);
+        let expected = match budget {
+            true => self.reference.poll_any_push(item),
+            false => {
+                self.reference.push_without_budget(item);
+                Answer::Pending
+            }
+        };
+        let answer = match polled {
             Poll::Ready(pushed) => {
                 self.pushes.remove(&id);
                 self.answer(pushed)
             }
             Poll::Pending => Answer::Pending,
         };
-        assert_eq!(&answer, expected);
+        assert_eq!(answer, expected);
     }
 
-    fn poll_reader(&mut self, id: Id, expected: &Read) {
-        let InLine { future, task } = self.readers.get_mut(&id).unwrap();
-        task.woken.store(0, Ordering::Relaxed);
-        let waker = Waker::from(task.clone());
-        let cx = &mut Context::from_waker(&waker);
-        let polled: Poll<Result<Vec<_>, Closed>> = match future {
-            Reader::One(pop) => pop.as_mut().poll(cx).map_ok(|popped| vec![popped]),
-            Reader::Many(pop, _) => pop.as_mut().poll(cx),
+    fn poll_reader(&mut self, id: Id, budget: bool) {
+        let line = self.readers.get_mut(&id).unwrap();
+        let (max, budget) = (line.future.max, line.has_budget(budget));
+        let polled = line.poll(budget, |reader, cx| reader.reads.as_mut().poll(cx));
+        let expected = match budget {
+            true => self.reference.poll_any_reader(id, max),
+            false => {
+                self.reference.read_without_budget(id);
+                Read::Empty
+            }
         };
         let read = match polled {
             Poll::Ready(Ok(items)) => self.read(items),
-            Poll::Ready(Err(closed)) => Read::Closed(closed.dropped_before),
+            Poll::Ready(Err(lost)) => Read::Closed(lost),
             Poll::Pending => Read::Empty,
         };
         if read != Read::Empty {
             self.readers.remove(&id);
         }
-        assert_eq!(&read, expected);
-    }
-
-    fn max_of(&self, id: Id) -> usize {
-        match self.readers[&id].future {
-            Reader::One(_) => 1,
-            Reader::Many(_, max) => max,
-        }
+        assert_eq!(read, expected);
     }
 
     fn step(&mut self, step: &Step) {
         match *step {
-            Step::Push { protected, bytes, waker_panics } => {
-                self.push(protected, bytes, waker_panics);
+            Step::Push { how, bytes, waker_panics, budget } => {
+                self.push(how, bytes, waker_panics, budget);
             }
             Step::TryPush { protected, bytes } => {
                 let token = self.token(bytes);
@@ -309,18 +513,16 @@ impl<'q> Drive<'q> {
                     assert!(panics(|| drop(self.queue.try_push(token))));
                 }
             }
-            Step::PollPush { which, other_waker } => {
+            Step::PollPush { which, other_waker, budget } => {
                 let Some(id) = pick(&self.pushes, which) else { return };
                 if other_waker {
                     self.pushes.get_mut(&id).unwrap().task = task(false);
                 }
-                let expected = self.reference.poll_push(id);
-                self.poll_push(id, &expected);
+                self.poll_push(id, budget);
             }
             Step::CancelPush { which, keep, drop_panics } => {
                 let Some(id) = pick(&self.pushes, which) else { return };
                 let push = self.pushes.remove(&id).unwrap().future;
-                let push = *Pin::into_inner(push);
                 self.reference.cancel_push(id);
                 let before = self.dropped.get();
                 if keep || drop_panics {
@@ -333,16 +535,14 @@ impl<'q> Drive<'q> {
                 }
                 assert_eq!(self.dropped.get(), before + 1);
             }
-            Step::Pop { max, waker_panics } => {
+            Step::Pop { form, max, waker_panics, budget } => {
                 let id = self.next_reader;
                 self.next_reader += 1;
-                let future = match max {
-                    Some(max) => Reader::Many(Box::pin(self.queue.pop_many(max)), max),
-                    None => Reader::One(Box::pin(self.queue.pop())),
-                };
-                self.readers.insert(id, InLine { future, task: task(waker_panics) });
-                let expected = self.reference.join_readers(id, max.unwrap_or(1));
-                self.poll_reader(id, &expected);
+                let future = Reader::new(self.queue, form, max);
+                self.readers
+                    .insert(id, InLine { future, task: task(waker_panics), yielded: false });
+                self.reference.new_reader(id);
+                self.poll_reader(id, budget);
             }
             Step::TryPop => {
                 let expected = self.reference.pop(1);
@@ -353,18 +553,29 @@ impl<'q> Drive<'q> {
                 };
                 assert_eq!(read, expected);
             }
-            Step::PollReader { which, other_waker } => {
+            Step::PollReader { which, other_waker, budget } => {
                 let Some(id) = pick(&self.readers, which) else { return };
                 if other_waker {
                     self.readers.get_mut(&id).unwrap().task = task(false);
                 }
-                let expected = self.reference.poll_reader(id, self.max_of(id));
-                self.poll_reader(id, &expected);
+                self.poll_reader(id, budget);
             }
             Step::CancelReader(which) => {
                 let Some(id) = pick(&self.readers, which) else { return };
                 self.reference.cancel_reader(id);
                 self.readers.remove(&id);
+            }
+            Step::Crowd { readers: true, size } => {
+                for _ in 0..size {
+                    let (form, max) = (Form::Pop, 1);
+                    self.step(&Step::Pop { form, max, waker_panics: false, budget: true });
+                }
+            }
+            Step::Crowd { readers: false, size } => {
+                for _ in 0..size {
+                    self.push(How::Ordinary, 1, false, true);
+                    self.reference.settle();
+                }
             }
             Step::Close => {
                 self.reference.close();
@@ -404,14 +615,10 @@ impl<'q> Drive<'q> {
         }
         // Nobody is left asleep who could go on.
         for (id, line) in &self.pushes {
-            let woken = line.task.woken.load(Ordering::Relaxed);
-            assert!(woken > 0 || !self.reference.is_pusher_called(*id), "push {id} sleeps");
-            assert!(woken <= 1, "push {id} was woken {woken} times");
+            line.assert_woken("push", *id, self.reference.is_pusher_called(*id));
         }
         for (id, line) in &self.readers {
-            let woken = line.task.woken.load(Ordering::Relaxed);
-            assert!(woken > 0 || !self.reference.is_reader_called(*id), "reader {id} sleeps");
-            assert!(woken <= 1, "reader {id} was woken {woken} times");
+            line.assert_woken("reader", *id, self.reference.is_reader_called(*id));
         }
         let inside = stats.len + self.pushes.len() + self.held.len();
         assert_eq!(self.dropped.get() + inside, self.created, "somebody was lost");
@@ -421,11 +628,11 @@ impl<'q> Drive<'q> {
     fn finish(mut self) {
         self.step(&Step::Close);
         while !self.pushes.is_empty() {
-            self.step(&Step::PollPush { which: 0, other_waker: false });
+            self.step(&Step::PollPush { which: 0, other_waker: false, budget: true });
             self.check();
         }
         while !self.readers.is_empty() {
-            self.step(&Step::PollReader { which: 0, other_waker: false });
+            self.step(&Step::PollReader { which: 0, other_waker: false, budget: true });
             self.check();
         }
         while self.reference.len() > 0 {

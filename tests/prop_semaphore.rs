@@ -3,12 +3,16 @@
 
 #![cfg(not(loom))]
 
+#[cfg(feature = "tokio")]
+#[path = "semaphore/coop.rs"]
+mod coop;
 #[path = "semaphore/subjects.rs"]
 mod subjects;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Wake, Waker};
+use std::time::Instant;
 
 use proptest::prelude::*;
 use subjects::{Ours, Reference, Seen, Subject, Tokio};
@@ -17,15 +21,30 @@ use subjects::{Ours, Reference, Seen, Subject, Tokio};
 /// count.
 #[derive(Debug, Clone)]
 enum Step {
-    Acquire(u32),
+    Acquire {
+        need: u32,
+        budget: bool,
+    },
+    /// More than are woken in one go.
+    Crowd(usize),
     Enqueue(u32),
-    Poll { which: usize, waker: usize },
+    Poll {
+        which: usize,
+        waker: usize,
+        budget: bool,
+    },
     Cancel(usize),
     Try(u32),
     Release(usize),
     Forget(usize),
-    Split { which: usize, permits: usize },
-    Merge { which: usize, with: usize },
+    Split {
+        which: usize,
+        permits: usize,
+    },
+    Merge {
+        which: usize,
+        with: usize,
+    },
     Add(usize),
     ForgetFree(usize),
     SetLimit(usize),
@@ -34,19 +53,23 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     let any = 0..1000usize;
+    let budget = prop::bool::weighted(0.8);
+    let many = || prop_oneof![8 => 0..8usize, 1 => 30..200usize];
     prop_oneof![
-        8 => (0..6u32).prop_map(Step::Acquire),
+        8 => (0..6u32, budget).prop_map(|(need, budget)| Step::Acquire { need, budget }),
+        1 => (30..150usize).prop_map(Step::Crowd),
         3 => (0..6u32).prop_map(Step::Enqueue),
-        6 => (any.clone(), 0..2usize).prop_map(|(which, waker)| Step::Poll { which, waker }),
+        6 => (any.clone(), 0..2usize, budget)
+            .prop_map(|(which, waker, budget)| Step::Poll { which, waker, budget }),
         4 => any.clone().prop_map(Step::Cancel),
         3 => (0..4u32).prop_map(Step::Try),
         6 => any.clone().prop_map(Step::Release),
         2 => any.clone().prop_map(Step::Forget),
         2 => (any.clone(), 0..5usize).prop_map(|(which, permits)| Step::Split { which, permits }),
         2 => (any.clone(), any).prop_map(|(which, with)| Step::Merge { which, with }),
-        2 => (0..4usize).prop_map(Step::Add),
+        2 => many().prop_map(Step::Add),
         2 => (0..4usize).prop_map(Step::ForgetFree),
-        3 => (0..8usize).prop_map(Step::SetLimit),
+        3 => many().prop_map(Step::SetLimit),
         1 => Just(Step::Close),
     ]
 }
@@ -73,23 +96,33 @@ impl<S: Subject> Drive<S> {
         Self { subject: S::new(permits), waiting: Vec::new(), wakes: Vec::new() }
     }
 
-    fn poll(&mut self, id: usize, waker: usize) -> Seen {
-        let polled = self.subject.poll(id, &Waker::from(self.wakes[id][waker].clone()));
+    fn poll(&mut self, id: usize, waker: usize, budget: bool) -> Seen {
+        let waker = Waker::from(self.wakes[id][waker].clone());
+        let polled = match budget || cfg!(not(feature = "tokio")) {
+            true => self.subject.poll(id, &waker),
+            false => self.subject.poll_without_budget(id, &waker),
+        };
         if polled.is_some() {
             self.waiting.retain(|&other| other != id);
         }
         Seen::Polled(polled)
     }
 
+    fn acquire(&mut self, need: u32, budget: bool) -> Seen {
+        let id = self.wakes.len();
+        self.wakes.push(Default::default());
+        self.waiting.push(id);
+        self.subject.acquire(id, need, false);
+        self.poll(id, 0, budget)
+    }
+
     fn step(&mut self, step: &Step) -> Seen {
         let held = self.subject.held();
         match *step {
-            Step::Acquire(need) => {
-                let id = self.wakes.len();
-                self.wakes.push(Default::default());
-                self.waiting.push(id);
-                self.subject.acquire(id, need, false);
-                self.poll(id, 0)
+            Step::Acquire { need, budget } => self.acquire(need, budget),
+            Step::Crowd(size) => {
+                let seen: Vec<_> = (0..size).map(|_| self.acquire(1, true)).collect();
+                Seen::All(seen)
             }
             Step::Enqueue(need) => {
                 let id = self.wakes.len();
@@ -98,8 +131,8 @@ impl<S: Subject> Drive<S> {
                 self.subject.acquire(id, need, true);
                 Seen::Nothing
             }
-            Step::Poll { which, waker } if !self.waiting.is_empty() => {
-                self.poll(self.waiting[which % self.waiting.len()], waker)
+            Step::Poll { which, waker, budget } if !self.waiting.is_empty() => {
+                self.poll(self.waiting[which % self.waiting.len()], waker, budget)
             }
             Step::Cancel(which) if !self.waiting.is_empty() => {
                 let id = self.waiting.remove(which % self.waiting.len());
@@ -147,8 +180,16 @@ impl<S: Subject> Drive<S> {
 
 proptest! {
     #[test]
-    fn is_the_reference(permits in 0..6usize, steps in prop::collection::vec(step(), 1..80)) {
+    fn is_the_reference(
+        permits in 0..6usize,
+        timed in any::<bool>(),
+        steps in prop::collection::vec(step(), 1..80),
+    ) {
+        let begun = Instant::now();
         let mut ours = Drive::<Ours>::new(permits);
+        if timed {
+            ours.subject = Ours::timed(permits);
+        }
         let mut reference = Drive::<Reference>::new(permits);
         for step in &steps {
             let (seen, expected) = (ours.step(step), reference.step(step));
@@ -164,6 +205,12 @@ proptest! {
             let stats = semaphore.stats();
             let counted = (stats.waits, stats.cancellations, stats.peak_waiters);
             prop_assert_eq!(counted, reference.counted);
+            prop_assert_eq!(stats.wait_times.is_some(), timed);
+            if let Some(times) = stats.wait_times {
+                prop_assert!(times.longest <= begun.elapsed());
+                prop_assert!(times.longest <= times.total);
+                prop_assert!(times.total <= times.longest * reference.served);
+            }
             // Conservation: the reference derives this from what is free, held, granted and owed.
             prop_assert_eq!(semaphore.limit(), reference.limit());
         }
@@ -176,7 +223,13 @@ proptest! {
         // tokio sets aside what is free for a head that needs more. When it is closed then, that
         // comes back only as the head is dropped.
         let mut set_aside = false;
-        let ours_alone = |step: &&Step| matches!(step, Step::SetLimit(_) | Step::Enqueue(_));
+        let ours_alone = |step: &&Step| {
+            let without_budget = matches!(
+                step,
+                Step::Acquire { budget: false, .. } | Step::Poll { budget: false, .. }
+            );
+            without_budget || matches!(step, Step::SetLimit(_) | Step::Enqueue(_))
+        };
         for step in steps.iter().filter(|step| !ours_alone(step)) {
             set_aside |= matches!(step, Step::Close) && ours.subject.semaphore.waiters() > 0;
             let (seen, expected) = (ours.step(step), tokios.step(step));

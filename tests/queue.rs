@@ -298,6 +298,212 @@ fn a_sink_keeps_one_item_while_there_is_no_room() {
     assert_eq!(sink.into_item(), None);
 }
 
+/// The push half of a sink that waits is dropped: what was kept for it goes to the next.
+#[cfg(feature = "sink")]
+#[test]
+fn a_dropped_sink_gives_up_its_place_and_its_room() {
+    use futures_util::SinkExt;
+
+    for called in [false, true] {
+        let queue = full(1, WhenFull::Wait);
+        let mut sink = queue.sink(|lost| panic!("{lost:?}"));
+        assert!(sink.feed(1).now_or_never().unwrap().is_ok());
+        assert!(sink.flush().now_or_never().is_none());
+        let wakes = Arc::new(Wakes::default());
+        let mut next = queue.push(2);
+        assert!(next.poll_unpin(&mut Context::from_waker(&wakes.clone().into())).is_pending());
+        if called {
+            assert_eq!(queue.try_pop().unwrap().item, 0);
+        }
+        assert_eq!((wakes.count(), queue.stats().waiting_pushers), (0, 2));
+        drop(sink);
+        assert_eq!((wakes.count(), queue.stats().waiting_pushers), (usize::from(called), 1));
+        if !called {
+            assert_eq!(queue.try_pop().unwrap().item, 0);
+        }
+        assert!(poll(&mut next).is_ready());
+        assert_eq!(items(&queue), [(2, 0)]);
+        assert_eq!(queue.stats().given_up, 1);
+    }
+}
+
+/// The same with what it holds taken out.
+#[cfg(feature = "sink")]
+#[test]
+fn a_sink_that_gives_its_item_back_gives_up_its_room() {
+    use futures_util::SinkExt;
+
+    let queue = Arc::new(full(1, WhenFull::Wait));
+    let mut sink = queue.clone().sink_owned(|lost| panic!("{lost:?}"));
+    assert!(sink.feed(1).now_or_never().unwrap().is_ok());
+    assert!(sink.flush().now_or_never().is_none());
+    assert_eq!(queue.try_pop().unwrap().item, 0);
+    assert!(matches!(queue.try_push(9), Pushed::Rejected(_)), "the room is kept");
+    assert_eq!(sink.into_item(), Some(1));
+    assert!(queue.try_push(9).is_stored());
+}
+
+/// Each form of reading that waits is dropped, called or not: its item goes to the next.
+#[test]
+fn a_dropped_reader_of_any_form_passes_its_item_on() {
+    type Form = fn(&OverflowQueue<u64>) -> futures_util::future::LocalBoxFuture<'_, ()>;
+    let forms: [Form; 4] = [
+        |queue| queue.pop().map(drop).boxed_local(),
+        |queue| queue.pop_many(3).map(drop).boxed_local(),
+        |queue| {
+            let into = async {
+                let mut into = Vec::new();
+                let _ = queue.pop_many_into(&mut into, 3).await;
+            };
+            into.boxed_local()
+        },
+        |queue| async { drop(queue.items().next().await) }.boxed_local(),
+    ];
+    for form in forms {
+        for called in [false, true] {
+            let queue = queue(4, WhenFull::Wait);
+            let mut first = form(&queue);
+            let mut next = queue.pop();
+            let wakes = Arc::new(Wakes::default());
+            assert!(poll(&mut first).is_pending());
+            assert!(next.poll_unpin(&mut Context::from_waker(&wakes.clone().into())).is_pending());
+            if called {
+                assert!(queue.try_push(1).is_stored());
+            }
+            assert_eq!((wakes.count(), queue.stats().waiting_readers), (0, 2));
+            drop(first);
+            assert_eq!((wakes.count(), queue.stats().waiting_readers), (usize::from(called), 1));
+            if !called {
+                assert!(queue.try_push(1).is_stored());
+            }
+            assert!(matches!(poll(&mut next), Poll::Ready(Ok(popped)) if popped.item == 1));
+            assert_eq!(queue.stats().given_up, 1);
+        }
+    }
+}
+
+/// Numbers around one and two groups of wake-ups, and several.
+const CROWDS: [usize; 9] = [1, 31, 32, 33, 34, 63, 65, 100, 200];
+
+/// Polls each with a waker of its own.
+fn line_up<F: Future + Unpin>(waiting: &mut [F]) -> Vec<Arc<Wakes>> {
+    let polled = waiting.iter_mut().map(|one| {
+        let wakes = Arc::new(Wakes::default());
+        assert!(one.poll_unpin(&mut Context::from_waker(&wakes.clone().into())).is_pending());
+        wakes
+    });
+    polled.collect()
+}
+
+#[track_caller]
+fn assert_woken(wakes: &[Arc<Wakes>], first: usize) {
+    let counts: Vec<_> = wakes.iter().map(|wakes| wakes.count()).collect();
+    let expected: Vec<_> = (0..wakes.len()).map(|at| usize::from(at < first)).collect();
+    assert_eq!(counts, expected);
+}
+
+#[test]
+fn a_close_wakes_a_crowd_of_readers_once_each() {
+    for crowd in CROWDS {
+        let queue = queue(1, WhenFull::Wait);
+        let mut pops: Vec<_> = (0..crowd).map(|_| queue.pop()).collect();
+        let wakes = line_up(&mut pops);
+        queue.close();
+        assert_woken(&wakes, crowd);
+        assert_eq!(queue.stats().waiting_readers, 0);
+    }
+}
+
+#[test]
+fn a_close_wakes_a_crowd_of_pushers_of_both_lanes_once_each() {
+    for crowd in CROWDS {
+        let queue = OverflowQueue::builder().capacity(1).protected(1).build().unwrap();
+        assert!(queue.try_push(0).is_stored() && queue.try_push_protected(0).is_stored());
+        let push = |item| if item % 2 == 0 { queue.push(item) } else { queue.push_protected(item) };
+        let mut pushes: Vec<_> = (0..crowd as u64).map(push).collect();
+        let wakes = line_up(&mut pushes);
+        queue.close();
+        assert_woken(&wakes, crowd);
+        assert!(pushes.into_iter().map(|mut push| poll(&mut push)).all(|polled| polled.is_ready()));
+    }
+}
+
+/// As much room as is made at once calls as many.
+#[test]
+fn room_for_many_calls_a_crowd_of_pushers() {
+    for crowd in CROWDS {
+        for drains in [false, true] {
+            let queue = full(crowd, WhenFull::Wait);
+            let mut pushes: Vec<_> = (0..crowd as u64 + 5).map(|item| queue.push(item)).collect();
+            let wakes = line_up(&mut pushes);
+            if drains {
+                assert_eq!(queue.drain().items.len(), crowd);
+            } else {
+                let popped = queue.pop_many(usize::MAX).now_or_never().unwrap();
+                assert_eq!(popped.unwrap().len(), crowd);
+            }
+            assert_woken(&wakes, crowd);
+            pushes.truncate(crowd);
+            assert!(pushes.iter_mut().all(|push| poll(push).is_ready()));
+        }
+    }
+}
+
+/// A large item at the head of the line goes, and lets many small ones in.
+#[test]
+fn a_head_that_leaves_calls_a_crowd_of_pushers() {
+    for crowd in CROWDS {
+        let builder = OverflowQueue::builder().capacity(1000).max_bytes(300, |bytes: &u64| *bytes);
+        let queue = builder.build().unwrap();
+        assert!(queue.try_push(100).is_stored());
+        let mut large = queue.push(300);
+        assert!(poll(&mut large).is_pending());
+        let mut small: Vec<_> = (0..crowd).map(|_| queue.push(1)).collect();
+        let wakes = line_up(&mut small);
+        drop(large);
+        assert_woken(&wakes, crowd);
+    }
+}
+
+/// Polled in one task, awaited in another while it completes: the last waker is woken.
+#[test]
+fn the_waker_of_the_last_poll_is_woken() {
+    let wakes: [Arc<Wakes>; 2] = Default::default();
+    let by_both = |poll: &mut dyn FnMut(&mut Context<'_>) -> bool| {
+        for wakes in &wakes {
+            assert!(poll(&mut Context::from_waker(&wakes.clone().into())), "pending");
+        }
+    };
+    let counts = || wakes.each_ref().map(|wakes| wakes.count());
+
+    let queue = queue(1, WhenFull::Wait);
+    let mut pop = queue.pop();
+    by_both(&mut |cx| pop.poll_unpin(cx).is_pending());
+    assert!(queue.try_push(1).is_stored());
+    assert_eq!(counts(), [0, 1]);
+    assert!(poll(&mut pop).is_ready());
+
+    let mut many = queue.pop_many(2);
+    by_both(&mut |cx| many.poll_unpin(cx).is_pending());
+    assert!(queue.try_push(1).is_stored());
+    assert_eq!(counts(), [0, 2]);
+    assert!(poll(&mut many).is_ready());
+
+    let mut into = Vec::new();
+    let mut many_into = queue.pop_many_into(&mut into, 2);
+    by_both(&mut |cx| many_into.poll_unpin(cx).is_pending());
+    queue.close();
+    assert_eq!(counts(), [0, 3]);
+    assert!(poll(&mut many_into).is_ready());
+
+    let queue = full(1, WhenFull::Wait);
+    let mut push = queue.push(2);
+    by_both(&mut |cx| push.poll_unpin(cx).is_pending());
+    let _ = queue.try_pop();
+    assert_eq!(counts(), [0, 4]);
+    assert!(poll(&mut push).is_ready());
+}
+
 #[test]
 fn refuses_what_cannot_be() {
     let builder = OverflowQueue::<u64>::builder;

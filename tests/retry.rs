@@ -109,9 +109,15 @@ fn a_budget_is_shared_and_refilled_by_successes() {
 }
 
 #[cfg(feature = "tokio")]
+#[path = "semaphore/coop.rs"]
+mod coop;
+
+#[cfg(feature = "tokio")]
 mod run {
     use std::cell::Cell;
-    use std::future::pending;
+    use std::future::{pending, ready};
+
+    use super::coop::assert_yields;
 
     use sluicegate::retry::{AttemptError, Retried};
     use tokio::time::Instant;
@@ -214,6 +220,55 @@ mod run {
             _ = run => unreachable!("nobody else had a turn"),
             () = tokio::task::yield_now() => {}
         }
+    }
+
+    #[test]
+    fn a_run_that_succeeds_at_once_yields() {
+        assert_yields(async {
+            let retry = Retry::none();
+            loop {
+                assert!(retry.run(|| ready(Ok::<_, ()>(1))).await.is_ok());
+            }
+        });
+        assert_yields(async {
+            let retry = Retry::none().attempt_timeout(millis(3_600_000)).unwrap();
+            loop {
+                assert!(retry.run(|| ready(Ok::<_, ()>(1))).await.is_ok());
+            }
+        });
+        assert_yields(async {
+            let retry = Retry::jobs().when(|_: &()| false);
+            loop {
+                assert!(retry.run(|| ready(Err::<(), _>(()))).await.is_err());
+            }
+        });
+    }
+
+    #[test]
+    fn attempts_without_end_or_wait_yield() {
+        let retry = || Retry::constant(u32::MAX, Duration::ZERO).unwrap();
+        assert_yields(async move {
+            let _ = retry().run(|| ready(Err::<(), _>(()))).await;
+        });
+        assert_yields(async move {
+            let _ = retry().when(|_: &()| true).run(|| ready(Err::<(), _>(()))).await;
+        });
+    }
+
+    /// Without budget no attempt begins.
+    #[tokio::test]
+    async fn an_attempt_waits_for_its_turn() {
+        let (calls, retry) = (Cell::new(0), Retry::none());
+        super::coop::spend().await;
+        let mut run = std::pin::pin!(retry.run(|| {
+            calls.set(calls.get() + 1);
+            ready(Ok::<_, ()>(()))
+        }));
+        let polled = std::future::poll_fn(|cx| std::task::Poll::Ready(run.as_mut().poll(cx))).await;
+        assert!(polled.is_pending());
+        assert_eq!(calls.get(), 0);
+        assert!(run.await.is_ok());
+        assert_eq!(calls.get(), 1);
     }
 
     #[test]

@@ -325,6 +325,84 @@ fn permits_split_and_merge() {
     assert_eq!(semaphore.available_permits(), 5);
 }
 
+/// tokio's `merge_many_permits`.
+#[test]
+#[cfg(target_pointer_width = "64")]
+fn permits_merge_and_split_beyond_u32() {
+    let most = u32::MAX;
+    let all = 3 * most as usize;
+    let semaphore = Arc::new(Semaphore::new(all));
+    let mut permit = semaphore.try_acquire_many(most).unwrap();
+    permit.merge(semaphore.try_acquire_many(most).unwrap());
+    assert_eq!((permit.num_permits(), semaphore.available_permits()), (all / 3 * 2, all / 3));
+    assert!(permit.split(all / 3 * 2 + 1).is_none());
+    let rest = permit.split(all / 3 + 1).unwrap();
+    assert_eq!((permit.num_permits(), rest.num_permits()), (all / 3 - 1, all / 3 + 1));
+    drop(rest);
+    permit.forget();
+    assert_eq!(
+        (semaphore.available_permits(), semaphore.limit()),
+        (all / 3 * 2 + 1, all / 3 * 2 + 1)
+    );
+
+    let mut owned = semaphore.clone().try_acquire_many_owned(most).unwrap();
+    owned.merge(semaphore.clone().try_acquire_many_owned(most).unwrap());
+    let rest = owned.split(most as usize + 5).unwrap();
+    assert_eq!((owned.num_permits(), rest.num_permits()), (most as usize - 5, most as usize + 5));
+    drop((owned, rest));
+    assert_eq!(semaphore.available_permits(), semaphore.limit());
+}
+
+/// More than looks for room before it is added.
+#[test]
+#[cfg(target_pointer_width = "64")]
+fn a_permit_of_very_many_is_given_back_at_once() {
+    let many = (1 << 49) / u32::MAX as usize;
+    let all = many * u32::MAX as usize;
+    let of_all = |semaphore: &Arc<Semaphore>| {
+        let part = || semaphore.clone().try_acquire_many_owned(u32::MAX).unwrap();
+        let mut permit = part();
+        (1..many).for_each(|_| permit.merge(part()));
+        permit
+    };
+    let semaphore = Arc::new(Semaphore::new(all));
+    let permit = of_all(&semaphore);
+    assert_eq!((permit.num_permits(), semaphore.available_permits()), (all, 0));
+    drop(permit);
+    assert_eq!(semaphore.available_permits(), all);
+
+    let permit = of_all(&semaphore);
+    let mut place = line(&semaphore, &[7]);
+    drop(permit);
+    assert!(poll_quietly(&mut place[0]).is_ready(), "who waits is served");
+    assert_eq!(semaphore.available_permits(), all);
+
+    let full = Arc::new(Semaphore::new(Semaphore::MAX_PERMITS));
+    let permit = of_all(&full);
+    full.add_permits(all - 1);
+    assert!(catch_unwind(AssertUnwindSafe(|| drop(permit))).is_err());
+    assert_eq!(full.available_permits(), Semaphore::MAX_PERMITS - 1, "all or none");
+    assert_eq!(full.limit(), Semaphore::MAX_PERMITS - 1);
+}
+
+/// What an overflowing drop loses is gone, and not counted any more.
+#[test]
+fn the_limit_is_right_after_an_overflow() {
+    const MOST: usize = Semaphore::MAX_PERMITS;
+    for held in [1, 7, u32::MAX.min(MOST as u32 / 2)] {
+        let full = Semaphore::new(MOST);
+        let permit = full.try_acquire_many(held).unwrap();
+        full.add_permits(held as usize);
+        assert_eq!(full.limit(), MOST + held as usize, "held ones count");
+        assert!(catch_unwind(AssertUnwindSafe(|| drop(permit))).is_err());
+        assert_eq!((full.limit(), full.available_permits()), (MOST, MOST));
+        assert!(catch_unwind(AssertUnwindSafe(|| full.add_permits(1))).is_err());
+        assert_eq!((full.limit(), full.available_permits()), (MOST, MOST));
+        full.set_limit(3);
+        assert_eq!((full.limit(), full.available_permits()), (3, 3));
+    }
+}
+
 #[test]
 fn a_smaller_limit_takes_effect_as_permits_come_back() {
     let semaphore = Arc::new(Semaphore::new(4));
@@ -370,6 +448,134 @@ fn waits_are_counted_and_timed() {
     assert!(times.longest > Duration::ZERO && times.longest <= at_most, "{times:?}");
     assert_eq!(times.total, times.longest, "one was granted");
     assert_eq!(Semaphore::new(1).stats().wait_times, None);
+}
+
+/// A seat in the line is used again: the time of who waits there now is counted from when they came.
+#[test]
+fn a_wait_is_timed_from_when_it_began() {
+    let semaphore = Arc::new(Semaphore::with_wait_times(0));
+    let pause = Duration::from_millis(20);
+    for end in ["cancelled", "granted"] {
+        let earlier = line(&semaphore, &[1]);
+        // Time passes for the one who waits.
+        std::thread::sleep(pause);
+        match end {
+            "granted" => semaphore.add_permits(1),
+            _ => drop(earlier),
+        }
+    }
+    assert_eq!(semaphore.forget_permits(1), 1);
+    let before = semaphore.stats().wait_times.unwrap();
+    let begun = std::time::Instant::now();
+    let mut later = line(&semaphore, &[1]);
+    semaphore.add_permits(1);
+    let at_most = begun.elapsed();
+    assert!(poll_quietly(&mut later[0]).is_ready());
+    let waited = semaphore.stats().wait_times.unwrap().total - before.total;
+    assert!(waited <= at_most, "{waited:?}, and began {at_most:?} ago");
+}
+
+/// Numbers around one and two groups of wake-ups, and several.
+const CROWDS: [usize; 9] = [1, 31, 32, 33, 34, 63, 65, 100, 200];
+
+/// Each of a crowd with a waker of its own, and how often that was woken.
+fn crowd(semaphore: &Arc<Semaphore>, size: usize) -> (Vec<AcquireOwned>, Vec<Arc<AtomicUsize>>) {
+    let mut line = line(semaphore, &vec![1; size]);
+    let polled = line.iter_mut().map(|place| {
+        let woken = Arc::new(AtomicUsize::new(0));
+        let counts = woken.clone();
+        let waker = on_wake(move || {
+            counts.fetch_add(1, Ordering::Relaxed);
+        });
+        assert!(poll(place, &waker).is_pending());
+        woken
+    });
+    let woken = polled.collect();
+    (line, woken)
+}
+
+#[track_caller]
+fn assert_woken(woken: &[Arc<AtomicUsize>], first: usize) {
+    let counts: Vec<_> = woken.iter().map(|woken| woken.load(Ordering::Relaxed)).collect();
+    let expected: Vec<_> = (0..woken.len()).map(|at| usize::from(at < first)).collect();
+    assert_eq!(counts, expected);
+}
+
+/// Every way in which many can be served, or told, at once.
+#[test]
+fn a_crowd_is_woken_once_each_in_order() {
+    type Way = fn(&Arc<Semaphore>, usize);
+    let ways: [(&str, Way); 3] = [
+        ("add", |semaphore, crowd| semaphore.add_permits(crowd)),
+        ("limit", |semaphore, crowd| semaphore.set_limit(crowd)),
+        ("close", |semaphore, _| semaphore.close()),
+    ];
+    for size in CROWDS {
+        for (name, way) in ways {
+            let semaphore = Arc::new(Semaphore::new(0));
+            let (mut line, woken) = crowd(&semaphore, size);
+            way(&semaphore, size);
+            assert_woken(&woken, size);
+            assert_eq!(semaphore.waiters(), 0, "{name}");
+            assert!(line.iter_mut().all(|place| poll_quietly(place).is_ready()), "{name}");
+        }
+        // Too few for all.
+        let semaphore = Arc::new(Semaphore::new(0));
+        let (_line, woken) = crowd(&semaphore, size + 5);
+        semaphore.add_permits(size);
+        assert_woken(&woken, size);
+        assert_eq!((semaphore.waiters(), semaphore.granted_unclaimed()), (5, size));
+    }
+}
+
+/// One permit of many that is dropped, or a head that leaves.
+#[test]
+fn a_crowd_is_served_by_one_drop() {
+    for size in CROWDS {
+        let semaphore = Arc::new(Semaphore::new(size));
+        let held = semaphore.clone().try_acquire_many_owned(size as u32).unwrap();
+        let (_line, woken) = crowd(&semaphore, size + 1);
+        drop(held);
+        assert_woken(&woken, size);
+
+        let semaphore = Arc::new(Semaphore::new(size));
+        let large = line(&semaphore, &[size as u32 + 1]);
+        let (_line, woken) = crowd(&semaphore, size + 1);
+        drop(large);
+        assert_woken(&woken, size);
+    }
+}
+
+/// Polled in one task, awaited in another while it completes: the last waker is woken.
+#[test]
+fn the_waker_of_the_last_poll_is_woken() {
+    let woken: [Arc<AtomicUsize>; 2] = Default::default();
+    let wakers = woken.clone().map(|woken| {
+        on_wake(move || {
+            woken.fetch_add(1, Ordering::Relaxed);
+        })
+    });
+    let counts = || woken.each_ref().map(|woken| woken.load(Ordering::Relaxed));
+    let semaphore = Arc::new(Semaphore::new(0));
+
+    let mut acquire = semaphore.acquire();
+    assert!(wakers.iter().all(|waker| poll(&mut acquire, waker).is_pending()));
+    semaphore.add_permits(1);
+    assert_eq!(counts(), [0, 1]);
+    assert!(poll(&mut acquire, &wakers[0]).map_ok(|permit| permit.forget()).is_ready());
+
+    let mut place = semaphore.clone().enqueue_owned(1);
+    assert!(wakers.iter().all(|waker| poll(&mut place, waker).is_pending()));
+    semaphore.add_permits(1);
+    assert_eq!(counts(), [0, 2]);
+    assert!(poll(&mut place, &wakers[0]).map_ok(|permit| permit.forget()).is_ready());
+
+    let mut polls = PollSemaphore::new(semaphore.clone());
+    for waker in &wakers {
+        assert!(polls.poll_acquire(&mut Context::from_waker(waker)).is_pending());
+    }
+    semaphore.close();
+    assert_eq!(counts(), [0, 3]);
 }
 
 #[test]
@@ -471,25 +677,6 @@ mod with_tokio {
         semaphore.close();
         let refused = semaphore.acquire_timeout(minute).await.unwrap_err();
         assert_eq!(refused, AcquireTimeoutError::Closed);
-    }
-
-    /// tokio-rs/tokio#8371: a task whose turn is over must not lose its place to a later one.
-    #[tokio::test]
-    async fn yielding_costs_no_place_in_line() {
-        let semaphore = Arc::new(Semaphore::new(1));
-        while tokio::task::coop::has_budget_remaining() {
-            tokio::task::coop::consume_budget().await;
-            if !tokio::task::coop::has_budget_remaining() {
-                break;
-            }
-        }
-        let mut first = pin!(semaphore.acquire());
-        let polled = std::future::poll_fn(|cx| Poll::Ready(first.as_mut().poll(cx))).await;
-        assert!(polled.is_pending(), "its turn is over");
-        assert_eq!(semaphore.try_acquire().unwrap_err(), TryAcquireError::NoPermits);
-        tokio::task::yield_now().await;
-        assert!(first.await.is_ok());
-        assert_eq!(semaphore.available_permits(), 1);
     }
 
     /// To yield, tokio clones the waker.

@@ -4,8 +4,10 @@
 
 use std::ops::Range;
 use std::panic::{RefUnwindSafe, UnwindSafe};
+use std::sync::Arc;
 
 use sluicegate::executor::{BatchHandle, BatchStream, OfIterator};
+use sluicegate::queue::Pushed;
 use sluicegate::{
     Acquire, AcquireError, AcquireOwned, AcquireTimeoutError, AllSettled, BatchExecutor,
     BatchExecutorBuilder, BatchSummary, BoundedArrayMap, ConfigError, KeyedThrottle, OverflowQueue,
@@ -15,7 +17,9 @@ use sluicegate::{
 };
 
 fn shared<T: Send + Sync + Unpin>() {}
+fn sent<T: Send + Unpin>() {}
 fn unwinds<T: UnwindSafe + RefUnwindSafe>() {}
+fn seen_after_a_panic<T: RefUnwindSafe>() {}
 fn is_an_error<T: std::error::Error + Send + Sync + 'static>() {}
 
 #[test]
@@ -35,7 +39,14 @@ fn everything_crosses_threads() {
     shared::<sluicegate::queue::Pop<'_, u64>>();
     shared::<sluicegate::queue::PopMany<'_, u64>>();
     shared::<sluicegate::queue::Items<&OverflowQueue<u64>, u64>>();
+    shared::<sluicegate::queue::Items<Arc<OverflowQueue<u64>>, u64>>();
+    shared::<sluicegate::queue::PopManyInto<'_, u64>>();
     shared::<sluicegate::queue::Pushed<u64>>();
+    shared::<sluicegate::queue::Displaced<u64>>();
+    shared::<sluicegate::queue::Drained<u64>>();
+    shared::<sluicegate::queue::Builder<u64>>();
+    #[cfg(feature = "sink")]
+    shared::<sluicegate::queue::PushSink<&OverflowQueue<u64>, u64, fn(Pushed<u64>)>>();
     shared::<BatchExecutor>();
     shared::<BatchExecutorBuilder>();
     shared::<BatchSummary>();
@@ -47,6 +58,9 @@ fn everything_crosses_threads() {
     shared::<Retry>();
     shared::<RetryWhen<u64>>();
     shared::<RetryBudget>();
+    // They hold the caller's iterator, which need not be `Sync`.
+    sent::<sluicegate::Delays>();
+    sent::<sluicegate::retry::Course>();
     shared::<Throttle>();
     shared::<KeyedThrottle<u64>>();
     shared::<throttle::Place<&Throttle>>();
@@ -76,11 +90,39 @@ fn the_semaphore_survives_a_panic() {
     unwinds::<OwnedSemaphorePermit>();
     unwinds::<Acquire<'_>>();
     unwinds::<AcquireOwned>();
+    unwinds::<PollSemaphore>();
+    unwinds::<SemaphoreStats>();
 }
 
 #[test]
 fn the_queue_survives_a_panic() {
     unwinds::<OverflowQueue<u64>>();
+    unwinds::<sluicegate::queue::Builder<u64>>();
+    unwinds::<sluicegate::queue::Push<'_, u64>>();
+    unwinds::<sluicegate::queue::Pop<'_, u64>>();
+    unwinds::<sluicegate::queue::PopMany<'_, u64>>();
+    // The vector is the caller's, by `&mut`.
+    seen_after_a_panic::<sluicegate::queue::PopManyInto<'_, u64>>();
+    unwinds::<sluicegate::queue::Items<&OverflowQueue<u64>, u64>>();
+    unwinds::<sluicegate::queue::Items<Arc<OverflowQueue<u64>>, u64>>();
+    #[cfg(feature = "sink")]
+    unwinds::<sluicegate::queue::PushSink<&OverflowQueue<u64>, u64, fn(Pushed<u64>)>>();
+    unwinds::<Pushed<u64>>();
+    unwinds::<sluicegate::queue::Drained<u64>>();
+}
+
+#[test]
+fn retry_survives_a_panic() {
+    unwinds::<Retry>();
+    unwinds::<RetryWhen<u64>>();
+    unwinds::<RetryWhen<std::io::Error>>();
+    unwinds::<RetryBudget>();
+    unwinds::<RetryError<u64>>();
+    unwinds::<sluicegate::retry::Retried<u64>>();
+    let retry = Retry::with_backoff(2, || -> std::iter::Empty<_> { panic!("no waits") }).unwrap();
+    let caught = std::panic::catch_unwind(|| retry.next_wait(&mut Default::default()));
+    assert!(caught.is_err());
+    assert_eq!(retry.max_attempts(), 2);
 }
 
 #[test]

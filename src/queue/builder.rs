@@ -1,6 +1,7 @@
 //! The limits of a queue, checked when it is built.
 
 use core::fmt;
+use core::panic::{RefUnwindSafe, UnwindSafe};
 
 use super::core::Core;
 use super::lane::{Entry, Lane, Limits, MOST_BYTES};
@@ -142,6 +143,10 @@ impl<T> Builder<T> {
         Ok(OverflowQueue::over(Core::new(ordinary, protected, self.when_full), self.weigh))
     }
 }
+
+// Nothing of the caller's runs before it is built.
+impl<T> UnwindSafe for Builder<T> {}
+impl<T> RefUnwindSafe for Builder<T> {}
 
 fn check_items<T>(field: &'static str, items: usize) -> Result<(), ConfigError> {
     ConfigError::at_least_one(field, items)?;

@@ -240,6 +240,20 @@ impl<T> Core<T> {
         Ok(Pushed::Stored)
     }
 
+    /// The wait list that a new push has to join: none, if it is answered at once.
+    pub(super) fn line_of_push(&mut self, name: LaneName, bytes: u64) -> Option<&mut Line> {
+        let waits = name == LaneName::Protected || self.when_full == WhenFull::Wait;
+        let waits = waits && !self.closed;
+        let lane = self.lane(name)?;
+        (waits && lane.takes(bytes) && !lane.is_open_to(bytes)).then_some(&mut lane.line)
+    }
+
+    /// The wait list that a new reader has to join: none, if it is answered at once.
+    pub(super) fn line_of_pop(&mut self) -> Option<&mut Line> {
+        let free = self.len() > self.readers.len();
+        (!self.closed && !free).then_some(&mut self.readers)
+    }
+
     /// Who waits for room in a lane.
     pub(super) fn pushers(&mut self, name: LaneName) -> Option<&mut Line> {
         self.lane(name).map(|lane| &mut lane.line)

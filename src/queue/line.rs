@@ -118,7 +118,7 @@ impl Line {
     /// # Panics
     ///
     /// With `u32::MAX` in line already.
-    fn join(&mut self, need: u64, waker: Waker) -> Ticket {
+    pub(super) fn join(&mut self, need: u64, waker: Waker) -> Ticket {
         let number = self.joined + 1;
         let (prev, next) = (self.tail, NONE);
         let newcomer = Seat { number, waker: Some(waker), need, called: false, prev, next };

@@ -1,12 +1,13 @@
 //! The queue that is shared: the state machine behind its lock, and what is told outside of it.
 
 use core::fmt;
+use core::task::Waker;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::Arc;
 
 use super::builder::{Builder, Weigh};
 use super::core::{Core, LaneName, Offer};
-use super::line::Ticket;
+use super::line::{Line, Ticket};
 use super::outcome::{Closed, Drained, Popped, Pushed, RejectReason, TryPopError};
 use super::pop::{Pop, PopMany, PopManyInto};
 use super::push::Push;
@@ -50,6 +51,11 @@ use crate::wake_list::WakeList;
 /// withholds one item, or the room for its own, and no more. That much it does withhold until it is
 /// polled or dropped: so do not wait for this queue in a task that keeps another future or stream of
 /// it, polled before, without polling it.
+///
+/// Under tokio the futures, the stream and the sink take part in cooperative scheduling: a task that
+/// has spent its budget yields, and moves no item before it is polled again. If it would have to wait,
+/// it takes its place in line before it yields. If not, it yields without one, so that a later task
+/// may be served first: this is the one exception.
 ///
 /// # When to use something else
 ///
@@ -391,6 +397,20 @@ impl<T> OverflowQueue<T> {
     pub(super) fn leave_readers(&self, ticket: Ticket) {
         let waker = self.locked(|core| core.leave_readers(ticket));
         quietly(|| drop(waker));
+    }
+
+    /// Joins the wait list that `line` names under the lock, if it names one.
+    pub(super) fn join(
+        &self,
+        waker: &Waker,
+        need: u64,
+        line: impl FnOnce(&mut Core<T>) -> Option<&mut Line>,
+    ) -> Option<Ticket> {
+        // User code, which may panic: not under the lock.
+        let mut fresh = Some(waker.clone());
+        let ticket = self.locked(|core| Some(line(core)?.join(need, fresh.take()?)));
+        quietly(|| drop(fresh));
+        ticket
     }
 
     /// Does something under the lock, and then wakes whoever is to be told of it.

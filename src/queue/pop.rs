@@ -8,16 +8,20 @@
 //!              ▲           │
 //!              └───────────┘ the items were displaced or drained
 //! ```
+//!
+//! A task whose coop budget is spent takes nothing. It joins the wait list if it would have to wait
+//! anyway, and stays outside if not; once called, it stays called.
 
 use core::fmt;
 use core::future::Future;
 use core::pin::Pin;
-use core::task::{Context, Poll};
+use core::task::{Context, Poll, Waker};
 
 use super::core::Core;
 use super::line::{Asked, Ticket};
 use super::outcome::{Closed, Popped};
 use super::overflow::OverflowQueue;
+use crate::coop;
 use crate::settled::quietly;
 
 #[derive(Debug, Default)]
@@ -27,18 +31,46 @@ pub(super) struct PopPlace {
 
 impl PopPlace {
     /// Takes one item.
-    #[inline]
+    #[inline(always)]
     pub(super) fn poll<T>(
         &mut self,
         queue: &OverflowQueue<T>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Popped<T>, Closed>> {
+        let Poll::Ready(unit) = coop::poll_proceed(cx) else {
+            self.join_if_it_must_wait(queue, cx.waker());
+            return Poll::Pending;
+        };
         if self.ticket.is_none() {
             if let Some(popped) = queue.pop_short() {
+                unit.made_progress();
                 return Poll::Ready(Ok(popped));
             }
         }
-        self.poll_long(queue, cx, |core, _| core.pop_front())
+        // Its destructor, too, is code for the slow path.
+        self.poll_slow(queue, cx, unit)
+    }
+
+    #[cold]
+    fn poll_slow<T>(
+        &mut self,
+        queue: &OverflowQueue<T>,
+        cx: &mut Context<'_>,
+        unit: coop::Unit,
+    ) -> Poll<Result<Popped<T>, Closed>> {
+        let polled = self.poll_long(queue, cx, |core, _| core.pop_front());
+        if polled.is_ready() {
+            unit.made_progress();
+        }
+        polled
+    }
+
+    /// For a task without budget, which has been woken to poll again.
+    #[cold]
+    fn join_if_it_must_wait<T>(&mut self, queue: &OverflowQueue<T>, waker: &Waker) {
+        if self.ticket.is_none() {
+            self.ticket = queue.join(waker, 0, Core::line_of_pop);
+        }
     }
 
     /// Takes up to `max` items, and says how many those were.
@@ -50,17 +82,24 @@ impl PopPlace {
         into: &mut Vec<Popped<T>>,
     ) -> Poll<Result<usize, Closed>> {
         if max == 0 {
-            return Poll::Ready(Ok(0));
+            return coop::poll_spend(cx).map(|()| Ok(0));
         }
-        self.poll_long(queue, cx, |core, free| {
+        let Poll::Ready(unit) = coop::poll_proceed(cx) else {
+            self.join_if_it_must_wait(queue, cx.waker());
+            return Poll::Pending;
+        };
+        let polled = self.poll_long(queue, cx, |core, free| {
             let count = max.min(free);
             core.pop_many(count, into);
             Some(count)
-        })
+        });
+        if polled.is_ready() {
+            unit.made_progress();
+        }
+        polled
     }
 
     /// Calls `take`, under the lock, when there are items to take; it is told how many.
-    #[cold]
     fn poll_long<T, R>(
         &mut self,
         queue: &OverflowQueue<T>,
@@ -93,7 +132,7 @@ impl PopPlace {
                     quietly(|| drop((fresh, unused)));
                     return Poll::Pending;
                 }
-                // A stranger's code, which may panic: not under the lock.
+                // User code, which may panic: not under the lock.
                 Asked::WantsWaker => fresh = Some(cx.waker().clone()),
             }
         }
@@ -110,7 +149,8 @@ impl PopPlace {
 
 /// Waits in line for an item; made by [`OverflowQueue::pop`].
 ///
-/// The place in line is taken when it is first polled.
+/// The place in line is taken when it is first polled, with one exception: see
+/// [fairness](OverflowQueue#fairness).
 ///
 /// # Cancel safety
 ///
@@ -132,7 +172,8 @@ impl<'a, T> Pop<'a, T> {
 impl<T> Future for Pop<'_, T> {
     type Output = Result<Popped<T>, Closed>;
 
-    #[inline]
+    // The fast path is slower as a call.
+    #[inline(always)]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
         this.place.poll(this.queue, cx)
@@ -154,7 +195,8 @@ impl<T> fmt::Debug for Pop<'_, T> {
 
 /// Waits in line for items; made by [`OverflowQueue::pop_many`].
 ///
-/// The place in line is taken when it is first polled.
+/// The place in line is taken when it is first polled, with one exception: see
+/// [fairness](OverflowQueue#fairness).
 ///
 /// # Cancel safety
 ///
@@ -203,7 +245,8 @@ impl<T> fmt::Debug for PopMany<'_, T> {
 /// Waits in line for items that go into a vector of the caller's; made by
 /// [`OverflowQueue::pop_many_into`].
 ///
-/// The place in line is taken when it is first polled.
+/// The place in line is taken when it is first polled, with one exception: see
+/// [fairness](OverflowQueue#fairness).
 ///
 /// # Cancel safety
 ///

@@ -8,6 +8,9 @@
 //!              └───────────┴──── closed ────────────────┘
 //! ```
 //!
+//! A task whose coop budget is spent is answered nothing. It joins the wait list if it would have to
+//! wait anyway, and stays outside if not; once called, it stays called.
+//!
 //! The item stays here until it is in the queue: whoever gives up waiting has pushed nothing.
 
 use core::fmt;
@@ -19,6 +22,7 @@ use super::core::{Core, LaneName, Offer};
 use super::line::{Asked, Ticket};
 use super::outcome::Pushed;
 use super::overflow::OverflowQueue;
+use crate::coop;
 use crate::settled::quietly;
 
 const COMPLETED: &str = "a push was polled after it had completed";
@@ -37,28 +41,60 @@ impl<T> PushPlace<T> {
         Self { item: Some(item), bytes: None, lane, ticket: None }
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn poll(
         &mut self,
         queue: &OverflowQueue<T>,
         cx: &mut Context<'_>,
     ) -> Poll<Pushed<T>> {
+        let Poll::Ready(unit) = coop::poll_proceed(cx) else {
+            self.join_if_it_must_wait(queue, cx.waker());
+            return Poll::Pending;
+        };
         if self.ticket.is_none() && self.lane == LaneName::Ordinary {
             let item = self.item.take().expect(COMPLETED);
             match queue.push_short(item) {
-                Ok(()) => return Poll::Ready(Pushed::Stored),
+                Ok(()) => {
+                    unit.made_progress();
+                    return Poll::Ready(Pushed::Stored);
+                }
                 Err(item) => self.item = Some(item),
             }
         }
-        self.poll_long(queue, cx)
+        // Its destructor, too, is code for the slow path.
+        self.poll_slow(queue, cx, unit)
     }
 
     #[cold]
-    fn poll_long(&mut self, queue: &OverflowQueue<T>, cx: &mut Context<'_>) -> Poll<Pushed<T>> {
-        let item = self.item.as_ref().expect(COMPLETED);
-        if self.bytes.is_none() {
-            self.bytes = Some(queue.weigh(item));
+    fn poll_slow(
+        &mut self,
+        queue: &OverflowQueue<T>,
+        cx: &mut Context<'_>,
+        unit: coop::Unit,
+    ) -> Poll<Pushed<T>> {
+        let polled = self.poll_long(queue, cx);
+        if polled.is_ready() {
+            unit.made_progress();
         }
+        polled
+    }
+
+    fn weigh(&mut self, queue: &OverflowQueue<T>) -> u64 {
+        let item = self.item.as_ref().expect(COMPLETED);
+        *self.bytes.get_or_insert_with(|| queue.weigh(item))
+    }
+
+    /// For a task without budget, which has been woken to poll again.
+    #[cold]
+    fn join_if_it_must_wait(&mut self, queue: &OverflowQueue<T>, waker: &Waker) {
+        let (lane, bytes) = (self.lane, self.weigh(queue));
+        if self.ticket.is_none() {
+            self.ticket = queue.join(waker, bytes, |core| core.line_of_push(lane, bytes));
+        }
+    }
+
+    fn poll_long(&mut self, queue: &OverflowQueue<T>, cx: &mut Context<'_>) -> Poll<Pushed<T>> {
+        self.weigh(queue);
         let mut fresh = None;
         loop {
             let mut unused = None;
@@ -72,7 +108,7 @@ impl<T> PushPlace<T> {
                     quietly(|| drop((fresh, unused)));
                     return Poll::Pending;
                 }
-                // A stranger's code, which may panic: not under the lock.
+                // User code, which may panic: not under the lock.
                 Asked::WantsWaker => fresh = Some(cx.waker().clone()),
             }
         }
@@ -123,7 +159,8 @@ impl<T> PushPlace<T> {
 /// A push that waits in line if there is no room and that is what the queue does; made by
 /// [`OverflowQueue::push`] and [`OverflowQueue::push_protected`].
 ///
-/// The place in line is taken when it is first polled.
+/// The place in line is taken when it is first polled, with one exception: see
+/// [fairness](OverflowQueue#fairness).
 ///
 /// # Cancel safety
 ///
@@ -170,7 +207,8 @@ impl<T> Unpin for Push<'_, T> {}
 impl<T> Future for Push<'_, T> {
     type Output = Pushed<T>;
 
-    #[inline]
+    // The fast path is slower as a call.
+    #[inline(always)]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Pushed<T>> {
         let this = self.get_mut();
         this.place.poll(this.queue, cx)

@@ -11,6 +11,7 @@ use super::core::LaneName;
 use super::outcome::{Pushed, Rejected};
 use super::overflow::OverflowQueue;
 use super::push::PushPlace;
+use crate::coop;
 
 /// The queue as a sink of ordinary items; made by [`OverflowQueue::sink`] and
 /// [`OverflowQueue::sink_owned`].
@@ -68,7 +69,7 @@ where
     }
 
     fn poll_push(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Rejected<T>>> {
-        let Some(place) = &mut self.place else { return Poll::Ready(Ok(())) };
+        let Some(place) = &mut self.place else { return coop::poll_spend(cx).map(Ok) };
         let pushed = ready!(place.poll(&self.queue, cx));
         self.place = None;
         match pushed {

@@ -10,6 +10,7 @@ use futures_core::Stream;
 use super::outcome::Popped;
 use super::overflow::OverflowQueue;
 use super::pop::PopPlace;
+use crate::coop;
 
 /// The items of a queue as a stream, until the queue is closed and empty; made by
 /// [`OverflowQueue::items`] and [`OverflowQueue::items_owned`].
@@ -77,7 +78,7 @@ where
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Popped<T>>> {
         let this = self.get_mut();
         if this.dropped_at_end.is_some() {
-            return Poll::Ready(None);
+            return coop::poll_spend(cx).map(|()| None);
         }
         this.place.poll(&this.queue, cx).map(|taken| match taken {
             Ok(popped) => Some(popped),

@@ -11,6 +11,7 @@ mod when;
 
 use core::fmt;
 use core::iter;
+use core::panic::{RefUnwindSafe, UnwindSafe};
 use core::time::Duration;
 use std::sync::Arc;
 
@@ -365,6 +366,10 @@ impl Retry {
         }
     }
 }
+
+// A panic in a caller's iterator leaves it whole: each run makes its own.
+impl UnwindSafe for Retry {}
+impl RefUnwindSafe for Retry {}
 
 impl Default for Retry {
     /// [`Retry::none`].

@@ -100,6 +100,8 @@ where
     let mut course = Course::new();
     let mut earlier = None;
     loop {
+        // Attempts that are ready at once must not keep the worker from other tasks.
+        consume_budget().await;
         let last = match limited(policy, attempt()).await {
             Ok(value) => {
                 policy.succeeded();
@@ -117,10 +119,7 @@ where
             AttemptError::Failed(error) => Some(error),
             AttemptError::TimedOut { earlier, .. } => earlier,
         };
-        if wait.is_zero() {
-            // Attempts that are ready at once must not keep the others of the runtime waiting.
-            consume_budget().await;
-        } else {
+        if !wait.is_zero() {
             sleep(wait).await;
         }
     }

@@ -1,6 +1,7 @@
 //! Which errors are worth another attempt.
 
 use core::fmt;
+use core::panic::{RefUnwindSafe, UnwindSafe};
 use core::time::Duration;
 use std::sync::Arc;
 
@@ -54,6 +55,10 @@ impl<E> RetryWhen<E> {
         self.policy.next_wait(course)
     }
 }
+
+// A panic in a caller's choice leaves it whole.
+impl<E> UnwindSafe for RetryWhen<E> {}
+impl<E> RefUnwindSafe for RetryWhen<E> {}
 
 impl<E> Clone for RetryWhen<E> {
     fn clone(&self) -> Self {

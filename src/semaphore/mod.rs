@@ -36,6 +36,11 @@ pub use stats::{SemaphoreStats, WaitTimes};
 /// passes an earlier, larger one, and [`try_acquire`](Self::try_acquire) never passes anybody
 /// who waits.
 ///
+/// There is one exception. Under tokio every future here takes part in cooperative scheduling: a task
+/// that has spent its budget yields, and takes no permit before it is polled again. If permits are
+/// free and nobody waits, it yields without a place in line, so that a later task may get them first.
+/// If it would have to wait, it takes its place before it yields.
+///
 /// # When to use something else
 ///
 /// To guard a value, a mutex says more. To let the next in line wait no longer than it must even
@@ -192,8 +197,9 @@ impl Semaphore {
     ///
     /// # Panics
     ///
-    /// If more than [`Self::MAX_PERMITS`] would be free; none is added then. As with tokio's, those
-    /// that are held do not count before they come back.
+    /// If more than [`Self::MAX_PERMITS`] would be free, or more than [`usize::MAX`] in circulation;
+    /// none is added then. As with tokio's, those that are held do not count as free before they come
+    /// back.
     #[track_caller]
     pub fn add_permits(&self, n: usize) {
         self.state.add(n);
@@ -207,6 +213,9 @@ impl Semaphore {
     }
 
     /// Waits in line for one permit.
+    ///
+    /// Its place in line is taken when it is first polled. One exception: a task without cooperative
+    /// budget takes none while permits are free and nobody waits; see [fairness](Self#fairness).
     ///
     /// # Errors
     ///
@@ -264,7 +273,7 @@ impl Semaphore {
     #[inline]
     pub fn try_acquire_many(&self, n: u32) -> Result<SemaphorePermit<'_>, TryAcquireError> {
         self.state.try_take(n as usize)?;
-        Ok(SemaphorePermit::new(self, n))
+        Ok(SemaphorePermit::new(self, n as usize))
     }
 
     /// [`acquire`](Self::acquire) with a permit that can outlive the borrow.
@@ -321,7 +330,7 @@ impl Semaphore {
         n: u32,
     ) -> Result<OwnedSemaphorePermit, TryAcquireError> {
         self.state.try_take(n as usize)?;
-        Ok(OwnedSemaphorePermit::new(self, n))
+        Ok(OwnedSemaphorePermit::new(self, n as usize))
     }
 
     /// Takes a place in line for `n` permits now, rather than when the future is first polled.

@@ -13,49 +13,47 @@ macro_rules! permit {
         #[clippy::has_significant_drop]
         pub struct $name $(<$life>)? {
             semaphore: $holder,
-            permits: u32,
+            permits: usize,
         }
 
         impl $(<$life>)? $name $(<$life>)? {
             #[inline]
-            pub(super) fn new(semaphore: $holder, permits: u32) -> Self {
+            pub(super) fn new(semaphore: $holder, permits: usize) -> Self {
                 Self { semaphore, permits }
             }
 
             /// Takes the permits out of circulation: they do not go back, and the semaphore's
             /// limit is that much lower.
             pub fn forget(mut self) {
-                self.semaphore.state.forget_held(mem::take(&mut self.permits) as usize);
+                self.semaphore.state.forget_held(mem::take(&mut self.permits));
             }
 
             /// Takes the permits of `other` into this one.
             ///
             /// # Panics
             ///
-            /// If the two come from different semaphores, or hold more than [`u32::MAX`]
-            /// permits together. `other` is given back then, and this one is as it was.
+            /// If the two come from different semaphores. `other` is given back then, and this one
+            /// is as it was.
             #[track_caller]
             pub fn merge(&mut self, mut other: Self) {
                 assert!(
                     core::ptr::eq(&*self.semaphore, &*other.semaphore),
                     "merging permits from different semaphore instances"
                 );
-                let sum = self.permits.checked_add(other.permits);
-                self.permits = sum.expect("merging more than u32::MAX permits into one");
-                other.permits = 0;
+                // No more than `usize::MAX` permits of one semaphore are ever in circulation.
+                self.permits += mem::take(&mut other.permits);
             }
 
             /// Splits `n` permits off into a permit of their own; `None` if there are fewer.
             #[must_use = "dropping a permit gives it back at once"]
             pub fn split(&mut self, n: usize) -> Option<Self> {
-                let n = u32::try_from(n).ok()?;
                 self.permits = self.permits.checked_sub(n)?;
                 Some(Self::new(Clone::clone(&self.semaphore), n))
             }
 
             /// How many permits it holds.
             pub fn num_permits(&self) -> usize {
-                self.permits as usize
+                self.permits
             }
         }
 
@@ -63,7 +61,7 @@ macro_rules! permit {
             #[inline]
             fn drop(&mut self) {
                 if self.permits != 0 {
-                    self.semaphore.state.release(self.permits as usize);
+                    self.semaphore.state.release(self.permits);
                 }
             }
         }

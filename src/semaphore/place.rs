@@ -1,23 +1,28 @@
-//! Somebody's way through the line, shared by the borrowing and the owning futures.
+//! The state of one acquire, shared by the borrowing and the owning futures.
 //!
 //! ```text
-//!             enough, nobody in line             handed over
-//!  Outside ───────────────────────────▶ Holding ─────────────▶ Left
-//!     │                                    ▲  │                  ▲
-//!     └──▶ Queued ───▶ granted ────────────┘  │ closed           │
-//!             │ closed    │ closed            │                  │
-//!             └───────────┴───────────────────┴──────────────────┘
+//!                enough, nobody waits, budget left
+//!  Outside ──────────────────────────────────────────────▶ Left
+//!   │  │                                                    ▲
+//!   │  └────▶ Queued ────▶ granted ─────────────────────────┤ budget left
+//!   │            │ closed     │ closed                      │
+//!   │            └────────────┴─────────────────────────────┤
+//!   │ enqueue, enough                                       │
+//!   └──────▶ Holding ───────────────────────────────────────┘ budget left, or closed
 //! ```
 //!
-//! Dropped while `Queued` it leaves the line or passes on its grant; dropped while `Holding` it
-//! gives its permits back. `Holding` lasts only if the place was taken before the first poll, if
-//! the task has used up its turn, or if its waker panics.
+//! A task whose coop budget is spent takes nothing. It joins the wait list if it would have to wait
+//! anyway, and stays `Outside` if not; once granted, it keeps its grant.
+//!
+//! Dropped while `Queued` it leaves the wait list or passes on its grant; dropped while `Holding` it
+//! gives its permits back. Only `enqueue` leads to `Holding`, and a waker that panics as it is
+//! dropped.
 
 use core::task::{Context, Poll, Waker};
 
 use super::error::{AcquireError, TryAcquireError};
 use super::line::Ticket;
-use super::state::{Joined, State};
+use super::state::{IfFree, Joined, State};
 use crate::coop;
 use crate::waker_id::WakerId;
 
@@ -36,7 +41,7 @@ enum Stage {
         ticket: Ticket,
         waker: WakerId,
     },
-    /// Has its permits, and has not handed them over yet.
+    /// Has its permits, taken before the first poll.
     Holding,
     Left,
 }
@@ -50,52 +55,51 @@ impl Place {
         self.need
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn poll(
         &mut self,
         state: &State,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), AcquireError>> {
-        if let Stage::Outside = self.stage {
-            match state.try_take(self.need as usize) {
-                Ok(()) => return self.hand_over(cx),
-                Err(TryAcquireError::Closed) => {
-                    self.stage = Stage::Left;
-                    return Poll::Ready(Err(AcquireError(())));
-                }
-                Err(TryAcquireError::NoPermits) => {}
-            }
+        let Poll::Ready(unit) = coop::poll_proceed(cx) else {
+            return self.poll_without_budget(state, cx);
+        };
+        if matches!(self.stage, Stage::Outside) && state.try_take(self.need as usize).is_ok() {
+            self.stage = Stage::Left;
+            unit.made_progress();
+            return Poll::Ready(Ok(()));
         }
-        self.poll_slow(state, cx)
-    }
-
-    /// The permits are had: a task that has used up its turn keeps them while it yields, so that
-    /// yielding costs no place in line.
-    #[inline]
-    fn hand_over(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), AcquireError>> {
-        // First: looking at the turn may clone the waker, which may panic.
-        self.stage = Stage::Holding;
-        if coop::is_spent(cx) {
-            return Poll::Pending;
-        }
-        self.stage = Stage::Left;
-        Poll::Ready(Ok(()))
+        // Its destructor, too, is code for the slow path.
+        self.poll_slow(state, cx, unit)
     }
 
     #[cold]
-    fn poll_slow(&mut self, state: &State, cx: &mut Context<'_>) -> Poll<Result<(), AcquireError>> {
+    fn poll_slow(
+        &mut self,
+        state: &State,
+        cx: &mut Context<'_>,
+        unit: coop::Unit,
+    ) -> Poll<Result<(), AcquireError>> {
+        let polled = self.wait(state, cx);
+        if polled.is_ready() {
+            unit.made_progress();
+        }
+        polled
+    }
+
+    fn wait(&mut self, state: &State, cx: &mut Context<'_>) -> Poll<Result<(), AcquireError>> {
         let result = match &mut self.stage {
-            // Wakers are cloned and dropped out here: that is a stranger's code, and may do
-            // anything. So the stage is right before one is dropped.
+            // Wakers are cloned and dropped out here: user code, which may do anything. So the
+            // stage is right before one is dropped.
             Stage::Outside => {
                 let fresh = cx.waker().clone();
                 let waker = WakerId::of(&fresh);
-                match state.join(self.need, fresh) {
+                match state.join(self.need, fresh, IfFree::Take) {
                     Ok(Joined::Queued(ticket)) => {
                         self.stage = Stage::Queued { ticket, waker };
                         return Poll::Pending;
                     }
-                    Ok(Joined::Taken(unused)) => {
+                    Ok(Joined::Free(unused)) => {
                         self.stage = Stage::Holding;
                         drop(unused);
                         Ok(())
@@ -119,20 +123,38 @@ impl Place {
                         return Poll::Pending;
                     }
                     // It was served or closed since.
-                    return self.poll_slow(state, cx);
+                    return self.wait(state, cx);
                 }
                 Ok(())
             }
             Stage::Holding => Ok(()),
             Stage::Left => panic!("{COMPLETED}"),
         };
-        match result {
-            Ok(()) => self.hand_over(cx),
-            Err(closed) => {
-                self.stage = Stage::Left;
-                Poll::Ready(Err(closed))
+        self.stage = Stage::Left;
+        Poll::Ready(result)
+    }
+
+    /// The task has been woken, so that it is polled again with a new budget. Until then it takes
+    /// nothing; but who has to wait anyway loses no place in line by yielding.
+    #[cold]
+    fn poll_without_budget(
+        &mut self,
+        state: &State,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), AcquireError>> {
+        match self.stage {
+            Stage::Outside if state.must_wait(self.need) => {
+                let fresh = cx.waker().clone();
+                let waker = WakerId::of(&fresh);
+                // If it is free or closed by now, the next poll finds that.
+                if let Ok(Joined::Queued(ticket)) = state.join(self.need, fresh, IfFree::Leave) {
+                    self.stage = Stage::Queued { ticket, waker };
+                }
             }
+            Stage::Outside | Stage::Queued { .. } | Stage::Holding => {}
+            Stage::Left => panic!("{COMPLETED}"),
         }
+        Poll::Pending
     }
 
     /// Takes the place in line now, before the first poll, if there is not one already.
@@ -145,11 +167,15 @@ impl Place {
             Ok(()) => Stage::Holding,
             // The first poll will find it closed.
             Err(TryAcquireError::Closed) => Stage::Outside,
-            Err(TryAcquireError::NoPermits) => match state.join(self.need, waker.clone()) {
-                Ok(Joined::Queued(ticket)) => Stage::Queued { ticket, waker: WakerId::of(waker) },
-                Ok(Joined::Taken(_)) => Stage::Holding,
-                Err(AcquireError(())) => Stage::Outside,
-            },
+            Err(TryAcquireError::NoPermits) => {
+                match state.join(self.need, waker.clone(), IfFree::Take) {
+                    Ok(Joined::Queued(ticket)) => {
+                        Stage::Queued { ticket, waker: WakerId::of(waker) }
+                    }
+                    Ok(Joined::Free(_)) => Stage::Holding,
+                    Err(AcquireError(())) => Stage::Outside,
+                }
+            }
         };
     }
 

@@ -74,7 +74,9 @@ impl PollSemaphore {
             self.place = Place::new(permits);
         }
         self.place.poll(&self.semaphore.state, cx).map(|result| {
-            result.ok().map(|()| OwnedSemaphorePermit::new(self.semaphore.clone(), permits))
+            result
+                .ok()
+                .map(|()| OwnedSemaphorePermit::new(self.semaphore.clone(), permits as usize))
         })
     }
 

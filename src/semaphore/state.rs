@@ -41,6 +41,10 @@ const CLOSED: usize = 1 << (usize::BITS - 1);
 const SLOW: usize = CLOSED >> 1;
 const PERMITS: usize = !(CLOSED | SLOW);
 
+/// A release of more than this looks for room before it adds. Smaller ones add first: thousands of
+/// them at once do not reach the flags.
+const LARGE: usize = MAX_PERMITS >> 13;
+
 pub(super) struct State {
     word: AtomicUsize,
     /// Available + held − owed: all there would be if every permit came back. Changes only under
@@ -64,10 +68,17 @@ struct Served {
     more: bool,
 }
 
-/// What became of somebody who asked to wait.
+/// What to do with enough free permits, if nobody waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum IfFree {
+    Take,
+    Leave,
+}
+
+/// What became of a request to wait.
 pub(super) enum Joined {
-    /// With the waker, which is not needed.
-    Taken(Waker),
+    /// There is nothing to wait for. With the waker, which is not needed.
+    Free(Waker),
     Queued(Ticket),
 }
 
@@ -160,9 +171,21 @@ impl State {
         }
     }
 
-    /// Takes `need` permits, or a place in line for them.
+    /// Whether `need` permits cannot be had at once. A closed semaphore answers at once.
+    #[inline]
+    pub(super) fn must_wait(&self, need: u32) -> bool {
+        let (word, need) = (self.word.load(Ordering::Relaxed), need as usize);
+        word & CLOSED == 0 && need != 0 && (word & SLOW != 0 || word & PERMITS < need)
+    }
+
+    /// Joins the wait list, unless `need` permits are free and nobody waits.
     #[cold]
-    pub(super) fn join(&self, need: u32, waker: Waker) -> Result<Joined, AcquireError> {
+    pub(super) fn join(
+        &self,
+        need: u32,
+        waker: Waker,
+        if_free: IfFree,
+    ) -> Result<Joined, AcquireError> {
         // `waker` outlives the guard: arguments are dropped after locals.
         let mut guard = self.line.lock();
         let mut word = self.word.load(Ordering::Relaxed);
@@ -176,10 +199,13 @@ impl State {
             // Releases are not held up by the lock: look again before setting the flag, so that
             // it is never seen while there are permits for everybody.
             let enough = word >= need as usize;
+            if enough && if_free == IfFree::Leave {
+                return Ok(Joined::Free(waker));
+            }
             let next = if enough { word - need as usize } else { word | SLOW };
             match self.word.compare_exchange_weak(word, next, Ordering::Acquire, Ordering::Relaxed)
             {
-                Ok(_) if enough => return Ok(Joined::Taken(waker)),
+                Ok(_) if enough => return Ok(Joined::Free(waker)),
                 Ok(_) => break,
                 Err(actual) => word = actual,
             }
@@ -243,6 +269,9 @@ impl State {
     /// Gives back permits that were taken from this semaphore.
     #[inline]
     pub(super) fn release(&self, permits: usize) {
+        if permits > LARGE {
+            return self.release_large(permits);
+        }
         // Release: pairs with the Acquire of whoever takes them.
         let before = self.word.fetch_add(permits, Ordering::Release);
         if before.wrapping_add(permits) > MAX_PERMITS {
@@ -250,28 +279,61 @@ impl State {
         }
     }
 
-    /// Looks after an addition that met a flag, or went too far.
+    #[cold]
+    fn release_large(&self, permits: usize) {
+        let mut word = self.word.load(Ordering::Relaxed);
+        while permits <= MAX_PERMITS.saturating_sub(word & PERMITS) {
+            let sum = word + permits;
+            match self.word.compare_exchange_weak(word, sum, Ordering::Release, Ordering::Relaxed) {
+                Ok(before) if before & SLOW != 0 => return self.give(self.line.lock(), 0, 0),
+                Ok(_) => return,
+                Err(actual) => word = actual,
+            }
+        }
+        self.lose(permits);
+    }
+
+    /// Looks after a release that met a flag, or went too far.
     #[cold]
     fn added(&self, permits: usize, before: usize) {
-        self.undo_overflow(permits, before);
+        if self.undo_overflow(permits, before) {
+            self.lose(permits);
+        }
         if before & SLOW != 0 {
             self.give(self.line.lock(), 0, 0);
         }
     }
 
+    /// Permits that found no room as they came back are lost, so that the limit does not count them.
     #[track_caller]
-    fn undo_overflow(&self, permits: usize, before: usize) {
-        if (before & PERMITS) + permits > MAX_PERMITS {
-            self.word.fetch_sub(permits, Ordering::Relaxed);
-            overflow(permits);
+    fn lose(&self, permits: usize) -> ! {
+        self.forget_held(permits);
+        overflow(permits)
+    }
+
+    /// Takes an addition out again that went too far, unless others have taken so many permits since
+    /// that it does not any more. Says whether it did.
+    fn undo_overflow(&self, permits: usize, before: usize) -> bool {
+        if (before & PERMITS) + permits <= MAX_PERMITS {
+            return false;
         }
+        let mut word = self.word.load(Ordering::Relaxed);
+        while word & PERMITS > MAX_PERMITS {
+            let less = word - permits;
+            match self.word.compare_exchange_weak(word, less, Ordering::Relaxed, Ordering::Relaxed)
+            {
+                Ok(_) => return true,
+                Err(actual) => word = actual,
+            }
+        }
+        false
     }
 
     /// Adds permits that were never taken.
     ///
     /// # Panics
     ///
-    /// If more than `MAX_PERMITS` would be free; none is added then.
+    /// If more than `MAX_PERMITS` would be free, or `usize::MAX` in circulation; none is added then.
     #[track_caller]
     pub(super) fn add(&self, permits: usize) {
         self.give(self.line.lock(), permits, permits);
@@ -282,14 +344,19 @@ impl State {
     #[track_caller]
     fn give(&self, mut guard: MutexGuard<'_, Option<Box<Line>>>, permits: usize, new: usize) {
         let word = self.word.load(Ordering::Relaxed);
-        if permits > MAX_PERMITS.saturating_sub(word & PERMITS) {
+        let limit = self.limit.load(Ordering::Relaxed);
+        let fits = permits <= MAX_PERMITS.saturating_sub(word & PERMITS);
+        if !fits || limit.checked_add(new).is_none() {
             drop(guard);
             overflow(permits);
         }
         let Some(line) = guard.as_deref_mut().filter(|_| word & SLOW != 0) else {
             let before = self.word.fetch_add(permits, Ordering::Release);
             // A release, which takes no lock, may have been quicker.
-            self.undo_overflow(permits, before);
+            if self.undo_overflow(permits, before) {
+                drop(guard);
+                overflow(permits);
+            }
             self.limit.fetch_add(new, Ordering::Relaxed);
             return;
         };

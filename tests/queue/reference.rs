@@ -10,8 +10,9 @@ pub(crate) struct Config {
     pub(crate) capacity: usize,
     pub(crate) when_full: WhenFull,
     pub(crate) protected: Option<usize>,
-    /// Of each lane.
+    /// Of each lane, if there is no other for the protected one.
     pub(crate) max_bytes: Option<u64>,
+    pub(crate) protected_max_bytes: Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +64,8 @@ pub(crate) struct Reference {
     lost_at_end: u64,
     pushers: Vec<Pusher>,
     readers: Vec<Id>,
+    /// Not polled yet, or without budget, and not in line.
+    outside: Vec<Id>,
     pub(crate) closed: bool,
     pub(crate) counts: Counts,
 }
@@ -75,6 +78,7 @@ impl Reference {
             lost_at_end: 0,
             pushers: Vec::new(),
             readers: Vec::new(),
+            outside: Vec::new(),
             closed: false,
             counts: Counts::default(),
         }
@@ -93,8 +97,12 @@ impl Reference {
     }
 
     fn room(&self, protected: bool) -> (usize, u64) {
-        let items = if protected { self.config.protected.unwrap() } else { self.config.capacity };
-        (items, self.config.max_bytes.unwrap_or(u64::MAX / 2))
+        let Config { capacity, max_bytes, protected_max_bytes, .. } = self.config;
+        let (items, bytes) = match protected {
+            true => (self.config.protected.unwrap(), protected_max_bytes.or(max_bytes)),
+            false => (capacity, max_bytes),
+        };
+        (items, bytes.unwrap_or(u64::MAX / 2))
     }
 
     /// Whether there is room for it beside what is in its lane and is kept for who was called.
@@ -188,7 +196,62 @@ impl Reference {
         Answer::Displaced(displaced)
     }
 
-    pub(crate) fn poll_push(&mut self, id: Id) -> Answer {
+    /// Whether a push that may wait would have to.
+    fn must_wait(&self, item: &Item) -> bool {
+        let waits = item.protected || self.config.when_full == WhenFull::Wait;
+        if self.closed || !waits || (item.protected && self.config.protected.is_none()) {
+            return false;
+        }
+        let (_, max_bytes) = self.room(item.protected);
+        let before = self.pushers.iter().any(|p| p.item.protected == item.protected && !p.called);
+        item.bytes <= max_bytes && (before || !self.fits(item))
+    }
+
+    /// A push that is polled without budget: it moves nothing, and is in line if it must wait.
+    pub(crate) fn push_without_budget(&mut self, item: Item) {
+        let known = self.pushers.iter().any(|pusher| pusher.item.id == item.id);
+        if !known && self.must_wait(&item) {
+            self.pushers.push(Pusher { item, called: false });
+        }
+    }
+
+    /// A reader that was not polled yet.
+    pub(crate) fn new_reader(&mut self, id: Id) {
+        self.outside.push(id);
+    }
+
+    /// A reader that is polled without budget: it takes nothing, and is in line if it must wait.
+    pub(crate) fn read_without_budget(&mut self, id: Id) {
+        if self.readers.contains(&id) {
+            return;
+        }
+        self.outside.retain(|reader| *reader != id);
+        if !self.closed && self.items.len() <= self.readers.len() {
+            self.readers.push(id);
+        } else {
+            self.outside.push(id);
+        }
+    }
+
+    /// A push that was polled before, with budget this time.
+    pub(crate) fn poll_any_push(&mut self, item: Item) -> Answer {
+        if self.pushers.iter().any(|pusher| pusher.item.id == item.id) {
+            return self.poll_push(item.id);
+        }
+        self.push(item, true)
+    }
+
+    /// A reader that was polled before, with budget this time.
+    pub(crate) fn poll_any_reader(&mut self, id: Id, max: usize) -> Read {
+        let outside = self.outside.len();
+        self.outside.retain(|reader| *reader != id);
+        if self.outside.len() < outside {
+            return self.join_readers(id, max);
+        }
+        self.poll_reader(id, max)
+    }
+
+    fn poll_push(&mut self, id: Id) -> Answer {
         let at = self.pushers.iter().position(|pusher| pusher.item.id == id).unwrap();
         let Pusher { item, called } = self.pushers[at];
         if self.closed {
@@ -241,7 +304,7 @@ impl Reference {
     }
 
     /// `pop` for somebody who waits if there is nothing.
-    pub(crate) fn join_readers(&mut self, id: Id, max: usize) -> Read {
+    fn join_readers(&mut self, id: Id, max: usize) -> Read {
         let read = self.pop(max);
         if read == Read::Empty {
             self.readers.push(id);
@@ -249,7 +312,7 @@ impl Reference {
         read
     }
 
-    pub(crate) fn poll_reader(&mut self, id: Id, max: usize) -> Read {
+    fn poll_reader(&mut self, id: Id, max: usize) -> Read {
         if !self.is_reader_called(id) {
             return Read::Empty;
         }
@@ -265,6 +328,7 @@ impl Reference {
     }
 
     pub(crate) fn cancel_reader(&mut self, id: Id) {
+        self.outside.retain(|reader| *reader != id);
         self.readers.retain(|reader| *reader != id);
     }
 

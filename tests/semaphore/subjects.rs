@@ -17,6 +17,7 @@ pub(crate) enum Seen {
     Tried(Result<(), TryAcquireError>),
     Forgot(usize),
     Split(bool),
+    All(Vec<Seen>),
 }
 
 pub(crate) trait Subject {
@@ -25,6 +26,8 @@ pub(crate) trait Subject {
     fn acquire(&mut self, id: usize, need: u32, enqueue: bool);
     /// A future that is ready goes; its permits, if any, are held from then on.
     fn poll(&mut self, id: usize, waker: &Waker) -> Option<bool>;
+    /// The same in a task that has no budget left.
+    fn poll_without_budget(&mut self, id: usize, waker: &Waker) -> Option<bool>;
     fn cancel(&mut self, id: usize);
     fn try_acquire(&mut self, need: u32) -> Result<(), TryAcquireError>;
     /// How many permit values are held.
@@ -67,6 +70,16 @@ macro_rules! real {
                 let given = result.is_ok();
                 self.held.extend(result.ok());
                 Some(given)
+            }
+
+            #[cfg(feature = "tokio")]
+            fn poll_without_budget(&mut self, id: usize, waker: &Waker) -> Option<bool> {
+                crate::coop::without_budget(|| self.poll(id, waker))
+            }
+
+            #[cfg(not(feature = "tokio"))]
+            fn poll_without_budget(&mut self, _: usize, _: &Waker) -> Option<bool> {
+                unreachable!("there is no budget to spend")
             }
 
             fn cancel(&mut self, id: usize) {
@@ -137,6 +150,12 @@ real!(
     Semaphore::set_limit
 );
 
+impl Ours {
+    pub(crate) fn timed(permits: usize) -> Self {
+        Self { semaphore: Arc::new(Semaphore::with_wait_times(permits)), ..Self::new(0) }
+    }
+}
+
 type TokioPermit = tokio::sync::OwnedSemaphorePermit;
 type TokioFuture = Pin<Box<dyn Future<Output = Result<TokioPermit, tokio::sync::AcquireError>>>>;
 
@@ -170,6 +189,8 @@ pub(crate) struct Reference {
     held: Vec<u32>,
     /// Waits, cancellations, and the most that waited at once.
     pub(crate) counted: (u64, u64, usize),
+    /// How many were served from the line.
+    pub(crate) served: u32,
 }
 
 impl Reference {
@@ -203,6 +224,7 @@ impl Reference {
             }
             self.free -= need as usize;
             self.granted.insert(id, need);
+            self.served += 1;
             waker.wake();
         }
     }
@@ -280,6 +302,19 @@ impl Subject for Reference {
         }
         let place = self.queue.iter_mut().find(|place| place.0 == id);
         place.expect("it waits").2 = waker.clone();
+        None
+    }
+
+    fn poll_without_budget(&mut self, id: usize, waker: &Waker) -> Option<bool> {
+        if let Some(need) = self.fresh.get(&id).copied() {
+            let short = !self.queue.is_empty() || self.free < need as usize || self.debt > 0;
+            if !self.closed && need > 0 && short {
+                self.fresh.remove(&id);
+                self.join(id, need, waker.clone());
+            }
+        }
+        // It yields.
+        waker.wake_by_ref();
         None
     }
 
