@@ -2,6 +2,8 @@
 
 #![cfg(all(feature = "tokio", not(loom)))]
 
+#[path = "batcher/coop.rs"]
+mod coop;
 #[path = "batcher/flow.rs"]
 mod flow;
 #[path = "batcher/limits.rs"]

@@ -230,6 +230,11 @@ impl<T, L: Lanes<T>> Core<T, L> {
         }
     }
 
+    /// Whether `take_room` would find room, or finds the batcher closed: a send need not wait then.
+    pub(crate) fn is_immediate(&self, weight: Weight) -> bool {
+        self.phase != Phase::Accepting || self.room.fits(weight)
+    }
+
     /// Takes a place in line for room.
     pub(crate) fn join(&mut self, weight: Weight, waker: Waker) -> Ticket {
         self.room.join(weight, waker)
