@@ -293,3 +293,37 @@ fn many_idle_keys_wake_nobody() {
         drop(log);
     });
 }
+
+#[test]
+fn the_item_that_makes_a_batch_of_its_key_fail_is_found_if_its_error_says_so() {
+    paused(async {
+        let log = Log::new();
+        let calls = Arc::new(Mutex::new(Vec::new()));
+        let called = calls.clone();
+        let batcher = log
+            .builder()
+            .max_items(4)
+            .isolate_poison_when(100, |error| error.to_string() == "rejected")
+            .build(move |batch: KeyedBatch<Key, u32>| {
+                called.lock().unwrap().push((*batch.key(), batch.as_slice().to_vec()));
+                let rejected = batch.iter().any(|item| *item == 2);
+                let down = *batch.key() == "down";
+                async move {
+                    match (rejected, down) {
+                        (_, true) => Err("down"),
+                        (true, false) => Err("rejected"),
+                        (false, false) => Ok(()),
+                    }
+                }
+            })
+            .unwrap();
+        for (key, item) in [("a", 1), ("down", 1), ("a", 2), ("down", 2), ("a", 3)] {
+            batcher.try_send(key, item).unwrap();
+        }
+        let report = batcher.flush().await;
+        assert_eq!((report.delivered, report.failed), (2, 3));
+        let buried = log.buried.lock().unwrap().clone();
+        assert!(buried.contains(&("down", vec![1, 2])) && buried.contains(&("a", vec![2])));
+        assert_eq!(calls.lock().unwrap().len(), 1 + 5, "one for what is down");
+    });
+}
