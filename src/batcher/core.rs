@@ -85,6 +85,8 @@ pub(crate) struct Job<T, G = ()> {
     /// Made when the first attempt has failed.
     pub(crate) setback: Option<Box<Setback>>,
     pub(crate) opened_at: Instant,
+    /// A number that grows with when its first item was accepted.
+    pub(crate) first: u64,
 }
 
 impl<T, G> Job<T, G> {

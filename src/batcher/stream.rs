@@ -129,7 +129,7 @@ impl<S: Stream> Batched<S> {
 
     fn close(&mut self) -> Option<Vec<S::Item>> {
         // The next is likely to hold as many, but not sure to hold any.
-        self.open.close(|_| Vec::new()).map(|closed| closed.items)
+        self.open.close(0, |_| Vec::new()).map(|closed| closed.items)
     }
 
     /// When the batch is to be handed out at the latest.
