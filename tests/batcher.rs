@@ -21,6 +21,8 @@ mod sharing;
 #[cfg(feature = "sink")]
 #[path = "batcher/sink.rs"]
 mod sink;
+#[path = "batcher/waits.rs"]
+mod waits;
 #[path = "batcher/weights.rs"]
 mod weights;
 #[path = "batcher/windows.rs"]

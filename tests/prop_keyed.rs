@@ -37,6 +37,8 @@ enum Step {
     End {
         which: usize,
         well: bool,
+        /// Drops a future before those that were granted something are polled.
+        cancel: Option<usize>,
     },
 }
 
@@ -83,8 +85,8 @@ fn step() -> impl Strategy<Value = Step> {
         3 => Just(Step::Flush),
         6 => key.prop_map(Step::FlushKey),
         20 => (1..6u64).prop_map(Step::Advance),
-        30 => (0..1000usize, prop::bool::weighted(0.75))
-            .prop_map(|(which, well)| Step::End { which, well }),
+        30 => (0..1000usize, prop::bool::weighted(0.75), prop::option::weighted(0.3, 0..1000usize))
+            .prop_map(|(which, well, cancel)| Step::End { which, well, cancel }),
     ]
 }
 
@@ -288,6 +290,23 @@ impl Pair {
         }
     }
 
+    fn cancel_any(&mut self, which: usize) {
+        let tasks: Vec<_> =
+            (0..self.tasks.len()).filter(|task| self.tasks[*task].is_some()).collect();
+        if !tasks.is_empty() {
+            self.cancel(tasks[which % tasks.len()]);
+        }
+    }
+
+    fn drive(&mut self) -> bool {
+        let mut polled = false;
+        while let Some(poll) = self.driver.poll_if_woken() {
+            assert!(poll.is_pending());
+            polled = true;
+        }
+        polled
+    }
+
     fn cancel(&mut self, task: usize) {
         self.tasks[task] = None;
         self.slots.remove(&task);
@@ -338,13 +357,7 @@ impl Pair {
                     self.reference.use_slot(task, item);
                 }
             }
-            Step::Cancel(which) => {
-                let tasks: Vec<_> =
-                    (0..self.tasks.len()).filter(|task| self.tasks[*task].is_some()).collect();
-                if !tasks.is_empty() {
-                    self.cancel(tasks[which % tasks.len()]);
-                }
-            }
+            Step::Cancel(which) => self.cancel_any(which),
             Step::Flush => {
                 let batcher = self.batcher.clone();
                 let task = self.start(async move {
@@ -373,7 +386,7 @@ impl Pair {
                     assert!(!idle || self.driver.polls == polls, "an empty batcher was woken");
                 }
             }
-            Step::End { which, well } => {
+            Step::End { which, well, cancel } => {
                 if !self.reference.out.is_empty() {
                     let at = which % self.reference.out.len();
                     let call = self.calls.lock().unwrap().remove(at);
@@ -384,28 +397,20 @@ impl Pair {
                     };
                     waker.expect("it was polled").wake();
                     self.reference.end(at, well);
+                    if let Some(which) = cancel {
+                        self.drive();
+                        while self.reference.drive() {}
+                        self.look();
+                        self.cancel_any(which);
+                    }
                 }
             }
         }
         self.settle();
     }
 
-    /// Lets both do what they can, and compares all that can be seen.
-    fn settle(&mut self) {
-        loop {
-            let mut polled = false;
-            while let Some(poll) = self.driver.poll_if_woken() {
-                assert!(poll.is_pending());
-                polled = true;
-            }
-            for task in 0..self.tasks.len() {
-                polled |= self.poll_task(task);
-            }
-            if !polled {
-                break;
-            }
-        }
-        self.reference.run();
+    /// Compares what is with the handler.
+    fn look(&mut self) {
         // Those whose time was up.
         self.calls.lock().unwrap().retain(|call| !call.dropped.load(Ordering::Relaxed));
         let calls: Vec<_> =
@@ -414,6 +419,21 @@ impl Pair {
         for call in self.calls.lock().unwrap().iter() {
             self.reference.numbers.insert(call.batch.items[0], call.number);
         }
+    }
+
+    /// Lets both do what they can, and compares all that can be seen.
+    fn settle(&mut self) {
+        loop {
+            let mut polled = self.drive();
+            for task in 0..self.tasks.len() {
+                polled |= self.poll_task(task);
+            }
+            if !polled {
+                break;
+            }
+        }
+        self.reference.run();
+        self.look();
         self.sent.sort_unstable();
         self.reference.sent.sort_unstable();
         assert_eq!(self.sent, self.reference.sent, "senders that are through");
@@ -466,7 +486,7 @@ proptest! {
                     pair.cancel(slot);
                 }
                 pair.settle();
-                pair.step(&Step::End { which: 0, well: true }).await;
+                pair.step(&Step::End { which: 0, well: true, cancel: None }).await;
                 pair.step(&Step::Advance(1)).await;
             }
             prop_assert_eq!(pair.reference.pending(), 0);

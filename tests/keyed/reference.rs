@@ -410,7 +410,8 @@ impl Reference {
         }
     }
 
-    fn drive(&mut self) -> bool {
+    /// The driver does one thing, if there is one.
+    pub(crate) fn drive(&mut self) -> bool {
         // In the order in which they began.
         let overdue =
             |begun: &u64| self.limits.timeout.is_some_and(|most| begun + most <= self.now);
