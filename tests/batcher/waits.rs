@@ -299,6 +299,11 @@ fn a_driver_that_moves_to_another_task_is_woken_there() {
         let builder = log.builder().max_items(1);
         let (batcher, driver) = builder.build_with_driver(log.handler(0)).unwrap();
         moved(driver, || drop(batcher));
+        // One that has given way, and not gone to sleep, where it was.
+        let builder = log.builder().eager_when_idle();
+        let (batcher, driver) = builder.build_with_driver(log.handler(0)).unwrap();
+        batcher.try_send(1).unwrap();
+        moved(driver, || drop(batcher));
     });
 }
 
