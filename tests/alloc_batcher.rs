@@ -3,7 +3,7 @@
 
 #![cfg(all(feature = "tokio", not(loom)))]
 
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
@@ -269,4 +269,67 @@ fn for_calls_under_a_key_its_node_is_allocated_and_nothing_else() {
         })
         .unwrap();
     assert!(of_calls(|n| batcher.call(7, n), &mut driver, 0, 10) <= 10);
+}
+
+/// Flushes and shutdowns that are dropped as they wait, and flushes of keys, leave nothing behind.
+///
+/// Seen to fail with a flush, and with a shutdown, that is dropped and stays in its list.
+#[test]
+fn flushes_and_shutdowns_that_leave_leave_nothing_behind() {
+    let runtime = runtime();
+    let _entered = runtime.enter();
+    let poll = |future: Pin<&mut dyn Future<Output = ()>>| {
+        assert!(future.poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    };
+    let (batcher, _driver) = batcher();
+    let (by_key, _keyed_driver) = keyed(10);
+    batcher.try_send(1).unwrap();
+    by_key.try_send(1, 1).unwrap();
+    let round = |closes: bool| {
+        for _ in 0..1_000 {
+            poll(pin!(async { _ = batcher.flush().await }));
+            poll(pin!(async { _ = by_key.flush().await }));
+            poll(pin!(async { _ = by_key.flush_key(&1).await }));
+            if closes {
+                poll(pin!(async { drop(batcher.shutdown(None).await) }));
+                poll(pin!(async { drop(by_key.shutdown(None).await) }));
+            }
+        }
+    };
+    for closes in [false, true] {
+        round(closes);
+        let left = measure(|| round(closes));
+        assert_eq!((left.count_current, left.bytes_current), (0, 0), "closes: {closes}");
+    }
+}
+
+/// Seen to fail with the notes of attempts that have ended kept while an older one goes on.
+#[test]
+fn attempts_that_end_beside_a_long_one_leave_nothing_behind() {
+    let runtime = runtime();
+    let _entered = runtime.enter();
+    let hour = std::time::Duration::from_secs(3_600);
+    let (batcher, mut driver) = Batcher::builder()
+        .max_items(1)
+        .concurrency(2)
+        .retry(sluicegate::Retry::none().attempt_timeout(hour).unwrap())
+        .dead_letter(|_: Vec<u64>, _| {})
+        .build_with_driver(|batch: Batch<u64>| async move {
+            if batch.first() == Some(&0) {
+                std::future::pending::<()>().await;
+            }
+            drop(batch);
+            Ok::<(), std::convert::Infallible>(())
+        })
+        .unwrap();
+    batcher.try_send(0).unwrap();
+    let mut round = || {
+        for item in 1..1_000 {
+            batcher.try_send(item).unwrap();
+            run(&mut driver);
+        }
+    };
+    round();
+    let left = measure(round);
+    assert_eq!(left.bytes_current, 0);
 }

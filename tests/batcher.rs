@@ -2,6 +2,8 @@
 
 #![cfg(all(feature = "tokio", not(loom)))]
 
+#[path = "batcher/coop.rs"]
+mod coop;
 #[path = "batcher/flow.rs"]
 mod flow;
 #[path = "batcher/limits.rs"]
@@ -19,6 +21,8 @@ mod sharing;
 #[cfg(feature = "sink")]
 #[path = "batcher/sink.rs"]
 mod sink;
+#[path = "batcher/waits.rs"]
+mod waits;
 #[path = "batcher/weights.rs"]
 mod weights;
 #[path = "batcher/windows.rs"]

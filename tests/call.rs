@@ -395,3 +395,91 @@ fn callers_of_a_batch_that_the_budget_gives_up_learn_so() {
         assert_eq!(error.last_error().unwrap().to_string(), "down");
     });
 }
+
+/// Calls three, which are answered in order with `answers`, and tells what each got.
+fn answered_with<I>(answers: impl Fn() -> I + Send + Sync + 'static) -> Vec<String>
+where
+    I: IntoIterator<Item = u32>,
+{
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let tell = told.clone();
+    paused(async move {
+        let batcher = Batcher::for_calls()
+            .build(move |mut batch: Squares| {
+                batch.reply_all(answers());
+                async { Ok::<(), String>(()) }
+            })
+            .unwrap();
+        let (first, second, third) =
+            tokio::join!(batcher.call(1), batcher.call(2), batcher.call(3));
+        for (item, got) in (1..).zip([first, second, third]) {
+            let told = match got {
+                Ok(answer) => answer.to_string(),
+                Err(error) => {
+                    let told = error.to_string();
+                    assert!(matches!(error, CallError::CountMismatch { .. }), "{error:?}");
+                    assert_eq!(error.into_item(), Some(item), "its own item");
+                    told
+                }
+            };
+            tell.lock().unwrap().push(told);
+        }
+        assert_eq!((batcher.stats().accepted, batcher.stats().pending), (3, 0));
+    });
+    let told = told.lock().unwrap();
+    told.clone()
+}
+
+#[test]
+fn a_count_of_answers_that_does_not_match_fails_every_call_of_the_batch() {
+    let why =
+        |n| format!("the handler gave {n} answers for 3 calls: `reply_all` takes one for each");
+    assert_eq!(answered_with(|| [10, 20, 30]), ["10", "20", "30"]);
+    assert_eq!(answered_with(|| [10, 30]), vec![why("2"); 3]);
+    assert_eq!(answered_with(|| []), vec![why("0"); 3]);
+    assert_eq!(answered_with(|| vec![10, 20, 30, 40, 50]), vec![why("5"); 3]);
+    assert_eq!(answered_with(|| (10..).filter(|n| n % 10 == 0)), vec![why("4"); 3], "endless");
+    assert_eq!(answered_with(|| std::iter::repeat(7)), vec![why(&usize::MAX.to_string()); 3]);
+}
+
+#[test]
+fn calls_that_share_an_answer_fail_together_when_the_count_does_not_match() {
+    paused(async {
+        let attempts = Arc::new(AtomicUsize::new(0));
+        let counter = attempts.clone();
+        let batcher = KeyedBatcher::for_calls()
+            .retry(Retry::constant(3, millis(1)).unwrap())
+            .build(move |mut batch: KeyedBatch<u8, Call<u32, u32>>| {
+                counter.fetch_add(1, Ordering::Relaxed);
+                batch.dedup_by_key(|n| n % 2);
+                batch.reply(0, 70);
+                batch.reply_all([1]);
+                // Only these two may have an answer in spite of it.
+                batch.reply(1, 80);
+                async { Err::<(), _>("not tried again") }
+            })
+            .unwrap();
+        let calls = futures_util::future::join_all([1, 2, 3, 4].map(|n| batcher.call(5, n))).await;
+        let told = calls.into_iter().map(|got| got.map_err(|error| error.into_item()));
+        let told: Vec<_> = told.collect();
+        assert_eq!(told, [Err(Some((5, 1))), Ok(80), Err(Some((5, 3))), Ok(80)]);
+        assert_eq!(attempts.load(Ordering::Relaxed), 1);
+        assert_eq!(batcher.stats().accepted, batcher.stats().delivered);
+    });
+}
+
+#[test]
+fn answers_that_panic_as_they_are_made_reach_nobody() {
+    paused(async {
+        let batcher = Batcher::for_calls()
+            .build(|mut batch: Squares| {
+                let answers = (1..).map(|n: u32| n.checked_sub(2).expect("as planned"));
+                batch.reply_all([9].into_iter().chain(answers));
+                async { Ok::<(), String>(()) }
+            })
+            .unwrap();
+        let (first, second) = tokio::join!(batcher.call(1), batcher.call(2));
+        assert!(matches!(first, Err(CallError::Failed { item: 1, .. })), "{first:?}");
+        assert!(matches!(second, Err(CallError::Failed { item: 2, .. })), "{second:?}");
+    });
+}

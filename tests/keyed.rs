@@ -293,3 +293,98 @@ fn many_idle_keys_wake_nobody() {
         drop(log);
     });
 }
+
+#[test]
+fn the_item_that_makes_a_batch_of_its_key_fail_is_found_if_its_error_says_so() {
+    paused(async {
+        let log = Log::new();
+        let calls = Arc::new(Mutex::new(Vec::new()));
+        let called = calls.clone();
+        let batcher = log
+            .builder()
+            .max_items(4)
+            .isolate_poison_when(100, |error| error.to_string() == "rejected")
+            .build(move |batch: KeyedBatch<Key, u32>| {
+                called.lock().unwrap().push((*batch.key(), batch.as_slice().to_vec()));
+                let rejected = batch.iter().any(|item| *item == 2);
+                let down = *batch.key() == "down";
+                async move {
+                    match (rejected, down) {
+                        (_, true) => Err("down"),
+                        (true, false) => Err("rejected"),
+                        (false, false) => Ok(()),
+                    }
+                }
+            })
+            .unwrap();
+        for (key, item) in [("a", 1), ("down", 1), ("a", 2), ("down", 2), ("a", 3)] {
+            batcher.try_send(key, item).unwrap();
+        }
+        let report = batcher.flush().await;
+        assert_eq!((report.delivered, report.failed), (2, 3));
+        let buried = log.buried.lock().unwrap().clone();
+        assert!(buried.contains(&("down", vec![1, 2])) && buried.contains(&("a", vec![2])));
+        assert_eq!(calls.lock().unwrap().len(), 1 + 5, "one for what is down");
+    });
+}
+
+#[test]
+fn what_a_shutdown_hands_back_is_in_the_order_in_which_it_was_accepted() {
+    for seed in 0..40 {
+        paused(async move {
+            let mut random = numbers(seed);
+            let batcher = KeyedBatcher::builder()
+                .max_keys(3)
+                .max_items(3)
+                .capacity(200)
+                .concurrency(3)
+                .window(millis(random(8)))
+                .retry(Retry::constant(9, millis(30)).unwrap())
+                .dead_letter(|_: &u64, _: Vec<u64>, _| panic!("it is handed back"))
+                .build(|batch: KeyedBatch<u64, u64>| async move {
+                    match *batch.first().unwrap() % 3 {
+                        0 => Err("to be tried again"),
+                        _ => std::future::pending().await,
+                    }
+                })
+                .unwrap();
+            for item in 0..60 {
+                batcher.try_send(random(7), item).unwrap();
+                match random(12) {
+                    0 => pass(random(4)).await,
+                    1 => {
+                        let key = random(7);
+                        let mut flush = Box::pin(batcher.flush_key(&key));
+                        assert!(futures_util::poll!(&mut flush).is_pending() || random(1) == 0);
+                    }
+                    _ => {}
+                }
+            }
+            let ended = batcher.shutdown(Some(millis(10))).await;
+            let items = |handed: &[(Arc<u64>, Vec<u64>)]| {
+                handed.iter().map(|(_, items)| items.len()).sum::<usize>()
+            };
+            assert_eq!(items(&ended.unsent) + items(&ended.indeterminate), 60);
+            for handed in [ended.unsent, ended.indeterminate] {
+                let firsts: Vec<_> = handed.iter().map(|(_, items)| items[0]).collect();
+                assert!(firsts.is_sorted(), "seed {seed}: {handed:?}");
+                for key in 0..7 {
+                    let of_key = handed.iter().filter(|(of, _)| **of == key);
+                    let items: Vec<_> = of_key.flat_map(|(_, items)| items).collect();
+                    assert!(items.is_sorted(), "seed {seed}: {handed:?}");
+                }
+            }
+        });
+    }
+}
+
+/// Numbers below what is asked for, the same for each seed.
+fn numbers(seed: u64) -> impl FnMut(u64) -> u64 {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    move |below| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state % below
+    }
+}

@@ -157,6 +157,65 @@ fn a_sender_to_a_full_key_leaves_against_the_end_of_its_batch() {
     });
 }
 
+type Sending = Pin<Box<dyn Future<Output = ()>>>;
+
+fn sending(batcher: &KeyedBatcher<u8, u32>, key: u8, item: u32) -> Sending {
+    let batcher = batcher.clone();
+    let mut sending: Sending = Box::pin(async move { batcher.send(key, item).await.unwrap() });
+    assert!(poll_once(sending.as_mut()).is_pending());
+    sending
+}
+
+/// Guards: a lane in whose line are more than are woken out of one critical section (one, in a
+/// model) is served in the next, and a sender's waker is replaced in the step that finds it still in
+/// the line of its key. Either taken out, the second waits for ever: nobody wakes it, or only the
+/// task that polled it before.
+#[test]
+fn the_second_in_the_line_of_a_key_is_polled_anew_while_room_for_both_becomes_free() {
+    loom::model(|| {
+        let ledger = Ledger::default();
+        let builder = Ledger::builder().max_keys(2).max_items(2).capacity(8).capacity_per_key(2);
+        let (batcher, mut driver) = ledger.build(builder.window(NEVER));
+        batcher.try_send(1, 10).unwrap();
+        batcher.try_send(1, 11).unwrap();
+        let [first, second] = [12, 13].map(|item| sending(&batcher, 1, item));
+        let driving = thread::spawn(move || {
+            assert!(poll_once(Pin::new(&mut driver)).is_pending());
+            driver
+        });
+        block_on(second);
+        let driver = driving.join().unwrap();
+        block_on(first);
+        drop(batcher);
+        block_on(driver);
+        assert_eq!(ledger.items(1), BTreeSet::from([10, 11, 12, 13]));
+        let sizes: Vec<_> = ledger.0.lock().unwrap().iter().map(|(_, items)| items.len()).collect();
+        assert_eq!(sizes, [2, 2]);
+    });
+}
+
+/// Guard: a sender that leaves the line of all gives back the room under its key, which serves the
+/// next of that key. Taken out, that one waits for ever.
+#[test]
+fn a_sender_leaves_the_line_of_all_while_the_next_of_its_key_waits() {
+    loom::model(|| {
+        let ledger = Ledger::default();
+        let builder = Ledger::builder().max_keys(2).max_items(1).capacity(1).capacity_per_key(1);
+        let (batcher, mut driver) = ledger.build(builder.window(AT_ONCE));
+        batcher.try_send(2, 20).unwrap();
+        // The first has room under the key, and waits for room in all; the second waits for the key.
+        let [first, second] = [10, 11].map(|item| sending(&batcher, 1, item));
+        let leaving = thread::spawn(move || drop(first));
+        assert!(poll_once(Pin::new(&mut driver)).is_pending());
+        block_on(second);
+        leaving.join().unwrap();
+        drop(batcher);
+        block_on(driver);
+        assert_eq!(ledger.items(1), BTreeSet::from([11]));
+        assert_eq!(ledger.items(2), BTreeSet::from([20]));
+    });
+}
+
 /// Guard: what many have in hand when the batcher is closed goes back to where it came from. Taken
 /// out, an item is neither delivered nor left.
 #[test]
@@ -246,6 +305,29 @@ fn an_answer_against_a_caller_going_to_sleep() {
             if batcher.stats().delivered == 1 { Poll::Ready(()) } else { Poll::Pending }
         }));
         calling.join().unwrap();
+        assert_eq!(dropped.load(Ordering::Relaxed), 1);
+    });
+}
+
+/// Guard: a caller that is polled by another task leaves that task's waker in its place in the step
+/// that finds no answer there. Taken out (the waker that went with the call is the only one), the
+/// task that has the caller now sleeps for ever.
+#[test]
+fn an_answer_against_a_caller_that_moves_to_another_task() {
+    loom::model(|| {
+        let dropped = Arc::default();
+        let (batcher, mut driver) = answering(&dropped);
+        let mut call = Box::pin({
+            let batcher = batcher.clone();
+            async move { batcher.call(1).await.is_ok() }
+        });
+        assert!(poll_once(call.as_mut()).is_pending());
+        let driving = thread::spawn(move || {
+            assert!(poll_once(Pin::new(&mut driver)).is_pending());
+            driver
+        });
+        assert!(block_on(call));
+        drop(driving.join().unwrap());
         assert_eq!(dropped.load(Ordering::Relaxed), 1);
     });
 }

@@ -58,40 +58,53 @@ enum Step {
 
 fn limits() -> impl Strategy<Value = Limits> {
     let batch = (1..5usize, prop::option::of((1..6u64, prop::option::of(0..9u64))));
-    let handling = (1..4usize, 1..4u32, 0..6u64, prop_oneof![3 => Just(0), 1 => 2..9u32]);
+    let handling = (1..4usize, 1..4u32, 0..6u64, prop_oneof![1 => Just(0), 1 => 2..9u32]);
+    let errors = (any::<bool>(), any::<bool>());
     let permits = prop_oneof![3 => Just(None), 1 => (1..3usize).prop_map(Some)];
     let timeout = prop_oneof![1 => Just(None), 1 => (1..9u64).prop_map(Some)];
     let budget = (1..7u32, prop_oneof![1..500u64, 500..3000u64]);
     let budget = prop_oneof![2 => Just(None), 1 => budget.prop_map(Some)];
-    (batch, 0..7u64, any::<bool>(), 0..7usize, handling, permits, (timeout, budget)).prop_map(
-        |((max_items, weights), window, eager, more, handling, permits, (timeout, budget))| {
-            let (concurrency, attempts, delay, max_probes) = handling;
-            let max_weight = weights.map(|(max, _)| max);
-            let capacity_weight = weights.and_then(|(max, more)| more.map(|more| max + more));
-            let capacity = max_items + more;
-            Limits {
-                max_items,
-                max_weight,
+    (batch, 0..7u64, any::<bool>(), 0..7usize, handling, permits, (timeout, budget, errors))
+        .prop_map(
+            |(
+                (max_items, weights),
                 window,
                 eager,
-                capacity,
-                capacity_weight,
-                concurrency,
+                more,
+                handling,
                 permits,
-                max_probes,
-                attempts,
-                delay,
-                timeout,
-                budget,
-            }
-        },
-    )
+                (timeout, budget, errors),
+            )| {
+                let (concurrency, attempts, delay, max_probes) = handling;
+                let max_weight = weights.map(|(max, _)| max);
+                let capacity_weight = weights.and_then(|(max, more)| more.map(|more| max + more));
+                let capacity = max_items + more;
+                Limits {
+                    max_items,
+                    max_weight,
+                    window,
+                    eager,
+                    capacity,
+                    capacity_weight,
+                    concurrency,
+                    permits,
+                    max_probes,
+                    chooses: errors.0,
+                    cuts_rejected: errors.1,
+                    attempts,
+                    delay,
+                    timeout,
+                    budget,
+                }
+            },
+        )
 }
 
 fn verdict() -> impl Strategy<Value = Verdict> {
     prop_oneof![
         3 => Just(Verdict::Deliver),
         2 => Just(Verdict::Fail),
+        2 => Just(Verdict::Reject),
         1 => Just(Verdict::Panic),
     ]
 }

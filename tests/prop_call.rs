@@ -10,7 +10,8 @@
 //! Seen to fail: with answers sent to the next caller; with a place used again while its call is under
 //! way; with the waker of a caller that moved not kept; with answered calls tried again; with those that
 //! share an answer forgotten, also when they are shared twice; with a caller that waited in line not
-//! looking for its answer.
+//! looking for its answer; with answers in order though they are too few; with those that share an answer
+//! not told that its count does not match.
 
 #![cfg(all(feature = "tokio", not(loom)))]
 
@@ -76,22 +77,39 @@ impl Drop for Answer {
 }
 
 type Asked = Call<Item, Answer>;
-type Answered = Result<Answer, CallError<Item>>;
+type Answered = Result<Answer, Unanswered>;
+
+/// Why there is no answer.
+#[derive(Debug)]
+enum Why {
+    Refused,
+    Unanswered,
+    Failed(Option<u32>),
+    CountMismatch(usize, usize),
+}
+
+struct Unanswered {
+    why: Why,
+    item: Option<Item>,
+}
+
+impl Unanswered {
+    fn new<I>(error: CallError<I>, item: impl Fn(I) -> Item) -> Self {
+        let why = match &error {
+            CallError::Refused(SendError::Closed(_)) => Why::Refused,
+            CallError::Failed { error, .. } => Why::Failed(error.attempts()),
+            CallError::Unanswered(_) => Why::Unanswered,
+            CallError::CountMismatch { answers, calls, .. } => Why::CountMismatch(*answers, *calls),
+            other => panic!("{other:?}"),
+        };
+        Self { why, item: error.into_item().map(item) }
+    }
+}
 
 /// What a call by key gives back is the item with its own key.
-fn without_key(error: CallError<(u8, Item)>) -> CallError<Item> {
-    let item = |(key, item): (u8, Item)| {
-        assert_eq!(key, item.key, "its own key");
-        item
-    };
-    match error {
-        CallError::Refused(SendError::Closed(sent)) => {
-            CallError::Refused(SendError::Closed(item(sent)))
-        }
-        CallError::Failed { item: sent, error } => CallError::Failed { item: item(sent), error },
-        CallError::Unanswered(sent) => CallError::Unanswered(sent.map(item)),
-        other => panic!("{other:?}"),
-    }
+fn without_key((key, item): (u8, Item)) -> Item {
+    assert_eq!(key, item.key, "its own key");
+    item
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -194,7 +212,7 @@ fn step() -> impl Strategy<Value = (Step, bool)> {
         8 => which.clone().prop_map(Step::Move),
         12 => (which.clone(), prop::collection::vec(any::<bool>(), 1..3)).prop_map(|(batch, passes)| Step::Share { batch, passes }),
         15 => (which.clone(), which.clone()).prop_map(|(batch, index)| Step::Reply { batch, index }),
-        8 => (which.clone(), 0..5usize).prop_map(|(batch, most)| Step::ReplyAll { batch, most }),
+        8 => (which.clone(), 0..10usize).prop_map(|(batch, most)| Step::ReplyAll { batch, most }),
         5 => which.clone().prop_map(Step::ReplyWith),
         8 => (which.clone(), which.clone())
             .prop_map(|(batch, index)| Step::TakeOut { batch, index }),
@@ -253,11 +271,17 @@ impl Handle {
         match self {
             Self::Plain(batcher) => {
                 let batcher = batcher.clone();
-                Polled::new(async move { batcher.call(item).await })
+                Polled::new(async move {
+                    let answered = batcher.call(item).await;
+                    answered.map_err(|error| Unanswered::new(error, |item| item))
+                })
             }
             Self::Keyed(batcher) => {
                 let batcher = batcher.clone();
-                Polled::new(async move { batcher.call(item.key, item).await.map_err(without_key) })
+                Polled::new(async move {
+                    let answered = batcher.call(item.key, item).await;
+                    answered.map_err(|error| Unanswered::new(error, without_key))
+                })
             }
         }
     }
@@ -298,11 +322,28 @@ impl Guard {
     }
 }
 
-/// Calls that share an answer, in the order in which they are tried again, and its stamp.
+/// Calls that share an answer, in the order in which they are tried again.
 #[derive(Default)]
 struct Group {
     calls: Vec<Number>,
-    answer: Option<u64>,
+    answer: Option<Due>,
+}
+
+/// What a handler has answered with.
+#[derive(Clone, Copy)]
+enum Due {
+    Stamp(u64),
+    /// Of an answer in order: how many answers for how many calls.
+    Mismatch(usize, usize),
+}
+
+impl Group {
+    fn stamp(&self) -> Option<u64> {
+        match self.answer {
+            Some(Due::Stamp(stamp)) => Some(stamp),
+            _ => None,
+        }
+    }
 }
 
 /// A batch with the handler.
@@ -388,6 +429,7 @@ enum State {
     /// The batcher stops or has stopped: it may be handed over yet, or have an error at any time.
     Doubtful,
     Answered(u64),
+    Mismatched(usize, usize),
     Unanswered,
     /// In the attempt of this number.
     Failed(u32),
@@ -484,14 +526,18 @@ impl World {
 
     fn answer_group(&mut self, at: usize, index: usize) -> Answer {
         let stamp = self.stamp();
-        self.attempts[at].groups[index].answer = Some(stamp);
+        self.attempts[at].groups[index].answer = Some(Due::Stamp(stamp));
         Answer::new(stamp, &self.alive)
     }
 
     fn end_group(&mut self, group: &Group, without: State) {
         for number in &group.calls {
             assert_eq!(self.states[*number], State::Out);
-            self.states[*number] = group.answer.map_or(without, State::Answered);
+            self.states[*number] = match group.answer {
+                Some(Due::Stamp(stamp)) => State::Answered(stamp),
+                Some(Due::Mismatch(answers, calls)) => State::Mismatched(answers, calls),
+                None => without,
+            };
         }
     }
 
@@ -507,7 +553,7 @@ impl World {
         let (call, mut group) = self.kept.swap_remove(which);
         if reply {
             let stamp = self.stamp();
-            group.answer = Some(stamp);
+            group.answer = Some(Due::Stamp(stamp));
             let item = call.reply(Answer::new(stamp, &self.alive));
             assert_eq!(item.number, group.calls[0]);
         } else {
@@ -608,7 +654,7 @@ impl World {
             Step::Reply { batch, index } => {
                 if let Some(at) = at(batch).filter(|at| !self.attempts[*at].groups.is_empty()) {
                     let index = index % self.attempts[at].groups.len();
-                    let before = self.attempts[at].groups[index].answer;
+                    let before = self.attempts[at].groups[index].stamp();
                     let answer = self.answer_group(at, index);
                     let replaced = self.attempts[at].guard.batch().reply(index, answer);
                     assert_eq!(replaced.map(|answer| answer.stamp), before);
@@ -616,9 +662,18 @@ impl World {
             }
             Step::ReplyAll { batch, most } => {
                 if let Some(at) = at(batch) {
-                    let most = most.min(self.attempts[at].groups.len());
-                    let answers: Vec<_> = (0..most).map(|i| self.answer_group(at, i)).collect();
-                    self.attempts[at].guard.batch().reply_all(answers);
+                    let calls = self.attempts[at].groups.len();
+                    // As many as there are calls more often than not.
+                    let answers = if most < 5 { most } else { calls };
+                    let made: Vec<_> = if answers == calls {
+                        (0..calls).map(|index| self.answer_group(at, index)).collect()
+                    } else {
+                        for group in &mut self.attempts[at].groups {
+                            group.answer = Some(Due::Mismatch(answers, calls));
+                        }
+                        (0..answers).map(|_| Answer::new(self.stamp(), &self.alive)).collect()
+                    };
+                    self.attempts[at].guard.batch().reply_all(made);
                 }
             }
             Step::ReplyWith(batch) => {
@@ -693,16 +748,17 @@ impl World {
             }
             Err(error) => error,
         };
-        let due = match &error {
-            CallError::Refused(SendError::Closed(_)) => self.closed && state == State::Unseen,
-            CallError::Unanswered(_) => state == State::Unanswered,
-            CallError::Failed { error, .. } => {
-                error.attempts().is_some_and(|attempts| state == State::Failed(attempts))
+        let due = match error.why {
+            Why::Refused => self.closed && state == State::Unseen,
+            Why::Unanswered => state == State::Unanswered,
+            Why::Failed(attempts) => {
+                attempts.is_some_and(|attempts| state == State::Failed(attempts))
             }
-            _ => false,
+            Why::CountMismatch(answers, calls) => state == State::Mismatched(answers, calls),
         };
-        assert!(due || state == State::Doubtful, "{error:?} for one that is {state:?}");
-        assert_eq!(error.into_item().expect("it comes back").number, number, "its own item");
+        let why = &error.why;
+        assert!(due || state == State::Doubtful, "{why:?} for one that is {state:?}");
+        assert_eq!(error.item.as_ref().expect("it comes back").number, number, "its own item");
         if !state.is_over() {
             self.states[number] = State::Gone;
         }
@@ -779,7 +835,7 @@ impl World {
         }
         let groups = self.attempts.iter().flat_map(|attempt| &attempt.groups);
         let groups = groups.chain(self.kept.iter().map(|(_, group)| group));
-        let answers = groups.filter(|group| group.answer.is_some()).count();
+        let answers = groups.filter(|group| group.stamp().is_some()).count();
         assert_eq!(self.alive.answers.load(Relaxed), answers as i64, "answers alive");
         let stats = self.handle.stats();
         let ended = stats.delivered + stats.failed + stats.unsent + stats.indeterminate;

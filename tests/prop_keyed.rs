@@ -7,6 +7,8 @@
 #[path = "keyed/reference.rs"]
 mod reference;
 
+use std::collections::BTreeMap;
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -24,16 +26,24 @@ use tokio::task::coop::unconstrained;
 enum Step {
     TrySend(Key),
     Send(Key),
+    Reserve(Key),
+    /// An item is sent with a slot that is held.
+    UseSlot(usize),
+    /// Drops any future that waits, or a slot that is held.
     Cancel(usize),
     Flush,
     FlushKey(Key),
     Advance(u64),
-    End { which: usize, well: bool },
+    End {
+        which: usize,
+        well: bool,
+        /// Drops a future before those that were granted something are polled.
+        cancel: Option<usize>,
+    },
 }
 
 fn limits() -> impl Strategy<Value = Limits> {
     let sizes = (1..4usize, 1..4usize, 0..6u64, 0..10usize);
-    // Bounded in all, or by key: which of several lines comes first is not said.
     let per_key = prop::option::of(0..3usize);
     let timeout = prop::option::of(1..8u64);
     let handling = (1..3usize, any::<bool>(), any::<bool>(), 1..3u32, 0..4u64, timeout);
@@ -43,16 +53,17 @@ fn limits() -> impl Strategy<Value = Limits> {
         let (max_keys, max_items, window, more) = sizes;
         let max_weight = weights.map(|(max, _)| max);
         let capacity_weight = weights.and_then(|(max, more)| Some(max + more?));
+        let capacity = max_items + more;
         let (concurrency, eager, in_order, attempts, delay, timeout) = rest;
         Limits {
             max_keys,
             max_items,
             max_weight,
-            capacity_weight: capacity_weight.filter(|_| per_key.is_none()),
+            capacity_weight,
             window,
             eager,
-            capacity: if per_key.is_some() { 1000 } else { max_items + more },
-            per_key: per_key.map(|more| max_items + more),
+            capacity,
+            per_key: per_key.map(|more| capacity.min(max_items + more)),
             concurrency,
             in_order,
             attempts,
@@ -68,12 +79,14 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         20 => key.clone().prop_map(Step::TrySend),
         30 => key.clone().prop_map(Step::Send),
-        6 => (0..1000usize).prop_map(Step::Cancel),
+        10 => key.clone().prop_map(Step::Reserve),
+        8 => (0..1000usize).prop_map(Step::UseSlot),
+        10 => (0..1000usize).prop_map(Step::Cancel),
         3 => Just(Step::Flush),
         6 => key.prop_map(Step::FlushKey),
         20 => (1..6u64).prop_map(Step::Advance),
-        30 => (0..1000usize, prop::bool::weighted(0.75))
-            .prop_map(|(which, well)| Step::End { which, well }),
+        30 => (0..1000usize, prop::bool::weighted(0.75), prop::option::weighted(0.3, 0..1000usize))
+            .prop_map(|(which, well, cancel)| Step::End { which, well, cancel }),
     ]
 }
 
@@ -147,11 +160,20 @@ impl Drop for Handling {
     }
 }
 
+/// What the holder of a slot is told.
+#[derive(Default)]
+struct Slot {
+    held: bool,
+    item: Option<u32>,
+    waker: Option<Waker>,
+}
+
 struct Pair {
     batcher: KeyedBatcher<Key, u32>,
     driver: Polled<()>,
     calls: Arc<Mutex<Vec<Arc<Call>>>>,
     tasks: Vec<Option<Polled<Answer>>>,
+    slots: BTreeMap<usize, Arc<Mutex<Slot>>>,
     sent: Vec<usize>,
     flushed: Vec<(usize, Flushed)>,
     reference: Reference,
@@ -228,6 +250,7 @@ impl Pair {
             driver: Polled::new(driver),
             calls,
             tasks: Vec::new(),
+            slots: BTreeMap::new(),
             sent: Vec::new(),
             flushed: Vec::new(),
             reference: Reference::new(limits),
@@ -267,6 +290,29 @@ impl Pair {
         }
     }
 
+    fn cancel_any(&mut self, which: usize) {
+        let tasks: Vec<_> =
+            (0..self.tasks.len()).filter(|task| self.tasks[*task].is_some()).collect();
+        if !tasks.is_empty() {
+            self.cancel(tasks[which % tasks.len()]);
+        }
+    }
+
+    fn drive(&mut self) -> bool {
+        let mut polled = false;
+        while let Some(poll) = self.driver.poll_if_woken() {
+            assert!(poll.is_pending());
+            polled = true;
+        }
+        polled
+    }
+
+    fn cancel(&mut self, task: usize) {
+        self.tasks[task] = None;
+        self.slots.remove(&task);
+        self.reference.cancel(task);
+    }
+
     async fn step(&mut self, step: &Step) {
         match *step {
             Step::TrySend(key) => {
@@ -282,15 +328,36 @@ impl Pair {
                 });
                 self.reference.send(task, key, item);
             }
-            Step::Cancel(which) => {
-                let tasks: Vec<_> =
-                    (0..self.tasks.len()).filter(|task| self.tasks[*task].is_some()).collect();
-                if !tasks.is_empty() {
-                    let task = tasks[which % tasks.len()];
-                    self.tasks[task] = None;
-                    self.reference.cancel(task);
+            Step::Reserve(key) => {
+                let (batcher, slot) = (self.batcher.clone(), Arc::new(Mutex::new(Slot::default())));
+                self.slots.insert(self.tasks.len(), slot.clone());
+                let task = self.start(async move {
+                    let reserved = batcher.reserve(key).await.expect("it is not closed");
+                    slot.lock().unwrap().held = true;
+                    let item = poll_fn(|cx| {
+                        let mut slot = slot.lock().unwrap();
+                        slot.waker = Some(cx.waker().clone());
+                        slot.item.map_or(Poll::Pending, Poll::Ready)
+                    });
+                    let sent = reserved.send(item.await);
+                    Answer::Sent(sent.map_err(|error| error.into_inner().1))
+                });
+                self.reference.reserve(task, key);
+            }
+            Step::UseSlot(which) => {
+                let held = self.reference.slots();
+                if !held.is_empty() {
+                    let (task, item) = (held[which % held.len()], self.item());
+                    let slot = self.slots.remove(&task).unwrap();
+                    let mut slot = slot.lock().unwrap();
+                    slot.item = Some(item);
+                    slot.waker.take().unwrap().wake();
+                    drop(slot);
+                    assert!(self.poll_task(task));
+                    self.reference.use_slot(task, item);
                 }
             }
+            Step::Cancel(which) => self.cancel_any(which),
             Step::Flush => {
                 let batcher = self.batcher.clone();
                 let task = self.start(async move {
@@ -319,7 +386,7 @@ impl Pair {
                     assert!(!idle || self.driver.polls == polls, "an empty batcher was woken");
                 }
             }
-            Step::End { which, well } => {
+            Step::End { which, well, cancel } => {
                 if !self.reference.out.is_empty() {
                     let at = which % self.reference.out.len();
                     let call = self.calls.lock().unwrap().remove(at);
@@ -330,28 +397,20 @@ impl Pair {
                     };
                     waker.expect("it was polled").wake();
                     self.reference.end(at, well);
+                    if let Some(which) = cancel {
+                        self.drive();
+                        while self.reference.drive() {}
+                        self.look();
+                        self.cancel_any(which);
+                    }
                 }
             }
         }
         self.settle();
     }
 
-    /// Lets both do what they can, and compares all that can be seen.
-    fn settle(&mut self) {
-        loop {
-            let mut polled = false;
-            while let Some(poll) = self.driver.poll_if_woken() {
-                assert!(poll.is_pending());
-                polled = true;
-            }
-            for task in 0..self.tasks.len() {
-                polled |= self.poll_task(task);
-            }
-            if !polled {
-                break;
-            }
-        }
-        self.reference.run();
+    /// Compares what is with the handler.
+    fn look(&mut self) {
         // Those whose time was up.
         self.calls.lock().unwrap().retain(|call| !call.dropped.load(Ordering::Relaxed));
         let calls: Vec<_> =
@@ -360,6 +419,21 @@ impl Pair {
         for call in self.calls.lock().unwrap().iter() {
             self.reference.numbers.insert(call.batch.items[0], call.number);
         }
+    }
+
+    /// Lets both do what they can, and compares all that can be seen.
+    fn settle(&mut self) {
+        loop {
+            let mut polled = self.drive();
+            for task in 0..self.tasks.len() {
+                polled |= self.poll_task(task);
+            }
+            if !polled {
+                break;
+            }
+        }
+        self.reference.run();
+        self.look();
         self.sent.sort_unstable();
         self.reference.sent.sort_unstable();
         assert_eq!(self.sent, self.reference.sent, "senders that are through");
@@ -379,6 +453,9 @@ impl Pair {
         assert!(self.limits.max_weight.is_none_or(|most| stats.heaviest_batch <= most));
         assert!(self.limits.capacity_weight.is_none_or(|most| stats.pending_weight <= most));
         assert_eq!(stats.waiting_senders, self.reference.waiting());
+        let held = self.slots.iter().filter(|(_, slot)| slot.lock().unwrap().held);
+        let held: Vec<_> = held.map(|(task, _)| *task).collect();
+        assert_eq!(held, self.reference.slots(), "slots that are held");
         assert_eq!(stats.keys, self.reference.keys());
         assert!(stats.peak_keys <= self.limits.max_keys, "keys are bounded");
         assert!(stats.peak_pending <= self.limits.capacity as u64);
@@ -405,7 +482,11 @@ proptest! {
             // Everything ends: no sender waits for ever, no key is forgotten.
             pair.step(&Step::Flush).await;
             for _ in 0..500 {
-                pair.step(&Step::End { which: 0, well: true }).await;
+                for slot in pair.reference.slots() {
+                    pair.cancel(slot);
+                }
+                pair.settle();
+                pair.step(&Step::End { which: 0, well: true, cancel: None }).await;
                 pair.step(&Step::Advance(1)).await;
             }
             prop_assert_eq!(pair.reference.pending(), 0);

@@ -11,7 +11,7 @@ use super::core::Limits;
 use super::driver::{Driver, Run, Timer};
 use super::error::{BatchError, HandlerError};
 use super::handle::Batcher;
-use super::setback::Failing;
+use super::setback::{Failing, Isolation};
 use super::shared::{DeadLetter, Shared, Weigher};
 #[cfg(feature = "tokio")]
 use super::timer::TokioTimer;
@@ -46,7 +46,7 @@ pub struct Builder<T> {
     concurrency: Option<usize>,
     semaphore: Option<Arc<Semaphore>>,
     retry: RetryWhen<HandlerError>,
-    max_probes: Option<u32>,
+    isolation: Option<Isolation>,
     dead_letter: Option<Box<DeadLetter<T>>>,
 }
 
@@ -62,7 +62,7 @@ impl<T> Builder<T> {
             concurrency: None,
             semaphore: None,
             retry: Retry::none().into(),
-            max_probes: None,
+            isolation: None,
             dead_letter: None,
         }
     }
@@ -168,7 +168,8 @@ impl<T> Builder<T> {
     ///   future that blocks its thread cannot be interrupted.
     /// - A [budget](Retry::budget) is charged for each attempt that fails, and gets its share back
     ///   for each that returns `Ok`, those to [find what makes a batch fail](Self::isolate_poison)
-    ///   included. While it is spent no batch is tried again, nor cut.
+    ///   included, which are charged whatever they fail with. While it is spent no batch is tried
+    ///   again, nor cut.
     /// - A choice of errors is asked about what a handler returns. A panic and a time limit that
     ///   passed are worth another attempt. A policy that panics allows none.
     ///
@@ -206,8 +207,72 @@ impl<T> Builder<T> {
     ///
     /// At least 2. For a handler that does all or nothing, say a transaction: one that takes out of
     /// its guard what it finished need not be asked again.
+    ///
+    /// - Which errors are worth a cut: a rejected row is, an expired login is not. Those that the
+    ///   [`retry`](Self::retry) policy's choice calls transient are not: when the attempts are used
+    ///   up, the batch fails together. All others are; so is every error of a policy without a
+    ///   choice. [`isolate_poison_when`](Self::isolate_poison_when) says it in another way. A panic
+    ///   and a time limit that passed always are, as one item may have caused them.
+    /// - An error that no item has caused, say an outage, is given up early. When 16 calls in a row
+    ///   have failed and delivered nothing, or twice as many as it takes to halve the batch down to
+    ///   one item if that is more, nothing is cut any more: each part that was cut off is tried
+    ///   once, and until one is delivered, what fails fails together. So an outage costs at most
+    ///   three calls for each time that the batch can be halved, or 16 and one for each: for 500
+    ///   items 27, not 998.
+    /// - A [budget](Retry::budget) is charged for each of these calls that fails, whatever it fails
+    ///   with. While it is spent nothing is cut.
+    /// - A transient error during the search is tried again first, if the batch has attempts left.
     pub fn isolate_poison(mut self, max_probes: u32) -> Self {
-        self.max_probes = Some(max_probes);
+        self.isolation = Some(Isolation { max_probes, when: None });
+        self
+    }
+
+    /// As [`isolate_poison`](Self::isolate_poison), but a batch is cut only when `worth_a_cut` is true
+    /// of the error that the handler returned: when it says that an item is to blame. It is asked
+    /// when there is to be no other attempt, and takes the place of what the
+    /// [`retry`](Self::retry) policy calls transient. A panic in it says no.
+    ///
+    /// ```
+    /// use sluicegate::batcher::{Batch, Batcher, HandlerError};
+    ///
+    /// /// What the database answered.
+    /// #[derive(Debug)]
+    /// enum Db {
+    ///     RowRejected,
+    ///     LoginExpired,
+    /// }
+    /// # impl std::fmt::Display for Db {
+    /// #     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+    /// #         write!(f, "{self:?}")
+    /// #     }
+    /// # }
+    /// # impl std::error::Error for Db {}
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let rows = Batcher::builder()
+    ///     .isolate_poison_when(100, |error: &HandlerError| {
+    ///         matches!(error.downcast_ref(), Some(Db::RowRejected))
+    ///     })
+    ///     .dead_letter(|rows: Vec<u32>, why| eprintln!("{rows:?}: {why}"))
+    ///     .build(|rows: Batch<u32>| async move {
+    ///         if rows.iter().any(|row| *row == 13) { Err(Db::RowRejected) } else { Ok(()) }
+    ///     })?;
+    /// for row in 0..20 {
+    ///     rows.send(row).await?;
+    /// }
+    /// let report = rows.flush().await;
+    /// assert_eq!((report.delivered, report.failed), (19, 1));
+    /// # let _ = Db::LoginExpired;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn isolate_poison_when(
+        mut self,
+        max_probes: u32,
+        worth_a_cut: impl Fn(&HandlerError) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        self.isolation = Some(Isolation { max_probes, when: Some(Box::new(worth_a_cut)) });
         self
     }
 
@@ -343,8 +408,8 @@ impl<T> Builder<T> {
         let alone = if self.semaphore.is_some() { usize::MAX } else { 1 };
         let concurrency = self.concurrency.unwrap_or(alone);
         ConfigError::at_least_one("concurrency", concurrency)?;
-        if let Some(max_probes) = self.max_probes.filter(|max_probes| *max_probes < 2) {
-            return Err(ConfigError::new("isolate_poison", max_probes, "at least 2"));
+        if let Some(few) = self.isolation.as_ref().filter(|isolation| isolation.max_probes < 2) {
+            return Err(ConfigError::new("isolate_poison", few.max_probes, "at least 2"));
         }
         let limits = Limits {
             max_items,
@@ -360,7 +425,7 @@ impl<T> Builder<T> {
             capacity_per_key: usize::MAX,
             in_order: false,
         };
-        let failing = Failing { retry, max_probes: self.max_probes.unwrap_or(0) };
+        let failing = Failing { retry, isolation: self.isolation };
         let Self { semaphore, dead_letter, .. } = self;
         Ok(Parts { limits, failing, weigher, semaphore, dead_letter })
     }
@@ -388,7 +453,7 @@ impl<T> fmt::Debug for Builder<T> {
             .field("capacity_weight", &self.capacity_weight)
             .field("concurrency", &self.concurrency)
             .field("retry", &self.retry)
-            .field("isolate_poison", &self.max_probes)
+            .field("isolate_poison", &self.isolation.as_ref().map(|isolation| isolation.max_probes))
             .finish_non_exhaustive()
     }
 }

@@ -85,6 +85,8 @@ pub(crate) struct Job<T, G = ()> {
     /// Made when the first attempt has failed.
     pub(crate) setback: Option<Box<Setback>>,
     pub(crate) opened_at: Instant,
+    /// A number that grows with when its first item was accepted.
+    pub(crate) first: u64,
 }
 
 impl<T, G> Job<T, G> {
@@ -228,6 +230,11 @@ impl<T, L: Lanes<T>> Core<T, L> {
         } else {
             Err(Refusal::Full)
         }
+    }
+
+    /// Whether `take_room` would find room, or finds the batcher closed: a send need not wait then.
+    pub(crate) fn is_immediate(&self, weight: Weight) -> bool {
+        self.phase != Phase::Accepting || self.room.fits(weight)
     }
 
     /// Takes a place in line for room.

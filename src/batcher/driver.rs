@@ -301,7 +301,7 @@ where
             Err(failure) if left > 0 => {
                 let delivered = handed - left;
                 let setback = job.setback.get_or_insert_default();
-                let due = match self.failing.next(setback, &failure, left) {
+                let due = match self.failing.next(setback, &failure, handed, left) {
                     Then::TryAgain(wait) => C::now() + wait,
                     Then::Split => {
                         job.parts.push(job.items.split_off(left.div_ceil(2)));
@@ -319,6 +319,9 @@ where
             }
             end => {
                 quietly(|| drop(end));
+                if let Some(setback) = &mut job.setback {
+                    setback.delivered();
+                }
                 // The items' destructors run here, before anybody learns that they are delivered.
                 let mut emptied = mem::take(&mut job.items);
                 quietly(|| emptied.clear());

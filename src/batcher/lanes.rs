@@ -74,7 +74,7 @@ pub(crate) trait Lanes<T> {
     /// Closes all open batches.
     fn seal_all(&mut self, closed_by: ClosedBy, sealer: Sealer<'_, T>);
 
-    /// All closed batches, in the order in which they were closed.
+    /// All closed batches.
     fn drain(&mut self) -> Vec<Job<T, Self::Tag>>;
 
     fn remain(tag: Self::Tag, items: Vec<T>, remains: &mut Vec<Self::Remain>);
@@ -124,7 +124,7 @@ impl<T> Sealer<'_, T> {
         lane: u32,
         tag: G,
     ) -> Job<T, G> {
-        let Closed { items, weight, opened_at } = closed;
+        let Closed { items, weight, opened_at, first } = closed;
         self.stats.batches.add(closed_by);
         self.stats.batched_items += items.len() as u64;
         self.stats.batched_weight += weight;
@@ -143,6 +143,7 @@ impl<T> Sealer<'_, T> {
             attempts: 0,
             setback: None,
             opened_at,
+            first,
         }
     }
 }
@@ -159,7 +160,9 @@ impl<T> Single<T> {
         let spare = &mut *sealer.spare;
         // Without one to use again: as large as the last, not as large as might be.
         let next = |len| spare.take().unwrap_or_else(|| Vec::with_capacity(len));
-        if let Some(closed) = self.open.close(next) {
+        // All items of the batches before it were accepted before.
+        let first = sealer.stats.batched_items;
+        if let Some(closed) = self.open.close(first, next) {
             self.sealed.push_back(sealer.seal(closed, closed_by, 0, ()));
         }
     }

@@ -15,6 +15,8 @@ pub(crate) struct Closed<T> {
     pub(crate) items: Vec<T>,
     pub(crate) weight: u64,
     pub(crate) opened_at: Instant,
+    /// A number that grows with when its first item was accepted.
+    pub(crate) first: u64,
 }
 
 impl<T> Open<T> {
@@ -52,12 +54,16 @@ impl<T> Open<T> {
         first
     }
 
-    /// Takes everything out; nothing if there is nothing. `next` makes the vector for the next
+    /// Takes everything out; nothing if there is nothing. `first` goes with it, and `next` makes the vector for the next
     /// batch, and is told how many items this one held.
-    pub(crate) fn close(&mut self, next: impl FnOnce(usize) -> Vec<T>) -> Option<Closed<T>> {
+    pub(crate) fn close(
+        &mut self,
+        first: u64,
+        next: impl FnOnce(usize) -> Vec<T>,
+    ) -> Option<Closed<T>> {
         let opened_at = self.opened_at.take()?;
         let next = next(self.items.len());
         let items = mem::replace(&mut self.items, next);
-        Some(Closed { items, weight: mem::take(&mut self.weight), opened_at })
+        Some(Closed { items, weight: mem::take(&mut self.weight), opened_at, first })
     }
 }

@@ -228,10 +228,11 @@ pub struct ShutdownReport<T> {
     pub delivered: u64,
     /// Items whose last attempt failed; the dead letter got them.
     pub failed: u64,
-    /// Items that were never handed to the handler, in the order they were accepted.
+    /// Items that were never handed to the handler, in the order they were accepted; of a keyed
+    /// batcher by batch, in the order in which their first items were.
     pub unsent: Vec<T>,
     /// Items that the handler held, or had failed with, when it was stopped: they may have been
-    /// delivered or not.
+    /// delivered or not. In the same order.
     pub indeterminate: Vec<T>,
     /// Items in a [`Batch`](super::Batch) that a thread or task of the handler's own still holds;
     /// indeterminate too. The dead letter gets what is left of them when that guard is dropped.

@@ -21,10 +21,16 @@ impl Room {
         Self { items, weight, line: Line::default() }
     }
 
+    /// Whether there is room for one item and nobody waits.
+    #[inline]
+    pub(crate) fn fits(&self, weight: Weight) -> bool {
+        self.items > 0 && weight as usize <= self.weight && self.line.is_idle()
+    }
+
     /// Takes room for one item, if there is and nobody waits.
     #[inline]
     pub(crate) fn take(&mut self, weight: Weight) -> bool {
-        let fits = self.items > 0 && weight as usize <= self.weight && self.line.is_idle();
+        let fits = self.fits(weight);
         if fits {
             self.items -= 1;
             self.weight -= weight as usize;

@@ -45,26 +45,39 @@ impl Wait {
         cx: &mut Context<'_>,
         granted: impl FnOnce(&mut Core<T, L>) -> R,
     ) -> Poll<Result<R, Closed>> {
-        // Before any room is taken: a task that has had its turn keeps nobody else from it.
-        if coop::is_spent(cx) {
-            return Poll::Pending;
-        }
+        // Before anything is taken: a task without budget holds nothing while it yields.
+        let Poll::Ready(unit) = coop::poll_proceed(cx) else {
+            return self.poll_slow(shared, cx, true, granted);
+        };
         if self.ticket.is_none() {
             let mut core = shared.lock();
             match core.take_room(self.need) {
-                Ok(()) => return Poll::Ready(Ok(granted(&mut core))),
-                Err(Refusal::Closed) => return Poll::Ready(Err(Closed)),
+                Ok(()) => {
+                    unit.made_progress();
+                    return Poll::Ready(Ok(granted(&mut core)));
+                }
+                Err(Refusal::Closed) => {
+                    unit.made_progress();
+                    return Poll::Ready(Err(Closed));
+                }
                 Err(Refusal::Full) => {}
             }
         }
-        self.poll_slow(shared, cx, granted)
+        let polled = self.poll_slow(shared, cx, false, granted);
+        if polled.is_ready() {
+            unit.made_progress();
+        }
+        polled
     }
 
+    /// If the task's budget is `spent`, room that is free is left alone, but a wait begins at once,
+    /// so that nobody passes: what was granted to a waiter is its own, and used up.
     #[cold]
     fn poll_slow<T, L: Lanes<T>, R>(
         &mut self,
         shared: &Shared<T, L>,
         cx: &mut Context<'_>,
+        spent: bool,
         granted: impl FnOnce(&mut Core<T, L>) -> R,
     ) -> Poll<Result<R, Closed>> {
         // Cloned before the lock and dropped after it: both are a stranger's code. Who was granted
@@ -72,6 +85,9 @@ impl Wait {
         let mut fresh = self.ticket.is_none().then(|| cx.waker().clone());
         loop {
             let mut core = shared.lock();
+            if spent && self.ticket.is_none() && core.is_immediate(self.need) {
+                return Poll::Pending;
+            }
             if !core.is_accepting() {
                 self.ticket = None;
                 return Poll::Ready(Err(Closed));
@@ -106,6 +122,11 @@ impl Wait {
             shared.locked(|core, wakes| core.leave(ticket, self.need, wakes));
         }
     }
+}
+
+/// Pending, with the task woken, if its budget is spent: for what is ready without a wait.
+pub(crate) fn charge(cx: &mut Context<'_>) -> Poll<()> {
+    coop::poll_proceed(cx).map(|unit| unit.made_progress())
 }
 
 /// What is sent: an item, or what becomes one in the step that accepts it.
@@ -170,6 +191,7 @@ impl<T, P: Parcel<T>> Future for Sending<'_, T, P> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Self { shared, parcel, weight, wait } = self.get_mut();
         if *weight > shared.limits().max_weight {
+            ready!(charge(cx));
             return Poll::Ready(Err(SendError::TooHeavy(parcel.hand_back())));
         }
         let accepted =
@@ -251,9 +273,13 @@ impl<T> Future for SendingMany<'_, T> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Self { shared, items, wait, weight: known } = self.get_mut();
+        if items.is_empty() {
+            ready!(charge(cx));
+        }
         while let Some(first) = items.front() {
             let weight = *known.get_or_insert_with(|| shared.weigh(first));
             if weight > shared.limits().max_weight {
+                ready!(charge(cx));
                 return Poll::Ready(Err(SendManyError::TooHeavy));
             }
             if wait.ticket.is_none() {

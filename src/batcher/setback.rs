@@ -1,5 +1,6 @@
 //! What comes after an attempt that failed: another one, a closer look, or nothing more.
 
+use core::fmt;
 use core::time::Duration;
 
 use super::error::{BatchError, HandlerError};
@@ -15,21 +16,52 @@ pub(crate) enum Failure {
 }
 
 /// What happens to a batch that fails.
-#[derive(Debug)]
 pub(crate) struct Failing {
     pub(crate) retry: RetryWhen<HandlerError>,
-    /// How many handler calls may be made to find the items that make it fail.
-    pub(crate) max_probes: u32,
+    pub(crate) isolation: Option<Isolation>,
 }
+
+/// How to look for the items that make a batch fail.
+pub(crate) struct Isolation {
+    /// How many handler calls may be made to find them.
+    pub(crate) max_probes: u32,
+    /// For which errors, if that is said.
+    pub(crate) when: Option<Box<CutWhen>>,
+}
+
+pub(crate) type CutWhen = dyn Fn(&HandlerError) -> bool + Send + Sync;
 
 /// What a batch carries along once an attempt has failed. It may hold what is the user's.
 #[derive(Default)]
 pub(crate) struct Setback {
     course: Course,
-    /// How many handler calls are left to find what makes it fail, once its retries have failed.
-    probes: Option<u32>,
+    /// Whether its retries are used up.
+    course_over: bool,
+    /// The search for what makes it fail, once it has begun.
+    search: Option<Search>,
     /// What the last attempt that returned an error returned.
     earlier: Option<HandlerError>,
+}
+
+/// A search for the items that make a batch fail.
+struct Search {
+    /// How many handler calls are left for it.
+    probes: u32,
+    /// How many in a row have failed and delivered nothing, and how many may.
+    in_vain: u32,
+    most_in_vain: u32,
+}
+
+/// As many probes in a row may fail, or twice as many as it takes to halve the batch down to one
+/// item, whichever is more. One item is found by then, in every batch; and in one of up to 8 items,
+/// all are.
+const LEAST_IN_VAIN: u32 = 16;
+
+impl Search {
+    fn new(probes: u32, items: usize) -> Self {
+        let halvings = items.next_power_of_two().trailing_zeros();
+        Self { probes, in_vain: 0, most_in_vain: LEAST_IN_VAIN.max(2 * halvings) }
+    }
 }
 
 /// What is to be done with what an attempt left behind.
@@ -47,46 +79,72 @@ impl Failing {
         self.retry.policy().succeeded();
     }
 
-    /// An attempt failed that left so many items. Runs the caller's code.
-    pub(crate) fn next(&self, setback: &mut Setback, failure: &Failure, items: usize) -> Then {
-        let gave_up = match self.next_wait(setback, failure) {
+    /// An attempt failed that was given `handed` items and left `left`. Runs the caller's code.
+    pub(crate) fn next(
+        &self,
+        setback: &mut Setback,
+        failure: &Failure,
+        handed: usize,
+        left: usize,
+    ) -> Then {
+        if let Some(search) = &mut setback.search {
+            search.in_vain = if left < handed { 0 } else { search.in_vain.saturating_add(1) };
+        }
+        let retryable = self.is_retryable(failure);
+        let gave_up = match self.next_wait(setback, retryable) {
             Ok(wait) => return Then::TryAgain(wait),
             Err(gave_up) => gave_up,
         };
-        let probes = setback.probes.get_or_insert(self.max_probes);
+        let Some(isolation) = &self.isolation else { return Then::Bury(gave_up) };
+        if left < 2 || !self.is_worth_a_cut(isolation, failure, retryable) {
+            return Then::Bury(gave_up);
+        }
+        let search = setback.search.get_or_insert_with(|| Search::new(isolation.max_probes, left));
         // One for each half, so that a part that was cut off is sure to be tried.
-        if *probes < 2 || items < 2 {
+        if search.probes < 2 || search.in_vain >= search.most_in_vain {
             Then::Bury(gave_up)
         } else if !self.retry.policy().may_retry() {
             Then::Bury(GaveUp::BudgetSpent)
         } else {
-            *probes -= 2;
+            search.probes -= 2;
             Then::Split
         }
     }
 
+    /// Whether another attempt may get round it. A choice that panics says no.
+    fn is_retryable(&self, failure: &Failure) -> bool {
+        match failure {
+            Failure::Failed(error) => says_yes(|| self.retry.is_retryable(error)),
+            Failure::Panicked(_) | Failure::TimedOut => true,
+        }
+    }
+
+    /// Whether an item may be to blame for it.
+    fn is_worth_a_cut(&self, isolation: &Isolation, failure: &Failure, retryable: bool) -> bool {
+        match (failure, &isolation.when) {
+            (Failure::Failed(error), Some(when)) => says_yes(|| when(error)),
+            // What may pass is no item's fault, if somebody has said what may.
+            (Failure::Failed(_), None) => !(retryable && self.retry.has_choice()),
+            (Failure::Panicked(_) | Failure::TimedOut, _) => true,
+        }
+    }
+
     /// The wait before the next attempt, unless this was the last. What panics allows none.
-    fn next_wait(&self, setback: &mut Setback, failure: &Failure) -> Result<Duration, GaveUp> {
+    fn next_wait(&self, setback: &mut Setback, retryable: bool) -> Result<Duration, GaveUp> {
         let policy = self.retry.policy();
-        let retryable = match failure {
-            Failure::Failed(error) => caught(|| self.retry.is_retryable(error)),
-            Failure::Panicked(_) | Failure::TimedOut => Ok(true),
-        };
-        let retryable = retryable.unwrap_or_else(|panic| {
-            quietly(|| drop(panic));
-            false
-        });
-        if !retryable {
-            return Err(GaveUp::NotRetryable);
+        if retryable && !setback.course_over {
+            let next = caught(|| policy.next_wait(&mut setback.course)).unwrap_or_else(|panic| {
+                quietly(|| drop(panic));
+                Err(GaveUp::WaitsEnded)
+            });
+            setback.course_over = next.is_err();
+            return next;
         }
-        if setback.probes.is_some() {
+        // Every probe is charged, whatever it failed with: an outage is seen by that.
+        if retryable || setback.search.is_some() {
             policy.charge();
-            return Err(GaveUp::AttemptsSpent);
         }
-        caught(|| policy.next_wait(&mut setback.course)).unwrap_or_else(|panic| {
-            quietly(|| drop(panic));
-            Err(GaveUp::WaitsEnded)
-        })
+        Err(if retryable { GaveUp::AttemptsSpent } else { GaveUp::NotRetryable })
     }
 
     /// Why a batch is not tried any more after so many attempts.
@@ -109,7 +167,22 @@ impl Failing {
     }
 }
 
+/// What a function of the caller's says; no, if it panics.
+fn says_yes(says: impl FnOnce() -> bool) -> bool {
+    caught(says).unwrap_or_else(|panic| {
+        quietly(|| drop(panic));
+        false
+    })
+}
+
 impl Setback {
+    /// A part of the batch was delivered.
+    pub(crate) fn delivered(&mut self) {
+        if let Some(search) = &mut self.search {
+            search.in_vain = 0;
+        }
+    }
+
     /// The batch goes on, though an attempt failed.
     pub(crate) fn note(&mut self, failure: Failure) {
         let dropped = match failure {
@@ -117,5 +190,11 @@ impl Setback {
             other => Some(other),
         };
         quietly(|| drop(dropped));
+    }
+}
+
+impl fmt::Debug for Failing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Failing").field("retry", &self.retry).finish_non_exhaustive()
     }
 }

@@ -16,6 +16,7 @@ use super::report::FlushReport;
 use super::room::Weight;
 use super::send::{Wait, heaviest};
 use super::shared::Shared;
+use crate::coop;
 
 /// A handle of a [`Batcher`] for whoever has a stream to forward.
 ///
@@ -162,6 +163,7 @@ impl Flushing {
         shared: &Shared<T, L>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), SinkError<I>>> {
+        let unit = ready!(coop::poll_proceed(cx));
         loop {
             let ticket = *self.ticket.get_or_insert_with(|| {
                 self.sent_since = false;
@@ -177,6 +179,7 @@ impl Flushing {
                 break;
             }
         }
+        unit.made_progress();
         let report = mem::take(&mut self.flushed);
         Poll::Ready(if report.all_delivered() {
             Ok(())

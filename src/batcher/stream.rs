@@ -2,7 +2,7 @@
 
 use core::fmt;
 use core::pin::Pin;
-use core::task::{Context, Poll};
+use core::task::{Context, Poll, ready};
 use core::time::Duration;
 use std::time::Instant;
 
@@ -129,7 +129,7 @@ impl<S: Stream> Batched<S> {
 
     fn close(&mut self) -> Option<Vec<S::Item>> {
         // The next is likely to hold as many, but not sure to hold any.
-        self.open.close(|_| Vec::new()).map(|closed| closed.items)
+        self.open.close(0, |_| Vec::new()).map(|closed| closed.items)
     }
 
     /// When the batch is to be handed out at the latest.
@@ -149,16 +149,19 @@ impl<S: Stream> Stream for Batched<S> {
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Vec<S::Item>>> {
         let this = self.get_mut();
         loop {
+            // For each item: a source that is always ready must not keep the thread to itself.
+            let unit = ready!(coop::poll_proceed(cx));
             if this.is_due() {
+                unit.made_progress();
                 return Poll::Ready(this.close());
             }
-            let Some(source) = &mut this.source else { return Poll::Ready(this.close()) };
-            // A source that is always ready must not keep the thread to itself.
-            if coop::is_spent(cx) {
-                return Poll::Pending;
-            }
+            let Some(source) = &mut this.source else {
+                unit.made_progress();
+                return Poll::Ready(this.close());
+            };
             match source.as_mut().poll_next(cx) {
                 Poll::Ready(Some(item)) => {
+                    unit.made_progress();
                     this.open.push(|| item, 0, TokioTimer::now);
                     if this.open.len() == this.max_items {
                         return Poll::Ready(this.close());
@@ -166,6 +169,7 @@ impl<S: Stream> Stream for Batched<S> {
                 }
                 Poll::Ready(None) => this.source = None,
                 Poll::Pending if this.window.is_zero() && this.open.len() > 0 => {
+                    unit.made_progress();
                     return Poll::Ready(this.close());
                 }
                 Poll::Pending => {

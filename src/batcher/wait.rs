@@ -2,12 +2,13 @@
 
 use core::future::Future;
 use core::pin::Pin;
-use core::task::{Context, Poll};
+use core::task::{Context, Poll, ready};
 
 use super::barrier;
 use super::lanes::{Lanes, Single};
 use super::report::{FlushReport, ShutdownReport};
 use super::shared::Shared;
+use crate::coop;
 
 #[must_use = "futures do nothing unless they are awaited"]
 pub(crate) struct FlushWait<'a, T, L: Lanes<T> = Single<T>> {
@@ -25,8 +26,12 @@ impl<T, L: Lanes<T>> Future for FlushWait<'_, T, L> {
     type Output = FlushReport;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<FlushReport> {
+        let unit = ready!(coop::poll_proceed(cx));
         match self.shared.poll_flush(self.ticket, cx.waker()) {
-            Some(report) => Poll::Ready(report),
+            Some(report) => {
+                unit.made_progress();
+                Poll::Ready(report)
+            }
             None => Poll::Pending,
         }
     }
@@ -54,7 +59,9 @@ impl<T, L: Lanes<T>> Future for StopWait<'_, T, L> {
     type Output = ShutdownReport<L::Remain>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<ShutdownReport<L::Remain>> {
+        let unit = ready!(coop::poll_proceed(cx));
         if self.shared.poll_stopped(self.ticket, cx.waker()) {
+            unit.made_progress();
             return Poll::Ready(self.shared.shutdown_report());
         }
         Poll::Pending

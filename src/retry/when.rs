@@ -36,6 +36,12 @@ impl<E> RetryWhen<E> {
         self.retryable.as_ref().is_none_or(|retryable| retryable(error))
     }
 
+    /// Whether there is a choice: without one, every error is retryable for want of knowing better.
+    #[cfg(any(feature = "tokio", loom))]
+    pub(crate) fn has_choice(&self) -> bool {
+        self.retryable.is_some()
+    }
+
     /// [`Retry::next_wait`] after an attempt that failed with `error`; for one that timed out,
     /// [`policy`](Self::policy) has it.
     ///

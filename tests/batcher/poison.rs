@@ -1,7 +1,8 @@
 //! Items that make their batch fail.
 
 use super::*;
-use sluicegate::Retry;
+use sluicegate::batcher::HandlerError;
+use sluicegate::{Retry, RetryBudget};
 
 /// Fails whenever one of `poison` is in the batch, and takes out nothing then.
 fn fussy(log: &Log, poison: &'static [u32]) -> impl Fn(Batch<u32>) -> BoxFuture + use<> {
@@ -107,5 +108,147 @@ fn a_shutdown_hands_back_the_parts_that_were_not_tried_by_themselves() {
         assert_eq!(log.batches(), [(0, vec![0, 1, 2, 3]), (10, vec![0, 1])]);
         assert_eq!((ended.indeterminate, ended.unsent), (vec![0, 1, 2, 3], vec![4, 5]));
         conserved(&batcher);
+    });
+}
+
+/// A batch of 500 that always fails with `error`: how often the handler was called, and what was
+/// buried.
+async fn all_fail(builder: Builder<u32>, log: &Log, error: &'static str) -> usize {
+    let noted = log.clone();
+    let batcher = builder
+        .build(move |batch: Batch<u32>| {
+            noted.note(&batch);
+            async move { Err::<(), _>(error) }
+        })
+        .unwrap();
+    batcher.send_many(&mut (0..500).collect()).await.unwrap();
+    let report = batcher.flush().await;
+    assert_eq!((report.delivered, report.failed), (0, 500));
+    conserved(&batcher);
+    let buried: Vec<_> = log.buried().into_iter().flat_map(|(items, _)| items).collect();
+    assert_eq!(buried, (0..500).collect::<Vec<_>>(), "each once, in order");
+    log.batches().len()
+}
+
+#[test]
+fn an_outage_costs_few_calls() {
+    paused(async {
+        let log = Log::new();
+        let calls = all_fail(log.builder().isolate_poison(10_000), &log, "down").await;
+        assert_eq!(calls, 1 + 18 + 6);
+        // What was cut off is tried, and not cut.
+        let sizes: Vec<_> = log.batches().iter().map(|(_, items)| items.len()).collect();
+        assert_eq!(sizes[..11], [500, 250, 125, 63, 32, 16, 8, 4, 2, 1, 1]);
+        assert_eq!(sizes[19..], [8, 16, 31, 62, 125, 250]);
+    });
+}
+
+#[test]
+fn a_search_is_charged_to_the_budget_whatever_it_fails_with() {
+    paused(async {
+        let log = Log::new();
+        let budget = RetryBudget::new(10, 0.001).unwrap();
+        let retry = Retry::constant(3, millis(1)).unwrap().budget(&budget);
+        let builder = log.builder().retry(retry.when(|_: &HandlerError| false));
+        let calls = all_fail(builder.isolate_poison(10_000), &log, "rejected").await;
+        // Of ten tokens six must be left to cut: after four probes that is over, and the parts that
+        // were cut off are tried.
+        assert_eq!(calls, 1 + 5 + 5);
+        assert_eq!(budget.tokens(), 0);
+        // With a spent budget nothing is cut at all.
+        let log = Log::new();
+        let retry = Retry::none().budget(&budget).when(|_: &HandlerError| false);
+        let builder = log.builder().retry(retry);
+        assert_eq!(all_fail(builder.isolate_poison(10_000), &log, "rejected").await, 1);
+        assert!(log.buried()[0].1.contains("no retry budget left"));
+    });
+}
+
+#[test]
+fn only_an_error_that_is_worth_it_is_cut_for() {
+    let rejected = |error: &HandlerError| error.to_string() == "rejected";
+    paused(async move {
+        for (error, calls) in [("rejected", 1 + 18 + 6), ("login expired", 1)] {
+            let log = Log::new();
+            let builder = log.builder().isolate_poison_when(10_000, rejected);
+            assert_eq!(all_fail(builder, &log, error).await, calls, "{error}");
+        }
+        // It is asked also of what the policy calls transient, once that has failed for good.
+        let log = Log::new();
+        let retry = Retry::constant(2, millis(1)).unwrap().when(|_: &HandlerError| true);
+        let builder = log.builder().retry(retry).isolate_poison_when(10_000, rejected);
+        assert_eq!(all_fail(builder, &log, "rejected").await, 2 + 18 + 6);
+        // One that panics says no.
+        let log = Log::new();
+        let builder = log.builder().isolate_poison_when(10_000, |_| panic!("as planned"));
+        assert_eq!(all_fail(builder, &log, "rejected").await, 1);
+    });
+}
+
+#[test]
+fn without_a_choice_of_its_own_what_the_policy_calls_transient_is_not_cut_for() {
+    let transient = |error: &HandlerError| error.to_string() == "down";
+    paused(async move {
+        for (error, calls) in [("rejected", 1 + 18 + 6), ("down", 3)] {
+            let log = Log::new();
+            let retry = Retry::constant(3, millis(1)).unwrap().when(transient);
+            let builder = log.builder().retry(retry).isolate_poison(10_000);
+            assert_eq!(all_fail(builder, &log, error).await, calls, "{error}");
+        }
+    });
+}
+
+#[test]
+fn a_transient_error_during_the_search_is_tried_again_as_long_as_the_batch_has_attempts() {
+    paused(async {
+        let log = Log::new();
+        let noted = log.clone();
+        let retry = Retry::constant(3, millis(10)).unwrap();
+        let retry = retry.when(|error: &HandlerError| error.to_string() == "deadlock");
+        let batcher = log
+            .builder()
+            .max_items(4)
+            .retry(retry)
+            .isolate_poison(100)
+            .build(move |batch: Batch<u32>| {
+                noted.note(&batch);
+                let poison = batch.iter().any(|item| *item == 3);
+                let deadlock = [2, 3].contains(&batch.attempt());
+                async move {
+                    match (poison, deadlock) {
+                        (_, true) => Err("deadlock"),
+                        (true, false) => Err("rejected"),
+                        (false, false) => Ok(()),
+                    }
+                }
+            })
+            .unwrap();
+        batcher.send_many(&mut [0, 1, 2, 3].into()).await.unwrap();
+        let report = batcher.flush().await;
+        assert_eq!((report.delivered, report.failed), (3, 1));
+        let expected = [
+            (0, vec![0, 1, 2, 3]),
+            (0, vec![0, 1]),
+            (10, vec![0, 1]),
+            (20, vec![0, 1]),
+            (20, vec![2, 3]),
+            (20, vec![2]),
+            (20, vec![3]),
+        ];
+        assert_eq!(log.batches(), expected);
+    });
+}
+
+#[test]
+fn a_delivered_part_lets_the_search_go_on() {
+    paused(async {
+        let log = Log::new();
+        // Twelve in a row are too many for one search to go through, and one more is found later.
+        const POISON: &[u32] = &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 400];
+        let builder = log.builder().isolate_poison(10_000);
+        let (delivered, failed) = sent(builder, &log, POISON, 500).await;
+        let buried: Vec<_> = log.buried().into_iter().map(|(items, _)| items.len()).collect();
+        assert_eq!(buried, [1, 1, 1, 1, 1, 1, 2, 8, 1], "those given up together, and the last");
+        assert_eq!((delivered, failed), (483, 17));
     });
 }

@@ -18,6 +18,10 @@ pub(crate) struct Limits {
     /// The permits of a semaphore that is shared.
     pub(crate) permits: Option<usize>,
     pub(crate) max_probes: u32,
+    /// Whether the policy says that a rejected batch is not worth another attempt.
+    pub(crate) chooses: bool,
+    /// Whether only a rejected batch is cut.
+    pub(crate) cuts_rejected: bool,
     pub(crate) attempts: u32,
     pub(crate) delay: Time,
     /// How long an attempt may take.
@@ -59,6 +63,8 @@ pub(crate) enum Closed {
 pub(crate) enum Verdict {
     Deliver,
     Fail,
+    /// For what is in it, which another attempt does not change.
+    Reject,
     Panic,
     /// Nobody says so: its time is up.
     TimeOut,
@@ -98,6 +104,8 @@ struct Batch {
     /// What its guard holds.
     held: Vec<u32>,
     verdict: Option<Verdict>,
+    /// Failures that were worth another attempt, until there is to be none.
+    failures: Option<u32>,
     probes: Option<u32>,
     /// The next part last.
     parts: Vec<Vec<u32>>,
@@ -337,6 +345,7 @@ impl Reference {
                 guard,
                 held,
                 verdict: None,
+                failures: Some(0),
                 probes: None,
                 parts: Vec::new(),
             });
@@ -582,17 +591,36 @@ impl Reference {
         if verdict == Verdict::Deliver {
             self.put(batch, |place| place == Place::Out, &held, Place::Delivered, true);
         } else if !held.is_empty() {
-            self.tokens = self.tokens.saturating_sub(1000);
+            let retryable = !(self.limits.chooses && verdict == Verdict::Reject);
+            let searching = self.batches[batch].probes.is_some();
+            if retryable || searching {
+                self.tokens = self.tokens.saturating_sub(1000);
+            }
             let may_retry = self.may_retry();
             let info = &mut self.batches[batch];
-            let attempts_left = info.probes.is_none() && attempts < self.limits.attempts;
+            let failures = info.failures.filter(|_| retryable).map(|failures| failures + 1);
+            let attempts_left = failures.is_some_and(|failures| failures < self.limits.attempts);
             if attempts_left && may_retry {
+                info.failures = failures;
                 let due = Place::Waiting(now + self.limits.delay);
                 self.put(batch, |place| place == Place::Out, &held, due, true);
                 return;
             }
-            let probes = info.probes.get_or_insert(self.limits.max_probes);
-            let may_split = held.len() >= 2 && *probes >= 2;
+            if retryable {
+                info.failures = None;
+            }
+            let worth_it = match verdict {
+                Verdict::Reject => true,
+                Verdict::Fail => !self.limits.cuts_rejected && !self.limits.chooses,
+                _ => true,
+            };
+            let cuts = held.len() >= 2 && worth_it && self.limits.max_probes > 0;
+            if cuts {
+                info.probes.get_or_insert(self.limits.max_probes);
+            }
+            let mut none = 0;
+            let probes = info.probes.as_mut().unwrap_or(&mut none);
+            let may_split = cuts && *probes >= 2;
             if may_split && may_retry {
                 *probes -= 2;
                 let (first, second) = held.split_at(held.len().div_ceil(2));

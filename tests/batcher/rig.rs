@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
-use sluicegate::batcher::{Batch, BatchError, Batcher, Driver};
+use sluicegate::batcher::{Batch, BatchError, Batcher, Driver, HandlerError};
 use sluicegate::retry::GaveUp;
 use sluicegate::{OwnedSemaphorePermit, Retry, RetryBudget, Semaphore};
 use tokio::task::coop::{Unconstrained, unconstrained};
@@ -82,6 +82,12 @@ struct State {
 
 struct Handling(Arc<Script>);
 
+const REJECTED: &str = "rejected";
+
+fn is_rejected(error: &HandlerError) -> bool {
+    error.to_string() == REJECTED
+}
+
 impl Future for Handling {
     type Output = Result<(), String>;
 
@@ -94,6 +100,7 @@ impl Future for Handling {
             }
             Some(Verdict::Deliver) => Poll::Ready(Ok(())),
             Some(Verdict::Fail) => Poll::Ready(Err("as told".to_owned())),
+            Some(Verdict::Reject) => Poll::Ready(Err(REJECTED.to_owned())),
             Some(Verdict::Panic) => {
                 drop(state);
                 resume_unwind(Box::new("as told"))
@@ -179,8 +186,12 @@ impl Rig {
             .window(Duration::from_millis(limits.window))
             .capacity(limits.capacity)
             .concurrency(limits.concurrency)
-            .retry(retry)
             .dead_letter(dead_letter);
+        builder = if limits.chooses {
+            builder.retry(retry.when(|error| !is_rejected(error)))
+        } else {
+            builder.retry(retry)
+        };
         if let Some(max_weight) = limits.max_weight {
             builder = builder.max_weight(max_weight, |item: &Item| weight(item.0));
         }
@@ -195,7 +206,11 @@ impl Rig {
             builder = builder.shared_concurrency(semaphore.clone());
         }
         if limits.max_probes > 0 {
-            builder = builder.isolate_poison(limits.max_probes);
+            builder = if limits.cuts_rejected {
+                builder.isolate_poison_when(limits.max_probes, is_rejected)
+            } else {
+                builder.isolate_poison(limits.max_probes)
+            };
         }
         let (batcher, driver) = builder.build_with_driver(handler).unwrap();
         Self {

@@ -53,6 +53,24 @@ pub(crate) struct Flushed {
     pub(crate) failed: u64,
 }
 
+/// Where somebody is who waits for room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    InKeyLine,
+    /// Room under the key is granted.
+    HasKey,
+    InLine,
+    Granted,
+}
+
+/// A send, or a reservation, which has no item.
+#[derive(Debug, Clone, Copy)]
+struct Sender {
+    key: Key,
+    item: Option<u32>,
+    stage: Stage,
+}
+
 struct Flush {
     task: usize,
     items: Vec<u32>,
@@ -76,8 +94,12 @@ pub(crate) struct Reference {
     pub(crate) numbers: BTreeMap<u32, u64>,
     /// Items accepted and unfinished, with their keys.
     pending: Vec<(Key, u32)>,
-    /// Senders in line, by task.
-    line: VecDeque<(usize, Key, u32)>,
+    /// Those who wait for room, by task, and the lines that they stand in.
+    senders: BTreeMap<usize, Sender>,
+    line: VecDeque<usize>,
+    key_lines: BTreeMap<Key, VecDeque<usize>>,
+    /// Slots that are held, by task.
+    slots: BTreeMap<usize, Key>,
     flushes: Vec<Flush>,
     pub(crate) accepted: u64,
     pub(crate) delivered: u64,
@@ -101,7 +123,10 @@ impl Reference {
             retried_last: false,
             numbers: BTreeMap::new(),
             pending: Vec::new(),
+            senders: BTreeMap::new(),
             line: VecDeque::new(),
+            key_lines: BTreeMap::new(),
+            slots: BTreeMap::new(),
             flushes: Vec::new(),
             accepted: 0,
             delivered: 0,
@@ -130,24 +155,52 @@ impl Reference {
     }
 
     pub(crate) fn waiting(&self) -> usize {
-        self.line.len()
+        let waits = |sender: &&Sender| matches!(sender.stage, Stage::InKeyLine | Stage::InLine);
+        self.senders.values().filter(waits).count()
     }
 
-    fn has_room(&self, key: Key, item: u32) -> bool {
-        let of_key = self.pending.iter().filter(|(of, _)| *of == key).count();
-        let weight = self.pending_weight() + self.weigh([&item]);
-        self.pending.len() < self.limits.capacity
+    pub(crate) fn slots(&self) -> Vec<usize> {
+        self.slots.keys().copied().collect()
+    }
+
+    /// The weight that is taken up for an item, or for any.
+    fn need(&self, item: Option<u32>) -> u64 {
+        match (self.limits.capacity_weight, item) {
+            (None, _) => 0,
+            (Some(_), Some(item)) => weight(item),
+            (Some(_), None) => self.limits.max_weight.unwrap(),
+        }
+    }
+
+    fn key_has_room(&self, key: Key) -> bool {
+        let pending = self.pending.iter().filter(|(of, _)| *of == key).count();
+        let slots = self.slots.values().filter(|of| **of == key).count();
+        let holds =
+            |sender: &&Sender| sender.key == key && !matches!(sender.stage, Stage::InKeyLine);
+        let reserved = self.senders.values().filter(holds).count();
+        self.limits.per_key.is_none_or(|most| pending + slots + reserved < most)
+    }
+
+    /// Whether there is room in all, however many wait for it.
+    fn has_room(&self, item: Option<u32>) -> bool {
+        let granted = self.senders.values().filter(|sender| sender.stage == Stage::Granted);
+        let granted: Vec<_> = granted.map(|sender| self.need(sender.item)).collect();
+        let items = self.pending.len() + granted.len() + self.slots.len();
+        let slots = self.slots.len() as u64 * self.need(None);
+        let weight = self.pending_weight() + granted.iter().sum::<u64>() + slots + self.need(item);
+        items < self.limits.capacity
             && self.limits.capacity_weight.is_none_or(|most| weight <= most)
-            && self.limits.per_key.is_none_or(|most| of_key < most)
     }
 
-    /// Whether one who comes new must wait: with a bound by key, only for those of the same key.
-    fn passes_the_line(&self, key: Key) -> bool {
-        self.line.iter().all(|(_, of, _)| self.limits.per_key.is_some() && *of != key)
+    /// Whether one who comes new finds room under the key, and in all.
+    fn is_free(&self, key: Key, item: Option<u32>) -> (bool, bool) {
+        let nobody_waits = self.key_lines.get(&key).is_none_or(VecDeque::is_empty);
+        let of_key = nobody_waits && self.key_has_room(key);
+        (of_key, self.line.is_empty() && self.has_room(item))
     }
 
     pub(crate) fn try_send(&mut self, key: Key, item: u32) -> bool {
-        let accepted = self.has_room(key, item) && self.passes_the_line(key);
+        let accepted = self.is_free(key, Some(item)) == (true, true);
         if accepted {
             self.accept(key, item);
         }
@@ -155,16 +208,99 @@ impl Reference {
     }
 
     pub(crate) fn send(&mut self, task: usize, key: Key, item: u32) {
-        if self.try_send(key, item) {
-            self.sent.push(task);
-        } else {
-            self.line.push_back((task, key, item));
+        self.ask(task, key, Some(item));
+    }
+
+    pub(crate) fn reserve(&mut self, task: usize, key: Key) {
+        self.ask(task, key, None);
+    }
+
+    fn ask(&mut self, task: usize, key: Key, item: Option<u32>) {
+        let stage = match self.is_free(key, item) {
+            (true, true) => return self.let_in(task, key, item),
+            (true, false) => Stage::InLine,
+            (false, _) => Stage::InKeyLine,
+        };
+        match stage {
+            Stage::InLine => self.line.push_back(task),
+            _ => self.key_lines.entry(key).or_default().push_back(task),
+        }
+        self.senders.insert(task, Sender { key, item, stage });
+    }
+
+    /// One that has its room.
+    fn let_in(&mut self, task: usize, key: Key, item: Option<u32>) {
+        self.senders.remove(&task);
+        match item {
+            Some(item) => {
+                self.accept(key, item);
+                self.sent.push(task);
+            }
+            None => drop(self.slots.insert(task, key)),
         }
     }
 
+    pub(crate) fn use_slot(&mut self, task: usize, item: u32) {
+        let key = self.slots.remove(&task).unwrap();
+        self.accept(key, item);
+        self.sent.push(task);
+        // It may weigh less than it might.
+        self.serve();
+    }
+
     pub(crate) fn cancel(&mut self, task: usize) {
-        self.line.retain(|(other, _, _)| *other != task);
         self.flushes.retain(|flush| flush.task != task);
+        self.line.retain(|other| *other != task);
+        for line in self.key_lines.values_mut() {
+            line.retain(|other| *other != task);
+        }
+        let sender = self.senders.remove(&task).map(|sender| sender.key);
+        if let Some(key) = sender.or(self.slots.remove(&task)) {
+            self.serve();
+            self.serve_key(key);
+        }
+    }
+
+    /// Grants room under a key to those who wait for it.
+    fn serve_key(&mut self, key: Key) {
+        while self.key_has_room(key) {
+            let line = self.key_lines.entry(key).or_default();
+            let Some(task) = line.pop_front() else { return };
+            self.senders.get_mut(&task).unwrap().stage = Stage::HasKey;
+        }
+    }
+
+    /// Grants room in all to those who wait for it.
+    fn serve(&mut self) {
+        while let Some(task) = self.line.front() {
+            if !self.has_room(self.senders[task].item) {
+                return;
+            }
+            self.senders.get_mut(task).unwrap().stage = Stage::Granted;
+            self.line.pop_front();
+        }
+    }
+
+    /// Those who were granted something go on, as they are polled. Whether there were any.
+    fn go_on(&mut self) -> bool {
+        let mut any = false;
+        let tasks: Vec<_> = self.senders.keys().copied().collect();
+        for task in tasks {
+            let Sender { key, item, stage } = self.senders[&task];
+            match stage {
+                Stage::InKeyLine | Stage::InLine => continue,
+                Stage::Granted => self.let_in(task, key, item),
+                Stage::HasKey if self.line.is_empty() && self.has_room(item) => {
+                    self.let_in(task, key, item);
+                }
+                Stage::HasKey => {
+                    self.senders.get_mut(&task).unwrap().stage = Stage::InLine;
+                    self.line.push_back(task);
+                }
+            }
+            any = true;
+        }
+        any
     }
 
     fn accept(&mut self, key: Key, item: u32) {
@@ -253,18 +389,15 @@ impl Reference {
         *if well { &mut self.delivered } else { &mut self.failed } += batch.items.len() as u64;
         self.lanes.get_mut(&key).unwrap().running -= 1;
         self.take_turn(key);
+        self.serve_key(key);
+        self.serve();
     }
 
     /// Lets everything happen that can happen now.
     pub(crate) fn run(&mut self) {
         loop {
             while self.drive() {}
-            let before = self.accepted;
-            let waiting = std::mem::take(&mut self.line);
-            for (task, key, item) in waiting {
-                self.send(task, key, item);
-            }
-            if before == self.accepted {
+            if !self.go_on() {
                 break;
             }
         }
@@ -277,7 +410,8 @@ impl Reference {
         }
     }
 
-    fn drive(&mut self) -> bool {
+    /// The driver does one thing, if there is one.
+    pub(crate) fn drive(&mut self) -> bool {
         // In the order in which they began.
         let overdue =
             |begun: &u64| self.limits.timeout.is_some_and(|most| begun + most <= self.now);

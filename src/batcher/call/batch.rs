@@ -3,7 +3,9 @@
 use core::hash::Hash;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::sync::Arc;
 
+use super::error::CountMismatch;
 use super::item::Call;
 use crate::batcher::batch::Batch;
 
@@ -20,7 +22,34 @@ impl<T, R> Batch<Call<T, R>> {
         self.as_mut_slice()[index].set_answer(answer)
     }
 
-    /// Answers each call.
+    /// Answers each call with what `answer` makes of its item.
+    ///
+    /// ```
+    /// use std::collections::HashMap;
+    /// use sluicegate::batcher::{Batch, Batcher, Call};
+    ///
+    /// /// What there is, in any order.
+    /// async fn load(ids: &[u32]) -> Result<HashMap<u32, String>, std::io::Error> {
+    ///     Ok(ids.iter().filter(|id| **id < 10).map(|id| (*id, format!("user {id}"))).collect())
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let users = Batcher::for_calls()
+    ///     .eager_when_idle()
+    ///     .build(|mut batch: Batch<Call<u32, Option<String>>>| async move {
+    ///         let ids: Vec<u32> = batch.iter().map(|call| *call.item()).collect();
+    ///         let mut found = load(&ids).await?;
+    ///         batch.reply_with(|id| found.remove(id));
+    ///         Ok::<(), std::io::Error>(())
+    ///     })?;
+    ///
+    /// let (seven, eleven) = tokio::join!(users.call(7), users.call(11));
+    /// assert_eq!(seven?.as_deref(), Some("user 7"));
+    /// assert_eq!(eleven?, None);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn reply_with(&mut self, mut answer: impl FnMut(&T) -> R) {
         for call in self.as_mut_slice() {
             let answer = answer(call.item());
@@ -28,10 +57,36 @@ impl<T, R> Batch<Call<T, R>> {
         }
     }
 
-    /// Answers the calls in order, as far as there are answers.
+    /// Answers the calls in order: the first answer goes to the first call, and so on.
+    ///
+    /// There must be one answer for each call. If there are more or fewer, each could be another
+    /// call's: then no call of the batch gets any, and every one fails with
+    /// [`CallError::CountMismatch`], whatever the handler returns. They are not tried again; answers
+    /// that were set before are dropped. Where answers may be missing, or come in another order, use
+    /// [`reply_with`](Self::reply_with).
+    ///
+    /// # Complexity
+    ///
+    /// O(calls), and one allocation. Of surplus answers, one is pulled.
     pub fn reply_all(&mut self, answers: impl IntoIterator<Item = R>) {
-        for (call, answer) in self.as_mut_slice().iter_mut().zip(answers) {
-            call.set_answer(answer);
+        let calls = self.len();
+        let mut rest = answers.into_iter();
+        // The caller's code first: should it panic, no call has an answer.
+        let answers: Vec<R> = rest.by_ref().take(calls).collect();
+        let surplus = match rest.next() {
+            Some(_) => rest.size_hint().0.saturating_add(1),
+            None => 0,
+        };
+        if answers.len() == calls && surplus == 0 {
+            for (call, answer) in self.as_mut_slice().iter_mut().zip(answers) {
+                call.set_answer(answer);
+            }
+            return;
+        }
+        let answers = answers.len().saturating_add(surplus);
+        let mismatch = Arc::new(CountMismatch { answers, calls });
+        for call in self.as_mut_slice() {
+            call.set_mismatch(&mismatch);
         }
     }
 
@@ -41,10 +96,11 @@ impl<T, R> Batch<Call<T, R>> {
     /// ```
     /// use sluicegate::batcher::{Batch, Batcher, Call};
     ///
-    /// async fn load(ids: &[u32]) -> Result<Vec<String>, std::io::Error> {
-    ///     Ok(ids.iter().map(|id| format!("user {id}")).collect())
+    /// async fn load(ids: &[u32]) -> Result<HashMap<u32, String>, std::io::Error> {
+    ///     Ok(ids.iter().map(|id| (*id, format!("user {id}"))).collect())
     /// }
     ///
+    /// # use std::collections::HashMap;
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// let users = Batcher::for_calls()
@@ -52,7 +108,8 @@ impl<T, R> Batch<Call<T, R>> {
     ///     .build(|mut batch: Batch<Call<u32, String>>| async move {
     ///         batch.dedup_by_key(|id| *id);
     ///         let ids: Vec<u32> = batch.iter().map(|call| *call.item()).collect();
-    ///         batch.reply_all(load(&ids).await?);
+    ///         let users = load(&ids).await?;
+    ///         batch.reply_with(|id| users[id].clone());
     ///         Ok::<(), std::io::Error>(())
     ///     })?;
     ///

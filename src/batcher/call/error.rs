@@ -23,6 +23,32 @@ pub enum CallError<T> {
     },
     /// The handler was done with the item and had not answered it, or whoever held it dropped it.
     Unanswered(Option<T>),
+    /// The handler answered its batch [in order](crate::batcher::Batch::reply_all), but not with one
+    /// answer for each call: no call of the batch got any, since each could have got another's.
+    #[non_exhaustive]
+    CountMismatch {
+        /// What was handed in.
+        item: T,
+        /// How many answers there were. Of an iterator that does not know its length, no more than
+        /// one surplus answer is counted.
+        answers: usize,
+        /// How many calls there were.
+        calls: usize,
+    },
+}
+
+/// How many answers there were for how many calls, if these are not as many.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct CountMismatch {
+    pub(super) answers: usize,
+    pub(super) calls: usize,
+}
+
+impl CountMismatch {
+    pub(super) fn error<T>(self, item: T) -> CallError<T> {
+        let Self { answers, calls } = self;
+        CallError::CountMismatch { item, answers, calls }
+    }
 }
 
 impl<T> CallError<T> {
@@ -30,7 +56,7 @@ impl<T> CallError<T> {
     pub fn into_item(self) -> Option<T> {
         match self {
             Self::Refused(error) => Some(error.into_inner()),
-            Self::Failed { item, .. } => Some(item),
+            Self::Failed { item, .. } | Self::CountMismatch { item, .. } => Some(item),
             Self::Unanswered(item) => item,
         }
     }
@@ -48,6 +74,9 @@ impl<T> CallError<T> {
             }
             Self::Failed { item, error } => CallError::Failed { item: (key, item), error },
             Self::Unanswered(item) => CallError::Unanswered(item.map(|item| (key, item))),
+            Self::CountMismatch { item, answers, calls } => {
+                CallError::CountMismatch { item: (key, item), answers, calls }
+            }
         }
     }
 }
@@ -60,6 +89,11 @@ impl<T> fmt::Debug for CallError<T> {
                 f.debug_struct("Failed").field("error", error).finish_non_exhaustive()
             }
             Self::Unanswered(_) => f.write_str("Unanswered(..)"),
+            Self::CountMismatch { answers, calls, .. } => f
+                .debug_struct("CountMismatch")
+                .field("answers", answers)
+                .field("calls", calls)
+                .finish_non_exhaustive(),
         }
     }
 }
@@ -70,6 +104,10 @@ impl<T> fmt::Display for CallError<T> {
             Self::Refused(error) => error.fmt(f),
             Self::Failed { error, .. } => error.fmt(f),
             Self::Unanswered(_) => f.write_str("the handler did not answer the item"),
+            Self::CountMismatch { answers, calls, .. } => write!(
+                f,
+                "the handler gave {answers} answers for {calls} calls: `reply_all` takes one for each"
+            ),
         }
     }
 }
@@ -78,7 +116,7 @@ impl<T> Error for CallError<T> {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             Self::Failed { error, .. } => error.source(),
-            Self::Refused(_) | Self::Unanswered(_) => None,
+            Self::Refused(_) | Self::Unanswered(_) | Self::CountMismatch { .. } => None,
         }
     }
 }

@@ -17,6 +17,7 @@ use crate::batcher::keyed::{KeyedBatcher, KeyedBuilder, KeyedSending};
 use crate::batcher::lanes::Lanes;
 use crate::batcher::send::{Parcel, Sending};
 use crate::batcher::shared::{Attached, Shared};
+use crate::coop;
 use crate::waker_id::WakerId;
 
 /// Sends a call, then waits for its answer.
@@ -64,7 +65,9 @@ impl<'a, S: SendsCall<'a>> Future for Calling<'a, S> {
                 Poll::Pending
             }
             Stage::Waiting { place, waker } => {
+                let unit = ready!(coop::poll_proceed(cx));
                 let answer = ready!(this.replies.poll(*place, waker, cx));
+                unit.made_progress();
                 this.stage = Stage::Over;
                 Poll::Ready(answer)
             }

@@ -4,7 +4,7 @@ use core::{fmt, mem};
 use std::sync::Arc;
 use std::task::Waker;
 
-use super::error::CallError;
+use super::error::{CallError, CountMismatch};
 use super::replies::{Answer, Replies, Seat};
 use crate::batcher::error::BatchError;
 use crate::settled::{caught, quietly};
@@ -17,7 +17,7 @@ use crate::settled::{caught, quietly};
 #[must_use = "a call that is dropped gives its caller an error"]
 pub struct Call<T, R> {
     item: Option<T>,
-    answer: Option<R>,
+    answer: Option<Result<R, Arc<CountMismatch>>>,
     /// Its caller's, unless that has left another in its place.
     waker: Option<Waker>,
     /// Where the answer goes, until its caller has one.
@@ -60,7 +60,7 @@ impl<T, R> Call<T, R> {
     ///
     /// Never, as [`item`](Self::item).
     pub fn reply(mut self, answer: R) -> T {
-        self.answer = Some(answer);
+        self.answer = Some(Ok(answer));
         let mut calls = self.take_twins();
         let item = self.item.take().expect("the item leaves with the call");
         calls.push(self);
@@ -69,7 +69,12 @@ impl<T, R> Call<T, R> {
     }
 
     pub(crate) fn set_answer(&mut self, answer: R) -> Option<R> {
-        self.answer.replace(answer)
+        self.answer.replace(Ok(answer))?.ok()
+    }
+
+    /// Its answer is an error; any before it is returned.
+    pub(super) fn set_mismatch(&mut self, mismatch: &Arc<CountMismatch>) -> Option<R> {
+        self.answer.replace(Err(Arc::clone(mismatch)))?.ok()
     }
 
     pub(crate) fn has_twins(&self) -> bool {
@@ -88,14 +93,22 @@ impl<T, R> Call<T, R> {
     pub(crate) fn take_twins(&mut self) -> Vec<Self> {
         let Some(twins) = self.twins.take() else { return Vec::new() };
         let Twins { mut calls, clone } = *twins;
-        if let Some(answer) = &self.answer {
-            for call in &mut calls {
-                // An answer that cannot be cloned is none, and the call is tried again.
-                match caught(|| clone(answer)) {
-                    Ok(answer) => call.answer = Some(answer),
-                    Err(panic) => quietly(|| drop(panic)),
+        match &self.answer {
+            Some(Ok(answer)) => {
+                for call in &mut calls {
+                    // An answer that cannot be cloned is none, and the call is tried again.
+                    match caught(|| clone(answer)) {
+                        Ok(answer) => call.answer = Some(Ok(answer)),
+                        Err(panic) => quietly(|| drop(panic)),
+                    }
                 }
             }
+            Some(Err(mismatch)) => {
+                for call in &mut calls {
+                    call.answer = Some(Err(Arc::clone(mismatch)));
+                }
+            }
+            None => {}
         }
         calls
     }
@@ -120,11 +133,24 @@ impl<T, R> Call<T, R> {
     pub(crate) fn take_answer(
         &mut self,
         replies: &Arc<Replies<T, R>>,
-    ) -> Option<(Seat<T, R>, Waker, R)> {
+    ) -> Option<(Seat<T, R>, Waker, Answer<T, R>)> {
         if self.answer.is_none() || !self.seat.as_ref()?.is_of(replies) {
             return None;
         }
-        Some((self.seat.take()?, self.waker.take()?, self.answer.take()?))
+        let answer = self.ended()?;
+        Some((self.seat.take()?, self.waker.take()?, answer))
+    }
+
+    /// What its caller is to have, if it was answered.
+    #[inline]
+    fn ended(&mut self) -> Option<Answer<T, R>> {
+        Some(match self.answer.take()? {
+            Ok(answer) => Ok(answer),
+            Err(mismatch) => Err(match self.item.take() {
+                Some(item) => mismatch.error(item),
+                None => CallError::Unanswered(None),
+            }),
+        })
     }
 
     fn end(&mut self, answer: Answer<T, R>) {
@@ -163,8 +189,8 @@ fn answer_all<T, R>(calls: &mut [Call<T, R>]) {
     // Those of another batcher's, swapped in by the handler, are answered one by one.
     replies.answer_all(calls);
     for call in calls {
-        if let Some(answer) = call.answer.take() {
-            call.end(Ok(answer));
+        if let Some(answer) = call.ended() {
+            call.end(answer);
         }
     }
 }
@@ -178,8 +204,7 @@ impl<T, R> Drop for Call<T, R> {
         // One that was answered but whose batch never came back is answered all the same.
         let mut twins = self.take_twins();
         answer_all(&mut twins);
-        let item = self.item.take();
-        let answer = self.answer.take().ok_or(CallError::Unanswered(item));
+        let answer = self.ended().unwrap_or_else(|| Err(CallError::Unanswered(self.item.take())));
         self.end(answer);
     }
 }

@@ -114,7 +114,7 @@ impl<T, R> Replies<T, R> {
                     break;
                 };
                 if let Some((seat, waker, answer)) = call.take_answer(self) {
-                    block.answer(seat, waker, Ok(answer), &mut wakes, &mut dropped);
+                    block.answer(seat, waker, answer, &mut wakes, &mut dropped);
                 }
             }
             drop(block);

@@ -70,14 +70,14 @@ impl<T, L: Lanes<T>> Core<T, L> {
         let mut remains = Remains::NONE;
         let mut unsent = self.never_begun(exchange, &mut remains.tags);
         unsent.append(&mut self.lanes.drain());
-        // A batch of another key may have been closed before one that was ahead.
-        unsent.sort_unstable_by_key(|job| job.id);
+        // In the order they were accepted, which for batches of several keys is not that in which
+        // they were closed, nor that in which retries are due.
+        unsent.sort_unstable_by_key(|job| job.first);
         for job in unsent {
             self.count(job.id, job.lane, Fate::Unsent, job.items.len(), wakes);
             remains.tags.extend(self.lanes.over(job.lane));
             L::remain(job.tag, job.items, &mut remains.unsent);
         }
-        // In the order they were accepted: by the number of the batch, not by when a retry is due.
         let mut given_up: Vec<_> = self
             .flights
             .drain()
@@ -87,7 +87,7 @@ impl<T, L: Lanes<T>> Core<T, L> {
             let items = mem::take(&mut job.items);
             given_up.push((job, items.len(), Some(items)));
         }
-        given_up.sort_unstable_by_key(|(job, ..)| job.id);
+        given_up.sort_unstable_by_key(|(job, ..)| job.first);
         for (mut job, handed, back) in given_up {
             let (id, lane) = (job.id, job.lane);
             remains.setbacks.extend(job.setback.take().map(|setback| *setback));

@@ -138,6 +138,16 @@ impl<K, T> KeyedBuilder<K, T> {
         self
     }
 
+    /// As [`Builder::isolate_poison_when`].
+    pub fn isolate_poison_when(
+        mut self,
+        max_probes: u32,
+        worth_a_cut: impl Fn(&HandlerError) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        self.inner = self.inner.isolate_poison_when(max_probes, worth_a_cut);
+        self
+    }
+
     /// As [`Builder::dead_letter`], with the key that the items have in common.
     pub fn dead_letter<D>(mut self, dead_letter: D) -> Self
     where

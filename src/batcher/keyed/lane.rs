@@ -89,6 +89,8 @@ pub(super) struct Lane {
     pub(super) hash: u64,
     /// When the open batch was opened; without meaning where there is none.
     pub(super) opened_at: Option<Instant>,
+    /// The number of the use that opened it.
+    pub(super) first_use: u64,
     /// Whether one of its batches is to be handed over next: until it is, no other has its turn.
     pub(super) ahead: bool,
     /// Why the open batch may be handed over, though it goes on filling until it is.
@@ -120,6 +122,7 @@ impl Lane {
         Self {
             hash,
             opened_at: None,
+            first_use: 0,
             ahead: false,
             ripe: None,
             first: NONE,

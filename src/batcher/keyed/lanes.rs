@@ -255,7 +255,8 @@ impl<K: Hash + Eq, T> KeyedLanes<K, T> {
         // The timer is set for the first of them, and the others come after it.
         news |= self.opened.head().is_none();
         self.opened.enter(&mut self.lanes, slot);
-        self.lanes[slot].opened_at = Some(now);
+        let lane = &mut self.lanes[slot];
+        (lane.opened_at, lane.first_use) = (Some(now), self.recency.coming_use());
         self.recency.enter(slot);
         if let Some(items) = sealer.spare.take() {
             self.open[slot as usize].items = items;
@@ -274,7 +275,7 @@ impl<K: Hash + Eq, T> KeyedLanes<K, T> {
         self.keys -= 1;
         lane.closed_items += items.len();
         lane.ripe = None;
-        let closed = open::Closed { items, weight, opened_at };
+        let closed = open::Closed { items, weight, opened_at, first: lane.first_use };
         let job = sealer.seal(closed, closed_by, slot, open.key.share());
         let closed = self.closed.insert(Closed { job, next: NONE });
         match lane.last {
@@ -534,7 +535,6 @@ impl<K: Hash + Eq, T> Lanes<T> for KeyedLanes<K, T> {
             }
             self.turns.leave(&mut self.lanes, slot);
         }
-        jobs.sort_unstable_by_key(|job| job.id);
         jobs
     }
 

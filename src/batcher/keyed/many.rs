@@ -16,7 +16,7 @@ use std::collections::VecDeque;
 use super::lanes::{Hashed, Place};
 use super::send::{COMPLETED, KeyedShared, Wait};
 use crate::batcher::error::SendManyError;
-use crate::batcher::send::RUN;
+use crate::batcher::send::{RUN, charge};
 use crate::batcher::shared::wake;
 use crate::batcher::wake::Wakes;
 use crate::sync::HashBuilder;
@@ -30,6 +30,8 @@ pub(crate) struct KeyedSendingMany<'a, K: Hash + Eq, T> {
     key: Option<Hashed<K>>,
     item: Option<T>,
     weight: u64,
+    /// The weight of the next item, once it was asked for.
+    known: Option<u64>,
     wait: Wait,
     /// Keys that are not needed, until the lock is released.
     gone: Vec<Hashed<K>>,
@@ -42,21 +44,24 @@ impl<'a, K: Hash + Eq, T> KeyedSendingMany<'a, K, T> {
         items: &'a mut VecDeque<(K, T)>,
     ) -> Self {
         let wait = Wait::new(0, false);
-        Self { shared, hasher, items, key: None, item: None, weight: 0, wait, gone: Vec::new() }
+        let gone = Vec::new();
+        Self { shared, hasher, items, key: None, item: None, weight: 0, known: None, wait, gone }
     }
 
     /// Takes the next item in hand, if there is one.
-    fn take_up(&mut self) -> Result<bool, SendManyError> {
+    fn take_up(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, SendManyError>> {
         // What may panic comes first.
-        let Some((key, item)) = self.items.front() else { return Ok(false) };
-        let weight = self.shared.weigh(item);
+        let Some((key, item)) = self.items.front() else { return Poll::Ready(Ok(false)) };
+        let weight = *self.known.get_or_insert_with(|| self.shared.weigh(item));
         if weight > self.shared.limits().max_weight {
-            return Err(SendManyError::TooHeavy);
+            ready!(charge(cx));
+            return Poll::Ready(Err(SendManyError::TooHeavy));
         }
         let hash = self.hasher.hash_one(key);
+        self.known = None;
         self.weight = weight;
         self.wait = Wait::new(self.shared.limits().room_for(weight), false);
-        Ok(self.take_next(hash))
+        Poll::Ready(Ok(self.take_next(hash)))
     }
 
     fn take_next(&mut self, hash: u64) -> bool {
@@ -106,7 +111,10 @@ impl<K: Hash + Eq + Clone, T> Future for KeyedSendingMany<'_, K, T> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        while this.key.is_some() || this.take_up()? {
+        if this.key.is_none() && this.items.is_empty() {
+            ready!(charge(cx));
+        }
+        while this.key.is_some() || ready!(this.take_up(cx))? {
             let Self { shared, key, item, weight, wait, .. } = this;
             let accepted = ready!(wait.poll(shared, key, cx, |core, key| {
                 shared.accept_keyed(core, key, || item.take().expect(COMPLETED), *weight)

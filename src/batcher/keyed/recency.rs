@@ -24,9 +24,14 @@ impl Recency {
         self.uses
     }
 
+    /// What the next use will have for a number.
+    pub(super) fn coming_use(&self) -> u64 {
+        self.uses + 1
+    }
+
     /// A lane is in use from now on, and will at once have the next use.
     pub(super) fn enter(&mut self, slot: u32) {
-        let used = self.uses + 1;
+        let used = self.coming_use();
         let place = slot as usize;
         if self.inside.len() <= place {
             self.inside.resize(place + 1, false);

@@ -24,7 +24,7 @@ use super::lanes::{Hashed, KeyedLanes, Place};
 use crate::batcher::core::{Core, Refusal};
 use crate::batcher::error::{Closed, SendError, TrySendError};
 use crate::batcher::room::Weight;
-use crate::batcher::send::Parcel;
+use crate::batcher::send::{Parcel, charge};
 use crate::batcher::shared::{Shared, wake};
 use crate::coop;
 use crate::semaphore::line::Ticket;
@@ -72,32 +72,43 @@ impl Wait {
         cx: &mut Context<'_>,
         granted: impl FnOnce(&mut KeyedCore<K, T>, Hashed<K>) -> R,
     ) -> Poll<Result<R, Closed>> {
-        // Before any room is taken: a task that has had its turn keeps nobody else from it.
-        if coop::is_spent(cx) {
-            return Poll::Pending;
-        }
+        // Before anything is taken: a task without budget holds nothing while it yields.
+        let Poll::Ready(unit) = coop::poll_proceed(cx) else {
+            return self.poll_slow(shared, key, cx, true, granted);
+        };
         if matches!(self.stage, Stage::Outside) && !self.holds {
             let mut core = shared.lock();
             if core.lanes.look_up(key.as_mut().expect(COMPLETED)) {
                 match core.take_room(self.need) {
                     Ok(()) => {
+                        unit.made_progress();
                         let key = key.take().expect(COMPLETED);
                         return Poll::Ready(Ok(granted(&mut core, key)));
                     }
-                    Err(Refusal::Closed) => return Poll::Ready(Err(Closed)),
+                    Err(Refusal::Closed) => {
+                        unit.made_progress();
+                        return Poll::Ready(Err(Closed));
+                    }
                     Err(Refusal::Full) => {}
                 }
             }
         }
-        self.poll_slow(shared, key, cx, granted)
+        let polled = self.poll_slow(shared, key, cx, false, granted);
+        if polled.is_ready() {
+            unit.made_progress();
+        }
+        polled
     }
 
+    /// If the task's budget is `spent`, room that is free is left alone, but a wait begins at once,
+    /// so that nobody passes: what was granted to a waiter is its own, and used up.
     #[cold]
     fn poll_slow<K: Hash + Eq + Clone, T, R>(
         &mut self,
         shared: &KeyedShared<K, T>,
         key: &mut Option<Hashed<K>>,
         cx: &mut Context<'_>,
+        spent: bool,
         granted: impl FnOnce(&mut KeyedCore<K, T>, Hashed<K>) -> R,
     ) -> Poll<Result<R, Closed>> {
         // Both are cloned before the lock and dropped after it: they are a stranger's code.
@@ -105,6 +116,12 @@ impl Wait {
         let mut spare: Option<K> = None;
         loop {
             let mut core = shared.lock();
+            if spent && matches!(self.stage, Stage::Outside) {
+                let has_key = core.lanes.look_up(key.as_mut().expect(COMPLETED));
+                if core.is_immediate(self.need) && (has_key || !core.is_accepting()) {
+                    return Poll::Pending;
+                }
+            }
             if !core.is_accepting() {
                 self.stage = Stage::Outside;
                 return Poll::Ready(Err(Closed));
@@ -272,6 +289,7 @@ impl<K: Hash + Eq + Clone, T, P: Parcel<T>> Future for KeyedSending<'_, K, T, P>
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
         if this.weight > this.shared.limits().max_weight {
+            ready!(charge(cx));
             return Poll::Ready(Err(SendError::TooHeavy(this.hand_back())));
         }
         let Self { shared, key, parcel, weight, wait } = this;

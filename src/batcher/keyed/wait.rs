@@ -4,13 +4,14 @@ use core::borrow::Borrow;
 use core::future::Future;
 use core::hash::Hash;
 use core::pin::Pin;
-use core::task::{Context, Poll};
+use core::task::{Context, Poll, ready};
 use std::sync::Arc;
 
 use super::send::{KeyedCore, KeyedShared};
 use crate::batcher::barrier;
 use crate::batcher::report::FlushReport;
 use crate::batcher::wake::Wakes;
+use crate::coop;
 
 impl<K: Hash + Eq, T> KeyedCore<K, T> {
     /// Closes the open batch of a key and raises a barrier over all that is pending under it; there
@@ -55,9 +56,17 @@ impl<K: Hash + Eq, T> Future for KeyFlushWait<'_, K, T> {
     type Output = FlushReport;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<FlushReport> {
-        let Some((lane, ticket)) = self.place else { return Poll::Ready(FlushReport::default()) };
-        let mut waker = Some(cx.waker().clone());
-        let report = self.shared.lock().lanes.poll_flush(lane, ticket, &mut waker);
+        let unit = ready!(coop::poll_proceed(cx));
+        let report = match self.place {
+            None => Some(FlushReport::default()),
+            Some((lane, ticket)) => {
+                let mut waker = Some(cx.waker().clone());
+                self.shared.lock().lanes.poll_flush(lane, ticket, &mut waker)
+            }
+        };
+        if report.is_some() {
+            unit.made_progress();
+        }
         report.map_or(Poll::Pending, Poll::Ready)
     }
 }
