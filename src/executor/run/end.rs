@@ -116,6 +116,15 @@ where
         }
     }
 
+    /// Nothing more starts, as it gets no permits.
+    pub(super) fn refuse(&mut self, end: BatchEnd) {
+        // Also if nothing is left to pull: an item that was pulled does not start.
+        if matches!(self.summary.end, BatchEnd::Exhausted) {
+            self.summary.end = end;
+        }
+        self.stop(Stop::Drain, BatchEnd::Stopped);
+    }
+
     /// The order is not told, so that no held item starts because the one ahead of it ends.
     fn abort(&mut self) {
         self.aborted = true;

@@ -9,8 +9,6 @@ use crate::executor::order::Order;
 use crate::executor::outlet::Outlet;
 use crate::executor::places::{Places, Unfinished};
 use crate::executor::source::Source;
-use crate::executor::stop::Stop;
-use crate::executor::summary::BatchEnd;
 use crate::executor::weight::Weigher;
 use crate::settled::{Settled, caught, quietly};
 
@@ -114,7 +112,7 @@ where
         match permitted {
             Poll::Pending => return Some(place),
             Poll::Ready(Ok(())) => self.next = Some(place),
-            Poll::Ready(Err(_closed)) => self.stop(Stop::Drain, BatchEnd::BudgetClosed),
+            Poll::Ready(Err(end)) => self.refuse(end),
         }
         if again.is_some() {
             self.trials.take_ready();
