@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
-use futures_util::future::join;
+use futures_util::future::{join, join_all};
 use sluicegate::{BatchEnd, BatchExecutor, BatchExecutorBuilder, Semaphore, Settled, SettledKind};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -106,7 +106,7 @@ async fn a_heavy_item_runs_alone_also_if_the_limit_grows_while_it_waits() {
     let budget = Arc::new(Semaphore::new(4));
     let executor = builder(10).budget(Arc::clone(&budget)).build().unwrap();
     let executor = executor.by_weight(|n: &u32| *n);
-    let held = budget.try_acquire_many(1).unwrap();
+    let [held, released] = [1, 1].map(|n| budget.try_acquire_many(n).unwrap());
     let load = Load::new();
     let batch = executor.all_settled([8, 1, 1], async |n| {
         load.carry(n as usize).await;
@@ -114,6 +114,7 @@ async fn a_heavy_item_runs_alone_also_if_the_limit_grows_while_it_waits() {
     });
     let grow = async {
         sleep(MS).await;
+        drop(released);
         budget.set_limit(8);
         sleep(MS).await;
         assert_eq!(load.most(), 0);
@@ -266,7 +267,7 @@ async fn nested_items_run_side_by_side_on_the_permits_of_their_parent() {
         });
         Settled::all_fulfilled(nested.await).map(drop)
     });
-    let began = tokio::time::Instant::now();
+    let began = Instant::now();
     assert!(in_time(all).await.summary().is_complete());
     // [1 2 2] [5] [3] [3 0 1] [9], each a millisecond, three times.
     assert_eq!((load.most(), began.elapsed()), (5, 15 * MS));
@@ -295,6 +296,29 @@ async fn a_heavy_nested_item_has_its_turn_beside_light_ones() {
     });
     let at = in_time(all).await.into_iter().next().unwrap().fulfilled().unwrap();
     assert_eq!(at, 3);
+}
+
+/// What one nested item gives back is enough for those of two other batches.
+///
+/// Seen to take 3 ms when only the first that waits is woken.
+#[tokio::test(start_paused = true)]
+async fn each_nested_batch_that_can_go_on_is_woken() {
+    let budget = Arc::new(Semaphore::new(3));
+    let outer = on_budget(&budget).by_weight(|_: &u32| 3);
+    let inner = on_budget(&budget).by_weight(|n: &u32| *n);
+    let all = outer.all_settled([0], async |_| {
+        let batch = |weight| {
+            inner.all_settled([weight], async |_| {
+                sleep(MS).await;
+                Ok::<_, ()>(())
+            })
+        };
+        let all = join_all([3, 1, 2].map(batch)).await;
+        Settled::all_fulfilled(all.into_iter().flatten()).map(drop)
+    });
+    let began = Instant::now();
+    assert!(in_time(all).await.summary().is_complete());
+    assert_eq!(began.elapsed(), 2 * MS);
 }
 
 /// A parent that had all the permits there were still has room for what weighs no more than it,

@@ -38,7 +38,8 @@ struct Item {
 
 #[derive(Debug, Clone)]
 struct Plan {
-    roots: Vec<Batch>,
+    /// Each is dropped after so many milliseconds, if it is.
+    roots: Vec<(Batch, Option<u64>)>,
     /// On so many workers, or in the task.
     workers: Option<usize>,
     budget: usize,
@@ -171,7 +172,22 @@ fn judge(
     }
 }
 
-async fn root(world: &Arc<World>, batch: &Batch) {
+async fn root(world: &Arc<World>, batch: &Batch, drops: Option<u64>) {
+    let dropped = async {
+        match drops {
+            Some(after) => sleep(Duration::from_millis(after)).await,
+            None => std::future::pending().await,
+        }
+    };
+    // The drop goes first, so that permits that were granted in the same instant are not fetched.
+    tokio::select! {
+        biased;
+        () = dropped => {}
+        () = run_root(world, batch) => {}
+    }
+}
+
+async fn run_root(world: &Arc<World>, batch: &Batch) {
     let Some(workers) = world.plan.workers else { return run(world, batch, None).await };
     let executor = BatchExecutor::builder().limit(batch.limit);
     let executor = executor.budget(Arc::clone(&world.budget)).build().unwrap();
@@ -206,7 +222,7 @@ async fn check(plan: Plan) {
             sleep(Duration::from_millis(1)).await;
         }
     };
-    let roots = join_all(plan.roots.iter().map(|batch| root(&world, batch)));
+    let roots = join_all(plan.roots.iter().map(|(batch, drops)| root(&world, batch, *drops)));
     // A wake-up that is lost leaves nothing but this timer: time jumps to it.
     let ended = timeout(Duration::from_secs(600), async {
         tokio::select! {
@@ -216,22 +232,30 @@ async fn check(plan: Plan) {
         }
     });
     ended.await.expect("asleep, and nobody will wake it");
+    // Spawned workers that were aborted may still be on their way out.
+    sleep(Duration::from_millis(1)).await;
     let (in_use, violations) = std::mem::take(&mut *world.used.lock().unwrap());
     assert_eq!((in_use, violations), (0, Vec::new()));
-    // Spawned workers that were aborted may still be on their way out.
     assert_eq!(budget.available_permits(), budget.limit());
     assert_eq!(budget.waiters(), 0);
 }
 
 fn batch(items: BoxedStrategy<Vec<Item>>) -> impl Strategy<Value = Batch> {
-    (items, 1..6_usize, prop::bool::weighted(0.7))
-        .prop_map(|(items, limit, weighed)| Batch { items, limit, weighed })
+    (items, 1..6_usize, prop::bool::weighted(0.7)).prop_map(|(items, limit, weighed)| Batch {
+        items,
+        limit,
+        weighed,
+    })
 }
 
 fn batches() -> impl Strategy<Value = Batch> {
     let work = || [0..4_u64, 0..2_u64];
-    let leaf = (0..10_u32, work())
-        .prop_map(|(weight, work)| Item { weight, work, nested: Vec::new(), drops: None });
+    let leaf = (0..10_u32, work()).prop_map(|(weight, work)| Item {
+        weight,
+        work,
+        nested: Vec::new(),
+        drops: None,
+    });
     batch(vec(leaf, 1..6).boxed()).prop_recursive(3, 40, 5, move |inner| {
         let nested = vec(inner, 0..3);
         let drops = prop::option::weighted(0.2, 0..5_u64);
@@ -244,7 +268,8 @@ fn batches() -> impl Strategy<Value = Batch> {
 fn plans() -> impl Strategy<Value = Plan> {
     let limits = prop_oneof![Just(Vec::new()), vec(1..9_usize, 1..6)];
     let workers = prop::option::weighted(0.4, 1..4_usize);
-    (vec(batches(), 1..4), workers, 1..8_usize, limits, 0..4_u32).prop_map(
+    let drops = prop::option::weighted(0.3, 0..12_u64);
+    (vec((batches(), drops), 1..4), workers, 1..8_usize, limits, 0..4_u32).prop_map(
         |(roots, workers, budget, limits, others)| Plan { roots, workers, budget, limits, others },
     )
 }

@@ -45,8 +45,11 @@ impl<K, W, A> BatchExecutor<K, W, A> {
     /// the limit, for each batch anew.
     ///
     /// A weight of 0 counts as 1, and one that is more than all the permits as all of them, so that
-    /// a heavy item runs alone. Strictly first come, first served: a light item does not pass a
-    /// heavy one that waits. If `weight` panics, that item's outcome is the panic.
+    /// a heavy item runs alone. What counts is how many there are when it gets them: a
+    /// [limit](crate::Semaphore::set_limit) that shrinks or grows while it waits changes what it waits
+    /// for. Strictly first come, first served: a light item does not pass a
+    /// heavy one that waits. If `weight` panics, that item's outcome is the panic. For batches inside
+    /// of items see [`budget`](super::BatchExecutorBuilder::budget).
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]

@@ -166,7 +166,9 @@ impl Line {
     /// Whether there are permits enough for the head of the line.
     #[inline]
     pub(crate) fn can_serve(&self, free: usize) -> bool {
-        self.seats.get(self.head as usize).is_some_and(|seat| seat.need(self.clamp) as usize <= free)
+        self.seats
+            .get(self.head as usize)
+            .is_some_and(|seat| seat.need(self.clamp) as usize <= free)
     }
 
     /// Serves the head out of `free`, if that is enough, and says which number that was.

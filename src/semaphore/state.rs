@@ -420,10 +420,9 @@ impl State {
                     Ok(_) => {
                         line.debt += excess - taken;
                         self.limit.fetch_sub(excess, Ordering::Relaxed);
-                        // Clamped waiters may need less now.
-                        let served = self.grant_one(line, 0);
-                        drop(guard);
-                        return self.wake(served);
+                        // Nobody can be served: a clamped waiter needs all permits that remain, of
+                        // which some are held, or it would have had all of those before.
+                        return;
                     }
                     Err(actual) => word = actual,
                 }
