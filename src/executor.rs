@@ -28,6 +28,7 @@ mod wakes;
 mod weight;
 
 pub use all_settled::AllSettled;
+pub(crate) use attempts::Owned;
 pub use attempts::{Attempts, DeadLetter, DeadLetters, NoDeadLetters, Once, Retrying, ToSink};
 pub use builder::BatchExecutorBuilder;
 pub use observe::{BatchEvent, ItemReport};
@@ -149,5 +150,9 @@ impl<K, W, A> BatchExecutor<K, W, A> {
     /// How many items of a batch may be in hand at once.
     pub fn limit(&self) -> usize {
         self.options.limit
+    }
+
+    pub(crate) fn attempts(&self) -> &A {
+        &self.attempts
     }
 }

@@ -10,7 +10,7 @@ use super::attempts::Attempts;
 use super::observe::{BatchEvent, ItemReport, tell};
 use super::order::Keys;
 use super::outlet::{Collected, Outlet, Slots, Sunk};
-use super::run::Run;
+use super::run::{InTask, Run};
 use super::source::{Inputs, OfIterator, OfStream, Own};
 use super::summary::BatchSummary;
 use super::weight::Weigher;
@@ -292,9 +292,10 @@ impl<K, W, A> BatchExecutor<K, W, A> {
     {
         let Self { options, keys, weigher, attempts } = self;
         let batch = options.batch(W::WEIGHS);
-        let mut run = Run::new(batch, Own::new(inputs), f, keys.order(), weigher, attempts, outlet);
+        let run = Run::new(batch, Own::new(inputs), f, keys.order(), weigher, attempts, outlet);
+        let mut run = InTask::new(run);
         poll_fn(|cx| run.poll(cx)).await;
-        let (outlet, summary, reports) = run.into_parts();
+        let (outlet, summary, reports) = run.into_done().into_parts();
         tell(options.observer.as_ref(), BatchEvent::Ended { summary: &summary });
         (outlet, summary, reports)
     }

@@ -10,7 +10,7 @@ use crate::executor::outlet::Outlet;
 use crate::executor::places::{Places, Unfinished};
 use crate::executor::source::Source;
 use crate::executor::weight::Weigher;
-use crate::settled::{Settled, caught, quietly};
+use crate::settled::{Settled, SettledKind, caught, quietly};
 
 impl<S, F, Fut, R, W, A, O, T, E> Run<S, F, Fut, R, W, A, O, E>
 where
@@ -55,7 +55,7 @@ where
             }
             Err(panic) => {
                 if let Some(Unfinished::NotStarted(input)) = self.places.cancel(place) {
-                    quietly(|| drop(input));
+                    self.return_unstarted(index, input, SettledKind::Panicked);
                 }
                 self.vacate(place, Settled::Panicked(panic));
             }
@@ -157,7 +157,7 @@ where
             match caught(|| self.attempts.keep(&input)) {
                 Ok(kept) => self.trials.open(place, kept),
                 Err(panic) => {
-                    quietly(|| drop(input));
+                    self.return_unstarted(index, input, SettledKind::Panicked);
                     return self.settle(place, Settled::Panicked(panic));
                 }
             }
