@@ -71,6 +71,8 @@ use options::Options;
 /// - Nothing is pulled after a [stop](BatchExecutorBuilder::stop), the deadline or the end.
 /// - Dropping a run at any time drops every future and every input in hand once, and gives back
 ///   every permit.
+/// - With [dead letters](Self::dead_letters), each input that was pulled is done or comes back, also
+///   from a batch that is aborted or dropped.
 ///
 /// # When not to use it
 ///

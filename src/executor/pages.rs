@@ -315,7 +315,8 @@ impl<K, W, A> BatchExecutor<K, W, A> {
     /// # Cancel safety
     ///
     /// Dropping the future drops the fetch and every item that runs, once each, and loses the
-    /// outcomes so far.
+    /// outcomes so far. What was fetched and is not done goes to the
+    /// [dead letters](Self::dead_letters).
     ///
     /// # Complexity
     ///

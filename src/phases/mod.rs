@@ -186,7 +186,9 @@ impl<K, W, A, V, E> Phases<K, W, A, V, E> {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future cancels what runs, and everything before is lost with it.
+    /// Dropping the future cancels what runs, and everything before is lost with it, but what goes to
+    /// the [dead letters](BatchExecutor::dead_letters): the value of each item that entered the phase
+    /// and did not come through.
     pub async fn phase<F, Fut, U>(self, name: &'static str, f: F) -> Phases<K, W, A, U, E>
     where
         F: FnMut(V) -> Fut,
