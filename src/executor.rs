@@ -28,6 +28,7 @@ mod wakes;
 mod weight;
 
 pub use all_settled::AllSettled;
+pub(crate) use attempts::Owned;
 pub use attempts::{Attempts, DeadLetter, DeadLetters, NoDeadLetters, Once, Retrying, ToSink};
 pub use builder::BatchExecutorBuilder;
 pub use observe::{BatchEvent, ItemReport};
@@ -70,6 +71,8 @@ use options::Options;
 /// - Nothing is pulled after a [stop](BatchExecutorBuilder::stop), the deadline or the end.
 /// - Dropping a run at any time drops every future and every input in hand once, and gives back
 ///   every permit.
+/// - With [dead letters](Self::dead_letters), each input that was pulled is done or comes back, also
+///   from a batch that is aborted or dropped.
 ///
 /// # When not to use it
 ///
@@ -149,5 +152,9 @@ impl<K, W, A> BatchExecutor<K, W, A> {
     /// How many items of a batch may be in hand at once.
     pub fn limit(&self) -> usize {
         self.options.limit
+    }
+
+    pub(crate) fn attempts(&self) -> &A {
+        &self.attempts
     }
 }

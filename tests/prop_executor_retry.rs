@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use sluicegate::executor::{Attempts, DeadLetter, Keys, Weigher};
+use sluicegate::executor::{Attempts, DeadLetter, Keys, Page, PagesSummary, Weigher};
 use sluicegate::{
     BatchEnd, BatchExecutor, BatchSummary, Retry, Scope, Semaphore, Settled, SettledKind, Stop,
     StopToken, Throttle,
@@ -57,8 +57,13 @@ struct Item {
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Flavour {
     AllSettled,
+    SettleInto,
     ForEach,
     Spawned(usize),
+    /// With so many items to a page.
+    Pages(usize),
+    /// The only one of its batch.
+    Phase,
 }
 
 /// How a run ends before its time.
@@ -67,6 +72,8 @@ enum Cut {
     Stop(Stop),
     /// The run's future is dropped or, spawned, one of the workers.
     Dropped(usize),
+    /// As `Dropped` but, spawned, the handle instead of a worker.
+    Abandoned,
 }
 
 #[derive(Debug, Clone)]
@@ -113,6 +120,11 @@ impl Plan {
         matches!(self.flavour, Flavour::Spawned(_))
     }
 
+    /// Whether inputs leave their source before the run pulls them.
+    fn is_ahead(&self) -> bool {
+        matches!(self.flavour, Flavour::Pages(_) | Flavour::Phase)
+    }
+
     /// Whether one run has it all, so that there is one line.
     fn is_one_run(&self) -> bool {
         self.limit == 1 || !matches!(self.flavour, Flavour::Spawned(2..))
@@ -120,7 +132,11 @@ impl Plan {
 
     /// Whether only the limit and the backlog keep an item from running.
     fn is_plain(&self) -> bool {
-        self.permits().is_none() && self.rate.is_none() && !self.keyed && !self.is_spawned()
+        self.permits().is_none()
+            && self.rate.is_none()
+            && !self.keyed
+            && !self.is_spawned()
+            && !self.is_ahead()
     }
 }
 
@@ -142,6 +158,10 @@ struct Life {
     passed: usize,
     outcome: Option<Outcome>,
     letter: Option<(SettledKind, u32, Option<Failure>)>,
+    /// An attempt succeeded, which is the end of the input.
+    consumed: bool,
+    /// How often the input came back without a letter.
+    returned: usize,
 }
 
 impl Life {
@@ -223,6 +243,9 @@ impl World {
     fn pull(&mut self) {
         let pulled = self.now();
         self.lives.push(Life { pulled, copies: 1, ..Life::default() });
+        if self.plan.is_ahead() {
+            return;
+        }
         let Plan { limit, backlog, .. } = self.plan;
         let alive = self.alive();
         self.check(alive <= limit + backlog, || format!("{alive} in hand"));
@@ -357,13 +380,16 @@ fn attempt(input: Input) -> impl Future<Output = Result<usize, Failure>> + Send 
     }
     async move {
         let _running = running;
-        let _input = input;
+        let input = input;
         if step.takes > 0 {
             sleep(ms(step.takes)).await;
         }
         let failure = Failure { index, attempt, fatal: step.ending == Ending::Fatal };
         match step.ending {
-            Ending::Fine => Ok(index),
+            Ending::Fine => {
+                lock(&input.world).lives[index].consumed = true;
+                Ok(index)
+            }
             Ending::Fail | Ending::Fatal => Err(failure),
             Ending::Hang => std::future::pending().await,
             _ => resume_unwind(Box::new("in poll")),
@@ -396,10 +422,12 @@ where
 {
     let Plan { flavour, cut, .. } = lock(world).plan.clone();
     let dropped_at = match cut {
-        Some((at, Cut::Dropped(worker))) => Some((ms(at), worker)),
+        Some((at, Cut::Dropped(worker))) => Some((ms(at), Some(worker))),
+        Some((at, Cut::Abandoned)) => Some((ms(at), None)),
         _ => None,
     };
     let for_now = dropped_at.map_or(Duration::from_secs(3600), |(at, _)| at);
+    let give_back = |input: Input| lock(world).lives[input.index].returned += 1;
     match flavour {
         Flavour::AllSettled => {
             let run = executor.all_settled(inputs(world), attempt);
@@ -408,6 +436,41 @@ where
                 settle(world, index, outcome);
             }
             Some(summary)
+        }
+        Flavour::SettleInto => {
+            let mut slots = Vec::new();
+            let run = executor.settle_into(&mut slots, inputs(world), attempt);
+            let summary = timeout(for_now, run).await.ok();
+            for (index, outcome) in slots.into_iter().enumerate() {
+                outcome.map_or_else(|| {}, |outcome| settle(world, index, outcome));
+            }
+            summary
+        }
+        Flavour::Pages(size) => {
+            let all = Arc::new(Mutex::new(inputs(world)));
+            let fetch = |_: Option<()>| {
+                let all = Arc::clone(&all);
+                async move {
+                    sleep(ms(1)).await;
+                    let items: Vec<_> = all.lock().unwrap().by_ref().take(size).collect();
+                    let next = (items.len() == size).then_some(());
+                    Ok::<_, ()>(Page { items, next })
+                }
+            };
+            let run = executor.pages(fetch, attempt);
+            let paged = timeout(for_now, run).await.ok()?;
+            for (index, outcome) in paged.outcomes.into_iter().enumerate() {
+                settle(world, index, outcome);
+            }
+            let PagesSummary { batch, not_pulled, not_started, .. } = paged.summary;
+            not_pulled.into_iter().for_each(give_back);
+            not_started.into_iter().for_each(|(_, input)| give_back(input));
+            Some(batch)
+        }
+        Flavour::Phase => {
+            let phases = executor.phases::<_, Failure>("one", inputs(world));
+            let _ = timeout(for_now, phases.phase("first", attempt)).await.ok()?.report();
+            None
         }
         Flavour::ForEach => {
             let run = executor.for_each(inputs(world), attempt, |index, outcome| {
@@ -423,10 +486,17 @@ where
             });
             if let Some((at, worker)) = dropped_at {
                 sleep(at).await;
+                let Some(worker) = worker else {
+                    drop(batch);
+                    for task in tasks {
+                        task.await.unwrap();
+                    }
+                    return None;
+                };
                 tasks[worker % tasks.len()].abort();
             }
             let joined = batch.join().await;
-            drop(joined.not_started);
+            joined.not_started.into_iter().for_each(|(_, input)| give_back(input));
             let (outcomes, summary) = joined.outcomes.into_parts();
             for (index, outcome) in outcomes.into_iter().enumerate() {
                 settle(world, index, outcome);
@@ -540,7 +610,9 @@ async fn check(plan: Plan) {
     if let Some(budget) = &budget {
         assert_eq!(budget.available_permits(), plan.budget.unwrap());
     }
-    Verdict { world: &world, plan: &plan }.judge(summary);
+    let verdict = Verdict { world: &world, plan: &plan };
+    verdict.conserved();
+    verdict.judge(summary);
 }
 
 /// What the notes of a run that is over say.
@@ -553,13 +625,29 @@ struct Verdict<'a> {
 type Expected = (Outcome, Option<u64>);
 
 impl Verdict<'_> {
+    /// Every input that was pulled was consumed, or came back once.
+    fn conserved(&self) {
+        let plan = self.plan;
+        for (index, life) in self.world.lives.iter().enumerate() {
+            let back = life.returned + usize::from(life.letter.is_some());
+            if plan.buried || life.returned > 0 || life.consumed {
+                let once = back == usize::from(!life.consumed);
+                assert!(once, "item {index} came back {back} times: {life:?}");
+            }
+            let never_started = life.attempts.is_empty() && life.outcome.is_some();
+            if never_started && plan.is_spawned() {
+                assert_eq!(life.returned, 1, "item {index}: {life:?}");
+            }
+        }
+    }
+
     fn judge(&self, summary: Option<BatchSummary>) {
         let Self { world, plan } = self;
         self.throttled();
         if plan.is_plain() {
             self.nobody_waits_for_nothing();
         }
-        let Some(summary) = summary else { return };
+        let Some(summary) = summary.filter(|_| !plan.is_ahead()) else { return };
         for (index, life) in world.lives.iter().enumerate() {
             let expected = self.expected(index);
             let outcome = life.outcome.expect("each input that was pulled has an outcome");
@@ -567,11 +655,11 @@ impl Verdict<'_> {
                 *expected == outcome && at.is_none_or(|at| life.gone == Some(at))
             });
             assert!(fits, "item {index}: {life:?}, expected {expected:?}");
-            let failed = !matches!(outcome, Outcome::Fulfilled | Outcome::Cancelled { .. });
-            let letter = (failed && plan.buried && !life.attempts.is_empty()).then(|| {
+            let failed = outcome != Outcome::Fulfilled && life.returned == 0;
+            let letter = (failed && plan.buried).then(|| {
                 let error = match outcome {
                     Outcome::Rejected(failure) => Some(failure),
-                    Outcome::TimedOut(_, last) => last,
+                    Outcome::TimedOut(_, last) | Outcome::Cancelled { last, .. } => last,
                     _ => self.last_failure(index, life.attempts.len() - 1),
                 };
                 (outcome.kind(), life.attempts.len() as u32, error)
@@ -624,7 +712,7 @@ impl Verdict<'_> {
     /// When a worker is dropped with what it has in hand.
     fn dropped(&self) -> Option<u64> {
         match self.plan.cut {
-            Some((at, Cut::Dropped(_))) => Some(at),
+            Some((at, Cut::Dropped(_) | Cut::Abandoned)) => Some(at),
             _ => None,
         }
     }
@@ -798,7 +886,10 @@ fn plans() -> impl Strategy<Value = Plan> {
     });
     let flavour = prop_oneof![
         2 => Just(Flavour::AllSettled),
+        1 => Just(Flavour::SettleInto),
         2 => Just(Flavour::ForEach),
+        2 => (1..5_usize).prop_map(Flavour::Pages),
+        1 => Just(Flavour::Phase),
         3 => (1..4_usize).prop_map(Flavour::Spawned),
     ];
     let odd = |most: u64| (0..most).prop_map(|half| 2 * half + 1);
@@ -806,6 +897,7 @@ fn plans() -> impl Strategy<Value = Plan> {
     let cut = prop_oneof![
         2 => how().prop_map(Cut::Stop),
         1 => (0..3_usize).prop_map(Cut::Dropped),
+        1 => Just(Cut::Abandoned),
     ];
     let weighted = |chance| move || prop::bool::weighted(chance);
     let (third, half) = (weighted(0.3), weighted(0.5));

@@ -16,7 +16,7 @@ use std::time::Duration;
 use indicatif::ProgressBar;
 use sluicegate::executor::{DeadLetter, Page};
 use sluicegate::retry::Jitter;
-use sluicegate::{BatchEnd, BatchExecutor, Retry, Settled, Stop, StopToken, Throttle};
+use sluicegate::{BatchEnd, BatchExecutor, Retry, Settled, SettledKind, Stop, StopToken, Throttle};
 
 use store::Store;
 
@@ -105,6 +105,10 @@ pub async fn notify(
         .build()?
         .retry(retry)
         .dead_letters(|letter: DeadLetter<'_, i64, Failure>| {
+            if letter.kind == SettledKind::Cancelled {
+                // It is left for the next time.
+                return;
+            }
             let reason = match letter.error {
                 Some(Failure::Sending(reason)) => *reason,
                 Some(Failure::Database(_)) => return,
@@ -134,7 +138,7 @@ pub async fn notify(
                 match outcome {
                     Settled::Fulfilled(by_us) => notified.set(notified.get() + usize::from(by_us)),
                     Settled::Rejected(Failure::Database(error)) => break_off(error),
-                    // Among the dead letters; or cancelled, and left for the next time.
+                    // Among the dead letters.
                     _ => {}
                 }
                 progress.inc(1);

@@ -1,10 +1,11 @@
 //! Whether an item that failed is tried again, and where it goes if it is not.
 
 use core::fmt;
+use core::marker::PhantomData;
 use core::time::Duration;
 
 use crate::retry::{Course, GaveUp, RetryWhen};
-use crate::settled::SettledKind;
+use crate::settled::{SettledKind, quietly};
 
 /// How often an item is tried; implemented by what [`BatchExecutor`](super::BatchExecutor) puts in
 /// place of its third parameter.
@@ -104,7 +105,47 @@ impl<I: Clone, E, D: DeadLetters<I, E>> Attempts<I, E> for Retrying<E, D> {
     }
 }
 
-/// What failed for good, with its input: what
+/// The inputs of a batch that owns them: those that it has not pulled when it ends or is dropped go
+/// to the dead letters.
+pub(crate) struct Owned<'a, I: Iterator, E, A: Attempts<I::Item, E>> {
+    inputs: I,
+    attempts: &'a A,
+    pulled: usize,
+    errors: PhantomData<fn(E)>,
+}
+
+impl<'a, I: Iterator, E, A: Attempts<I::Item, E>> Owned<'a, I, E, A> {
+    pub(crate) fn new(inputs: I, attempts: &'a A) -> Self {
+        Self { inputs, attempts, pulled: 0, errors: PhantomData }
+    }
+}
+
+impl<I: Iterator, E, A: Attempts<I::Item, E>> Iterator for Owned<'_, I, E, A> {
+    type Item = I::Item;
+
+    fn next(&mut self) -> Option<I::Item> {
+        let input = self.inputs.next()?;
+        self.pulled += 1;
+        Some(input)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.inputs.size_hint()
+    }
+}
+
+impl<I: Iterator, E, A: Attempts<I::Item, E>> Drop for Owned<'_, I, E, A> {
+    fn drop(&mut self) {
+        for (index, input) in (self.pulled..).zip(self.inputs.by_ref()) {
+            let kind = SettledKind::Cancelled;
+            quietly(|| {
+                self.attempts.bury(DeadLetter { index, input, kind, attempts: 0, error: None });
+            });
+        }
+    }
+}
+
+/// What was not done, with its input: what
 /// [`dead_letters`](super::BatchExecutor::dead_letters) hands out.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -113,9 +154,10 @@ pub struct DeadLetter<'a, I, E> {
     pub index: usize,
     /// The input, as it was pulled.
     pub input: I,
-    /// Rejected, panicked or timed out.
+    /// Rejected, panicked, timed out or cancelled.
     pub kind: SettledKind,
-    /// How many attempts were made: at least 1.
+    /// How many attempts were begun: 0 if it was cancelled before, or its key, its weight or the clone
+    /// for the first attempt panicked.
     pub attempts: u32,
     /// The last error; `None` if no attempt returned one.
     pub error: Option<&'a E>,

@@ -1,28 +1,31 @@
 //! Permits for items: from a semaphore that a run shares with others, or from the item in which it
 //! is nested.
 //!
-//! An item that runs on a permit lends it to a run inside of it on the same budget, for one item of
-//! that run at a time. So a nested batch always gets on, however many of its like hold the rest of
-//! the budget:
+//! An item that runs on permits lends them to the runs inside of it on the same budget:
 //!
 //! ```text
-//!                  a nested run asks               its item has settled
-//!   item's permit ──────────────────▶ on loan, lent ──────────────────▶ on loan, free
-//!                                           ▲                                 │
-//!                                           └─────────────────────────────────┘
+//!                   a nested run asks                 its item has settled
+//!   item's permits ──────────────────▶ on loan, lent ──────────────────▶ on loan, free
+//!                                           ▲                                  │
+//!                                           └──────────────────────────────────┘
 //! ```
 //!
-//! What a permit is on loan from holds it until both the item and the borrower are done, so that
+//! A nested item takes no more than its parent has, so that all of a batch can always run on its
+//! parent's permits, one item after the other, and never needs any of the rest of the budget, which
+//! others of its like may hold. What is heavier is refused: it would have to wait for permits while
+//! its parent holds some, as the parents of others may.
+//!
+//! What permits are on loan from holds them until both the item and all borrowers are done, so that
 //! even a run that outlives its parent is counted.
 
 use core::cell::RefCell;
-use core::pin::Pin;
-use core::task::{Context, Poll};
-use std::future::Future;
+use core::task::Poll;
+use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
 use std::task::Waker;
 
-use crate::semaphore::{AcquireError, AcquireOwned, OwnedSemaphorePermit, Semaphore};
+use super::summary::BatchEnd;
+use crate::semaphore::{AcquireClamped, OwnedSemaphorePermit, Semaphore};
 use crate::settled::quietly;
 use crate::sync::{Mutex, thread_local};
 
@@ -37,6 +40,8 @@ struct Frame {
     /// The address of the semaphore, which the run keeps alive.
     budget: usize,
     hold: Hold,
+    /// What the item weighs, which may be more than it holds.
+    weight: u32,
 }
 
 /// What an item runs on.
@@ -48,65 +53,108 @@ enum Hold {
     OnLoan(Arc<Loan>),
 }
 
-/// Held, and never read: it goes back when it is dropped.
-#[allow(dead_code)]
 enum Permit {
     Own(OwnedSemaphorePermit),
     Lent(Lease),
 }
 
+impl Permit {
+    fn count(&self) -> u32 {
+        match self {
+            Self::Own(permit) => u32::try_from(permit.num_permits()).unwrap_or(u32::MAX),
+            Self::Lent(lease) => lease.permits,
+        }
+    }
+}
+
 struct Loan {
+    permits: u32,
     state: Mutex<LoanState>,
     /// Goes back when nobody has the loan any more.
     _permit: Permit,
 }
 
 struct LoanState {
-    lent: bool,
-    /// One a nested run of the same item, as long as it waits.
-    waiting: Vec<Waker>,
+    free: u32,
+    /// First come, first served: at most one entry per nested run of the item.
+    waiting: VecDeque<Borrower>,
 }
 
-struct Lease(Arc<Loan>);
+struct Borrower {
+    need: u32,
+    /// One of ours, which runs no user code when it is cloned or dropped.
+    waker: Waker,
+}
+
+impl LoanState {
+    /// The waker of the borrower in front, if there is enough for it.
+    fn served(&self) -> Option<Waker> {
+        let front = self.waiting.front().filter(|front| front.need <= self.free)?;
+        Some(front.waker.clone())
+    }
+}
+
+/// Permits that an item lends to an item inside of it.
+struct Lease {
+    loan: Arc<Loan>,
+    permits: u32,
+}
+
+/// To be called without a lock.
+fn wake(waker: Option<Waker>) {
+    if let Some(waker) = waker {
+        quietly(|| waker.wake());
+    }
+}
 
 impl Loan {
     fn new(permit: Permit) -> Arc<Self> {
-        let state = LoanState { lent: false, waiting: Vec::new() };
-        Arc::new(Self { state: Mutex::new(state), _permit: permit })
+        let permits = permit.count();
+        let state = LoanState { free: permits, waiting: VecDeque::new() };
+        Arc::new(Self { permits, state: Mutex::new(state), _permit: permit })
     }
 
-    fn lend(self: &Arc<Self>, waker: &Waker) -> Option<Lease> {
+    /// Lends so many, or lets the waker wait for them. Also returns the next borrower to be woken.
+    fn lend(self: &Arc<Self>, need: u32, waker: &Waker) -> (Option<Lease>, Option<Waker>) {
         let mut state = self.state.lock();
-        if state.lent {
-            // A waker of ours, which runs nobody's code when it is cloned.
-            state.waiting.push(waker.clone());
-            return None;
+        let at = state.waiting.iter().position(|borrower| borrower.waker.will_wake(waker));
+        let is_first = at.map_or(state.waiting.is_empty(), |at| at == 0);
+        if is_first && need <= state.free {
+            state.waiting.pop_front();
+            state.free -= need;
+            let lease = Lease { loan: Arc::clone(self), permits: need };
+            return (Some(lease), state.served());
         }
-        state.lent = true;
-        Some(Lease(Arc::clone(self)))
+        match at {
+            Some(at) => state.waiting[at].need = need,
+            None => state.waiting.push_back(Borrower { need, waker: waker.clone() }),
+        }
+        (None, None)
     }
 
     /// The nested run with this waker does not wait any more.
     fn forget(&self, waker: &Waker) {
-        let forgotten = {
-            let waiting = &mut self.state.lock().waiting;
-            let position = waiting.iter().position(|waiting| waiting.will_wake(waker));
-            position.map(|position| waiting.swap_remove(position))
+        let next = {
+            let mut state = self.state.lock();
+            let mut waiting = state.waiting.iter();
+            match waiting.position(|borrower| borrower.waker.will_wake(waker)) {
+                Some(at) => state.waiting.remove(at),
+                None => return,
+            };
+            state.served()
         };
-        drop(forgotten);
+        wake(next);
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        let waiting = {
-            let mut state = self.0.state.lock();
-            state.lent = false;
-            core::mem::take(&mut state.waiting)
+        let next = {
+            let mut state = self.loan.state.lock();
+            state.free += self.permits;
+            state.served()
         };
-        for waker in waiting {
-            quietly(|| waker.wake());
-        }
+        wake(next);
     }
 }
 
@@ -114,34 +162,24 @@ fn address(budget: &Arc<Semaphore>) -> usize {
     Arc::as_ptr(budget).addr()
 }
 
-/// Borrows the permit of the innermost item on this budget that is being polled. If it is on loan
-/// already, the waker waits with the `lender`.
-fn borrow(budget: &Arc<Semaphore>, waker: &Waker, lender: &mut Weak<Loan>) -> Option<Lease> {
-    POLLED.with(|polled| {
-        let mut polled = polled.borrow_mut();
-        let frame = polled.iter_mut().rfind(|frame| frame.budget == address(budget))?;
-        let loan = match core::mem::take(&mut frame.hold) {
-            Hold::Nothing => return None,
-            Hold::Permit(permit) => Loan::new(permit),
-            Hold::OnLoan(loan) => loan,
-        };
-        let lease = loan.lend(waker);
-        if lease.is_none() {
-            *lender = Arc::downgrade(&loan);
-        }
-        frame.hold = Hold::OnLoan(loan);
-        lease
-    })
+/// What comes of asking the item around a run for its permits.
+enum Borrowed {
+    /// There is no such item.
+    NoParent,
+    Lent(Lease),
+    /// The waker waits with the lender.
+    Later,
+    TooHeavy(BatchEnd),
 }
 
 /// A run's permits.
 pub(super) struct Permits {
     budget: Arc<Semaphore>,
     /// For the place in front of those that wait.
-    asking: Option<(u32, AcquireOwned)>,
+    asking: Option<AcquireClamped>,
     asleep: bool,
-    /// Where the waker waits for the permit of the item around the run, if it does. It does not
-    /// keep that from going back.
+    /// Where the waker waits for permits of the item around the run, if it does. It does not keep
+    /// those from going back.
     lender: Weak<Loan>,
     /// By place, and so are the weights.
     holds: Vec<Hold>,
@@ -165,37 +203,85 @@ impl Permits {
         self.weights[place] = weight;
     }
 
-    /// Gets the permits for the place in front of those that wait: those of the item around the
-    /// run, whatever this one weighs, or in line.
-    pub(super) fn poll(&mut self, place: usize) -> Poll<Result<(), AcquireError>> {
+    /// Gets the permits for the place in front of those that wait: from the item around the run, or
+    /// in line.
+    ///
+    /// # Errors
+    ///
+    /// Why there are none to be had, which ends the run.
+    pub(super) fn poll(&mut self, place: usize) -> Poll<Result<(), BatchEnd>> {
         if self.asleep {
             return Poll::Pending;
         }
-        self.leave_lender();
-        let permit = match borrow(&self.budget, &self.waker, &mut self.lender) {
-            Some(lease) => Permit::Lent(lease),
-            None => {
-                let most = u32::try_from(self.budget.limit()).unwrap_or(u32::MAX);
-                let weight = self.weights[place].min(most).max(1);
-                if !matches!(&self.asking, Some((asked, _)) if *asked == weight) {
-                    self.asking =
-                        Some((weight, Arc::clone(&self.budget).acquire_many_owned(weight)));
+        let weight = self.weights[place].max(1);
+        let permit = match self.borrow(weight) {
+            Borrowed::Lent(lease) => Permit::Lent(lease),
+            Borrowed::TooHeavy(end) => return Poll::Ready(Err(end)),
+            Borrowed::NoParent | Borrowed::Later => match self.acquire(weight) {
+                Poll::Ready(Ok(permit)) => Permit::Own(permit),
+                Poll::Ready(Err(end)) => return Poll::Ready(Err(end)),
+                Poll::Pending => {
+                    self.asleep = true;
+                    return Poll::Pending;
                 }
-                let Some((_, asking)) = &mut self.asking else { return Poll::Pending };
-                match Pin::new(asking).poll(&mut Context::from_waker(&self.waker)) {
-                    Poll::Pending => {
-                        self.asleep = true;
-                        return Poll::Pending;
-                    }
-                    Poll::Ready(result) => {
-                        self.asking = None;
-                        Permit::Own(result?)
-                    }
-                }
-            }
+            },
         };
+        self.leave_lender();
         self.holds[place] = Hold::Permit(permit);
         Poll::Ready(Ok(()))
+    }
+
+    /// Borrows from the innermost item on this budget that is being polled.
+    fn borrow(&mut self, weight: u32) -> Borrowed {
+        let Self { budget, waker, lender, .. } = self;
+        let mut before = Weak::new();
+        let (borrowed, next) = POLLED.with(|polled| {
+            let mut polled = polled.borrow_mut();
+            let parent = polled.iter_mut().rfind(|frame| frame.budget == address(budget));
+            let Some(parent) = parent else { return (Borrowed::NoParent, None) };
+            let loan = match core::mem::take(&mut parent.hold) {
+                Hold::Nothing => return (Borrowed::NoParent, None),
+                Hold::Permit(permit) => Loan::new(permit),
+                Hold::OnLoan(loan) => loan,
+            };
+            before = core::mem::replace(lender, Arc::downgrade(&loan));
+            let need = weight.min(u32::try_from(budget.limit()).unwrap_or(u32::MAX)).max(1);
+            // A parent that weighs as much has all that there were when it started.
+            let fits = need <= loan.permits || weight <= parent.weight;
+            let asked = if fits {
+                let (lease, next) = loan.lend(need.min(loan.permits), waker);
+                (lease.map_or(Borrowed::Later, Borrowed::Lent), next)
+            } else {
+                let end = BatchEnd::NestedTooHeavy { weight: need, permits: loan.permits };
+                (Borrowed::TooHeavy(end), None)
+            };
+            parent.hold = Hold::OnLoan(loan);
+            asked
+        });
+        // It may be polled in another item than before, or outside of any.
+        if !matches!(borrowed, Borrowed::NoParent) && !Weak::ptr_eq(&before, lender) {
+            leave(before, waker);
+        }
+        if matches!(borrowed, Borrowed::NoParent) {
+            self.leave_lender();
+        }
+        wake(next);
+        borrowed
+    }
+
+    /// Waits in line for permits of its own.
+    fn acquire(&mut self, weight: u32) -> Poll<Result<OwnedSemaphorePermit, BatchEnd>> {
+        if self.asking.as_ref().is_some_and(|asking| asking.weight() != weight) {
+            self.stop_asking();
+        }
+        let budget = &self.budget;
+        let asking =
+            self.asking.get_or_insert_with(|| AcquireClamped::new(Arc::clone(budget), weight));
+        let polled = asking.poll(&self.waker);
+        if polled.is_ready() {
+            self.asking = None;
+        }
+        polled.map_err(|_closed| BatchEnd::BudgetClosed)
     }
 
     /// The waker was woken.
@@ -207,24 +293,24 @@ impl Permits {
     pub(super) fn rest(&mut self) {
         self.asleep = false;
         self.leave_lender();
-        if let Some(asking) = self.asking.take() {
-            quietly(|| drop(asking));
-        }
+        self.stop_asking();
+    }
+
+    fn stop_asking(&mut self) {
+        let asking = self.asking.take();
+        // It may wake others, whose wakers may panic.
+        quietly(|| drop(asking));
     }
 
     fn leave_lender(&mut self) {
-        if let Some(lender) = core::mem::take(&mut self.lender).upgrade() {
-            lender.forget(&self.waker);
-            // It may be the last to have it.
-            quietly(|| drop(lender));
-        }
+        leave(core::mem::take(&mut self.lender), &self.waker);
     }
 
     /// The item at this place is about to be polled: to be followed by [`leave`](Self::leave).
     pub(super) fn enter(&mut self, place: usize) {
         let hold = core::mem::take(&mut self.holds[place]);
-        let budget = address(&self.budget);
-        POLLED.with(|polled| polled.borrow_mut().push(Frame { budget, hold }));
+        let (budget, weight) = (address(&self.budget), self.weights[place]);
+        POLLED.with(|polled| polled.borrow_mut().push(Frame { budget, hold, weight }));
     }
 
     pub(super) fn leave(&mut self, place: usize) {
@@ -245,6 +331,15 @@ impl Permits {
 
 impl Drop for Permits {
     fn drop(&mut self) {
-        self.leave_lender();
+        self.rest();
+    }
+}
+
+/// The waker waits with this lender no longer.
+fn leave(lender: Weak<Loan>, waker: &Waker) {
+    if let Some(lender) = lender.upgrade() {
+        lender.forget(waker);
+        // It may be the last to have it.
+        quietly(|| drop(lender));
     }
 }

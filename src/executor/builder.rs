@@ -57,11 +57,25 @@ impl BatchExecutorBuilder {
     ///
     /// # Nested batches
     ///
-    /// A batch that is polled inside an item of another on the same budget runs one of its items
-    /// at a time on its parent's permit, and further ones on permits of their own, so that it gets
-    /// on also when its parents hold the whole budget. The parent is found while it is being
-    /// polled: a batch in a task that the item has spawned does not find it, and may wait for ever
-    /// for an item that waits for it.
+    /// A batch that is polled inside an item of another on the same budget shares that item's
+    /// permits, first come, first served, and runs further items on permits of their own. So it
+    /// gets on also when its parents hold the whole budget. An item is counted by its own permits
+    /// or by those of what runs inside of it, never by both.
+    ///
+    /// With [weights](BatchExecutor::by_weight), a nested item may weigh no more than the item that
+    /// it is nested in, unless that holds all the permits that there are: for the rest it would wait
+    /// while its parent holds some, and so would those nested in other parents. An item that is too
+    /// heavy does not start, and ends its batch with
+    /// [`BatchEnd::NestedTooHeavy`](super::BatchEnd::NestedTooHeavy).
+    ///
+    /// The parent is found while it is being polled: a batch in a task that the item has spawned
+    /// does not find it, and may wait for ever for an item that waits for it.
+    ///
+    /// # Changes of the limit
+    ///
+    /// A [`set_limit`](Semaphore::set_limit) takes effect on what waits and on what starts later.
+    ///
+    /// # When it is closed
     ///
     /// Once the semaphore is closed nothing more starts: the batch ends with
     /// [`BatchEnd::BudgetClosed`](super::BatchEnd::BudgetClosed).

@@ -10,7 +10,7 @@ use super::attempts::Attempts;
 use super::observe::{BatchEvent, ItemReport, tell};
 use super::order::Keys;
 use super::outlet::{Collected, Outlet, Slots, Sunk};
-use super::run::Run;
+use super::run::{InTask, Run};
 use super::source::{Inputs, OfIterator, OfStream, Own};
 use super::summary::BatchSummary;
 use super::weight::Weigher;
@@ -60,7 +60,8 @@ impl<K, W, A> BatchExecutor<K, W, A> {
     ///
     /// Dropping the future cancels every item that runs, by dropping its future once, and loses
     /// the outcomes so far. What must survive goes to slots of the caller's
-    /// ([`settle_into`](Self::settle_into)) or to a sink ([`for_each`](Self::for_each)).
+    /// ([`settle_into`](Self::settle_into)) or to a sink ([`for_each`](Self::for_each)). The inputs of
+    /// what it cancels go to the [dead letters](Self::dead_letters).
     ///
     /// # Complexity
     ///
@@ -104,7 +105,8 @@ impl<K, W, A> BatchExecutor<K, W, A> {
     /// # Cancel safety
     ///
     /// Dropping the future cancels every item that runs, by dropping its future once, and leaves
-    /// `slots` with all that has settled.
+    /// `slots` with all that has settled. The inputs of what it cancels go to the
+    /// [dead letters](Self::dead_letters).
     ///
     /// # Complexity
     ///
@@ -174,7 +176,8 @@ impl<K, W, A> BatchExecutor<K, W, A> {
     /// # Cancel safety
     ///
     /// Dropping the future cancels every item that runs, and the sink with the outcome it is busy
-    /// with. What the sink was done with is done; at most `limit` outcomes were waiting for it.
+    /// with. What the sink was done with is done; at most `limit` outcomes were waiting for it. The
+    /// inputs of what it cancels go to the [dead letters](Self::dead_letters).
     ///
     /// # Complexity
     ///
@@ -292,9 +295,10 @@ impl<K, W, A> BatchExecutor<K, W, A> {
     {
         let Self { options, keys, weigher, attempts } = self;
         let batch = options.batch(W::WEIGHS);
-        let mut run = Run::new(batch, Own::new(inputs), f, keys.order(), weigher, attempts, outlet);
+        let run = Run::new(batch, Own::new(inputs), f, keys.order(), weigher, attempts, outlet);
+        let mut run = InTask::new(run);
         poll_fn(|cx| run.poll(cx)).await;
-        let (outlet, summary, reports) = run.into_parts();
+        let (outlet, summary, reports) = run.into_done().into_parts();
         tell(options.observer.as_ref(), BatchEvent::Ended { summary: &summary });
         (outlet, summary, reports)
     }

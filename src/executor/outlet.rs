@@ -12,9 +12,9 @@ pub(super) trait Outlet<I, T, E> {
     /// Takes an outcome in.
     fn settle(&mut self, index: usize, outcome: Settled<T, E>);
 
-    /// Takes in the input of an item that was cancelled before it started.
-    fn not_started(&mut self, _: usize, input: I) {
-        quietly(|| drop(input));
+    /// Takes in the input of an item that was cancelled before it started, or gives it back.
+    fn not_started(&mut self, _: usize, input: I) -> Option<I> {
+        Some(input)
     }
 
     /// How many outcomes wait here and so keep their places.

@@ -28,7 +28,7 @@ use super::attempts::Attempts;
 use super::observe::{BatchEvent, ItemReport, tell};
 use super::order::Keys;
 use super::outlet::{Collected, Outlet, Sunk};
-use super::run::Run;
+use super::run::{InTask, Run};
 use super::source::Source;
 use super::summary::BatchSummary;
 use super::weight::Weigher;
@@ -60,6 +60,9 @@ pub struct PagesSummary<I, E> {
     pub fetch_error: Option<E>,
     /// Items of pages that were fetched, but that the batch did not pull before it was stopped.
     pub not_pulled: Vec<I>,
+    /// Items that were pulled and not started when the batch was aborted, each with its index: their
+    /// outcome is [`Cancelled`](crate::Settled::Cancelled).
+    pub not_started: Vec<(usize, I)>,
 }
 
 impl<I, E> PagesSummary<I, E> {
@@ -96,6 +99,8 @@ pub struct Paged<T, E, I, FE> {
 struct Ledger<I> {
     /// Of both pages: fetched and not pulled.
     items: VecDeque<I>,
+    /// Pulled and cancelled before they started.
+    not_started: Vec<(usize, I)>,
     /// Of each page here the index behind its last item, and how many of it have not settled.
     pages: VecDeque<(usize, usize)>,
     fetched: usize,
@@ -151,6 +156,15 @@ impl<I> Source for Fetched<I> {
         ledger.closed = true;
         ledger.ended = true;
     }
+
+    fn take_unpulled(&mut self) -> Option<(usize, I)> {
+        let mut ledger = self.0.lock();
+        ledger.not_started.pop().or_else(|| {
+            let item = ledger.items.pop_front()?;
+            ledger.pulled += 1;
+            Some((ledger.pulled - 1, item))
+        })
+    }
 }
 
 /// Tells the ledger what has settled.
@@ -162,8 +176,9 @@ impl<I, T, E, O: Outlet<I, T, E>> Outlet<I, T, E> for Counted<O, I> {
         settled(&self.1, index);
     }
 
-    fn not_started(&mut self, index: usize, input: I) {
-        self.0.not_started(index, input);
+    fn not_started(&mut self, index: usize, input: I) -> Option<I> {
+        self.1.lock().not_started.push((index, input));
+        None
     }
 
     fn waiting(&self) -> usize {
@@ -300,7 +315,8 @@ impl<K, W, A> BatchExecutor<K, W, A> {
     /// # Cancel safety
     ///
     /// Dropping the future drops the fetch and every item that runs, once each, and loses the
-    /// outcomes so far.
+    /// outcomes so far. What was fetched and is not done goes to the
+    /// [dead letters](Self::dead_letters).
     ///
     /// # Complexity
     ///
@@ -401,6 +417,7 @@ impl<K, W, A> BatchExecutor<K, W, A> {
         let batch = options.batch(W::WEIGHS);
         let ledger = Arc::new(Mutex::new(Ledger {
             items: VecDeque::new(),
+            not_started: Vec::new(),
             pages: VecDeque::new(),
             fetched: 0,
             pulled: 0,
@@ -419,7 +436,8 @@ impl<K, W, A> BatchExecutor<K, W, A> {
         };
         let source = Fetched(Arc::clone(&ledger));
         let outlet = Counted(outlet, Arc::clone(&ledger));
-        let mut run = Run::new(batch, source, f, keys.order(), weigher, attempts, outlet);
+        let run = Run::new(batch, source, f, keys.order(), weigher, attempts, outlet);
+        let mut run = InTask::new(run);
         poll_fn(|cx| {
             fetcher.poll(cx);
             if run.poll(cx).is_ready() {
@@ -432,19 +450,21 @@ impl<K, W, A> BatchExecutor<K, W, A> {
             Poll::Pending
         })
         .await;
-        let (Counted(outlet, _), batch, reports) = run.into_parts();
+        let (Counted(outlet, _), batch, reports) = run.into_done().into_parts();
         tell(options.observer.as_ref(), BatchEvent::Ended { summary: &batch });
-        let (items, panic) = {
+        let (items, mut not_started, panic) = {
             let mut ledger = ledger.lock();
-            (core::mem::take(&mut ledger.items), ledger.panic.take())
+            let items = core::mem::take(&mut ledger.items);
+            (items, core::mem::take(&mut ledger.not_started), ledger.panic.take())
         };
         let not_pulled = items.into();
+        not_started.sort_unstable_by_key(|(index, _)| *index);
         let Fetcher { fetch, mut fetching, cursor, pages, error: fetch_error, .. } = fetcher;
         // The caller's: what panics as it is dropped costs no outcome.
         quietly(|| fetching.set(None));
         quietly(|| drop(fetch));
         quietly(|| drop(cursor));
         quietly(|| drop(panic));
-        (outlet, PagesSummary { batch, pages, fetch_error, not_pulled }, reports)
+        (outlet, PagesSummary { batch, pages, fetch_error, not_pulled, not_started }, reports)
     }
 }

@@ -45,8 +45,11 @@ impl<K, W, A> BatchExecutor<K, W, A> {
     /// the limit, for each batch anew.
     ///
     /// A weight of 0 counts as 1, and one that is more than all the permits as all of them, so that
-    /// a heavy item runs alone. Strictly first come, first served: a light item does not pass a
-    /// heavy one that waits. If `weight` panics, that item's outcome is the panic.
+    /// a heavy item runs alone. What counts is how many there are when it gets them: a
+    /// [limit](crate::Semaphore::set_limit) that shrinks or grows while it waits changes what it waits
+    /// for. Strictly first come, first served: a light item does not pass a
+    /// heavy one that waits. If `weight` panics, that item's outcome is the panic. For batches inside
+    /// of items see [`budget`](super::BatchExecutorBuilder::budget).
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -130,16 +133,30 @@ impl<K, W, A> BatchExecutor<K, W, A> {
 
 #[cfg(any(feature = "tokio", loom))]
 impl<K, W, E> BatchExecutor<K, W, Retrying<E>> {
-    /// The same executor, with a function that gets each item that failed for good: the
+    /// The same executor, with a function that gets each item that was not done: the
     /// [input](DeadLetter::input) itself, of which the attempts had clones, and why.
     ///
-    /// It is called once for each outcome that is rejected, panicked or timed out, where the run is
-    /// polled, before the outcome goes where outcomes go; what the deadline cut short while it ran
-    /// has timed out, too. What was cancelled has not failed, and neither has what panicked before
-    /// its first attempt, in the key or the weight. A panic of the function is caught and changes
-    /// nothing.
+    /// It is called once for each outcome that is not fulfilled, where the run is polled, before
+    /// the outcome goes where outcomes go. A panic of the function is caught and changes nothing.
     ///
     /// For a batch without retries, say [`Retry::none`](crate::Retry::none) first.
+    ///
+    /// # Every way out
+    ///
+    /// Each input that was pulled is done, or comes back once, however the batch ends: by a stop,
+    /// the deadline, a closed budget, a panic of the sink, or because it is dropped. What was
+    /// cancelled has the [kind](DeadLetter::kind) `Cancelled`, also in a run that is dropped and so
+    /// has no outcomes; 0 attempts say that it had not started.
+    ///
+    /// | | it had started | it was pulled and had not started | it was not pulled |
+    /// | --- | --- | --- | --- |
+    /// | in the task | dead letter | dead letter | in the input, if that is lent |
+    /// | [spawned](Self::spawn) | dead letter | `not_started`; a dead letter if nobody joins | `rest` |
+    /// | [pages](Self::pages) | dead letter | `not_started`; a dead letter if dropped | `not_pulled`; a dead letter if dropped |
+    /// | [phases](Self::phases) | dead letter | dead letter | dead letter |
+    ///
+    /// Without dead letters, inputs of items that had started are dropped, and so are the others
+    /// where the table says dead letter.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]

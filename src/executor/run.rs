@@ -328,6 +328,39 @@ pub(super) trait Runs {
 
     /// Ends it, whether it is done or not.
     fn end_run(self) -> (BatchSummary, Vec<ItemReport>);
+
+    /// It is dropped before it is done.
+    fn drop_run(self);
+}
+
+/// A run in the task that polls it. It returns its inputs if it is dropped before it is done.
+pub(super) struct InTask<R: Runs>(Option<R>);
+
+impl<R: Runs> InTask<R> {
+    pub(super) fn new(run: R) -> Self {
+        Self(Some(run))
+    }
+
+    #[inline]
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match &mut self.0 {
+            Some(run) => run.poll_run(cx),
+            None => Poll::Ready(()),
+        }
+    }
+
+    /// Ends a run that is done.
+    pub(super) fn into_done(mut self) -> R {
+        self.0.take().expect("it is there until it is dropped")
+    }
+}
+
+impl<R: Runs> Drop for InTask<R> {
+    fn drop(&mut self) {
+        if let Some(run) = self.0.take() {
+            run.drop_run();
+        }
+    }
 }
 
 impl<S, F, Fut, R, W, A, O, T, E> Runs for Run<S, F, Fut, R, W, A, O, E>
@@ -342,6 +375,10 @@ where
 {
     fn poll_run(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.poll(cx)
+    }
+
+    fn drop_run(mut self) {
+        self.return_inputs();
     }
 
     fn end_run(mut self) -> (BatchSummary, Vec<ItemReport>) {

@@ -23,6 +23,11 @@ pub(super) trait Source {
     /// The run is not there any more: nothing more is to be set aside for it.
     fn leave(&mut self) {}
 
+    /// An input that was not pulled and that nobody else has, when the run is dropped.
+    fn take_unpulled(&mut self) -> Option<(usize, Self::Input)> {
+        None
+    }
+
     /// How much room there should be for it to be worth asking, as long as the run has other
     /// things to do.
     fn worth_asking(&self) -> usize {

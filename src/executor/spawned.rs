@@ -15,13 +15,14 @@ use core::pin::Pin;
 use std::sync::Arc;
 
 use super::BatchExecutor;
-use super::attempts::Attempts;
+use super::attempts::{Attempts, DeadLetter};
 use super::order::{Keys, Order};
 use super::source::Inputs;
 use super::stop::StopToken;
 use super::weight::Weigher;
+use crate::settled::SettledKind;
 use crate::sync::HashBuilder;
-use hall::{Hall, Router};
+use hall::{Hall, Router, Unclaimed};
 
 /// What a worker does, to be spawned.
 pub(super) type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -61,11 +62,20 @@ where
         let (keys, hasher) = (keys.clone(), HashBuilder::default());
         Arc::new(move |input: &N::Input| keys.route(&hasher, input)) as Router<N::Input>
     });
+    let unclaimed = A::RETRIES.then(|| {
+        let attempts = attempts.clone();
+        let bury = move |index, input| {
+            let kind = SettledKind::Cancelled;
+            attempts.bury(DeadLetter { index, input, kind, attempts: 0, error: None });
+        };
+        Box::new(bury) as Unclaimed<N::Input>
+    });
     let hall = Hall::new(
         options.limit + options.backlog,
         workers,
         inputs,
         router,
+        unclaimed,
         options.observer.clone(),
     );
     let f = Arc::new(f);

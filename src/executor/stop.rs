@@ -13,7 +13,8 @@ pub enum Stop {
     /// They run to their outcomes.
     Drain,
     /// They are polled once more and, if not ready then, dropped as
-    /// [`Cancelled`](crate::Settled::Cancelled).
+    /// [`Cancelled`](crate::Settled::Cancelled). For their inputs see
+    /// [`dead_letters`](super::BatchExecutor::dead_letters).
     Abort,
 }
 

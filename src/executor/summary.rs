@@ -19,6 +19,19 @@ pub enum BatchEnd {
     TooManyFailures,
     /// The semaphore that it shared was closed.
     BudgetClosed,
+    /// It was nested in an item of another batch on the same budget, and one of its own items would
+    /// have taken more permits than that one held. Nothing more was started; what had been went on.
+    ///
+    /// Waiting for the rest would be a deadlock where other parents hold it and do the same. So give
+    /// the outer item at least the weight of what runs in it, or the nested batch a
+    /// [budget](super::BatchExecutorBuilder::budget) of its own.
+    #[non_exhaustive]
+    NestedTooHeavy {
+        /// How many permits the item would have taken: its weight, or the budget's limit.
+        weight: u32,
+        /// How many the item around it held.
+        permits: u32,
+    },
     /// The source panicked. What had been pulled ran to its outcome.
     SourcePanicked(Panic),
 }
@@ -31,6 +44,11 @@ impl fmt::Display for BatchEnd {
             Self::Stopped => f.write_str("stopped"),
             Self::TooManyFailures => f.write_str("too many failures"),
             Self::BudgetClosed => f.write_str("budget closed"),
+            Self::NestedTooHeavy { weight, permits } => write!(
+                f,
+                "an item that takes {weight} permits is nested in one that holds {permits} of the \
+                 same budget: give the outer item that weight, or the nested batch another budget"
+            ),
             Self::SourcePanicked(panic) => write!(f, "source {panic}"),
         }
     }

@@ -46,7 +46,8 @@ impl<I, E> Trial<I, E> {
 pub(super) struct Trials<I, E> {
     trials: Vec<Option<Trial<I, E>>>,
     /// Left behind by an item that panicked on the short way, for whoever settles it.
-    pub(super) fresh: Option<I>,
+    /// With how many attempts it had.
+    pub(super) fresh: Option<(I, u32)>,
     resting: BinaryHeap<Reverse<(Instant, usize, usize)>>,
     ready: VecDeque<usize>,
     next_serial: usize,
@@ -78,8 +79,11 @@ impl<I, E> Trials<I, E> {
     /// What was left behind is of the item at this place.
     #[inline]
     pub(super) fn open_fresh(&mut self, place: usize) {
-        let fresh = self.fresh.take();
-        self.open(place, fresh);
+        let Some((input, attempts)) = self.fresh.take() else { return self.open(place, None) };
+        self.open(place, Some(input));
+        if let Some(trial) = self.get(place) {
+            trial.attempts = attempts;
+        }
     }
 
     fn serial(&mut self) -> usize {

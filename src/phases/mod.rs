@@ -10,7 +10,7 @@ use std::time::Instant;
 
 pub use report::{PhaseError, PhaseReport, PhasesReport};
 
-use crate::executor::{Attempts, BatchExecutor, Keys, Weigher};
+use crate::executor::{Attempts, BatchExecutor, Keys, Owned, Weigher};
 use crate::settled::{Settled, SettledError, caught};
 use crate::sync::{AtomicUsize, Ordering};
 
@@ -186,7 +186,9 @@ impl<K, W, A, V, E> Phases<K, W, A, V, E> {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future cancels what runs, and everything before is lost with it.
+    /// Dropping the future cancels what runs, and everything before is lost with it, but what goes to
+    /// the [dead letters](BatchExecutor::dead_letters): the value of each item that entered the phase
+    /// and did not come through.
     pub async fn phase<F, Fut, U>(self, name: &'static str, f: F) -> Phases<K, W, A, U, E>
     where
         F: FnMut(V) -> Fut,
@@ -199,7 +201,8 @@ impl<K, W, A, V, E> Phases<K, W, A, V, E> {
         let Self { executor, name: batch, began: batch_began, items, mut phases } = self;
         let (waiting, mut rest) = part(items);
         let entered = waiting.len();
-        let outcomes = executor.all_settled(waiting, f).await;
+        let inputs = Owned::new(waiting.into_iter(), executor.attempts());
+        let outcomes = executor.all_settled(inputs, f).await;
         let mut outcomes = outcomes.into_iter();
         let mut succeeded = 0;
         let items = rest.iter_mut().map(|slot| match slot.take() {
@@ -268,6 +271,7 @@ impl<K, W, A, V, E> Phases<K, W, A, V, E> {
         let passages: Vec<_> = waiting.iter().map(|_| Passage::new(&names)).collect();
         let inputs = waiting.into_iter().zip(&passages);
         let inputs = inputs.map(|(value, passage)| Flowing { value, passage: passage.clone() });
+        let inputs = Owned::new(inputs, executor.attempts());
         let outcomes = executor
             .all_settled(inputs, |Flowing { value, passage }| f(value, passage.again()))
             .await;

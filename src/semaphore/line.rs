@@ -2,6 +2,7 @@
 //! anywhere and being served are O(1).
 
 use core::task::Waker;
+use std::collections::VecDeque;
 use std::time::Instant;
 
 use super::stats::{SemaphoreStats, WaitTimes};
@@ -25,6 +26,8 @@ struct Seat {
     /// Present exactly while somebody waits here.
     waker: Option<Waker>,
     need: u32,
+    /// It needs no more than there are.
+    clamped: bool,
 }
 
 /// The neighbours of a seat, apart from it: leaving from the middle touches those of three seats,
@@ -52,6 +55,10 @@ pub(crate) struct Line {
     peak: u64,
     /// Permits that a smaller limit still has to take out of circulation.
     pub(super) debt: usize,
+    /// What clamped needs are clamped to.
+    pub(super) clamp: usize,
+    /// What clamped waiters were granted and have not claimed, by ticket: at most one entry each.
+    clamped_grants: VecDeque<(u64, u32)>,
     times: Option<Box<Times>>,
 }
 
@@ -76,6 +83,8 @@ impl Default for Line {
             dismissed: 0,
             peak: 0,
             debt: 0,
+            clamp: usize::MAX,
+            clamped_grants: VecDeque::new(),
             times: None,
         }
     }
@@ -118,8 +127,17 @@ impl Line {
     ///
     /// With `u32::MAX` in line already.
     pub(crate) fn join(&mut self, need: u32, waker: Waker) -> Ticket {
+        self.join_as(need, false, waker)
+    }
+
+    /// With a need that is clamped when it is served.
+    pub(super) fn join_clamped(&mut self, need: u32, waker: Waker) -> Ticket {
+        self.join_as(need, true, waker)
+    }
+
+    fn join_as(&mut self, need: u32, clamped: bool, waker: Waker) -> Ticket {
         let number = self.joined + 1;
-        let newcomer = Seat { number, waker: Some(waker), need };
+        let newcomer = Seat { number, waker: Some(waker), need, clamped };
         let links = Links { prev: self.tail, next: NONE };
         let mut seat = self.vacant;
         if let Some(vacant) = self.links.get_mut(seat as usize) {
@@ -148,7 +166,9 @@ impl Line {
     /// Whether there are permits enough for the head of the line.
     #[inline]
     pub(crate) fn can_serve(&self, free: usize) -> bool {
-        self.seats.get(self.head as usize).is_some_and(|seat| seat.need as usize <= free)
+        self.seats
+            .get(self.head as usize)
+            .is_some_and(|seat| seat.need(self.clamp) as usize <= free)
     }
 
     /// Serves the head out of `free`, if that is enough, and says which number that was.
@@ -157,12 +177,22 @@ impl Line {
         let head = self.head;
         let seat = self.seats.get(head as usize)?;
         let number = seat.number;
-        *free = free.checked_sub(seat.need as usize)?;
+        let need = seat.need(self.clamp);
+        *free = free.checked_sub(need as usize)?;
+        if seat.clamped {
+            self.clamped_grants.push_back((number, need));
+        }
         if let Some(times) = &mut self.times {
             times.granted(head);
         }
         self.granted += 1;
         Some((number, self.pop_head()?))
+    }
+
+    /// What a clamped waiter was granted, once.
+    pub(super) fn take_clamped_grant(&mut self, ticket: Ticket) -> Option<u32> {
+        let at = self.clamped_grants.binary_search_by_key(&ticket.number, |(number, _)| *number);
+        self.clamped_grants.remove(at.ok()?).map(|(_, granted)| granted)
     }
 
     /// Sends the head away without permits.
@@ -214,6 +244,16 @@ impl Line {
         let seat = &mut self.seats[seat as usize];
         seat.number = VACANT;
         seat.waker.take()
+    }
+}
+
+impl Seat {
+    #[inline]
+    fn need(&self, clamp: usize) -> u32 {
+        match u32::try_from(clamp) {
+            Ok(clamp) if self.clamped => self.need.min(clamp),
+            _ => self.need,
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod acquire;
 mod blocking;
+mod clamped;
 mod error;
 pub(crate) mod line;
 mod permit;
@@ -17,6 +18,7 @@ use core::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::Arc;
 
 pub use acquire::{Acquire, AcquireOwned};
+pub(crate) use clamped::AcquireClamped;
 pub use error::{AcquireError, AcquireTimeoutError, TryAcquireError};
 pub use permit::{OwnedSemaphorePermit, SemaphorePermit};
 pub use poll::PollSemaphore;

@@ -82,6 +82,15 @@ pub(super) enum Joined {
     Queued(Ticket),
 }
 
+/// What became of somebody who asked for permits up to the limit.
+pub(super) enum Clamped {
+    /// So many.
+    Taken(u32),
+    /// They could be had, and are still free.
+    Free,
+    Queued(Ticket),
+}
+
 impl State {
     #[cfg(not(loom))]
     pub(super) const fn new(permits: usize) -> Self {
@@ -213,6 +222,58 @@ impl State {
         Ok(Joined::Queued(guard.get_or_insert_default().join(need, waker)))
     }
 
+    /// Takes `weight` permits, or the limit if that is less, or a place in line for them. If it may
+    /// not take any, permits that are free stay so.
+    pub(super) fn take_clamped(
+        &self,
+        weight: u32,
+        waker: &Waker,
+        may_take: bool,
+    ) -> Result<Clamped, AcquireError> {
+        // A limit that grows meanwhile allows it just as well.
+        if may_take && weight as usize <= self.limit() && self.try_take(weight as usize).is_ok() {
+            return Ok(Clamped::Taken(weight));
+        }
+        let waker = waker.clone();
+        let mut guard = self.line.lock();
+        let need = weight.min(u32::try_from(self.clamp()).unwrap_or(u32::MAX));
+        let mut word = self.word.load(Ordering::Relaxed);
+        loop {
+            if word & CLOSED != 0 {
+                return Err(AcquireError(()));
+            }
+            if word & SLOW != 0 {
+                break;
+            }
+            let enough = word >= need as usize;
+            if enough && !may_take {
+                return Ok(Clamped::Free);
+            }
+            let next = if enough { word - need as usize } else { word | SLOW };
+            match self.word.compare_exchange_weak(word, next, Ordering::Acquire, Ordering::Relaxed)
+            {
+                Ok(_) if enough => return Ok(Clamped::Taken(need)),
+                Ok(_) => break,
+                Err(actual) => word = actual,
+            }
+        }
+        Ok(Clamped::Queued(guard.get_or_insert_default().join_clamped(weight, waker)))
+    }
+
+    /// With the lock held: what clamped needs are clamped to now. With a limit of zero they wait for
+    /// the first permit.
+    fn clamp(&self) -> usize {
+        self.limit().max(1)
+    }
+
+    /// As [`claim`](Self::claim), for a ticket with a clamped need: how many it was granted.
+    pub(super) fn claim_clamped(&self, ticket: Ticket) -> Option<u32> {
+        if !self.claim(ticket) {
+            return None;
+        }
+        self.line.lock().as_deref_mut()?.take_clamped_grant(ticket)
+    }
+
     /// Whether a ticket was granted its permits.
     #[inline]
     fn is_served(&self, ticket: Ticket) -> bool {
@@ -248,6 +309,7 @@ impl State {
         let mut guard = self.line.lock();
         let Some(line) = guard.as_deref_mut() else { return };
         let Some((was_head, waker)) = line.leave(ticket) else {
+            let need = line.take_clamped_grant(ticket).unwrap_or(need);
             drop(guard);
             if self.claim(ticket) {
                 let declined = u64::from(!self.is_closed());
@@ -425,6 +487,8 @@ impl State {
                     Ok(_) => {
                         line.debt += excess - taken;
                         self.limit.fetch_sub(excess, Ordering::Relaxed);
+                        // Nobody can be served: a clamped waiter needs all permits that remain, of
+                        // which some are held, or it would have had all of those before.
                         return;
                     }
                     Err(actual) => word = actual,
@@ -523,6 +587,7 @@ impl State {
         left -= paid;
         let mut more = false;
         if word & CLOSED == 0 {
+            line.clamp = self.clamp();
             let mut last = 0;
             for _ in 0..room {
                 let Some((number, waker)) = line.serve_head(&mut left) else { break };

@@ -14,7 +14,7 @@ use crate::executor::source::Source;
 use crate::executor::stop::Stop;
 use crate::executor::summary::BatchEnd;
 use crate::executor::weight::Weigher;
-use crate::settled::{Scope, Settled, caught, quietly};
+use crate::settled::{Scope, Settled, SettledKind, caught, quietly};
 
 impl<S, F, Fut, R, W, A, O, T, E> Run<S, F, Fut, R, W, A, O, E>
 where
@@ -116,6 +116,15 @@ where
         }
     }
 
+    /// Nothing more starts, as it gets no permits.
+    pub(super) fn refuse(&mut self, end: BatchEnd) {
+        // Also if nothing is left to pull: an item that was pulled does not start.
+        if matches!(self.summary.end, BatchEnd::Exhausted) {
+            self.summary.end = end;
+        }
+        self.stop(Stop::Drain, BatchEnd::Stopped);
+    }
+
     /// The order is not told, so that no held item starts because the one ahead of it ends.
     fn abort(&mut self) {
         self.aborted = true;
@@ -155,11 +164,38 @@ where
             None => return,
             Some(Unfinished::Started) => self.unfinished(place),
             Some(Unfinished::NotStarted(input)) => {
-                self.outlet.not_started(self.places.index(place), input);
+                let index = self.places.index(place);
+                if let Some(input) = self.outlet.not_started(index, input) {
+                    self.return_unstarted(index, input, SettledKind::Cancelled);
+                }
                 Settled::cancelled(false)
             }
         };
         self.vacate(place, outcome);
+    }
+
+    /// Ends a run that is dropped before it is done, without outcomes: inputs go to the dead letters.
+    pub(super) fn return_inputs(&mut self) {
+        if !A::RETRIES {
+            return;
+        }
+        for place in 0..self.places.len() {
+            let index = self.places.index(place);
+            match self.places.cancel(place) {
+                None => {}
+                Some(Unfinished::Started) => {
+                    if let Some(trial) = self.trials.take(place) {
+                        self.let_go(index, &Settled::cancelled(true), trial);
+                    }
+                }
+                Some(Unfinished::NotStarted(input)) => {
+                    self.return_unstarted(index, input, SettledKind::Cancelled);
+                }
+            }
+        }
+        while let Some((index, input)) = self.source.take_unpulled() {
+            self.return_unstarted(index, input, SettledKind::Cancelled);
+        }
     }
 
     /// Ends a run that is dropped before it is done, without polling what is in hand.

@@ -9,7 +9,7 @@ use crate::executor::outlet::Outlet;
 use crate::executor::source::Source;
 use crate::executor::trials::Trial;
 use crate::executor::weight::Weigher;
-use crate::settled::{Scope, Settled, caught, quietly};
+use crate::settled::{Scope, Settled, SettledKind, caught, quietly};
 
 impl<S, F, Fut, R, W, A, O, T, E> Run<S, F, Fut, R, W, A, O, E>
 where
@@ -125,9 +125,16 @@ where
         self.outlet.settle(index, outcome);
     }
 
-    /// What was kept of an item that has settled goes to the dead letters, if it failed.
-    fn let_go(&self, index: usize, outcome: &Settled<T, E>, trial: Trial<S::Input, E>) {
-        if matches!(outcome, Settled::Fulfilled(_) | Settled::Cancelled { .. }) {
+    /// The input of an item that ends before its first attempt goes to the dead letters.
+    pub(super) fn return_unstarted(&self, index: usize, input: S::Input, kind: SettledKind) {
+        quietly(|| {
+            self.attempts.bury(DeadLetter { index, input, kind, attempts: 0, error: None });
+        });
+    }
+
+    /// What was kept of an item that has settled goes to the dead letters, unless it is done.
+    pub(super) fn let_go(&self, index: usize, outcome: &Settled<T, E>, trial: Trial<S::Input, E>) {
+        if outcome.is_fulfilled() {
             return trial.end();
         }
         let Trial { input, attempts, last_error, course, .. } = trial;

@@ -9,10 +9,8 @@ use crate::executor::order::Order;
 use crate::executor::outlet::Outlet;
 use crate::executor::places::{Places, Unfinished};
 use crate::executor::source::Source;
-use crate::executor::stop::Stop;
-use crate::executor::summary::BatchEnd;
 use crate::executor::weight::Weigher;
-use crate::settled::{Settled, caught, quietly};
+use crate::settled::{Settled, SettledKind, caught, quietly};
 
 impl<S, F, Fut, R, W, A, O, T, E> Run<S, F, Fut, R, W, A, O, E>
 where
@@ -57,7 +55,7 @@ where
             }
             Err(panic) => {
                 if let Some(Unfinished::NotStarted(input)) = self.places.cancel(place) {
-                    quietly(|| drop(input));
+                    self.return_unstarted(index, input, SettledKind::Panicked);
                 }
                 self.vacate(place, Settled::Panicked(panic));
             }
@@ -114,7 +112,7 @@ where
         match permitted {
             Poll::Pending => return Some(place),
             Poll::Ready(Ok(())) => self.next = Some(place),
-            Poll::Ready(Err(_closed)) => self.stop(Stop::Drain, BatchEnd::BudgetClosed),
+            Poll::Ready(Err(end)) => self.refuse(end),
         }
         if again.is_some() {
             self.trials.take_ready();
@@ -159,7 +157,7 @@ where
             match caught(|| self.attempts.keep(&input)) {
                 Ok(kept) => self.trials.open(place, kept),
                 Err(panic) => {
-                    quietly(|| drop(input));
+                    self.return_unstarted(index, input, SettledKind::Panicked);
                     return self.settle(place, Settled::Panicked(panic));
                 }
             }

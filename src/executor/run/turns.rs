@@ -20,17 +20,17 @@ use crate::settled::{Panic, Settled, quietly};
 struct Fresh<'a, I> {
     input: Option<I>,
     copy: Option<I>,
-    left_behind: &'a mut Option<I>,
+    left_behind: &'a mut Option<(I, u32)>,
 }
 
 impl<I> Drop for Fresh<'_, I> {
     #[inline]
     fn drop(&mut self) {
-        if let Some(input) = self.input.take() {
-            quietly(|| drop(input));
-        }
         if let Some(copy) = self.copy.take() {
-            *self.left_behind = Some(copy);
+            *self.left_behind = Some((copy, 1));
+        } else if let Some(input) = self.input.take() {
+            // It was the copying that panicked.
+            *self.left_behind = Some((input, 0));
         }
     }
 }

@@ -33,11 +33,14 @@ use outcomes::All;
 use crate::executor::observe::{BatchEvent, ItemReport, Observer, tell};
 use crate::executor::source::Inputs;
 use crate::executor::summary::{BatchEnd, BatchSummary};
-use crate::settled::{Settled, drop_each, quietly};
+use crate::settled::{Quiet, Settled, drop_each, quietly};
 use crate::sync::{AtomicUsize, Mutex, Ordering};
 
 /// Tells a number that is the same for all inputs of a key.
 pub(super) type Router<I> = Arc<dyn Fn(&I) -> Option<u64> + Send + Sync>;
+
+/// Takes an input that nobody claims, with its index. It is the caller's code.
+pub(super) type Unclaimed<I> = Box<dyn FnMut(usize, I) + Send>;
 
 pub(super) struct Hall<N: Inputs, T, E> {
     limit: usize,
@@ -55,6 +58,8 @@ struct Results<N: Inputs, T, E> {
     outcomes: Outcomes<T, E>,
     /// Inputs of items that were cancelled before they started.
     not_started: Vec<(usize, N::Input)>,
+    /// What becomes of those if nobody joins.
+    unclaimed: Option<Unclaimed<N::Input>>,
     /// Workers that are not done.
     working: usize,
     exhausted: bool,
@@ -79,11 +84,13 @@ impl<N: Inputs, T, E> Hall<N, T, E> {
         workers: usize,
         inputs: N,
         router: Option<Router<N::Input>>,
+        unclaimed: Option<Unclaimed<N::Input>>,
         observer: Option<Observer>,
     ) -> Arc<Self> {
         let results = Results {
             outcomes: Outcomes::All(All::with_room_for(inputs.at_least())),
             not_started: Vec::new(),
+            unclaimed,
             working: workers,
             exhausted: false,
             summary: BatchSummary::default(),
@@ -164,8 +171,14 @@ impl<N: Inputs, T, E> Hall<N, T, E> {
         wake(wanting);
     }
 
-    pub(super) fn not_started(&self, index: usize, input: N::Input) {
-        self.results.lock().not_started.push((index, input));
+    /// Keeps the input for whoever joins, or gives it back if nobody will.
+    pub(super) fn not_started(&self, index: usize, input: N::Input) -> Option<N::Input> {
+        let mut results = self.results.lock();
+        if matches!(results.outcomes, Outcomes::Dropped) {
+            return Some(input);
+        }
+        results.not_started.push((index, input));
+        None
     }
 
     /// From now on outcomes are taken one by one.
@@ -245,7 +258,10 @@ impl<N: Inputs, T, E> Hall<N, T, E> {
     /// All workers are done, so that nobody else is here.
     fn take_end(&self) -> End<N, T, E> {
         let inputs = self.intake.lock().inputs.take();
+        // Dropped after the lock.
+        let _unclaimed;
         let mut results = self.results.lock();
+        _unclaimed = results.unclaimed.take().map(Quiet::new);
         let mut reports = core::mem::take(&mut results.reports);
         reports.sort_unstable_by_key(|report| report.index);
         let mut not_started = core::mem::take(&mut results.not_started);
@@ -262,15 +278,24 @@ impl<N: Inputs, T, E> Hall<N, T, E> {
     /// Nobody wants the outcomes any more.
     pub(super) fn abandon(&self) {
         self.close();
-        let (outcomes, not_started, others) = {
+        let (outcomes, not_started, unclaimed, others) = {
             let mut results = self.results.lock();
             let outcomes = core::mem::replace(&mut results.outcomes, Outcomes::Dropped);
             let inputs = results.unwanted_inputs(&self.intake);
             let not_started = core::mem::take(&mut results.not_started);
-            (outcomes, not_started, (results.consumer.take(), inputs))
+            let unclaimed = results.unclaimed.take();
+            (outcomes, not_started, unclaimed, (results.consumer.take(), inputs))
         };
         outcomes.drop_each();
-        drop_each(not_started);
+        match unclaimed {
+            Some(mut unclaimed) => {
+                for (index, input) in not_started {
+                    quietly(|| unclaimed(index, input));
+                }
+                quietly(|| drop(unclaimed));
+            }
+            None => drop_each(not_started),
+        }
         quietly(|| drop(others));
     }
 
@@ -299,7 +324,11 @@ impl<N: Inputs, T, E> Hall<N, T, E> {
             let mut results = self.results.lock();
             results.summary = last;
             results.working = 0;
-            (results.consumer.take(), results.unwanted_inputs(&self.intake))
+            // With nothing to claim it is not kept: it may be what a receiver waits for.
+            let nothing = results.not_started.is_empty();
+            let unclaimed = if nothing { results.unclaimed.take() } else { None };
+            let unwanted = (results.unwanted_inputs(&self.intake), unclaimed.map(Quiet::new));
+            (results.consumer.take(), unwanted)
         };
         wake(consumer);
         quietly(|| drop(unwanted));

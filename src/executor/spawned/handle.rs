@@ -17,7 +17,8 @@ use crate::executor::stop::{Stop, StopToken};
 /// the handle the batch runs and its outcomes are kept, one an input.
 ///
 /// Dropping the handle aborts the batch: every future is dropped once, on the worker that runs it,
-/// every permit goes back, and an observer is told how everything ended.
+/// every permit goes back, an observer is told how everything ended, and what was pulled and is not
+/// done goes to the [dead letters](crate::BatchExecutor::dead_letters).
 #[must_use = "dropping the handle aborts the batch"]
 pub struct BatchHandle<N: Inputs, T, E> {
     /// `None` when it has turned into something else.

@@ -191,8 +191,8 @@ impl<N: Inputs, T, E> Outlet<N::Input, T, E> for Settling<N, T, E> {
         }
     }
 
-    fn not_started(&mut self, index: usize, input: N::Input) {
-        self.hall.not_started(index, input);
+    fn not_started(&mut self, index: usize, input: N::Input) -> Option<N::Input> {
+        self.hall.not_started(index, input)
     }
 
     fn rest(&mut self) {
