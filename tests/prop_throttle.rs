@@ -258,6 +258,80 @@ proptest! {
         assert_all_windows_of_many(&model.starts, model.limit, model.window);
     }
 
+    /// Waiters that are not polled any more cost those behind them a tenth of a second, however many
+    /// they are, counted from when their turn has come and from the turns that the live ones would
+    /// have without them.
+    #[test]
+    fn abandoned_waiters_cost_a_tenth_of_a_second_in_all(
+        (rate, waiters) in (1_u32..6, prop_oneof![1_u64..20, Just(PATIENCE / 3), Just(9 * PATIENCE)])
+            .prop_flat_map(|(limit, window)| {
+                let rates = prop_oneof![
+                    Just(Rate::sliding(limit, nanos(window)).unwrap()),
+                    (1..=limit).prop_map(move |burst| {
+                        Rate::gcra(limit, nanos(window * u64::from(limit)), burst).unwrap()
+                    }),
+                ];
+                rates.prop_flat_map(|rate| {
+                    let waiter = (1..=rate.burst(), any::<bool>());
+                    (Just(rate), prop::collection::vec(waiter, 1..100))
+                })
+            }),
+    ) {
+        let throttle = Arc::new(Throttle::with_rate(rate));
+        let base = Instant::now();
+        throttle.reserve(rate.burst(), base).unwrap();
+        // What the live ones start, if each abandoned one goes when its turn has come.
+        let mut alone = vec![(rate.burst(), base)];
+        let reserve = |alone: &[(u32, Instant)], n, now| {
+            let throttle = Throttle::with_rate(rate);
+            for (n, now) in alone {
+                throttle.reserve(*n, *now).unwrap();
+            }
+            throttle.reserve(n, now).unwrap()
+        };
+        let (mut kept, mut live, mut turn) = (Vec::new(), Vec::new(), base);
+        for (n, is_live) in waiters {
+            let mut place = throttle.clone().enqueue_owned(n).unwrap();
+            let woken = Arc::<Woken>::default();
+            let waker = Waker::from(woken.clone());
+            let told = place.poll_at(base, &mut Context::from_waker(&waker)).unwrap_err();
+            turn = reserve(&alone, n, turn);
+            if is_live {
+                alone.push((n, turn));
+                live.push((place, woken, told, turn));
+            } else {
+                kept.push(place);
+            }
+        }
+        let mut now = base;
+        while !live.is_empty() {
+            // The last of those that look at an instant looks first.
+            let looks = |(_, woken, told, _): &(_, Arc<Woken>, Instant, _)| {
+                if woken.0.load(Ordering::Relaxed) { now } else { now.max(*told) }
+            };
+            let (at, next) = live.iter().enumerate().rev().map(|(at, it)| (at, looks(it)))
+                .min_by_key(|(_, next)| *next).unwrap();
+            now = next;
+            let (place, woken, told, turn): &mut (_, Arc<Woken>, _, Instant) = &mut live[at];
+            woken.0.store(false, Ordering::Relaxed);
+            match place.poll_at(now, &mut Context::from_waker(&Waker::from(woken.clone()))) {
+                Ok(()) => {
+                    let late = now.saturating_duration_since(*turn);
+                    prop_assert!(late <= nanos(PATIENCE), "{:?}", late);
+                    prop_assert_eq!(at, 0, "in order");
+                    drop(live.remove(at));
+                }
+                Err(again) => {
+                    prop_assert!(again > now);
+                    *told = again;
+                }
+            }
+        }
+        prop_assert_eq!(throttle.waiters(), kept.len());
+        drop(kept);
+        prop_assert_eq!(throttle.waiters(), 0);
+    }
+
     #[test]
     fn a_gcra_is_that_of_governor(
         limit in 1_u32..10,

@@ -55,8 +55,15 @@ use ticks::Epoch;
 ///
 /// First come, first served, for one or many: a later, smaller request never passes an earlier,
 /// larger one, and neither [`try_acquire_at`](Self::try_acquire_at) nor `reserve` passes who waits
-/// in line. If the first in line is not polled for 100 ms after its turn has come, those behind it
-/// go on, and it is first again when it is polled: a future that was abandoned stalls nobody.
+/// in line. A waiter that is not polled for 100 ms after its turn has come is passed, and so are,
+/// together with it, all others behind it that were not polled by then: they keep their positions
+/// and are first again when they are polled. So abandoned futures cost those behind them 100 ms in
+/// all, however many they are. (Where more than a thousand wait, 50 ms for each further thousand.)
+/// To see this in time each waiter is polled about every 50 ms as long as the line moves.
+///
+/// A task whose [cooperative budget](https://docs.rs/tokio/1/tokio/task/coop/index.html) is spent
+/// starts nothing, and yields. If it would have to wait it takes its place in line first; if it
+/// might start at once it steps aside without one, so that others may start before it.
 ///
 /// ```
 /// use std::time::{Duration, Instant};

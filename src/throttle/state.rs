@@ -1,9 +1,10 @@
 //! What the handles and the futures share: the line under its lock, and what is counted.
 //!
-//! A sliding window's places are dealt out among a few locks of their own. A GCRA has one word, its schedule, with a flag
-//! that is set while somebody is in line or the lock is held: without the flag, a start is one
-//! compare-exchange; with it, the word is changed under the lock alone. Since it is one word, there
-//! is no race between the two. No other memory hangs on the word, so its accesses are relaxed.
+//! A sliding window's places are dealt out among a few locks of their own. A GCRA has one word, its
+//! schedule, with a flag that is set while somebody waits or the lock is held: without the flag, a
+//! start is one compare-exchange; with it, the word is changed under the lock alone. Since it is one
+//! word, there is no race between the two. No other memory hangs on the word, so its accesses are
+//! relaxed.
 
 use core::task::Waker;
 
@@ -13,7 +14,9 @@ use super::meter::Meter;
 use super::rate::{Kind, Rate};
 use super::shares::Shares;
 use super::ticks::FARTHEST;
+use crate::settled::quietly;
 use crate::sync::{AtomicU64, Mutex, Ordering};
+use crate::wake_list::WakeList;
 
 const SLOW: u64 = 1 << 63;
 
@@ -62,7 +65,7 @@ impl State {
 
     #[cold]
     fn reserve_slow(&self, n: u32, now: u64, latest: u64) -> Result<u64, Refused> {
-        self.locked(|line, meter| {
+        self.locked_as_newcomer(now, |line, meter| {
             if !line.is_clear() {
                 return Err(Refused::InLine(line.len()));
             }
@@ -86,7 +89,7 @@ impl State {
 
     #[cold]
     fn try_start_slow(&self, n: u32, now: u64) -> Result<(), u64> {
-        self.locked(|line, meter| {
+        self.locked_as_newcomer(now, |line, meter| {
             let ahead = line.need();
             if ahead > 0 {
                 return Err(meter.earliest_behind(ahead, n, now).max(now + 1));
@@ -105,13 +108,21 @@ impl State {
         self.locked(|line, _| line.join(n))
     }
 
+    /// [`join`](Self::join), unless `n` may start now and nobody waits.
+    pub(super) fn join_unless_free(&self, n: u32, now: u64) -> Option<u64> {
+        self.locked_as_newcomer(now, |line, meter| {
+            let free = line.is_clear() && meter.earliest(n, now) <= now;
+            (!free).then(|| line.join(n))
+        })
+    }
+
     pub(super) fn look(&self, number: u64, now: u64, waker: Waker) -> Look {
         self.locked(|line, meter| line.look(number, now, waker, meter))
     }
 
-    /// The wakers are for the caller to wake and drop.
-    pub(super) fn leave(&self, number: u64) -> (Option<Waker>, Option<Waker>) {
-        self.locked(|line, _| line.leave(number))
+    /// The wakers are for the caller to wake, its own to drop.
+    pub(super) fn leave(&self, number: u64, wakers: &mut WakeList) -> Option<Waker> {
+        self.locked(|line, _| line.leave(number, wakers))
     }
 
     pub(super) fn waiters(&self) -> usize {
@@ -130,6 +141,22 @@ impl State {
         }
     }
 
+    /// Passes absent waiters first.
+    fn locked_as_newcomer<T>(
+        &self,
+        now: u64,
+        work: impl FnOnce(&mut Line, &mut dyn Meter) -> T,
+    ) -> T {
+        let (result, waker) = self.locked(|line, meter| {
+            let waker = line.make_way(now);
+            (work(line, meter), waker)
+        });
+        if let Some(waker) = waker {
+            quietly(|| waker.wake());
+        }
+        result
+    }
+
     fn locked<T>(&self, work: impl FnOnce(&mut Line, &mut dyn Meter) -> T) -> T {
         match self {
             Self::Sliding(shares) => shares.locked(work),
@@ -139,7 +166,7 @@ impl State {
                 let next = word.fetch_or(SLOW, Ordering::Relaxed) & !SLOW;
                 let mut schedule = Schedule { gcra: *gcra, next };
                 let result = work(&mut line, &mut schedule);
-                let flag = if line.is_empty() { 0 } else { SLOW };
+                let flag = if line.is_clear() { 0 } else { SLOW };
                 word.store(schedule.next | flag, Ordering::Relaxed);
                 result
             }
