@@ -335,10 +335,16 @@ proptest! {
     #[test]
     fn a_gcra_is_that_of_governor(
         limit in 1_u32..10,
-        window in 10_u64..100_000,
+        window in 1_u64..100_000,
+        mode: bool,
         burst in 1_u32..8,
-        ops in prop::collection::vec((0_u64..50_000, 1_u32..8, any::<bool>()), 1..80),
+        ops in prop::collection::vec((0_u64..200_000, 1_u32..8, any::<bool>()), 1..80),
     ) {
+        // As far as governor counts in whole nanoseconds, so do we.
+        let window = match mode {
+            false => window * u64::from(limit),
+            true => window + 100_000 * u64::from(limit),
+        };
         let clock = FakeRelativeClock::default();
         let interval = nanos(window.div_ceil(limit.into()));
         let quota = Quota::with_period(interval).unwrap();
@@ -474,6 +480,99 @@ proptest! {
                 assert_all_windows(&starts[key], limit(key), WINDOW);
             }
             prop_assert_eq!(throttles.len(), resident.len());
+        }
+    }
+}
+
+/// A count of starts beside what was earned: at most the burst and that, rounded up.
+fn most(limit: u64, window: u64, burst: u64, time: u64) -> u64 {
+    let earned = (u128::from(time) * u128::from(limit)).div_ceil(u128::from(window));
+    burst + earned as u64
+}
+
+/// Any rate up to 10^10 per second, low and high ones alike.
+fn any_rate() -> impl Strategy<Value = (u32, u64)> {
+    prop_oneof![
+        (1_u32..100, 1_u64..1_000),
+        (1_u32.., 1_u64..10_000_000_000),
+        (1_u32..10_000_000, Just(1_000_000_000_u64)),
+        (100_000_000_u32.., Just(1_000_000_000_u64)),
+    ]
+    .prop_filter("at most ten a nanosecond", |(limit, window)| u64::from(*limit) <= 10 * window)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1_000, ..ProptestConfig::default() })]
+
+    /// Over a long run the starts are as many as the rate says, to 0.1 %.
+    #[test]
+    fn a_gcra_keeps_any_rate((limit, window) in any_rate(), burst in 1_u32..1_000) {
+        let throttle = Throttle::gcra(limit, nanos(window), burst).unwrap();
+        let base = Instant::now();
+        // So long that a nanosecond is nothing, and so many that one start is.
+        let (limit, window) = (u128::from(limit), u128::from(window));
+        let rounds = (100_000 * limit / window / u128::from(burst)).clamp(20, 10_000);
+        let mut last = base;
+        for _ in 0..=rounds {
+            last = throttle.reserve(burst, base).unwrap();
+        }
+        let starts = rounds * u128::from(burst);
+        let (exact, taken) = (starts * window / limit, (last - base).as_nanos());
+        prop_assert!(taken >= exact, "{} ns, and not before {}", taken, exact);
+        prop_assert!(taken <= exact + exact / 1_000 + 2, "{} ns for {}", taken, exact);
+        // Somebody in line waits as long.
+        let (mut cx, mut place) = (Context::from_waker(Waker::noop()), throttle.enqueue(burst).unwrap());
+        let turn = place.poll_at(base, &mut cx).unwrap_err();
+        let (exact, taken) = ((starts + u128::from(burst)) * window / limit, (turn - base).as_nanos());
+        prop_assert!(taken >= exact && taken <= exact + exact / 1_000 + 2);
+        prop_assert!(place.poll_at(turn - NANO, &mut cx).is_err());
+        prop_assert!(place.poll_at(turn, &mut cx).is_ok());
+    }
+
+    /// Never more than the burst and what was earned, in any time from a start to another.
+    #[test]
+    fn a_gcra_of_any_rate_keeps_its_bound(
+        (limit, window) in any_rate(),
+        burst in 1_u32..20,
+        ops in prop::collection::vec((0_u64..8, 1_u32..20, 0..3), 1..80),
+    ) {
+        let throttle = Arc::new(Throttle::gcra(limit, nanos(window), burst).unwrap());
+        let base = Instant::now();
+        let (limit, burst_u64) = (u64::from(limit), u64::from(burst));
+        // Short beside the time that the burst takes to earn, and long.
+        let unit = (window * burst_u64 / limit / 4).max(1);
+        let (mut now, mut starts) = (0, Vec::new());
+        for (pass, n, how) in ops {
+            now += pass * unit;
+            let (at, n) = (base + nanos(now), n.min(burst));
+            let started = match how {
+                0 => throttle.reserve(n, at).ok(),
+                1 => match throttle.try_acquire_at(n, at) {
+                    Ok(()) => Some(at),
+                    Err(TryAcquireError::NotYet { until, .. }) => {
+                        prop_assert!(until > at);
+                        prop_assert!(throttle.try_acquire_at(n, until - NANO).is_err());
+                        throttle.try_acquire_at(n, until).unwrap();
+                        now = (until - base).as_nanos() as u64;
+                        Some(until)
+                    }
+                    Err(error) => panic!("{error}"),
+                },
+                _ => {
+                    let mut place = throttle.clone().enqueue_owned(n).unwrap();
+                    place.poll_at(at, &mut Context::from_waker(Waker::noop())).is_ok().then_some(at)
+                }
+            };
+            let started = started.map(|at| (at - base).as_nanos() as u64);
+            starts.extend(started.into_iter().flat_map(|at| vec![at; n as usize]));
+        }
+        starts.sort_unstable();
+        for (first, from) in starts.iter().enumerate() {
+            for (last, to) in starts.iter().enumerate().skip(first) {
+                let count = (last - first + 1) as u64;
+                // Told instants are rounded up to a nanosecond.
+                prop_assert!(count <= most(limit, window, burst_u64, to - from + 1));
+            }
         }
     }
 }

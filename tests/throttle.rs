@@ -34,7 +34,7 @@ fn bad_rates_are_refused() {
         (Rate::gcra(0, SECOND, 1), "limit"),
         (Rate::gcra(1, SECOND, 0), "burst"),
         (Rate::gcra(1, Duration::ZERO, 1), "window"),
-        (Rate::gcra(11, Duration::from_nanos(10), 1), "window"),
+        (Rate::gcra(101, Duration::from_nanos(10), 1), "window"),
         (Rate::gcra(1, Duration::MAX, 1), "window"),
         (Rate::gcra(1, SECOND, u32::MAX), "burst"),
     ] {
@@ -104,6 +104,36 @@ fn an_instant_before_it_was_made_will_do() {
         assert_eq!(throttle.reserve(1, early), Ok(early));
         assert_eq!(throttle.reserve(1, early), Ok(early + SECOND));
     }
+}
+
+/// 700,000,000 per second were 500,000,000, and 300 were 250; above 10^9 there was none.
+#[test]
+fn high_rates_are_exact() {
+    for (limit, nanos) in
+        [(700_000_000, 1_000_000_000), (300_000_000, 1_000_000_000), (3, 2), (100, 10)]
+    {
+        let throttle = Throttle::gcra(limit, Duration::from_nanos(nanos), 1_000).unwrap();
+        let (now, thousands) = (Instant::now(), 2_000_u64);
+        let last = (0..=thousands).map(|_| throttle.reserve(1_000, now).unwrap()).last().unwrap();
+        let exact = (1_000 * thousands * nanos).div_ceil(limit.into());
+        let taken = (last - now).as_nanos() as u64;
+        assert!(taken == exact || taken == exact + 1, "{taken} ns for {exact}");
+    }
+}
+
+#[test]
+fn a_high_rate_has_the_ends_of_all_others() {
+    let throttle = Throttle::gcra(9_999, Duration::from_micros(1), u32::MAX).unwrap();
+    let (now, year) = (Instant::now(), Duration::from_secs(365 * 24 * 60 * 60));
+    let mut at = now;
+    assert_eq!(throttle.reserve(u32::MAX, now - 2 * year), Ok(now - 2 * year));
+    for _ in 0..100 {
+        assert!(throttle.try_acquire_at(u32::MAX, at).is_ok());
+        let until = until(throttle.try_acquire_at(u32::MAX, at));
+        assert!((until - at).as_secs_f64() - 0.429_539 < 0.000_01);
+        at += year / 7;
+    }
+    assert_eq!(throttle.reserve(1, at + 200 * year), Ok(at + 200 * year));
 }
 
 #[test]
@@ -459,6 +489,48 @@ mod waiting {
         assert!(start.elapsed() <= millis(1_102));
         abandoned.await;
         assert!(start.elapsed() <= millis(2_103));
+    }
+
+    /// Polled in one task, awaited in another: the latter is woken, the former no more.
+    #[tokio::test(start_paused = true)]
+    async fn the_last_of_two_wakers_is_woken() {
+        for rate in [Rate::sliding(1, SECOND).unwrap(), Rate::gcra(1, SECOND, 1).unwrap()] {
+            let throttle = Arc::new(Throttle::with_rate(rate));
+            throttle.acquire().await;
+            let mut first = Box::pin(throttle.clone().acquire_owned());
+            let mut second = Box::pin(throttle.clone().acquire_owned());
+            let [(woken, waker), (elsewhere, other)] = [waker(), waker()];
+            let cx = &mut Context::from_waker(&other);
+            assert!(first.as_mut().poll(cx).is_pending());
+            assert!(second.as_mut().poll(cx).is_pending());
+            let cx = &mut Context::from_waker(&waker);
+            assert!(second.as_mut().poll(cx).is_pending());
+            // By who leaves the line, and by its timer.
+            drop(first);
+            assert_eq!(woken.0.load(Ordering::Relaxed), 1);
+            assert!(second.as_mut().poll(cx).is_pending());
+            time::sleep(SECOND).await;
+            assert_eq!(woken.0.load(Ordering::Relaxed), 2);
+            assert_eq!(elsewhere.0.load(Ordering::Relaxed), 0);
+            let start = time::Instant::now();
+            tokio::spawn(second).await.unwrap();
+            assert!(start.elapsed() <= millis(1));
+        }
+    }
+
+    /// tokio's timers go off at a whole millisecond: what comes late is made up for by the burst, and
+    /// by nothing else.
+    #[tokio::test(start_paused = true)]
+    async fn a_burst_of_a_few_milliseconds_reaches_the_rate() {
+        for (burst, least, most) in [(1, 900, 1_010), (8, 1_490, 1_508)] {
+            let throttle = Throttle::gcra(1_500, SECOND, burst).unwrap();
+            let (start, mut count) = (time::Instant::now(), 0);
+            while start.elapsed() < SECOND {
+                throttle.acquire().await;
+                count += 1;
+            }
+            assert!((least..=most).contains(&count), "{count} with a burst of {burst}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -8,7 +8,7 @@
 
 use core::task::Waker;
 
-use super::gcra::{Gcra, Schedule};
+use super::gcra::{Gcra, Scale, Schedule};
 use super::line::{Line, Look};
 use super::meter::Meter;
 use super::rate::{Kind, Rate};
@@ -59,7 +59,10 @@ impl State {
         match self {
             Self::Sliding(shares) if n == 1 => shares.start_one(now, latest),
             Self::Sliding(_) => None,
-            Self::Gcra { gcra, word, .. } => start_fast(gcra, word, n, now, latest),
+            Self::Gcra { gcra, word, .. } => match gcra.scale {
+                None => start_fast(gcra, word, n, now, latest),
+                Some(scale) => start_scaled(gcra, scale, word, n, now, latest),
+            },
         }
     }
 
@@ -137,7 +140,9 @@ impl State {
         match self {
             Self::Sliding(shares) => shares.at_rest(),
             // Not a load, which may be of an older value.
-            Self::Gcra { word, .. } => word.fetch_add(0, Ordering::Relaxed) & !SLOW,
+            Self::Gcra { gcra, word, .. } => {
+                gcra.ticks(word.fetch_add(0, Ordering::Relaxed) & !SLOW)
+            }
         }
     }
 
@@ -174,7 +179,23 @@ impl State {
     }
 }
 
-/// When `n` may start, and whether they have: unless that is after `latest`. `None` with the flag
+/// [`start_fast`] by a schedule with units of its own.
+fn start_scaled(
+    gcra: &Gcra,
+    scale: Scale,
+    word: &AtomicU64,
+    n: u32,
+    now: u64,
+    latest: u64,
+) -> Option<(u64, bool)> {
+    let units = scale.now(now);
+    let latest = if latest == now { units } else { scale.units(latest) };
+    let (when, started) = start_fast(gcra, word, n, units, latest)?;
+    Some((if when == units { now } else { scale.ticks(when) }, started))
+}
+
+/// When `n` may start, and whether they have: unless that is after `latest`. In units of the
+/// schedule, as `now` and `latest` are. `None` with the flag
 /// set, which is for the lock to deal with.
 #[inline]
 fn start_fast(gcra: &Gcra, word: &AtomicU64, n: u32, now: u64, latest: u64) -> Option<(u64, bool)> {
