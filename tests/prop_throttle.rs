@@ -577,6 +577,281 @@ proptest! {
     }
 }
 
+/// The keys of a throttle and their users: handles, places in line, and instants that were
+/// overtaken.
+mod keys_and_users {
+    use std::hash::{Hash, Hasher};
+    use std::sync::Mutex;
+
+    use super::*;
+
+    /// Its clone is the one that is kept, and tells when it is forgotten.
+    struct Key {
+        id: usize,
+        kept: bool,
+        forgotten: Arc<Mutex<Vec<usize>>>,
+    }
+
+    impl Clone for Key {
+        fn clone(&self) -> Self {
+            Self { id: self.id, kept: true, forgotten: self.forgotten.clone() }
+        }
+    }
+
+    impl Drop for Key {
+        fn drop(&mut self) {
+            if self.kept {
+                self.forgotten.lock().unwrap().push(self.id);
+            }
+        }
+    }
+
+    impl PartialEq for Key {
+        fn eq(&self, other: &Self) -> bool {
+            self.id == other.id
+        }
+    }
+
+    impl Eq for Key {}
+
+    impl Hash for Key {
+        fn hash<H: Hasher>(&self, state: &mut H) {
+            self.id.hash(state);
+        }
+    }
+
+    #[derive(Debug, Clone)]
+    enum Op {
+        Pass(u64),
+        Start {
+            key: usize,
+            n: u32,
+            reserve: bool,
+        },
+        /// By an instant so long before.
+        Overtaken {
+            key: usize,
+            by: u64,
+        },
+        Hold(usize),
+        Join(usize, u32),
+        Release(usize),
+    }
+
+    fn op(keys: usize) -> impl Strategy<Value = Op> {
+        prop_oneof![
+            3 => (0_u64..40).prop_map(Op::Pass),
+            8 => (0..keys, 1_u32..=2, any::<bool>())
+                .prop_map(|(key, n, reserve)| Op::Start { key, n, reserve }),
+            1 => (0..keys, 1_u64..60).prop_map(|(key, by)| Op::Overtaken { key, by }),
+            1 => (0..keys).prop_map(Op::Hold),
+            1 => (0..keys, 1_u32..=2).prop_map(|(key, n)| Op::Join(key, n)),
+            2 => (0_usize..4).prop_map(Op::Release),
+        ]
+    }
+
+    /// Tiers: windows and limits differ, and so do the ways of counting.
+    fn limit(key: usize) -> (u64, u64) {
+        (2 + key as u64 % 3, [5, 40, 100][key / 2 % 3])
+    }
+
+    fn rate(key: usize) -> Rate {
+        let (limit, window) = limit(key);
+        match key % 2 {
+            0 => Rate::sliding(limit as u32, nanos(window)).unwrap(),
+            _ => Rate::gcra(1, nanos(window), limit as u32).unwrap(),
+        }
+    }
+
+    enum User {
+        Handle(Arc<Throttle>),
+        Place(Place<Arc<Throttle>>, u32),
+    }
+
+    struct Model {
+        throttles: KeyedThrottle<Key>,
+        forgotten: Arc<Mutex<Vec<usize>>>,
+        base: Instant,
+        now: u64,
+        /// Of each key all that it ever started, and when it is at rest.
+        starts: Vec<Vec<u64>>,
+        rests: Vec<u64>,
+        resident: Vec<usize>,
+        users: Vec<(usize, User)>,
+        had_users: bool,
+    }
+
+    impl Model {
+        fn new(keys: usize, max_keys: usize) -> Self {
+            let throttles = KeyedThrottle::new(max_keys, |key: &Key| rate(key.id)).unwrap();
+            Self {
+                throttles,
+                forgotten: Arc::default(),
+                base: Instant::now(),
+                now: 0,
+                starts: vec![Vec::new(); keys],
+                rests: vec![0; keys],
+                resident: Vec::new(),
+                users: Vec::new(),
+                had_users: false,
+            }
+        }
+
+        fn key(&self, id: usize) -> Key {
+            Key { id, kept: false, forgotten: self.forgotten.clone() }
+        }
+
+        fn at(&self, ticks: u64) -> Instant {
+            self.base + nanos(ticks)
+        }
+
+        /// Those that may be forgotten, by when they are at rest.
+        fn idle(&self) -> Vec<u64> {
+            let used = |key| self.users.iter().any(|(user, _)| *user == key);
+            let idle = self.resident.iter().filter(|key| !used(**key));
+            idle.map(|key| self.rests[*key]).collect()
+        }
+
+        /// A key was looked up: whether it is there now, and what was forgotten for it.
+        fn looked_up(&mut self, key: usize, busy: Option<Option<Instant>>, now: u64) {
+            let forgotten = std::mem::take(&mut *self.forgotten.lock().unwrap());
+            let known = self.resident.contains(&key);
+            let idle = self.idle();
+            let full = self.resident.len() == self.throttles.max_keys();
+            if let Some(until) = busy {
+                assert!(until.is_none_or(|until| until > self.at(now)), "already past");
+                assert!(forgotten.is_empty() || forgotten == [key], "not kept");
+                if now == self.now {
+                    assert!(!known && full && idle.iter().all(|rest| *rest > now));
+                    let first = idle.into_iter().min();
+                    let in_time =
+                        until.is_none_or(|until| first.is_none_or(|first| until <= self.at(first)));
+                    assert!(in_time && (until.is_some() || !self.users.is_empty()));
+                }
+                return;
+            }
+            match *forgotten {
+                [] => assert!(known || !full),
+                [other] => {
+                    assert!(!known && full && other != key);
+                    let rest = self.rests[other];
+                    assert!(rest <= now && idle.contains(&rest), "at rest and unused");
+                    // Of keys that had users it is seen later that they are not in use any more.
+                    assert!(self.had_users || idle.iter().all(|other| *other >= rest));
+                    self.resident.retain(|key| *key != other);
+                }
+                _ => panic!("{forgotten:?}"),
+            }
+            if !known {
+                self.resident.push(key);
+            }
+            assert_eq!(self.throttles.len(), self.resident.len());
+        }
+
+        fn started(&mut self, key: usize, n: u32, at: u64) {
+            self.starts[key].extend(std::iter::repeat_n(at, n as usize));
+            let (limit, window) = limit(key);
+            if key % 2 == 0 {
+                self.rests[key] = self.rests[key].max(at + window);
+                assert_all_windows_of_many(&self.starts[key], limit as usize, window);
+            } else {
+                // By the instant of the start it is the same as by that of the reservation.
+                self.rests[key] = self.rests[key].max(at) + u64::from(n) * window;
+                assert!(self.rests[key] <= at + limit * window, "more than the burst");
+            }
+        }
+
+        fn start(&mut self, key: usize, n: u32, reserve: bool, now: u64) {
+            let (at, name) = (self.at(now), self.key(key));
+            let ticks = |at: Instant| (at - self.base).as_nanos() as u64;
+            let (busy, started) = if reserve {
+                match self.throttles.reserve(&name, n, at) {
+                    Ok(when) => (None, Some(ticks(when))),
+                    Err(KeyedError::Busy(busy)) => (Some(busy.until), None),
+                    Err(KeyedError::Refused(_)) => (None, None),
+                }
+            } else {
+                match self.throttles.try_acquire_at(&name, n, at) {
+                    Ok(()) => (None, Some(now)),
+                    Err(KeyedError::Busy(busy)) => (Some(busy.until), None),
+                    Err(KeyedError::Refused(_)) => (None, None),
+                }
+            };
+            drop(name);
+            self.looked_up(key, busy, now);
+            if let Some(at) = started {
+                self.started(key, n, at);
+            }
+        }
+
+        fn apply(&mut self, op: Op) {
+            let (now, at) = (self.now, self.at(self.now));
+            match op {
+                Op::Pass(time) => self.now += time,
+                Op::Start { key, n, reserve } => self.start(key, n, reserve, now),
+                Op::Overtaken { key, by } => self.start(key, 1, false, now.saturating_sub(by)),
+                Op::Hold(key) => {
+                    self.had_users = true;
+                    let found = self.throttles.throttle(&self.key(key), at);
+                    self.looked_up(key, found.as_ref().err().map(|busy| busy.until), now);
+                    self.users.extend(found.ok().map(|handle| (key, User::Handle(handle))));
+                }
+                Op::Join(key, n) => {
+                    self.had_users = true;
+                    let found = self.throttles.enqueue(&self.key(key), n, at);
+                    let busy = match &found {
+                        Err(KeyedError::Busy(busy)) => Some(busy.until),
+                        _ => None,
+                    };
+                    self.looked_up(key, busy, now);
+                    self.users.extend(found.ok().map(|place| (key, User::Place(place, n))));
+                }
+                Op::Release(user) if user < self.users.len() => {
+                    let (key, user) = self.users.remove(user);
+                    match user {
+                        User::Handle(handle) => {
+                            if handle.try_acquire_at(1, at).is_ok() {
+                                self.started(key, 1, now);
+                            }
+                        }
+                        User::Place(mut place, n) => {
+                            let mut cx = Context::from_waker(Waker::noop());
+                            if place.poll_at(at, &mut cx).is_ok() {
+                                self.started(key, n, now);
+                            }
+                        }
+                    }
+                }
+                Op::Release(_) => {}
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+        #[test]
+        fn a_key_is_forgotten_at_rest_and_unused_alone(
+            (keys, max_keys, ops) in (1_usize..12, 1_usize..8).prop_flat_map(|(keys, max_keys)| {
+                (Just(keys), Just(max_keys), prop::collection::vec(op(keys), 1..200))
+            }),
+        ) {
+            let mut model = Model::new(keys, max_keys);
+            for op in ops {
+                model.apply(op);
+            }
+            // Nothing is left of those who used it: any key has room when all are at rest.
+            model.users.clear();
+            model.now += 100_000;
+            for key in 0..keys {
+                model.start(key, 1, false, model.now);
+                prop_assert!(model.resident.contains(&key));
+                model.now += 1_000;
+            }
+        }
+    }
+}
+
 #[cfg(feature = "tokio")]
 mod waiting {
     use std::sync::Mutex;

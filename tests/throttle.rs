@@ -491,6 +491,44 @@ mod waiting {
         assert!(start.elapsed() <= millis(2_103));
     }
 
+    /// By when a key is refused the instant until which it would be may be past: then it is not.
+    #[test]
+    fn busy_until_an_instant_that_is_past_is_not_busy() {
+        let rate = Rate::sliding(1, millis(20)).unwrap();
+        let keys = KeyedThrottle::new(1, move |key: &char| {
+            if *key == 'b' {
+                // Longer than the other one is busy.
+                std::thread::sleep(millis(30));
+            }
+            rate
+        })
+        .unwrap();
+        keys.try_acquire(&'a').unwrap();
+        keys.try_acquire(&'b').unwrap();
+        let refused = keys.try_acquire(&'a').unwrap_err();
+        assert!(matches!(refused, KeyedError::Busy(busy) if busy.until > Some(Instant::now())));
+    }
+
+    /// Each with a key of its own, of which the windows are over at once.
+    #[test]
+    fn threads_are_not_refused_new_keys() {
+        let nano = Duration::from_nanos(1);
+        for rate in [Rate::sliding(1, nano).unwrap(), Rate::gcra(1, nano, 1).unwrap()] {
+            let keys = KeyedThrottle::new(100, move |_: &u32| rate).unwrap();
+            std::thread::scope(|scope| {
+                for thread in 0..4 {
+                    let keys = &keys;
+                    scope.spawn(move || {
+                        for turn in 0..20_000 {
+                            keys.try_acquire(&(thread * 20_000 + turn)).unwrap();
+                        }
+                    });
+                }
+            });
+            assert!(keys.len() <= 100);
+        }
+    }
+
     /// Polled in one task, awaited in another: the latter is woken, the former no more.
     #[tokio::test(start_paused = true)]
     async fn the_last_of_two_wakers_is_woken() {

@@ -2,8 +2,10 @@
 
 #[cfg(feature = "tokio")]
 mod acquire;
+mod chunks;
 mod error;
 mod gcra;
+mod heap;
 mod keyed;
 mod line;
 mod meter;
@@ -121,7 +123,11 @@ impl Throttle {
 
     /// A throttle with a rate that was checked before.
     pub fn with_rate(rate: Rate) -> Self {
-        Self { state: State::new(rate), epoch: Epoch::now(), rate }
+        Self::with_epoch(rate, Epoch::now())
+    }
+
+    fn with_epoch(rate: Rate, epoch: Epoch) -> Self {
+        Self { state: State::new(rate), epoch, rate }
     }
 
     /// The rate it was made with.
@@ -228,9 +234,9 @@ impl Throttle {
         if n > most { Err(TooMany { n, most }) } else { Ok(()) }
     }
 
-    /// From when on it is as if it were new, if nothing starts before.
-    fn rests_at(&self) -> Instant {
-        self.epoch.instant(self.state.at_rest())
+    /// From when on it is as if it were new, if nothing starts before. In ticks.
+    fn rests_at(&self) -> u64 {
+        self.state.at_rest()
     }
 }
 

@@ -16,7 +16,7 @@ const LATEST_SECS: u64 = (LATEST - EPOCH) / 1_000_000_000;
 /// How far ahead something can be reserved.
 pub(super) const FARTHEST: u64 = LONGEST_WAIT.as_nanos() as u64;
 
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Epoch(Instant);
 
 impl Epoch {
