@@ -9,6 +9,7 @@ use std::sync::Arc;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{Place, Throttle, TooMany, TryAcquireError};
+use crate::coop;
 
 /// Waits in line to start; made by [`Throttle::acquire`] and its kin.
 ///
@@ -37,9 +38,16 @@ impl<T: Deref<Target = Throttle> + Unpin> Future for Acquire<T> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.get_mut();
         loop {
+            let Poll::Ready(unit) = coop::poll_proceed(cx) else {
+                this.place.join_if_it_waits(Instant::now().into_std());
+                return Poll::Pending;
+            };
             let Err(until) = this.place.poll_at(Instant::now().into_std(), cx) else {
+                unit.made_progress();
                 return Poll::Ready(());
             };
+            // The timer asks for a unit of its own.
+            drop(unit);
             let until = Instant::from_std(until);
             let timer = match &mut this.timer {
                 Some(timer) => {

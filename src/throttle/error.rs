@@ -51,7 +51,11 @@ pub enum TryAcquireError {
 pub struct KeysBusy {
     /// How many keys there may be.
     pub max_keys: usize,
-    /// None of them is at rest before; `None` if that hangs on who is using them.
+    /// None of them is at rest before, or what the key itself has started is not known before: it
+    /// is worth another try then. `None` if it depends on the users of the keys.
+    ///
+    /// It is later than the instant that was given. Where tokio's clock is read, it had not come when
+    /// the key was refused.
     pub until: Option<Instant>,
 }
 

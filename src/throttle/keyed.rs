@@ -7,7 +7,10 @@ use std::time::Instant;
 
 use hashbrown::HashTable;
 
+use super::chunks::Chunks;
 use super::error::{KeyedError, KeysBusy};
+use super::heap::Heap;
+use super::ticks::Epoch;
 use super::{Place, Rate, ReserveError, Throttle, TooMany, TryAcquireError};
 use crate::ConfigError;
 use crate::sync::{HashBuilder, Mutex};
@@ -17,11 +20,12 @@ use super::Acquire;
 
 /// A [`Throttle`] for each key, each with the rate of its tier, for a bounded number of keys.
 ///
-/// A key that comes new when there are `max_keys` takes the place of the least recently used one
-/// *that is at rest*: nobody waits for it, and nothing that it started counts any more. To forget
-/// such a key loses nothing, so that no key exceeds its rate by being forgotten. If none is at rest,
-/// the new key is refused. So `max_keys` is how many keys may be active within a window; and it is
-/// also how many there may be that nobody has asked for in a long while.
+/// A key that comes new when there are `max_keys` replaces one that is *at rest*, as a rule the one
+/// that has been for longest: nobody uses it, and nothing that it started counts any more. To forget such a key loses
+/// nothing, so that no key exceeds its rate by being forgotten. If none is at rest, the new key is
+/// refused. (Where more than 16 keys at rest are in use, it may also be refused a few times after one
+/// of them was let go.) So `max_keys` is how many keys may be active within a window; and it is also how many
+/// there may be that nobody has asked for in a long while.
 ///
 /// Do not use it where strangers choose the keys and may choose many: they could keep others out.
 ///
@@ -30,7 +34,7 @@ use super::Acquire;
 /// its own.
 ///
 /// Instants need not be in order. But one that lies before a forgotten key's rest could count anew
-/// what is forgotten: such a one is refused for every key that came since.
+/// what is forgotten: for that key, and a few others with a similar hash, it is refused.
 ///
 /// Fairness is that of [`Throttle`] within a key; keys have nothing to do with each other.
 ///
@@ -58,11 +62,14 @@ use super::Acquire;
 ///
 /// # How it is built
 ///
-/// A table of keys in the order of their use under one lock, which is held to find a key and not
-/// while anybody waits. A key in use is shared with who uses it, and what is shared is not
-/// forgotten. After a vain search for a key at rest none is made again before there can be one.
+/// Tables of keys and heaps of the instants at which they can be forgotten, under one lock. It is
+/// held to find a key, and not while anybody waits. A key in use is shared with its users, and what
+/// is shared is not forgotten. No operation is linear in the keys: each looks at a few of them, in
+/// O(log keys), and what grows does so in parts.
 pub struct KeyedThrottle<K> {
     keys: Mutex<Keys<K>>,
+    /// Of all its throttles, too.
+    epoch: Epoch,
     max_keys: usize,
     hasher: HashBuilder,
     rate: Box<RateOf<K>>,
@@ -72,14 +79,22 @@ type RateOf<K> = dyn Fn(&K) -> Rate + Send + Sync;
 
 /// Locks are taken in this order: that of the keys, then that of a throttle.
 struct Keys<K> {
-    entries: Vec<Entry<K>>,
-    table: HashTable<u32>,
-    newest: u32,
-    oldest: u32,
-    /// No key is at rest before; known after a vain search.
-    none_before: Option<Instant>,
-    /// From then on nothing counts any more that a forgotten key has started.
-    forgotten_rest: Option<Instant>,
+    entries: Chunks<Entry<K>>,
+    /// Each has a part of the keys by their hashes, so that it is small: a table moves all that it
+    /// holds when it grows.
+    tables: Box<[HashTable<u32>]>,
+    /// The keys that nobody uses, by when they are at rest. This is exact: whoever uses a key has
+    /// looked it up, and the key that was looked up last is settled before another one is.
+    idle: Heap,
+    /// Other keys, by an instant before which they are not at rest.
+    in_use: Heap,
+    /// Keys that would be at rest if they were not in use, by the number of the last look at them.
+    held: Heap,
+    looks: u64,
+    /// The key that was looked up last, unless it is settled.
+    looked_up: u32,
+    /// By hash: from then on nothing counts any more that a forgotten key has started.
+    forgotten: Box<[u64]>,
 }
 
 struct Entry<K> {
@@ -87,16 +102,26 @@ struct Entry<K> {
     hash: u64,
     throttle: Arc<Throttle>,
     /// It may have been here before, and nothing is known of what it started until then.
-    since: Option<Instant>,
-    newer: u32,
-    older: u32,
+    since: u64,
 }
 
 /// The throttle of a key, or until when there is none to be had.
-type Found = Result<Arc<Throttle>, Option<Instant>>;
+type Found = Result<Arc<Throttle>, Option<u64>>;
 
 /// No entry.
 const NONE: u32 = u32::MAX;
+
+/// How many keys a table has on average when all are there, unless there are many tables.
+const KEYS_PER_TABLE: usize = 512;
+
+const MOST_TABLES: usize = 4096;
+
+/// How many instants are kept for the keys that were forgotten.
+const MOST_FORGOTTEN: usize = 4096;
+
+/// How many keys in use a newcomer looks at, whether they still are: if there are more, the next one
+/// looks at the others.
+const LOOKS: usize = 16;
 
 impl<K: Eq + Hash + Clone> KeyedThrottle<K> {
     /// At most `max_keys` keys, each with the rate that `rate` gives when it comes new.
@@ -111,8 +136,8 @@ impl<K: Eq + Hash + Clone> KeyedThrottle<K> {
         if max_keys == 0 || u32::try_from(max_keys).is_err() {
             return Err(ConfigError::new("max_keys", max_keys, "from 1 to 4294967295"));
         }
-        let keys = Mutex::new(Keys::new());
-        Ok(Self { keys, max_keys, hasher: HashBuilder::default(), rate: Box::new(rate) })
+        let (keys, epoch) = (Mutex::new(Keys::new(max_keys)), Epoch::now());
+        Ok(Self { keys, epoch, max_keys, hasher: HashBuilder::default(), rate: Box::new(rate) })
     }
 
     /// [`Throttle::reserve`] for a key.
@@ -124,8 +149,7 @@ impl<K: Eq + Hash + Clone> KeyedThrottle<K> {
     ///
     /// # Complexity
     ///
-    /// That of [`Throttle::reserve`]. A key that comes new when there are `max_keys` is O(1) if the
-    /// least recently used one is at rest; if it is not, O(keys), and then O(1) until one can be.
+    /// That of [`Throttle::reserve`], and O(log keys) to find the key, to add it or to refuse it.
     pub fn reserve(
         &self,
         key: &K,
@@ -176,19 +200,43 @@ impl<K: Eq + Hash + Clone> KeyedThrottle<K> {
     /// [`KeysBusy`] if the key is new and no other is at rest at `now`, or if `now` lies before the
     /// rest of a key that was forgotten before this one came.
     pub fn throttle(&self, key: &K, now: Instant) -> Result<Arc<Throttle>, KeysBusy> {
-        let hash = self.hasher.hash_one(key);
-        let busy = |until| KeysBusy { max_keys: self.max_keys, until };
-        let known = self.keys.lock().promoted(hash, key, now);
+        self.throttle_by(key, || now).map(|(throttle, _)| throttle)
+    }
+
+    /// The throttle of a key, and what the clock showed. Instants that are past by then are no reason
+    /// to refuse it.
+    fn throttle_by(
+        &self,
+        key: &K,
+        clock: impl Fn() -> Instant,
+    ) -> Result<(Arc<Throttle>, Instant), KeysBusy> {
+        loop {
+            let until = match self.look_up(key, &clock) {
+                (now, Ok(throttle)) => return Ok((throttle, now)),
+                (_, Err(until)) => until.map(|until| self.epoch.instant(until)),
+            };
+            if until.is_none_or(|until| until > clock()) {
+                return Err(KeysBusy { max_keys: self.max_keys, until });
+            }
+        }
+    }
+
+    fn look_up(&self, key: &K, clock: impl Fn() -> Instant) -> (Instant, Found) {
+        let (hash, now) = (self.hasher.hash_one(key), clock());
+        let known = self.keys.lock().find(hash, key, self.epoch.ticks(now));
         if let Some(known) = known {
-            return known.map_err(busy);
+            return (now, known);
         }
         // The caller's code runs without the lock; somebody else may add the key meanwhile.
-        let throttle = Arc::new(Throttle::with_rate((self.rate)(key)));
-        let key = key.clone();
-        let entry = Entry { key, hash, throttle, since: None, newer: NONE, older: NONE };
-        let (found, unused) = self.keys.lock().add(entry, self.max_keys, now);
+        let throttle = Arc::new(Throttle::with_epoch((self.rate)(key), self.epoch));
+        let entry = Entry { key: key.clone(), hash, throttle, since: 0 };
+        let mut keys = self.keys.lock();
+        // With the lock: an instant from before may be overtaken by those of others.
+        let now = clock();
+        let (found, unused) = keys.add(entry, self.max_keys, self.epoch.ticks(now));
+        drop(keys);
         drop(unused);
-        found.map_err(busy)
+        (now, found)
     }
 }
 
@@ -234,7 +282,7 @@ impl<K: Eq + Hash + Clone> KeyedThrottle<K> {
     /// # }
     /// ```
     pub fn acquire(&self, key: &K) -> Result<Acquire<Arc<Throttle>>, KeysBusy> {
-        Ok(self.throttle(key, tokio::time::Instant::now().into_std())?.acquire_owned())
+        Ok(self.throttle_now(key)?.0.acquire_owned())
     }
 
     /// [`Throttle::acquire_many`] for a key, which is not forgotten while somebody waits.
@@ -252,8 +300,7 @@ impl<K: Eq + Hash + Clone> KeyedThrottle<K> {
         key: &K,
         n: u32,
     ) -> Result<Acquire<Arc<Throttle>>, KeyedError<TooMany>> {
-        let throttle = self.throttle(key, tokio::time::Instant::now().into_std())?;
-        throttle.acquire_many_owned(n).map_err(KeyedError::Refused)
+        self.throttle_now(key)?.0.acquire_many_owned(n).map_err(KeyedError::Refused)
     }
 
     /// [`Throttle::try_acquire`] for a key.
@@ -262,122 +309,164 @@ impl<K: Eq + Hash + Clone> KeyedThrottle<K> {
     ///
     /// Those of [`try_acquire_at`](Self::try_acquire_at).
     pub fn try_acquire(&self, key: &K) -> Result<(), KeyedError<TryAcquireError>> {
-        self.try_acquire_at(key, 1, tokio::time::Instant::now().into_std())
+        let (throttle, now) = self.throttle_now(key)?;
+        throttle.try_acquire_at(1, now).map_err(KeyedError::Refused)
+    }
+
+    /// The throttle of a key, and the instant by tokio's clock.
+    fn throttle_now(&self, key: &K) -> Result<(Arc<Throttle>, Instant), KeysBusy> {
+        self.throttle_by(key, || tokio::time::Instant::now().into_std())
     }
 }
 
 impl<K> Keys<K> {
-    fn new() -> Self {
+    fn new(max_keys: usize) -> Self {
+        let tables = (max_keys / KEYS_PER_TABLE).clamp(1, MOST_TABLES).next_power_of_two();
+        let forgotten = max_keys.clamp(1, MOST_FORGOTTEN).next_power_of_two();
         Self {
-            entries: Vec::new(),
-            table: HashTable::new(),
-            newest: NONE,
-            oldest: NONE,
-            none_before: None,
-            forgotten_rest: None,
+            entries: Chunks::new(),
+            tables: (0..tables).map(|_| HashTable::new()).collect(),
+            idle: Heap::new(),
+            in_use: Heap::new(),
+            held: Heap::new(),
+            looks: 0,
+            looked_up: NONE,
+            forgotten: vec![0; forgotten].into(),
         }
     }
 
-    /// The throttle of a key that is there, which is the most recently used now.
-    fn promoted(&mut self, hash: u64, key: &K, now: Instant) -> Option<Found>
+    /// Bits that a table does not use itself.
+    fn table(&self, hash: u64) -> usize {
+        (hash >> 32) as usize & (self.tables.len() - 1)
+    }
+
+    /// The throttle of a key that is there.
+    fn find(&mut self, hash: u64, key: &K, now: u64) -> Option<Found>
     where
         K: Eq,
     {
-        let entries = &self.entries;
-        let at = *self.table.find(hash, |at| entries[*at as usize].key == *key)?;
-        if self.newest != at {
-            self.unlink(at);
-            self.link(at);
+        let (entries, table) = (&self.entries, &self.tables[self.table(hash)]);
+        let same = |at: &u32| {
+            let entry = &entries[*at as usize];
+            entry.hash == hash && entry.key == *key
+        };
+        let at = *table.find(hash, same)?;
+        if self.looked_up != at {
+            self.settle();
+            self.looked_up = at;
         }
         let Entry { since, throttle, .. } = &self.entries[at as usize];
-        Some(if since.is_some_and(|since| now < since) {
-            Err(*since)
-        } else {
-            Ok(throttle.clone())
-        })
+        Some(if now < *since { Err(Some(*since)) } else { Ok(throttle.clone()) })
     }
 
     /// Adds a key if it is not there, and returns its throttle, or until when there is no room for
     /// it; and with that an entry to be dropped without the lock.
-    fn add(&mut self, entry: Entry<K>, max_keys: usize, now: Instant) -> (Found, Option<Entry<K>>)
+    fn add(&mut self, entry: Entry<K>, max_keys: usize, now: u64) -> (Found, Option<Entry<K>>)
     where
         K: Eq,
     {
-        if let Some(found) = self.promoted(entry.hash, &entry.key, now) {
+        if let Some(found) = self.find(entry.hash, &entry.key, now) {
             return (found, Some(entry));
         }
-        if self.forgotten_rest.is_some_and(|rest| now < rest) {
-            return (Err(self.forgotten_rest), Some(entry));
+        self.settle();
+        let since = self.forgotten[self.forgotten_at(entry.hash)];
+        if now < since {
+            return (Err(Some(since)), Some(entry));
         }
-        let entry = Entry { since: self.forgotten_rest, ..entry };
+        let entry = Entry { since, ..entry };
         let (throttle, hash) = (entry.throttle.clone(), entry.hash);
         let (at, forgotten) = if self.entries.len() < max_keys {
             self.entries.push(entry);
             (self.entries.len() as u32 - 1, None)
         } else {
-            let (at, rest) = match self.least_recent_at_rest(now) {
-                Ok(found) => found,
+            match self.at_rest(now) {
+                Ok((at, rest)) => (at, Some(self.replace(at, rest, entry))),
                 Err(until) => return (Err(until), Some(entry)),
-            };
-            self.forgotten_rest = self.forgotten_rest.max(Some(rest));
-            self.unlink(at);
-            let forgotten = core::mem::replace(&mut self.entries[at as usize], entry);
-            if let Ok(known) = self.table.find_entry(forgotten.hash, |known| *known == at) {
-                known.remove();
             }
-            (at, Some(forgotten))
         };
-        let entries = &self.entries;
-        self.table.insert_unique(hash, at, |at| entries[*at as usize].hash);
-        self.link(at);
-        // The new key is at rest until its throttle is used.
-        self.none_before = None;
+        let (entries, table) = (&self.entries, self.table(hash));
+        self.tables[table].insert_unique(hash, at, |at| entries[*at as usize].hash);
+        self.in_use.set(at, 0);
+        self.looked_up = at;
         (Ok(throttle), forgotten)
     }
 
-    /// And since when it has been.
-    fn least_recent_at_rest(&mut self, now: Instant) -> Result<(u32, Instant), Option<Instant>> {
-        if self.none_before.is_some_and(|until| now < until) {
-            return Err(self.none_before);
+    fn forgotten_at(&self, hash: u64) -> usize {
+        hash as usize & (self.forgotten.len() - 1)
+    }
+
+    /// Forgets a key that has been at rest since `rest`.
+    fn replace(&mut self, at: u32, rest: u64, entry: Entry<K>) -> Entry<K> {
+        self.idle.remove(at);
+        let forgotten = core::mem::replace(&mut self.entries[at as usize], entry);
+        let table = self.table(forgotten.hash);
+        if let Ok(known) = self.tables[table].find_entry(forgotten.hash, |known| *known == at) {
+            known.remove();
         }
-        let (mut at, mut first) = (self.oldest, None);
-        while at != NONE {
-            let entry = &mut self.entries[at as usize];
-            // First: who shares it may be about to use it. Nobody comes to share it meanwhile.
-            let unused = Arc::get_mut(&mut entry.throttle).is_some();
-            let rests = entry.throttle.rests_at();
-            if unused && rests <= now {
-                return Ok((at, rests));
+        let slot = self.forgotten_at(forgotten.hash);
+        self.forgotten[slot] = self.forgotten[slot].max(rest);
+        forgotten
+    }
+
+    /// The key that has been at rest for longest, and since when. Otherwise no key is at rest before
+    /// the instant returned; `None` if that depends on the users.
+    fn at_rest(&mut self, now: u64) -> Result<(u32, u64), Option<u64>> {
+        let looks = self.looks;
+        for _ in 0..LOOKS {
+            if self.idle.first().is_some_and(|(rest, _)| rest <= now) {
+                break;
             }
-            first = first.into_iter().chain([rests]).min();
-            at = entry.newer;
+            let in_use = self.in_use.first().filter(|(bound, _)| *bound <= now);
+            let held = || self.held.first().filter(|(look, _)| *look < looks);
+            let Some((_, at)) = in_use.or_else(held) else { break };
+            if !self.settle_one(at) {
+                self.note_use(at, now);
+            }
         }
-        self.none_before = first.filter(|first| *first > now);
-        Err(self.none_before)
+        match self.idle.first() {
+            Some((rest, at)) if rest <= now => Ok((at, rest)),
+            _ if self.held.first().is_some() => Err(None),
+            idle => {
+                let first = idle.into_iter().chain(self.in_use.first()).map(|(first, _)| first);
+                Err(first.min().filter(|first| *first > now))
+            }
+        }
     }
 
-    fn link(&mut self, at: u32) {
-        let older = self.newest;
-        match self.entries.get_mut(older as usize) {
-            Some(older) => older.newer = at,
-            None => self.oldest = at,
+    /// A key that would be at rest is still in use.
+    fn note_use(&mut self, at: u32, now: u64) {
+        let rest = self.entries[at as usize].throttle.rests_at();
+        if rest > now {
+            self.held.remove(at);
+            self.in_use.set(at, rest);
+        } else {
+            self.in_use.remove(at);
+            self.held.set(at, self.looks);
+            self.looks += 1;
         }
-        let entry = &mut self.entries[at as usize];
-        entry.older = older;
-        entry.newer = NONE;
-        self.newest = at;
     }
 
-    fn unlink(&mut self, at: u32) {
-        let Entry { older, newer, .. } = self.entries[at as usize];
-        match self.entries.get_mut(older as usize) {
-            Some(older) => older.newer = newer,
-            None => self.oldest = newer,
+    /// Settles the key that was looked up last.
+    fn settle(&mut self) {
+        let at = core::mem::replace(&mut self.looked_up, NONE);
+        if at != NONE {
+            self.settle_one(at);
         }
-        match self.entries.get_mut(newer as usize) {
-            Some(newer) => newer.older = older,
-            None => self.newest = older,
+    }
+
+    /// Notes whether a key is in use, and if not, when it is at rest.
+    fn settle_one(&mut self, at: u32) -> bool {
+        // First whether it is in use: who shares it may be about to start something. Nobody comes to
+        // share it meanwhile.
+        let unused = Arc::get_mut(&mut self.entries[at as usize].throttle).is_some();
+        if unused {
+            self.in_use.remove(at);
+            self.held.remove(at);
+            self.idle.set(at, self.entries[at as usize].throttle.rests_at());
+        } else if let Some(rest) = self.idle.remove(at) {
+            self.in_use.set(at, rest);
         }
+        unused
     }
 }
 
@@ -387,5 +476,113 @@ impl<K> fmt::Debug for KeyedThrottle<K> {
             .field("keys", &self.len())
             .field("max_keys", &self.max_keys)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use core::time::Duration;
+
+    use super::*;
+
+    const KEYS: usize = 100_000;
+    const HOUR: Duration = Duration::from_secs(3_600);
+
+    /// What one call may do at the most, in nodes of the heaps: a few times the height of one with
+    /// 100,000 entries, which is 9.
+    const FEW: usize = 60;
+
+    struct Full {
+        keys: KeyedThrottle<u64>,
+        now: Instant,
+        most: usize,
+    }
+
+    impl Full {
+        /// Keys whose windows are an hour, each in use a little later than the one before. Keys from
+        /// `KEYS` on have short windows.
+        fn new() -> Self {
+            let rates = [HOUR, Duration::from_micros(1)].map(|w| Rate::sliding(2, w).unwrap());
+            let rate = move |key: &u64| rates[usize::from(*key >= KEYS as u64)];
+            let keys = KeyedThrottle::new(KEYS, rate).unwrap();
+            Self { keys, now: Instant::now(), most: 0 }
+        }
+
+        /// One call a microsecond, of which the costliest is kept.
+        fn call<T>(&mut self, call: impl FnOnce(&KeyedThrottle<u64>, Instant) -> T) -> T {
+            let steps = |keys: &KeyedThrottle<u64>| {
+                let keys = keys.keys.lock();
+                [&keys.idle, &keys.in_use, &keys.held].map(|heap| heap.steps).iter().sum::<usize>()
+            };
+            self.now += Duration::from_micros(1);
+            let before = steps(&self.keys);
+            let result = call(&self.keys, self.now);
+            self.most = self.most.max(steps(&self.keys) - before);
+            result
+        }
+
+        fn start(&mut self, key: u64) -> Result<(), KeyedError<TryAcquireError>> {
+            self.call(|keys, now| keys.try_acquire_at(&key, 1, now))
+        }
+    }
+
+    #[test]
+    fn no_call_is_linear_in_the_keys() {
+        let mut full = Full::new();
+        for key in 0..KEYS as u64 - 1 {
+            full.start(key).unwrap();
+        }
+        // New ones with short windows, of which one is forgotten each time.
+        for key in 0..20_000 {
+            full.start(KEYS as u64 + key).unwrap();
+        }
+        assert_eq!(full.keys.len(), KEYS);
+        // Known ones, in another order.
+        for key in 0..20_000 {
+            full.start(key * 7_919 % (KEYS as u64 - 1)).unwrap();
+        }
+        // None is at rest: refused.
+        full.start(KEYS as u64 - 1).unwrap();
+        for key in 0..20_000 {
+            let KeyedError::Busy(busy) = full.start(1_000_000 + key).unwrap_err() else { panic!() };
+            assert!(busy.until.is_some_and(|until| until > full.now));
+        }
+        // All at rest at once, and replaced.
+        full.now += 2 * HOUR;
+        for key in 0..20_000 {
+            full.start(2_000_000 + key).unwrap();
+        }
+        assert!(full.most <= FEW, "{} steps", full.most);
+    }
+
+    #[test]
+    fn no_call_is_linear_in_the_keys_that_are_in_use() {
+        let mut full = Full::new();
+        let handles: Vec<_> = (0..KEYS as u64)
+            .map(|key| full.call(|keys, now| keys.throttle(&key, now).unwrap()))
+            .collect();
+        for key in 0..1_000 {
+            let KeyedError::Busy(busy) = full.start(1_000_000 + key).unwrap_err() else { panic!() };
+            assert_eq!(busy.until, None, "it depends on the users");
+        }
+        assert!(full.most <= LOOKS * FEW, "{} steps", full.most);
+        drop(handles);
+        full.most = 0;
+        for key in 0..20_000 {
+            full.start(2_000_000 + key).unwrap();
+        }
+        assert!(full.most <= LOOKS * FEW, "{} steps", full.most);
+        assert_eq!(full.keys.len(), KEYS);
+    }
+
+    #[test]
+    fn a_table_is_small() {
+        let mut full = Full::new();
+        for key in 0..3 * KEYS as u64 {
+            full.start(KEYS as u64 + key).unwrap();
+        }
+        let keys = full.keys.keys.lock();
+        assert_eq!(keys.tables.iter().map(HashTable::len).sum::<usize>(), KEYS);
+        assert!(keys.tables.iter().all(|table| table.capacity() <= 4 * KEYS_PER_TABLE));
     }
 }

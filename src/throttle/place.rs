@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::Throttle;
 use super::line::Turn;
 use crate::settled::quietly;
-use crate::wake_list::FirstPanic;
+use crate::wake_list::{FirstPanic, WakeList};
 
 /// A place in the line of a [`Throttle`], for those who keep the time themselves.
 ///
@@ -37,6 +37,17 @@ impl<T: Deref<Target = Throttle>> Place<T> {
     pub(super) fn join(&mut self) {
         if self.n > 0 {
             self.stage = Stage::InLine(self.throttle.state.join(self.n));
+        }
+    }
+
+    /// Takes its place in line at once if it is outside and would have to wait, and starts nothing.
+    #[cfg(feature = "tokio")]
+    pub(super) fn join_if_it_waits(&mut self, now: Instant) {
+        if let (Stage::Outside, 1..) = (&self.stage, self.n) {
+            let ticks = self.throttle.epoch.ticks(now);
+            if let Some(number) = self.throttle.state.join_unless_free(self.n, ticks) {
+                self.stage = Stage::InLine(number);
+            }
         }
     }
 
@@ -91,13 +102,13 @@ impl<T: Deref<Target = Throttle>> Place<T> {
 impl<T: Deref<Target = Throttle>> Drop for Place<T> {
     fn drop(&mut self) {
         if let Stage::InLine(number) = self.stage {
-            let (own, next) = self.throttle.state.leave(number);
-            // Both are a stranger's code: the first panic goes on when both are done.
+            let mut wakers = WakeList::new();
+            let own = self.throttle.state.leave(number, &mut wakers);
+            // User code: the first panic goes on when all of it was called.
             let mut panic = FirstPanic::default();
             panic.catch(|| {
-                if let Some(next) = next {
-                    next.wake();
-                }
+                wakers.wake_all();
+                wakers.finish();
             });
             panic.catch(|| drop(own));
             panic.resume();

@@ -1,6 +1,6 @@
 use core::time::Duration;
 
-use super::gcra::Gcra;
+use super::gcra::{Gcra, MOST_A_TICK};
 use super::window::Window;
 use crate::ConfigError;
 use crate::retry::at_most_longest;
@@ -49,15 +49,28 @@ impl Rate {
     /// `limit` starts a `window` evenly spread, of which `burst` may come at once after a rest.
     ///
     /// This is the generic cell rate algorithm (ITU-T I.371, in its form of virtual scheduling): a
-    /// start every `window / limit`, rounded up to a nanosecond, and `burst - 1` ahead of that. In
-    /// any time `t` there are at most `burst + t * limit / window` starts, which is more than
-    /// `limit` in a `window` unless the burst is 1: choose [`sliding`](Self::sliding) where that
-    /// must not be. It keeps a single number.
+    /// start every `window / limit`, and `burst - 1` ahead of that. In any time `t` there are at
+    /// most `burst + t * limit / window` starts, which is more than `limit` in a `window` unless the
+    /// burst is 1: choose [`sliding`](Self::sliding) where that must not be. It keeps a single
+    /// number.
+    ///
+    /// The interval is exact if it is a whole number of nanoseconds or less than 10 µs. Otherwise it
+    /// is rounded up to a nanosecond, which makes the rate less than 0.01 % slower. Instants are
+    /// whole nanoseconds at any rate, so that `t` above is exact to one of them.
+    ///
+    /// # What timers make of it
+    ///
+    /// [`Throttle::acquire`](crate::Throttle::acquire) waits on tokio's timers, which go off at a
+    /// whole millisecond, up to one late, and what comes late is not made up for beyond the burst.
+    /// So a burst of 1 does not reach rates with an interval of a few milliseconds or less: 1,000
+    /// per second give about 480. A burst that is worth a few milliseconds does (5 for 1,000 per
+    /// second): after a late timer those behind start at once until the schedule is met.
     ///
     /// # Errors
     ///
     /// `limit` and `burst` must be at least 1; `window` more than zero and at most ten years, and
-    /// long enough for a nanosecond a start. A burst must take ten years at most to earn.
+    /// long enough for no more than ten starts per nanosecond, which are 10^10 per second. A burst
+    /// must take ten years at most to earn.
     pub fn gcra(limit: u32, window: Duration, burst: u32) -> Result<Self, ConfigError> {
         if limit == 0 {
             return Err(ConfigError::new("limit", limit, "at least 1"));
@@ -66,14 +79,12 @@ impl Rate {
             return Err(ConfigError::new("burst", burst, "at least 1"));
         }
         let nanos = nanos("window", window)?;
-        if nanos < u64::from(limit) {
-            return Err(ConfigError::new("window", window, "at least a nanosecond for each start"));
+        if nanos.saturating_mul(MOST_A_TICK) < u64::from(limit) {
+            return Err(ConfigError::new("window", window, "a nanosecond for each ten starts"));
         }
-        let gcra = Gcra { interval: nanos.div_ceil(limit.into()), burst };
-        match gcra.interval.checked_mul(burst.into()).map(Duration::from_nanos) {
-            Some(tolerance) if at_most_longest("burst", tolerance).is_ok() => {
-                Ok(Self(Kind::Gcra(gcra)))
-            }
+        let earned = nanos.div_ceil(limit.into()).checked_mul(burst.into());
+        match earned.map(|earned| at_most_longest("burst", Duration::from_nanos(earned))) {
+            Some(Ok(())) => Ok(Self(Kind::Gcra(Gcra::new(limit, nanos, burst)))),
             _ => Err(ConfigError::new("burst", burst, "what is earned in ten years")),
         }
     }

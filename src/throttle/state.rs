@@ -1,19 +1,22 @@
 //! What the handles and the futures share: the line under its lock, and what is counted.
 //!
-//! A sliding window's places are dealt out among a few locks of their own. A GCRA has one word, its schedule, with a flag
-//! that is set while somebody is in line or the lock is held: without the flag, a start is one
-//! compare-exchange; with it, the word is changed under the lock alone. Since it is one word, there
-//! is no race between the two. No other memory hangs on the word, so its accesses are relaxed.
+//! A sliding window's places are dealt out among a few locks of their own. A GCRA has one word, its
+//! schedule, with a flag that is set while somebody waits or the lock is held: without the flag, a
+//! start is one compare-exchange; with it, the word is changed under the lock alone. Since it is one
+//! word, there is no race between the two. No other memory hangs on the word, so its accesses are
+//! relaxed.
 
 use core::task::Waker;
 
-use super::gcra::{Gcra, Schedule};
+use super::gcra::{Gcra, Scale, Schedule};
 use super::line::{Line, Look};
 use super::meter::Meter;
 use super::rate::{Kind, Rate};
 use super::shares::Shares;
 use super::ticks::FARTHEST;
+use crate::settled::quietly;
 use crate::sync::{AtomicU64, Mutex, Ordering};
+use crate::wake_list::WakeList;
 
 const SLOW: u64 = 1 << 63;
 
@@ -56,13 +59,16 @@ impl State {
         match self {
             Self::Sliding(shares) if n == 1 => shares.start_one(now, latest),
             Self::Sliding(_) => None,
-            Self::Gcra { gcra, word, .. } => start_fast(gcra, word, n, now, latest),
+            Self::Gcra { gcra, word, .. } => match gcra.scale {
+                None => start_fast(gcra, word, n, now, latest),
+                Some(scale) => start_scaled(gcra, scale, word, n, now, latest),
+            },
         }
     }
 
     #[cold]
     fn reserve_slow(&self, n: u32, now: u64, latest: u64) -> Result<u64, Refused> {
-        self.locked(|line, meter| {
+        self.locked_as_newcomer(now, |line, meter| {
             if !line.is_clear() {
                 return Err(Refused::InLine(line.len()));
             }
@@ -86,7 +92,7 @@ impl State {
 
     #[cold]
     fn try_start_slow(&self, n: u32, now: u64) -> Result<(), u64> {
-        self.locked(|line, meter| {
+        self.locked_as_newcomer(now, |line, meter| {
             let ahead = line.need();
             if ahead > 0 {
                 return Err(meter.earliest_behind(ahead, n, now).max(now + 1));
@@ -105,13 +111,21 @@ impl State {
         self.locked(|line, _| line.join(n))
     }
 
+    /// [`join`](Self::join), unless `n` may start now and nobody waits.
+    pub(super) fn join_unless_free(&self, n: u32, now: u64) -> Option<u64> {
+        self.locked_as_newcomer(now, |line, meter| {
+            let free = line.is_clear() && meter.earliest(n, now) <= now;
+            (!free).then(|| line.join(n))
+        })
+    }
+
     pub(super) fn look(&self, number: u64, now: u64, waker: Waker) -> Look {
         self.locked(|line, meter| line.look(number, now, waker, meter))
     }
 
-    /// The wakers are for the caller to wake and drop.
-    pub(super) fn leave(&self, number: u64) -> (Option<Waker>, Option<Waker>) {
-        self.locked(|line, _| line.leave(number))
+    /// The wakers are for the caller to wake, its own to drop.
+    pub(super) fn leave(&self, number: u64, wakers: &mut WakeList) -> Option<Waker> {
+        self.locked(|line, _| line.leave(number, wakers))
     }
 
     pub(super) fn waiters(&self) -> usize {
@@ -126,8 +140,26 @@ impl State {
         match self {
             Self::Sliding(shares) => shares.at_rest(),
             // Not a load, which may be of an older value.
-            Self::Gcra { word, .. } => word.fetch_add(0, Ordering::Relaxed) & !SLOW,
+            Self::Gcra { gcra, word, .. } => {
+                gcra.ticks(word.fetch_add(0, Ordering::Relaxed) & !SLOW)
+            }
         }
+    }
+
+    /// Passes absent waiters first.
+    fn locked_as_newcomer<T>(
+        &self,
+        now: u64,
+        work: impl FnOnce(&mut Line, &mut dyn Meter) -> T,
+    ) -> T {
+        let (result, waker) = self.locked(|line, meter| {
+            let waker = line.make_way(now);
+            (work(line, meter), waker)
+        });
+        if let Some(waker) = waker {
+            quietly(|| waker.wake());
+        }
+        result
     }
 
     fn locked<T>(&self, work: impl FnOnce(&mut Line, &mut dyn Meter) -> T) -> T {
@@ -139,7 +171,7 @@ impl State {
                 let next = word.fetch_or(SLOW, Ordering::Relaxed) & !SLOW;
                 let mut schedule = Schedule { gcra: *gcra, next };
                 let result = work(&mut line, &mut schedule);
-                let flag = if line.is_empty() { 0 } else { SLOW };
+                let flag = if line.is_clear() { 0 } else { SLOW };
                 word.store(schedule.next | flag, Ordering::Relaxed);
                 result
             }
@@ -147,7 +179,23 @@ impl State {
     }
 }
 
-/// When `n` may start, and whether they have: unless that is after `latest`. `None` with the flag
+/// [`start_fast`] by a schedule with units of its own.
+fn start_scaled(
+    gcra: &Gcra,
+    scale: Scale,
+    word: &AtomicU64,
+    n: u32,
+    now: u64,
+    latest: u64,
+) -> Option<(u64, bool)> {
+    let units = scale.now(now);
+    let latest = if latest == now { units } else { scale.units(latest) };
+    let (when, started) = start_fast(gcra, word, n, units, latest)?;
+    Some((if when == units { now } else { scale.ticks(when) }, started))
+}
+
+/// When `n` may start, and whether they have: unless that is after `latest`. In units of the
+/// schedule, as `now` and `latest` are. `None` with the flag
 /// set, which is for the lock to deal with.
 #[inline]
 fn start_fast(gcra: &Gcra, word: &AtomicU64, n: u32, now: u64, latest: u64) -> Option<(u64, bool)> {

@@ -6,7 +6,7 @@ use std::time::Instant;
 use crate::retry::LONGEST_WAIT;
 
 /// The number of the epoch. Instants before it have numbers, too: a paused clock may lag behind.
-const EPOCH: u64 = 1 << 62;
+pub(super) const EPOCH: u64 = 1 << 62;
 
 /// No clock shows more: what comes up to two times ten years later is still below 2^63.
 const LATEST: u64 = (1 << 63) - (1 << 60);
@@ -16,7 +16,7 @@ const LATEST_SECS: u64 = (LATEST - EPOCH) / 1_000_000_000;
 /// How far ahead something can be reserved.
 pub(super) const FARTHEST: u64 = LONGEST_WAIT.as_nanos() as u64;
 
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Epoch(Instant);
 
 impl Epoch {
