@@ -42,6 +42,12 @@ impl Timeline {
         self.started.push_back(Started { place, index, due: now + self.limit });
     }
 
+    /// When the first of those noted is due, whether it still runs or not.
+    #[inline]
+    pub(crate) fn first_due(&self) -> Option<Instant> {
+        self.started.front().map(|first| first.due)
+    }
+
     /// When the next is due.
     pub(crate) fn next_due(&mut self, runs: impl Fn(&Started) -> bool) -> Option<Instant> {
         while let Some(first) = self.started.front() {

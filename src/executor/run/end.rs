@@ -103,16 +103,27 @@ where
     /// Stops pulling and, in an abort, ends every item in hand.
     pub(super) fn stop(&mut self, how: Stop, end: BatchEnd) {
         let late = matches!(end, BatchEnd::DeadlinePassed);
-        let cuts_short = self.source_state != SourceState::Done
-            || how == Stop::Abort && self.places.occupied() > 0;
-        if cuts_short && matches!(self.summary.end, BatchEnd::Exhausted) {
-            self.summary.end = end;
+        let ends_items = how == Stop::Abort || matches!(end, BatchEnd::BudgetClosed);
+        self.ended_early |= ends_items && self.places.occupied() > 0;
+        // What is set aside for this run is not in hand yet, and ends with it too.
+        let may_have_more = self.source_state != SourceState::Done
+            && (how == Stop::Abort || !self.source.is_exhausted());
+        if may_have_more || self.ended_early {
+            self.note_end(end);
         }
         self.source.close();
         self.ask_source_again();
         if how == Stop::Abort {
             self.late = late;
             self.abort();
+        }
+    }
+
+    /// The batch comes to this end, if it has not come to another one before.
+    fn note_end(&mut self, end: BatchEnd) {
+        if matches!(self.summary.end, BatchEnd::Exhausted) {
+            self.source.cut_short(end.of_stop());
+            self.summary.end = end;
         }
     }
 
@@ -164,7 +175,8 @@ where
 
     /// Ends a run that is dropped before it is done, without polling what is in hand.
     pub(super) fn cut_off(&mut self) {
-        self.summary.end = BatchEnd::Stopped;
+        self.note_end(BatchEnd::Stopped);
+        self.ended_early |= self.places.occupied() > 0;
         self.source.close();
         self.aborted = true;
         self.clear_lines();
