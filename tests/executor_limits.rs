@@ -329,8 +329,7 @@ async fn a_retry_starts_on_time_among_items_that_block() {
 fn a_run_without_limits_needs_no_clock() {
     let run = builder(4).build().unwrap().all_settled(0..1_000, async |n| Ok::<_, ()>(n));
     assert_eq!(run.now_or_never().map(|all| all.len()), None, "it gives way once");
-    let mut run =
-        pin!(builder(4).build().unwrap().all_settled(0..1_000, async |n| Ok::<_, ()>(n)));
+    let mut run = pin!(builder(4).build().unwrap().all_settled(0..1_000, async |n| Ok::<_, ()>(n)));
     let all = std::iter::repeat_with(|| run.as_mut().now_or_never()).take(10).flatten().next();
     assert_eq!(all.unwrap().len(), 1_000);
 }
@@ -417,7 +416,11 @@ async fn spawned_an_item_that_wakes_itself_is_polled_again_soon() {
                 let mut woken = false;
                 poll_fn(|cx| {
                     cx.waker().wake_by_ref();
-                    if std::mem::replace(&mut woken, true) { Poll::Ready(()) } else { Poll::Pending }
+                    if std::mem::replace(&mut woken, true) {
+                        Poll::Ready(())
+                    } else {
+                        Poll::Pending
+                    }
                 })
                 .await;
             }

@@ -157,7 +157,8 @@ where
         let alone = self.wakes.is_empty();
         // What is in hand may be woken meanwhile.
         let none_in_hand = self.places.occupied() == 0;
-        let Self { source, source_waker, start, outlet, stops, at, summary, clock, wakes, .. } = self;
+        let Self { source, source_waker, start, outlet, stops, at, summary, clock, wakes, .. } =
+            self;
         let (source, start) = (&mut **source, &mut **start);
         let (attempts, trials) = (&*self.attempts, &mut self.trials);
         let mut slot = self.places.slot(place);

@@ -30,11 +30,11 @@ pub(super) use outcomes::Outcomes;
 use intake::Intake;
 use outcomes::All;
 
+use crate::coop;
 use crate::executor::observe::{BatchEvent, ItemReport, Observer, tell};
 use crate::executor::run::RunEnd;
 use crate::executor::source::Inputs;
 use crate::executor::summary::{BatchEnd, BatchSummary};
-use crate::coop;
 use crate::settled::{Settled, drop_each, quietly};
 use crate::sync::{AtomicUsize, Mutex, Ordering};
 
