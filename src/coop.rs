@@ -63,10 +63,3 @@ pub(crate) use model::poll_proceed;
 pub(crate) fn poll_spend(cx: &mut Context<'_>) -> Poll<()> {
     poll_proceed(cx).map(|unit| unit.made_progress())
 }
-
-/// Charges one unit of budget. Returns `true` if none is left; the task's waker has been called
-/// then, so that it is polled again after the others.
-#[inline]
-pub(crate) fn is_spent(cx: &mut Context<'_>) -> bool {
-    poll_spend(cx).is_pending()
-}

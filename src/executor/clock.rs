@@ -3,6 +3,7 @@
 use core::future::Future;
 use core::pin::Pin;
 use core::task::{Context, Poll};
+use std::sync::Arc;
 use std::time::Duration;
 
 #[cfg(not(loom))]
@@ -10,6 +11,7 @@ use tokio::time;
 
 #[cfg(loom)]
 use super::model as time;
+use crate::sync::Mutex;
 use crate::timeline::{Started, Timeline};
 use time::{Instant, Sleep};
 
@@ -18,6 +20,35 @@ use time::{Instant, Sleep};
 pub(super) struct TimeLimits {
     pub(super) item: Option<Duration>,
     pub(super) batch: Option<Duration>,
+}
+
+/// When a batch has to end. All runs of the batch share it, and the first poll of any of them starts
+/// it.
+#[derive(Clone)]
+pub(super) struct Deadline(Option<Arc<Countdown>>);
+
+struct Countdown {
+    limit: Duration,
+    due: Mutex<Option<Instant>>,
+}
+
+impl Deadline {
+    pub(super) fn new(limits: TimeLimits) -> Self {
+        Self(limits.batch.map(|limit| Arc::new(Countdown { limit, due: Mutex::new(None) })))
+    }
+
+    /// Starts it if that has not been done. When it is due, if there is one.
+    fn start(&self) -> Option<Instant> {
+        let countdown = self.0.as_ref()?;
+        let now = Instant::now();
+        Some(*countdown.due.lock().get_or_insert(now + countdown.limit))
+    }
+
+    /// Reads the clock if there is a deadline, and only then.
+    pub(super) fn has_passed(&self) -> bool {
+        let due = self.0.as_ref().and_then(|countdown| *countdown.due.lock());
+        due.is_some_and(|due| due <= Instant::now())
+    }
 }
 
 /// What has run out of time.
@@ -34,22 +65,21 @@ pub(super) struct Clock {
     attempts: Option<Timeline>,
     timeline: Option<Timeline>,
     deadline: Deadline,
+    /// When the batch is due: known from the first poll, until it has been told.
+    batch_due: Option<Instant>,
+    wound: bool,
+    /// Whether there is any limit, so that the clock is looked at between items.
+    has_limits: bool,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
-enum Deadline {
-    None,
-    /// Runs from the first poll.
-    In(Duration),
-    At(Instant),
-}
-
 impl Clock {
-    pub(super) fn new(limits: TimeLimits, attempt: Option<Duration>) -> Self {
+    pub(super) fn new(limits: TimeLimits, deadline: Deadline, attempt: Option<Duration>) -> Self {
         let attempts = attempt.map(Timeline::new);
         let timeline = limits.item.map(Timeline::new);
-        let deadline = limits.batch.map_or(Deadline::None, Deadline::In);
-        Self { attempts, timeline, deadline, timer: None }
+        let has_limits = attempts.is_some() || timeline.is_some() || limits.batch.is_some();
+        let (batch_due, wound, timer) = (None, false, None);
+        Self { attempts, timeline, deadline, batch_due, wound, has_limits, timer }
     }
 
     /// What the clock says.
@@ -59,9 +89,30 @@ impl Clock {
 
     /// The run is being polled.
     pub(super) fn wind(&mut self) {
-        if let Deadline::In(limit) = self.deadline {
-            self.deadline = Deadline::At(Instant::now() + limit);
+        if !core::mem::replace(&mut self.wound, true) {
+            self.batch_due = self.deadline.start();
         }
+    }
+
+    /// Whether something may have run out of time, or the `alarm` is due: to be asked between two
+    /// items. Reads the clock only if there is something to wait for.
+    #[inline]
+    pub(super) fn may_be_due(&self, alarm: Option<std::time::Instant>) -> bool {
+        (self.has_limits || alarm.is_some()) && self.is_due(alarm)
+    }
+
+    fn is_due(&self, alarm: Option<std::time::Instant>) -> bool {
+        let item = self.timeline.as_ref().and_then(Timeline::first_due);
+        let attempt = self.attempts.as_ref().and_then(Timeline::first_due);
+        let batch = self.batch_due.map(Instant::into_std);
+        let due = [item, attempt, batch, alarm].into_iter().flatten().min();
+        due.is_some_and(|due| due <= self.now())
+    }
+
+    /// Whether the batch's time is up. Reads the clock if there is a deadline, and only then.
+    #[inline]
+    pub(super) fn is_batch_due(&self) -> bool {
+        self.batch_due.is_some_and(|due| due <= Instant::now())
     }
 
     /// An item has been polled for the first time, and is pending.
@@ -96,7 +147,7 @@ impl Clock {
 
     /// Whether the batch's time is up at `when`.
     pub(super) fn is_past_the_deadline(&self, when: std::time::Instant) -> bool {
-        matches!(self.deadline, Deadline::At(deadline) if when >= deadline.into_std())
+        self.batch_due.is_some_and(|due| when >= due.into_std())
     }
 
     /// The next that has run out of time, or whose `alarm` it is time for. If there is none, the timer wakes the run when there
@@ -113,10 +164,7 @@ impl Clock {
         loop {
             let item = self.timeline.as_mut().and_then(|timeline| timeline.next_due(runs));
             let item = item.map(Instant::from_std);
-            let batch = match self.deadline {
-                Deadline::At(batch) => Some(batch),
-                _ => None,
-            };
+            let batch = self.batch_due;
             let attempt = self.attempts.as_mut().and_then(|attempts| attempts.next_due(tries));
             let attempt = attempt.map(Instant::from_std);
             let alarm = alarm.map(Instant::from_std);
@@ -136,7 +184,7 @@ impl Clock {
                 if batch != Some(due) {
                     return Some(Overdue::Alarm);
                 }
-                self.deadline = Deadline::None;
+                self.batch_due = None;
                 return Some(Overdue::Batch);
             }
             // A timer set for an item that has settled since is left as it is: going off once too

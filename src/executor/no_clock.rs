@@ -5,6 +5,20 @@ use core::task::Context;
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct TimeLimits;
 
+/// None.
+#[derive(Clone)]
+pub(super) struct Deadline;
+
+impl Deadline {
+    pub(super) fn new(_: TimeLimits) -> Self {
+        Self
+    }
+
+    pub(super) fn has_passed(&self) -> bool {
+        false
+    }
+}
+
 #[allow(dead_code)]
 pub(super) enum Overdue {
     Attempt(usize),
@@ -16,7 +30,7 @@ pub(super) enum Overdue {
 pub(super) struct Clock;
 
 impl Clock {
-    pub(super) fn new(_: TimeLimits, _: Option<core::time::Duration>) -> Self {
+    pub(super) fn new(_: TimeLimits, _: Deadline, _: Option<core::time::Duration>) -> Self {
         Self
     }
 
@@ -25,6 +39,16 @@ impl Clock {
     }
 
     pub(super) fn wind(&mut self) {}
+
+    #[inline]
+    pub(super) fn may_be_due(&self, _: Option<std::time::Instant>) -> bool {
+        false
+    }
+
+    #[inline]
+    pub(super) fn is_batch_due(&self) -> bool {
+        false
+    }
 
     pub(super) fn item_started(
         &mut self,

@@ -3,7 +3,7 @@
 use core::fmt;
 use std::sync::Arc;
 
-use super::clock::TimeLimits;
+use super::clock::{Deadline, TimeLimits};
 use super::observe::Observer;
 use super::stop::{Failures, Stop, StopToken};
 use crate::semaphore::Semaphore;
@@ -31,6 +31,7 @@ pub(super) struct Batch {
     pub(super) throttle: Option<Arc<Throttle>>,
     pub(super) budget: Option<Arc<Semaphore>>,
     pub(super) limits: TimeLimits,
+    pub(super) deadline: Deadline,
     pub(super) stops: Vec<StopToken>,
     pub(super) failures: Option<Failures>,
     pub(super) observer: Option<Observer>,
@@ -52,6 +53,7 @@ impl Options {
             throttle: self.throttle.clone(),
             budget,
             limits: self.limits,
+            deadline: Deadline::new(self.limits),
             stops: self.stop.iter().cloned().collect(),
             failures: self.stop_when.map(|(most, how)| Failures::new(most, how)),
             observer: self.observer.clone(),

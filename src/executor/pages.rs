@@ -18,7 +18,7 @@ use core::fmt;
 use core::future::Future;
 use core::future::poll_fn;
 use core::pin::Pin;
-use core::task::{Context, Poll};
+use core::task::{Context, Poll, ready};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::Waker;
@@ -32,6 +32,7 @@ use super::run::{InTask, Run};
 use super::source::Source;
 use super::summary::BatchSummary;
 use super::weight::Weigher;
+use crate::coop;
 use crate::settled::{Panic, Settled, caught, quietly};
 use crate::sync::Mutex;
 
@@ -226,8 +227,8 @@ where
     }
 
     /// At most one page in a poll, as pages may come without end and with nothing on them.
-    fn poll(&mut self, cx: &mut Context<'_>) {
-        if self.is_idle() {
+    fn poll(&mut self, cx: &mut Context<'_>, is_to_stop: impl FnOnce() -> bool) {
+        if self.is_idle() && !is_to_stop() {
             let (cursor, fetch) = (self.cursor.take(), &mut self.fetch);
             match caught(|| fetch(cursor)) {
                 Ok(fetching) => self.fetching.set(Some(fetching)),
@@ -439,7 +440,10 @@ impl<K, W, A> BatchExecutor<K, W, A> {
         let run = Run::new(batch, source, f, keys.order(), weigher, attempts, outlet);
         let mut run = InTask::new(run);
         poll_fn(|cx| {
-            fetcher.poll(cx);
+            run.get().wind();
+            // Before a fetch begins; what a poll of the run costs is charged there.
+            drop(ready!(coop::poll_proceed(cx)));
+            fetcher.poll(cx, || run.get().is_to_stop());
             if run.poll(cx).is_ready() {
                 return Poll::Ready(());
             }

@@ -18,9 +18,10 @@ mod start;
 mod turns;
 
 use core::future::Future;
-use core::task::{Context, Poll};
+use core::task::{Context, Poll, ready};
 use std::collections::VecDeque;
 use std::task::Waker;
+use std::time::Instant;
 
 use super::attempts::Attempts;
 use super::budget::Permits;
@@ -31,12 +32,13 @@ use super::order::Order;
 use super::outlet::Outlet;
 use super::places::Places;
 use super::source::Source;
-use super::stop::Stops;
+use super::stop::{Stop, Stops};
 use super::summary::{BatchEnd, BatchSummary};
 use super::throttling::Throttling;
 use super::trials::Trials;
 use super::wakes::Wakes;
 use super::weight::Weigher;
+use crate::coop;
 use crate::settled::{Quiet, caught};
 
 /// Lines of the wake list that belong to no place.
@@ -81,6 +83,8 @@ pub(super) struct Run<S: Source, F, Fut, R, W, A, O, E> {
     aborted: bool,
     /// It is the deadline that ends what is in hand.
     late: bool,
+    /// Something that was pulled has ended, or is about to, because the batch does.
+    ended_early: bool,
     /// Whose code runs on the short way, for when it panics.
     at: At,
     summary: BatchSummary,
@@ -140,7 +144,7 @@ impl<S: Source, F, Fut, R, W, A, O, E> Run<S, F, Fut, R, W, A, O, E> {
             start: Quiet::new(start),
             order: Quiet::new(order),
             weigher: Quiet::new(weigher),
-            clock: Clock::new(batch.limits, attempts.attempt_timeout()),
+            clock: Clock::new(batch.limits, batch.deadline, attempts.attempt_timeout()),
             attempts: Quiet::new(attempts),
             places: Places::new(),
             wakes,
@@ -156,6 +160,7 @@ impl<S: Source, F, Fut, R, W, A, O, E> Run<S, F, Fut, R, W, A, O, E> {
             sink_waker,
             aborted: false,
             late: false,
+            ended_early: false,
             at: At::Source,
             summary: BatchSummary::default(),
         }
@@ -178,8 +183,24 @@ where
     A: Attempts<S::Input, E>,
     O: Outlet<S::Input, T, E>,
 {
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    /// The run is being polled: its deadline counts from the first time.
+    pub(super) fn wind(&mut self) {
         self.clock.wind();
+    }
+
+    /// Charges the task's budget when it is done. The unit that is looked at in the beginning is not
+    /// kept: what gives it back would give back what the items are charged meanwhile.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.wind();
+        drop(ready!(coop::poll_proceed(cx)));
+        ready!(self.poll_turns(cx));
+        if let Poll::Ready(unit) = coop::poll_proceed(&mut Context::from_waker(Waker::noop())) {
+            unit.made_progress();
+        }
+        Poll::Ready(())
+    }
+
+    fn poll_turns(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.stops.wind(&self.stop_waker);
         self.wakes.take();
         let mut turns = TURNS;
@@ -189,11 +210,12 @@ where
                 let end = if failed { BatchEnd::TooManyFailures } else { BatchEnd::Stopped };
                 self.stop(how, end);
             }
-            // All of them in each turn, so that none can starve another.
-            let moved = if self.is_plain() {
-                self.take_turns(&mut turns) | self.start_due()
+            let moved = if self.is_time_up() && self.settle_overdue(cx) {
+                true
+            } else if self.is_plain() {
+                self.take_plain_turns(&mut turns)
             } else {
-                self.visit_woken() | self.start_due() | self.pull()
+                self.take_turn()
             };
             let sunk = self.outlet.step(&mut Context::from_waker(&self.sink_waker));
             if moved || sunk || self.settle_overdue(cx) {
@@ -206,6 +228,8 @@ where
             if !self.wakes.take_or_sleep(cx.waker()) {
                 return Poll::Pending;
             }
+            // What was woken may be what yields because the task's budget is spent.
+            drop(ready!(coop::poll_proceed(cx)));
         }
         // A run that always has something to do must keep its time limits as well.
         self.settle_overdue(cx);
@@ -217,6 +241,42 @@ where
         self.source_state == SourceState::Done
             && self.places.occupied() == 0
             && self.outlet.is_empty()
+    }
+
+    /// Whether a time limit may have passed, or something is due that waits for its time.
+    #[inline]
+    fn is_time_up(&self) -> bool {
+        self.clock.may_be_due(self.first_alarm())
+    }
+
+    #[inline]
+    fn first_alarm(&self) -> Option<Instant> {
+        let throttle = self.throttling.as_ref().and_then(|throttling| throttling.until());
+        let retry = if A::RETRIES { self.trials.first_due() } else { None };
+        [throttle, retry].into_iter().flatten().min()
+    }
+
+    /// Many turns of what needs nothing but a place, and one of what is tried again.
+    fn take_plain_turns(&mut self, turns: &mut usize) -> bool {
+        let moved = self.take_turns(turns);
+        if moved && self.is_time_up() {
+            return true;
+        }
+        moved | self.start_due()
+    }
+
+    /// One turn of each kind, so that none can starve another. Looks at the clock in between.
+    fn take_turn(&mut self) -> bool {
+        self.wakes.take_turn();
+        let visited = self.visit_woken();
+        if visited && self.is_time_up() {
+            return true;
+        }
+        let started = self.start_due();
+        if started && self.is_time_up() {
+            return true;
+        }
+        visited | started | self.pull()
     }
 
     /// Polls the next woken line; whether there was one.
@@ -294,7 +354,10 @@ where
         }
         let cx = &mut Context::from_waker(&self.source_waker);
         match caught(|| self.source.poll_pull(room, cx)) {
-            Ok(Poll::Ready(Some((index, input)))) => self.admit(index, input),
+            Ok(Poll::Ready(Some((index, input)))) => {
+                self.keep_deadline();
+                self.admit(index, input);
+            }
             Ok(Poll::Ready(None)) => {
                 self.source_state = SourceState::Done;
                 return false;
@@ -306,6 +369,19 @@ where
             Err(panic) => self.source_panicked(panic),
         }
         true
+    }
+
+    /// Whether the batch is to end, of which the run has not been told.
+    pub(super) fn is_to_stop(&self) -> bool {
+        self.stops.is_news() || self.clock.is_batch_due()
+    }
+
+    /// Ends the batch if its time is up: pulling may have taken long.
+    #[inline]
+    fn keep_deadline(&mut self) {
+        if self.clock.is_batch_due() {
+            self.stop(Stop::Abort, BatchEnd::DeadlinePassed);
+        }
     }
 
     #[inline]
@@ -322,12 +398,20 @@ where
     }
 }
 
+/// What a run that has ended comes to.
+pub(super) struct RunEnd {
+    pub(super) summary: BatchSummary,
+    pub(super) reports: Vec<ItemReport>,
+    /// Whether something that was pulled has ended because the batch did.
+    pub(super) ended_early: bool,
+}
+
 /// A run of whatever types.
 pub(super) trait Runs {
     fn poll_run(&mut self, cx: &mut Context<'_>) -> Poll<()>;
 
     /// Ends it, whether it is done or not.
-    fn end_run(self) -> (BatchSummary, Vec<ItemReport>);
+    fn end_run(self) -> RunEnd;
 
     /// It is dropped before it is done.
     fn drop_run(self);
@@ -347,6 +431,10 @@ impl<R: Runs> InTask<R> {
             Some(run) => run.poll_run(cx),
             None => Poll::Ready(()),
         }
+    }
+
+    pub(super) fn get(&mut self) -> &mut R {
+        self.0.as_mut().expect("it is there until it is done")
     }
 
     /// Ends a run that is done.
@@ -381,12 +469,13 @@ where
         self.return_inputs();
     }
 
-    fn end_run(mut self) -> (BatchSummary, Vec<ItemReport>) {
+    fn end_run(mut self) -> RunEnd {
         if !self.is_done() {
             self.cut_off();
             self.outlet.rest();
         }
+        let ended_early = self.ended_early;
         let (_, summary, reports) = self.into_parts();
-        (summary, reports)
+        RunEnd { summary, reports, ended_early }
     }
 }

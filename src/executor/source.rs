@@ -5,6 +5,8 @@ use core::task::{Context, Poll};
 
 use futures_core::Stream;
 
+use super::summary::BatchEnd;
+
 /// A source of inputs, each with its position. After it has ended or panicked it is not asked
 /// again.
 pub(super) trait Source {
@@ -19,6 +21,15 @@ pub(super) trait Source {
 
     /// Nothing more is to be pulled. What was set aside for the run already it still gets.
     fn close(&mut self);
+
+    /// The batch does not come to its own end, but to this one.
+    fn cut_short(&mut self, _: BatchEnd) {}
+
+    /// Whether it is known that the input has no more, though the run was not told. What was set aside
+    /// for the run may still be there.
+    fn is_exhausted(&self) -> bool {
+        false
+    }
 
     /// The run is not there any more: nothing more is to be set aside for it.
     fn leave(&mut self) {}

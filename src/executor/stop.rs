@@ -239,3 +239,85 @@ impl Drop for Stops {
         }
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use core::future::{Future, pending, ready};
+    use core::pin::Pin;
+    use core::task::{Context, Poll};
+    use std::task::Wake;
+
+    use super::*;
+    use crate::executor::BatchExecutor;
+
+    fn listeners(token: &StopToken) -> usize {
+        token.shared.listeners.lock().wakers.len()
+    }
+
+    fn poll<F: Future + ?Sized>(future: &mut Pin<Box<F>>) -> Poll<F::Output> {
+        future.as_mut().poll(&mut Context::from_waker(Waker::noop()))
+    }
+
+    /// A token of a process outlives its runs, which leave nothing with it: not when they are done, nor
+    /// when they are dropped, in the task or as workers.
+    ///
+    /// Seen to fail (1 listener) when `Stops` is dropped without taking its listeners out, and (2) when
+    /// it leaves one in each poll.
+    #[test]
+    fn runs_leave_no_listener_in_a_token_that_outlives_them() {
+        let token = StopToken::new();
+        let executor = BatchExecutor::builder().limit(2).stop(token.clone()).build().unwrap();
+        for _ in 0..3 {
+            let mut run = Box::pin(executor.all_settled(0..3, |n| ready(Ok::<_, ()>(n))));
+            assert!(poll(&mut run).is_ready());
+            // Also before it is dropped.
+            assert_eq!(listeners(&token), 0);
+
+            let hanging = || pending::<Result<(), ()>>();
+            let mut run = Box::pin(executor.all_settled(0..3, |_| hanging()));
+            for _ in 0..3 {
+                assert!(poll(&mut run).is_pending());
+                assert_eq!(listeners(&token), 1);
+            }
+            drop(run);
+            assert_eq!(listeners(&token), 0);
+
+            let mut works = Vec::new();
+            let batch = executor.spawn_on(2, 0..3, move |_| hanging(), |work| works.push(work));
+            works.iter_mut().for_each(|work| assert!(poll(work).is_pending()));
+            assert_eq!(listeners(&token), 2);
+            drop(batch);
+            assert!(poll(&mut works[0]).is_ready());
+            assert_eq!(listeners(&token), 1);
+            drop(works);
+            assert_eq!(listeners(&token), 0);
+        }
+    }
+
+    struct Woken(AtomicUsize);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    /// More than any list of a fixed length has room for: each is woken, once.
+    ///
+    /// Seen to fail when `stop` takes 64 wakers at most.
+    #[test]
+    fn a_stop_wakes_two_hundred_runs() {
+        let token = StopToken::new();
+        let executor = BatchExecutor::builder().limit(1).stop(token.clone()).build().unwrap();
+        let woken = Arc::new(Woken(AtomicUsize::new(0)));
+        let waker = Waker::from(Arc::clone(&woken));
+        let cx = &mut Context::from_waker(&waker);
+        let run = || Box::pin(executor.all_settled([()], |()| pending::<Result<(), ()>>()));
+        let mut runs: Vec<_> = (0..200).map(|_| run()).collect();
+        assert!(runs.iter_mut().all(|run| run.as_mut().poll(cx).is_pending()));
+        token.stop(Stop::Abort);
+        assert_eq!(woken.0.load(Ordering::SeqCst), 200);
+        assert!(runs.iter_mut().all(|run| run.as_mut().poll(cx).is_ready()));
+        assert_eq!(listeners(&token), 0);
+    }
+}

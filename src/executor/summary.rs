@@ -36,6 +36,18 @@ pub enum BatchEnd {
     SourcePanicked(Panic),
 }
 
+impl BatchEnd {
+    /// The same once more, of an end that is no panic.
+    pub(super) fn of_stop(&self) -> Self {
+        match self {
+            Self::DeadlinePassed => Self::DeadlinePassed,
+            Self::TooManyFailures => Self::TooManyFailures,
+            Self::BudgetClosed => Self::BudgetClosed,
+            _ => Self::Stopped,
+        }
+    }
+}
+
 impl fmt::Display for BatchEnd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

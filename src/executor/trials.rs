@@ -131,6 +131,12 @@ impl<I, E> Trials<I, E> {
         self.resting.push(Reverse((due, serial, place)));
     }
 
+    /// When the first of the notes is due, whether what it is of still rests or not.
+    #[inline]
+    pub(super) fn first_due(&self) -> Option<Instant> {
+        self.resting.peek().map(|Reverse((due, ..))| *due)
+    }
+
     /// When the first of those that rest is due.
     #[inline]
     pub(super) fn next_due(&mut self) -> Option<Instant> {

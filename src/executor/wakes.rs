@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::task::{Wake, Waker};
 
 use crate::settled::quietly;
-use crate::sync::{AtomicU64, Mutex, Ordering};
+use crate::sync::{AtomicU64, AtomicUsize, Mutex, Ordering};
 
 /// Lines in a group. Two under loom, so that the models see the seam.
 const GROUP: usize = if cfg!(loom) { 2 } else { 64 };
@@ -26,6 +26,9 @@ const GROUP: usize = if cfg!(loom) { 2 } else { 64 };
 /// The groups that were woken since the run last looked, in the order in which they were.
 struct WakeList {
     state: Mutex<State>,
+    /// Not zero while a group is on the list. Changed under the lock; read without it as a hint, which
+    /// orders nothing.
+    any: AtomicUsize,
 }
 
 struct State {
@@ -40,6 +43,7 @@ impl WakeList {
         let sleeper = {
             let mut state = self.state.lock();
             state.woken.push_back(group);
+            self.any.store(1, Ordering::Relaxed);
             state.sleeper.take()
         };
         if let Some(sleeper) = sleeper {
@@ -85,18 +89,23 @@ pub(super) struct Wakes {
     /// The group whose word was taken last, and those of its lines that were not handed out yet.
     current: usize,
     bits: u64,
+    /// How many new items may start before the list is looked at again: one more than lines were
+    /// handed out since it was. So neither new nor woken items starve the other, and the lock is taken
+    /// once for many of both.
+    fresh: usize,
 }
 
 impl Wakes {
     pub(super) fn new() -> Self {
         let state = State { woken: VecDeque::new(), sleeper: None };
         Self {
-            list: Arc::new(WakeList { state: Mutex::new(state) }),
+            list: Arc::new(WakeList { state: Mutex::new(state), any: AtomicUsize::new(0) }),
             groups: Vec::new(),
             lines: 0,
             taken: VecDeque::new(),
             current: 0,
             bits: 0,
+            fresh: 1,
         }
     }
 
@@ -120,6 +129,7 @@ impl Wakes {
             self.current = self.taken.pop_front()?;
             self.bits = self.groups[self.current].woken.swap(0, Ordering::AcqRel);
         }
+        self.fresh += 1;
         let bit = self.bits.trailing_zeros() as usize;
         self.bits &= self.bits - 1;
         Some(self.current * GROUP + bit)
@@ -131,10 +141,34 @@ impl Wakes {
         self.bits == 0 && self.taken.is_empty()
     }
 
+    /// A new item has started. Whether lines that were woken have their turn now.
+    #[inline]
+    pub(super) fn new_started(&mut self) -> bool {
+        self.fresh = self.fresh.saturating_sub(1);
+        self.have_their_turn()
+    }
+
+    #[inline]
+    fn have_their_turn(&self) -> bool {
+        self.fresh == 0 && self.list.any.load(Ordering::Relaxed) != 0
+    }
+
+    /// Takes what was woken since, if it has its turn and all that was taken before has been handed
+    /// out.
+    #[inline]
+    pub(super) fn take_turn(&mut self) {
+        if self.have_their_turn() {
+            self.take();
+        }
+    }
+
     /// Takes what was woken since, if all that was taken before has been handed out.
     pub(super) fn take(&mut self) {
         if self.is_empty() {
-            core::mem::swap(&mut self.list.state.lock().woken, &mut self.taken);
+            let mut state = self.list.state.lock();
+            core::mem::swap(&mut state.woken, &mut self.taken);
+            self.list.any.store(0, Ordering::Relaxed);
+            self.fresh = 1;
         }
     }
 
@@ -146,6 +180,8 @@ impl Wakes {
         {
             let mut state = self.list.state.lock();
             core::mem::swap(&mut state.woken, &mut self.taken);
+            self.list.any.store(0, Ordering::Relaxed);
+            self.fresh = 1;
             if self.taken.is_empty() {
                 core::mem::swap(&mut state.sleeper, &mut sleeper);
             }

@@ -64,7 +64,7 @@ impl AcquireClamped {
             }
         };
         self.ticket = None;
-        Poll::Ready(Ok(OwnedSemaphorePermit::new(Arc::clone(&self.semaphore), permits)))
+        Poll::Ready(Ok(OwnedSemaphorePermit::new(Arc::clone(&self.semaphore), permits as usize)))
     }
 
     fn leave(&mut self) {

@@ -103,10 +103,12 @@ where
     /// Stops pulling and, in an abort, ends every item in hand.
     pub(super) fn stop(&mut self, how: Stop, end: BatchEnd) {
         let late = matches!(end, BatchEnd::DeadlinePassed);
-        let cuts_short = self.source_state != SourceState::Done
-            || how == Stop::Abort && self.places.occupied() > 0;
-        if cuts_short && matches!(self.summary.end, BatchEnd::Exhausted) {
-            self.summary.end = end;
+        self.ended_early |= how == Stop::Abort && self.places.occupied() > 0;
+        // What is set aside for this run is not in hand yet, and ends with it too.
+        let may_have_more = self.source_state != SourceState::Done
+            && (how == Stop::Abort || !self.source.is_exhausted());
+        if may_have_more || self.ended_early {
+            self.note_end(end);
         }
         self.source.close();
         self.ask_source_again();
@@ -119,10 +121,17 @@ where
     /// Nothing more starts, as it gets no permits.
     pub(super) fn refuse(&mut self, end: BatchEnd) {
         // Also if nothing is left to pull: an item that was pulled does not start.
+        self.ended_early |= self.places.occupied() > 0;
+        self.note_end(end);
+        self.stop(Stop::Drain, BatchEnd::Stopped);
+    }
+
+    /// The batch comes to this end, if it has not come to another one before.
+    fn note_end(&mut self, end: BatchEnd) {
         if matches!(self.summary.end, BatchEnd::Exhausted) {
+            self.source.cut_short(end.of_stop());
             self.summary.end = end;
         }
-        self.stop(Stop::Drain, BatchEnd::Stopped);
     }
 
     /// The order is not told, so that no held item starts because the one ahead of it ends.
@@ -200,7 +209,8 @@ where
 
     /// Ends a run that is dropped before it is done, without polling what is in hand.
     pub(super) fn cut_off(&mut self) {
-        self.summary.end = BatchEnd::Stopped;
+        self.note_end(BatchEnd::Stopped);
+        self.ended_early |= self.places.occupied() > 0;
         self.source.close();
         self.aborted = true;
         self.clear_lines();

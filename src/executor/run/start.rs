@@ -30,6 +30,7 @@ where
             watch.pulled(place, index, self.clock.now());
         }
         if self.aborted {
+            self.ended_early = true;
             self.cut_short(place);
             return;
         }
@@ -149,6 +150,7 @@ where
 
     fn start_place(&mut self, place: usize) {
         let Some(input) = self.places.begin(place) else { return };
+        self.wakes.new_started();
         let index = self.places.index(place);
         if let Some(watch) = &mut self.watch {
             watch.started(place, index, self.clock.now());
@@ -170,6 +172,7 @@ where
     /// Starts another attempt.
     fn start_again(&mut self, place: usize) {
         self.places.resume(place);
+        self.wakes.new_started();
         let index = self.places.index(place);
         if let Some(watch) = &mut self.watch {
             watch.started(place, index, self.clock.now());

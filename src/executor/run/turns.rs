@@ -91,11 +91,16 @@ where
     fn take_turns_unguarded(&mut self, turns: &mut usize, any: &mut bool) {
         loop {
             let mut idle = true;
+            self.wakes.take_turn();
             if let Some(line) = self.wakes.next() {
                 idle = false;
                 match line.checked_sub(FIRST_PLACE) {
                     Some(place) => self.poll_plain(place),
                     None => self.visit(line),
+                }
+                if self.is_time_up() {
+                    *any = true;
+                    return;
                 }
             }
             let room = self.room_to_pull();
@@ -109,7 +114,7 @@ where
             if *turns == 0 || !self.nobody_is_due() || self.outlet.waiting() > 0 {
                 return;
             }
-            if self.stops.is_news() {
+            if self.stops.is_news() || self.is_time_up() {
                 return;
             }
             *turns -= 1;
@@ -150,7 +155,10 @@ where
     fn pull_plain(&mut self, room: usize, turns: &mut usize) -> bool {
         let place = self.vacant_place();
         let alone = self.wakes.is_empty();
-        let Self { source, source_waker, start, outlet, stops, at, summary, .. } = self;
+        // What is in hand may be woken meanwhile.
+        let none_in_hand = self.places.occupied() == 0;
+        let Self { source, source_waker, start, outlet, stops, at, summary, clock, wakes, .. } =
+            self;
         let (source, start) = (&mut **source, &mut **start);
         let (attempts, trials) = (&*self.attempts, &mut self.trials);
         let mut slot = self.places.slot(place);
@@ -170,6 +178,11 @@ where
                 }
             };
             any = true;
+            if clock.is_batch_due() {
+                self.keep_deadline();
+                self.admit(index, input);
+                return true;
+            }
             *at = At::Item(index);
             let left_behind = &mut trials.fresh;
             let mut fresh = Fresh { input: Some(input), copy: None, left_behind };
@@ -196,6 +209,7 @@ where
                     }
                     slot.clear();
                     drop(fresh.copy.take());
+                    drop(fresh);
                 }
                 Poll::Pending => {
                     let copy = fresh.copy.take();
@@ -205,10 +219,16 @@ where
                     }
                     self.places.keep(place, index);
                     self.time(place, index);
+                    self.wakes.new_started();
                     return true;
                 }
             }
-            if !alone || *turns == 0 || outlet.waiting() > 0 || stops.is_news() {
+            let woken = !none_in_hand && wakes.new_started();
+            if !alone || woken || *turns == 0 || outlet.waiting() > 0 || stops.is_news() {
+                return true;
+            }
+            let alarm = if A::RETRIES { trials.first_due() } else { None };
+            if clock.may_be_due(alarm) {
                 return true;
             }
             *turns -= 1;

@@ -22,7 +22,7 @@ mod outcomes;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 
 pub(super) use give::{Given, Wants};
 pub(super) use outcomes::Outcomes;
@@ -30,7 +30,9 @@ pub(super) use outcomes::Outcomes;
 use intake::Intake;
 use outcomes::All;
 
+use crate::coop;
 use crate::executor::observe::{BatchEvent, ItemReport, Observer, tell};
+use crate::executor::run::RunEnd;
 use crate::executor::source::Inputs;
 use crate::executor::summary::{BatchEnd, BatchSummary};
 use crate::settled::{Quiet, Settled, drop_each, quietly};
@@ -63,6 +65,8 @@ struct Results<N: Inputs, T, E> {
     /// Workers that are not done.
     working: usize,
     exhausted: bool,
+    /// Something that was pulled has ended because the batch did.
+    ended_early: bool,
     summary: BatchSummary,
     reports: Vec<ItemReport>,
     /// Who joins or streams, if it waits.
@@ -93,6 +97,7 @@ impl<N: Inputs, T, E> Hall<N, T, E> {
             unclaimed,
             working: workers,
             exhausted: false,
+            ended_early: false,
             summary: BatchSummary::default(),
             reports: Vec::new(),
             consumer: None,
@@ -122,6 +127,22 @@ impl<N: Inputs, T, E> Hall<N, T, E> {
             intake.take_wanting()
         };
         wake(wanting);
+    }
+
+    /// The batch comes to this end, if it has not come to another one before.
+    pub(super) fn note_end(&self, mut end: BatchEnd) {
+        {
+            let mut results = self.results.lock();
+            if matches!(results.summary.end, BatchEnd::Exhausted) {
+                core::mem::swap(&mut results.summary.end, &mut end);
+            }
+        }
+        quietly(|| drop(end));
+    }
+
+    /// Whether everything has been pulled.
+    pub(super) fn is_exhausted(&self) -> bool {
+        self.results.lock().exhausted
     }
 
     /// A worker is being dropped: what comes for it from now on is for whoever pulls it.
@@ -209,16 +230,19 @@ impl<N: Inputs, T, E> Hall<N, T, E> {
 
     /// The next outcome of a stream; `None` when all workers are done and all outcomes taken.
     pub(super) fn poll_next(&self, cx: &mut Context<'_>) -> Poll<Option<(usize, Settled<T, E>)>> {
+        let unit = ready!(coop::poll_proceed(cx));
         let mut waker = None;
         loop {
             {
                 let mut results = self.results.lock();
                 if let Some(next) = results.outcomes.take_next() {
                     drop(results);
+                    unit.made_progress();
                     self.release(1);
                     return Poll::Ready(Some(next));
                 }
                 if results.working == 0 {
+                    unit.made_progress();
                     return Poll::Ready(None);
                 }
                 if let Some(waker) = waker.take() {
@@ -235,6 +259,7 @@ impl<N: Inputs, T, E> Hall<N, T, E> {
 
     /// Waits until all workers are done.
     pub(super) fn poll_end(&self, cx: &mut Context<'_>) -> Poll<End<N, T, E>> {
+        let unit = ready!(coop::poll_proceed(cx));
         let waker = cx.waker().clone();
         let before = {
             let mut results = self.results.lock();
@@ -245,7 +270,10 @@ impl<N: Inputs, T, E> Hall<N, T, E> {
                 drop(before);
                 Poll::Pending
             }
-            Err(_) => Poll::Ready(self.take_end()),
+            Err(_) => {
+                unit.made_progress();
+                Poll::Ready(self.take_end())
+            }
         }
     }
 
@@ -299,20 +327,20 @@ impl<N: Inputs, T, E> Hall<N, T, E> {
         quietly(|| drop(others));
     }
 
-    /// A worker is done, with this summary.
-    pub(super) fn leave(&self, summary: BatchSummary, mut reports: Vec<ItemReport>) {
+    /// A worker is done, and comes to this. How the batch ends was [noted](Self::note_end) before.
+    pub(super) fn leave(&self, end: RunEnd) {
+        let RunEnd { summary, mut reports, ended_early } = end;
         let last = {
             let mut results = self.results.lock();
             results.reports.append(&mut reports);
             results.summary.counts += summary.counts;
-            if matches!(results.summary.end, BatchEnd::Exhausted) {
-                results.summary.end = summary.end;
-            }
+            results.ended_early |= ended_early;
             if results.working > 1 {
                 results.working -= 1;
                 return;
             }
-            let in_full = results.exhausted && results.summary.counts.cancelled == 0;
+            // A worker that was told to stop did not know yet that there was nothing more.
+            let in_full = results.exhausted && !results.ended_early;
             if in_full && !matches!(results.summary.end, BatchEnd::SourcePanicked(_)) {
                 results.summary.end = BatchEnd::Exhausted;
             }

@@ -9,12 +9,14 @@ use std::time::Instant;
 use super::hall::{Given, Hall, Wants};
 use super::pace::Pace;
 use crate::executor::attempts::Attempts;
+use crate::executor::clock::Deadline;
 use crate::executor::options::Batch;
 use crate::executor::order::Order;
 use crate::executor::outlet::Outlet;
 use crate::executor::run::{Run, Runs};
 use crate::executor::source::{Inputs, Source};
 use crate::executor::stop::StopToken;
+use crate::executor::summary::BatchEnd;
 use crate::executor::weight::Weigher;
 use crate::settled::Settled;
 use crate::sync::{AtomicUsize, Ordering};
@@ -50,6 +52,7 @@ where
         worker,
         share: batch.limit,
         stops: batch.tokens(),
+        deadline: batch.deadline.clone(),
         chunk: VecDeque::new(),
         pace: Pace::new(),
         source_waker: hall.source_waker(),
@@ -77,8 +80,7 @@ struct Worker<N: Inputs, T, E, R: Runs> {
 impl<N: Inputs, T, E, R: Runs> Drop for Worker<N, T, E, R> {
     fn drop(&mut self) {
         if let Some(run) = self.run.take() {
-            let (summary, reports) = run.end_run();
-            self.hall.leave(summary, reports);
+            self.hall.leave(run.end_run());
         }
     }
 }
@@ -108,6 +110,7 @@ struct Shared<N: Inputs, T, E> {
     /// How many it may have in hand.
     share: usize,
     stops: Vec<StopToken>,
+    deadline: Deadline,
     /// Pulled, and to be started next.
     chunk: VecDeque<(usize, N::Input)>,
     pace: Pace,
@@ -134,6 +137,7 @@ where
             count: self.pace.next(Instant::now()).min(most),
             released: self.tally.take(),
             stops: &self.stops,
+            deadline: &self.deadline,
             waker: cx.waker(),
             source_waker: &self.source_waker,
         };
@@ -147,6 +151,14 @@ where
 
     fn close(&mut self) {
         self.hall.close();
+    }
+
+    fn cut_short(&mut self, end: BatchEnd) {
+        self.hall.note_end(end);
+    }
+
+    fn is_exhausted(&self) -> bool {
+        self.hall.is_exhausted()
     }
 
     fn leave(&mut self) {

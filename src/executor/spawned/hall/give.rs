@@ -6,6 +6,7 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use super::intake::Step;
 use super::{Hall, wake};
+use crate::executor::clock::Deadline;
 use crate::executor::source::Inputs;
 use crate::executor::stop::StopToken;
 use crate::executor::summary::BatchEnd;
@@ -32,6 +33,8 @@ pub(in crate::executor::spawned) struct Wants<'a> {
     pub(in crate::executor::spawned) released: usize,
     /// Nothing is pulled after one of them has stopped the batch.
     pub(in crate::executor::spawned) stops: &'a [StopToken],
+    /// Nor after this.
+    pub(in crate::executor::spawned) deadline: &'a Deadline,
     pub(in crate::executor::spawned) waker: &'a Waker,
     /// What a stream of inputs is polled with.
     pub(in crate::executor::spawned) source_waker: &'a Waker,
@@ -84,9 +87,7 @@ where
             // Before it can be seen that the input has come to its end.
             match how {
                 Pulled::All => self.results.lock().exhausted = true,
-                Pulled::Panicked(panic) => {
-                    self.results.lock().summary.end = BatchEnd::SourcePanicked(panic);
-                }
+                Pulled::Panicked(panic) => self.note_end(BatchEnd::SourcePanicked(panic)),
                 Pulled::Some | Pulled::Pending => {}
             }
             let wanting = {
@@ -167,7 +168,7 @@ impl Pulled {
     }
 }
 
-/// Pulls so many inputs, or as many as there are until a stop. An input that panics does not come
+/// Pulls so many inputs, or as many as there are until a stop or the deadline. An input that panics does not come
 /// back.
 fn pull<N: Inputs>(
     mut inputs: Box<N>,
@@ -179,7 +180,7 @@ fn pull<N: Inputs>(
     let ended = caught(|| {
         let cx = &mut Context::from_waker(wants.source_waker);
         let stopped = || wants.stops.iter().any(|stop| stop.stopped().is_some());
-        while fresh.len() < most && !stopped() {
+        while fresh.len() < most && !stopped() && !wants.deadline.has_passed() {
             match inputs.poll_input(cx) {
                 Poll::Ready(Some(input)) => fresh.push((from + fresh.len(), input)),
                 Poll::Ready(None) => return Pulled::All,
