@@ -36,7 +36,8 @@ use super::wait::{FlushWait, StopWait};
 ///
 /// # Fairness and order
 ///
-/// Senders get room in the order they asked for it. Items of one sender are handed over in the
+/// Senders get room in the order they asked for it. One exception: a task whose cooperative budget
+/// is spent, while there is room and nobody waits, yields before it asks. Items of one sender are handed over in the
 /// order it sent them, within a batch and from batch to batch. With a `concurrency` of 1, the
 /// default, one batch is finished with all its retries before the next begins; with more, batches
 /// are begun in order but run side by side, and a batch that waits for its retry lets others pass:

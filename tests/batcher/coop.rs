@@ -189,13 +189,14 @@ fn calls_give_way() {
         async move || {
             let mut call = pin!(batcher.call(()));
             poll_fn(|cx| match call.as_mut().poll(cx) {
-                Poll::Ready(answer) => Poll::Ready(answer.unwrap()),
+                Poll::Ready(answer) => Poll::Ready(answer),
                 Poll::Pending => {
                     drive(&mut driver, cx);
-                    call.as_mut().poll(cx).map(|answer| answer.unwrap())
+                    call.as_mut().poll(cx)
                 }
             })
-            .await;
+            .await
+            .unwrap();
         }
     });
     gives_way(|| {
@@ -209,13 +210,14 @@ fn calls_give_way() {
         async move || {
             let mut call = pin!(batcher.call(1, ()));
             poll_fn(|cx| match call.as_mut().poll(cx) {
-                Poll::Ready(answer) => Poll::Ready(answer.unwrap()),
+                Poll::Ready(answer) => Poll::Ready(answer),
                 Poll::Pending => {
                     drive(&mut driver, cx);
-                    call.as_mut().poll(cx).map(|answer| answer.unwrap())
+                    call.as_mut().poll(cx)
                 }
             })
-            .await;
+            .await
+            .unwrap();
         }
     });
 }

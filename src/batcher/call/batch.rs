@@ -61,8 +61,9 @@ impl<T, R> Batch<Call<T, R>> {
     ///
     /// There must be one answer for each call. If there are more or fewer, each could be another
     /// call's: then no call of the batch gets any, and every one fails with
-    /// [`CallError::CountMismatch`], whatever the handler returns. They are not tried again; answers
-    /// that were set before are dropped. Where answers may be missing, or come in another order, use
+    /// [`CallError::CountMismatch`](crate::batcher::CallError::CountMismatch), whatever the handler
+    /// returns. They are not tried again, and count as delivered; answers that were set before are
+    /// dropped. Where answers may be missing, or come in another order, use
     /// [`reply_with`](Self::reply_with).
     ///
     /// # Complexity

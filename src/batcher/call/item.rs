@@ -26,6 +26,9 @@ pub struct Call<T, R> {
     twins: Option<Box<Twins<T, R>>>,
 }
 
+/// A call that has its answer: where that goes, and whom it wakes.
+pub(crate) type Ended<T, R> = (Seat<T, R>, Waker, Answer<T, R>);
+
 struct Twins<T, R> {
     calls: Vec<Call<T, R>>,
     clone: fn(&R) -> R,
@@ -130,10 +133,7 @@ impl<T, R> Call<T, R> {
 
     /// The answer, if there is one and it belongs there, with the right to give it.
     #[inline]
-    pub(crate) fn take_answer(
-        &mut self,
-        replies: &Arc<Replies<T, R>>,
-    ) -> Option<(Seat<T, R>, Waker, Answer<T, R>)> {
+    pub(crate) fn take_answer(&mut self, replies: &Arc<Replies<T, R>>) -> Option<Ended<T, R>> {
         if self.answer.is_none() || !self.seat.as_ref()?.is_of(replies) {
             return None;
         }

@@ -38,7 +38,8 @@ use crate::sync::HashBuilder;
 ///
 /// A key that has something to hand over gets its turn, one batch, after all those that had
 /// something before it: no key waits for more than one round of the others, however many batches
-/// they have. Senders get room in the order they asked for it; with a
+/// they have. Senders get room in the order they asked for it, with the one exception that a
+/// [`Batcher`](super::super::Batcher) makes too; with a
 /// [`capacity_per_key`](KeyedBuilder::capacity_per_key), those to a full key wait in a line of
 /// their own. The batches of a key are begun in order; with [`in_order`](KeyedBuilder::in_order)
 /// each is finished before the next begins.
