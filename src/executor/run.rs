@@ -228,8 +228,6 @@ where
             if !self.wakes.take_or_sleep(cx.waker()) {
                 return Poll::Pending;
             }
-            // What was woken may be what yields because the task's budget is spent.
-            drop(ready!(coop::poll_proceed(cx)));
         }
         // A run that always has something to do must keep its time limits as well.
         self.settle_overdue(cx);
