@@ -234,7 +234,7 @@ fn wakes_the_second<F: Future>(name: &str, future: F, happens: impl FnOnce()) ->
 fn what_is_polled_in_one_task_and_awaited_in_another_wakes_that() {
     let (sender, receiver) = tokio::sync::oneshot::channel();
     let receiver = receiver.shared();
-    let run = executor().all_settled([receiver], |receiver| async move { receiver.await });
+    let run = executor().all_settled([receiver], |receiver| receiver);
     let all = wakes_the_second("a run", run, || sender.send(7).unwrap());
     assert!(all.summary().is_complete());
 

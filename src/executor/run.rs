@@ -192,7 +192,7 @@ where
     /// kept: what gives it back would give back what the items are charged meanwhile.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.wind();
-        drop(ready!(coop::poll_proceed(cx)));
+        let _ = ready!(coop::poll_proceed(cx));
         ready!(self.poll_turns(cx));
         if let Poll::Ready(unit) = coop::poll_proceed(&mut Context::from_waker(Waker::noop())) {
             unit.made_progress();
