@@ -90,8 +90,15 @@ use options::Options;
 ///
 /// Inputs start in input order, also those of one key. All items that were woken since the last time
 /// are polled once, up to 64 neighbours at a time in the order of their places, before any of them
-/// is polled again. A run gives way to the other tasks of its thread after a bounded number of polls,
-/// also if its items are always ready, and new items take turns with woken ones.
+/// is polled again. New items take turns with woken ones: while n woken items are polled, at most n + 1
+/// new ones start. A run gives way to the other tasks of its thread after a bounded number of polls,
+/// also if its items are always ready, and takes part in tokio's cooperative budget.
+///
+/// # Time limits
+///
+/// A run with a time limit looks at the clock between items and between pulls, so that a limit is
+/// late by no more than one of them, however long they block their thread; spawned, by one for each
+/// worker. A run without limits does not read the clock.
 ///
 /// # Example
 ///

@@ -195,40 +195,6 @@ async fn a_task_without_budget_takes_nothing() {
     assert_eq!(outcomes.count().await, 3);
 }
 
-/// A run whose items all yield because the budget is spent gives way after one round of them, and does
-/// not poll them over and over.
-#[tokio::test]
-async fn a_run_of_items_without_budget_gives_way() {
-    let polls = Arc::new(AtomicUsize::new(0));
-    let count = Arc::clone(&polls);
-    let run = async move {
-        while tokio::task::coop::has_budget_remaining() {
-            tokio::task::consume_budget().await;
-        }
-        executor()
-            .all_settled(0..4, |_| {
-                let count = &count;
-                async move {
-                    let mut spent = pin!(async {
-                        while tokio::task::coop::has_budget_remaining() {
-                            tokio::task::consume_budget().await;
-                        }
-                        tokio::task::consume_budget().await;
-                    });
-                    std::future::poll_fn(|cx| {
-                        count.fetch_add(1, SeqCst);
-                        spent.as_mut().poll(cx)
-                    })
-                    .await;
-                    Ok::<_, ()>(())
-                }
-            })
-            .await
-    };
-    assert!(run.await.summary().is_complete());
-    assert!(polls.load(SeqCst) <= 40, "{} polls", polls.load(SeqCst));
-}
-
 // Two wakers for one future: polled in one task, awaited in another while it completes.
 
 #[derive(Default)]
@@ -268,7 +234,7 @@ fn wakes_the_second<F: Future>(name: &str, future: F, happens: impl FnOnce()) ->
 fn what_is_polled_in_one_task_and_awaited_in_another_wakes_that() {
     let (sender, receiver) = tokio::sync::oneshot::channel();
     let receiver = receiver.shared();
-    let run = executor().all_settled([receiver], |receiver| async move { receiver.await });
+    let run = executor().all_settled([receiver], |receiver| receiver);
     let all = wakes_the_second("a run", run, || sender.send(7).unwrap());
     assert!(all.summary().is_complete());
 

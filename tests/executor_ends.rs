@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::future::{Future, pending, poll_fn, ready};
+use std::ops::Range;
 use std::panic::resume_unwind;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -12,8 +13,9 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use futures_util::StreamExt;
-use sluicegate::executor::Page;
+use futures_util::future::{BoxFuture, Shared};
+use futures_util::{FutureExt, StreamExt};
+use sluicegate::executor::{BatchHandle, Page};
 use sluicegate::{
     BatchEvent, BatchExecutor, BatchSummary, Retry, Semaphore, Settled, Stop, StopToken,
 };
@@ -307,6 +309,8 @@ async fn a_budget_closed_before_a_retry_is_how_the_batch_ends() {
 
 type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
 
+type Door = Shared<BoxFuture<'static, Result<(), ()>>>;
+
 fn poll_once<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {
     match Pin::new(future).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(output) => Some(output),
@@ -362,6 +366,84 @@ fn what_did_not_start_comes_back_in_input_order_and_is_counted_once() {
             }
         }
     }
+}
+
+/// Fails when its door is opened, or passes.
+fn door() -> (impl FnOnce(Result<(), ()>), Door) {
+    let (sender, receiver) = tokio::sync::oneshot::channel();
+    let open = move |result: Result<(), ()>| sender.send(result).unwrap();
+    (open, async { receiver.await.unwrap() }.boxed().shared())
+}
+
+/// Workers that are told of what happens one after the other, in an order that is hard to come by
+/// otherwise.
+///
+/// Seen to fail when `in_full` is never true, when a worker does not ask whether the input is
+/// exhausted, when the last end noted wins, and when what was set aside is not told.
+#[test]
+fn workers_that_are_late_to_hear_of_a_stop_do_not_change_the_end() {
+    let spawn = |executor: &BatchExecutor, inputs: Range<usize>, doors: Vec<Door>| {
+        let mut works: Vec<Work> = Vec::new();
+        let work = move |n: usize| doors[n].clone();
+        let batch = executor.spawn_on(2, inputs, work, |work| works.push(work));
+        let second = works.pop().unwrap();
+        (batch, works.pop().unwrap(), second)
+    };
+    let shown = |batch: BatchHandle<_, _, _>| {
+        poll_once(&mut Box::pin(batch.join())).unwrap().outcomes.summary().to_string()
+    };
+    let failing = BatchExecutor::builder().limit(8).stop_when(1, Stop::Abort).build().unwrap();
+
+    // The input is exhausted and everything done before the abort.
+    let (open, passes) = door();
+    let (batch, mut first, mut second) = spawn(&failing, 0..1, vec![passes]);
+    assert!(poll_once(&mut first).is_none());
+    open(Ok(()));
+    assert!(poll_once(&mut first).is_some());
+    batch.stop(Stop::Abort);
+    assert!(poll_once(&mut second).is_some());
+    assert_eq!(shown(batch), "1 fulfilled; exhausted");
+
+    // The drain comes when the input is exhausted, and so changes nothing; the failure then does.
+    let ((open, fails), (_open, hangs)) = (door(), door());
+    let doors = vec![fails, hangs];
+    let (batch, mut first, mut second) = spawn(&failing, 0..2, doors);
+    assert!(poll_once(&mut first).is_none());
+    batch.stop(Stop::Drain);
+    let second_is_done = poll_once(&mut second).is_some();
+    open(Err(()));
+    assert!(poll_once(&mut first).is_some());
+    assert!(second_is_done || poll_once(&mut second).is_some());
+    assert_eq!(shown(batch), "0 fulfilled, 1 rejected, 1 cancelled; too many failures");
+
+    // The drain comes first, and the failure then changes nothing.
+    let few = BatchExecutor::builder().limit(2).stop_when(1, Stop::Abort).build().unwrap();
+    let (open, fails) = door();
+    let doors = vec![fails; 100];
+    let (batch, mut first, mut second) = spawn(&few, 0..100, doors);
+    assert!(poll_once(&mut first).is_none());
+    batch.stop(Stop::Drain);
+    assert!(poll_once(&mut first).is_none());
+    open(Err(()));
+    assert!(poll_once(&mut first).is_some());
+    assert!(poll_once(&mut second).is_some());
+    let shown_then = shown(batch);
+    assert!(shown_then.ends_with("; stopped"), "{shown_then}");
+
+    // What was set aside for a worker that has not been polled is cancelled.
+    let executor = BatchExecutor::builder().limit(64).build().unwrap().by_key(|n: &usize| *n);
+    let mut works: Vec<Work> = Vec::new();
+    let work = async |_| Ok::<_, ()>(());
+    let batch = executor.spawn_on(2, 0..64, work, |work| works.push(work));
+    // The first ends: the rest is of the second.
+    assert!((0..9).any(|_| poll_once(&mut works[0]).is_some()));
+    batch.stop(Stop::Abort);
+    assert!(poll_once(&mut works[1]).is_some());
+    let joined = poll_once(&mut Box::pin(batch.join())).unwrap();
+    assert_eq!(joined.rest.unwrap().count(), 0);
+    let (counts, shown) = (joined.outcomes.summary().counts(), joined.outcomes.summary());
+    assert!(counts.cancelled > 0, "{shown}");
+    assert!(shown.to_string().ends_with("; stopped"), "{shown}");
 }
 
 /// On real workers, at any moment: the end and the counts fit what came out.

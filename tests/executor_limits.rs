@@ -54,6 +54,8 @@ impl Late<'_> {
 struct Blocks {
     pull: u32,
     item: u32,
+    /// How often an item yields after it has blocked, and then blocks again.
+    yields: u32,
 }
 
 /// The forms of a run in the task.
@@ -83,6 +85,13 @@ async fn keeps_its_deadline<K, W, A>(
     let work = |n: u32| async move {
         late.note(late.started);
         block(blocks.item);
+        for _ in 0..blocks.yields {
+            tokio::task::yield_now().await;
+            // All are polled a last time at the deadline.
+            if Instant::now() < late.deadline {
+                block(blocks.item);
+            }
+        }
         Ok::<_, Infallible>(n)
     };
     let sink = |_, _| ready(());
@@ -138,18 +147,24 @@ async fn keep_their_deadline(deadline: u32, blocks: Blocks) {
     }
 }
 
-/// On today's code before the fix: 1.3 s and 244 pulled after the deadline.
+/// Before: 1.3 s and 244 pulled after the deadline.
 #[tokio::test(start_paused = true)]
 async fn a_deadline_holds_to_within_one_item_that_blocks() {
-    keep_their_deadline(50, Blocks { pull: 0, item: 5 }).await;
-    keep_their_deadline(52, Blocks { pull: 0, item: 5 }).await;
+    keep_their_deadline(50, Blocks { pull: 0, item: 5, yields: 0 }).await;
+    keep_their_deadline(52, Blocks { pull: 0, item: 5, yields: 0 }).await;
+    // It passes in another kind of turn each time.
+    for deadline in (52..92).step_by(5) {
+        keep_their_deadline(deadline, Blocks { pull: 0, item: 5, yields: 1 }).await;
+        keep_their_deadline(deadline, Blocks { pull: 0, item: 5, yields: 2 }).await;
+    }
 }
 
 /// Before: 5.2 s for 200 ms.
 #[tokio::test(start_paused = true)]
 async fn a_deadline_holds_to_within_one_pull_that_blocks() {
-    keep_their_deadline(200, Blocks { pull: 20, item: 0 }).await;
-    keep_their_deadline(207, Blocks { pull: 20, item: 3 }).await;
+    keep_their_deadline(200, Blocks { pull: 20, item: 0, yields: 0 }).await;
+    keep_their_deadline(207, Blocks { pull: 20, item: 3, yields: 0 }).await;
+    keep_their_deadline(207, Blocks { pull: 20, item: 3, yields: 1 }).await;
 }
 
 type Work = Pin<Box<dyn Future<Output = ()> + Send>>;

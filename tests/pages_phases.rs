@@ -7,6 +7,7 @@ use std::convert::Infallible;
 use std::future::{pending, ready};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use sluicegate::executor::Page;
@@ -192,6 +193,28 @@ async fn a_drain_begins_no_fetch_and_hands_back_what_comes() {
         let done: Vec<_> = all.outcomes.into_iter().filter_map(Settled::fulfilled).collect();
         assert_eq!((done, all.summary.not_pulled), (vec![0, 0], vec![1; second]));
         assert_eq!((fetched.get(), all.summary.pages), (2, 2));
+    }
+}
+
+/// The stop comes when a page has settled and the next fetch is due, between two polls.
+///
+/// Seen to fail when the fetcher does not ask whether the run is to stop.
+#[test]
+fn no_fetch_begins_after_a_stop() {
+    for how in [Stop::Drain, Stop::Abort] {
+        let (token, fetches) = (StopToken::new(), Cell::new(0));
+        let executor = BatchExecutor::builder().limit(2).stop(token.clone()).build().unwrap();
+        let fetch = |_| {
+            fetches.set(fetches.get() + 1);
+            ready(Ok::<_, Infallible>(Page { items: [1], next: Some(()) }))
+        };
+        let run = executor.pages(fetch, |n| ready(Ok::<_, Infallible>(n)));
+        let mut run = std::pin::pin!(run);
+        assert!(run.as_mut().now_or_never().is_none());
+        assert_eq!(fetches.get(), 1);
+        token.stop(how);
+        let all = run.as_mut().now_or_never().unwrap();
+        assert_eq!((fetches.get(), all.outcomes.len()), (1, 1), "{how:?}");
     }
 }
 

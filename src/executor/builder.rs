@@ -163,8 +163,8 @@ impl BatchExecutorBuilder {
         self
     }
 
-    /// How long a whole run may take from its first poll, more than zero and at most 100 years.
-    /// None by default.
+    /// How long a whole run may take from its first poll, more than zero and at most 100 years;
+    /// spawned, from the first poll of any of its workers. None by default.
     ///
     /// At its end the run is aborted, as by [`Stop::Abort`], but that what had started and is not
     /// ready then is [`TimedOut`](crate::Settled::TimedOut) by the scope of the batch. What had been

@@ -442,7 +442,7 @@ impl<K, W, A> BatchExecutor<K, W, A> {
         poll_fn(|cx| {
             run.get().wind();
             // Before a fetch begins; what a poll of the run costs is charged there.
-            drop(ready!(coop::poll_proceed(cx)));
+            let _ = ready!(coop::poll_proceed(cx));
             fetcher.poll(cx, || run.get().is_to_stop());
             if run.poll(cx).is_ready() {
                 return Poll::Ready(());

@@ -192,7 +192,7 @@ where
     /// kept: what gives it back would give back what the items are charged meanwhile.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.wind();
-        drop(ready!(coop::poll_proceed(cx)));
+        let _ = ready!(coop::poll_proceed(cx));
         ready!(self.poll_turns(cx));
         if let Poll::Ready(unit) = coop::poll_proceed(&mut Context::from_waker(Waker::noop())) {
             unit.made_progress();
@@ -228,8 +228,6 @@ where
             if !self.wakes.take_or_sleep(cx.waker()) {
                 return Poll::Pending;
             }
-            // What was woken may be what yields because the task's budget is spent.
-            drop(ready!(coop::poll_proceed(cx)));
         }
         // A run that always has something to do must keep its time limits as well.
         self.settle_overdue(cx);
