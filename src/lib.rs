@@ -41,11 +41,6 @@
 mod base;
 #[cfg(any(feature = "tokio", loom))]
 pub mod batcher;
-#[cfg(not(loom))]
-mod coop;
-#[cfg(loom)]
-pub mod coop;
-mod error;
 pub mod executor;
 pub mod map;
 pub mod phases;
@@ -53,16 +48,14 @@ pub mod queue;
 pub mod retry;
 mod semaphore;
 mod settled;
-mod sync;
 pub mod throttle;
 #[cfg(any(feature = "tokio", loom))]
 mod timeline;
-mod wake_list;
-mod waker_id;
 
+pub use base::config::ConfigError;
+pub use base::panic::Panic;
 #[cfg(any(feature = "tokio", loom))]
 pub use batcher::{Batch, Batcher, KeyedBatch, KeyedBatcher};
-pub use error::ConfigError;
 pub use executor::{
     AllSettled, BatchEnd, BatchEvent, BatchExecutor, BatchExecutorBuilder, BatchSummary,
     ItemReport, Stop, StopToken,
@@ -79,9 +72,16 @@ pub use semaphore::{
     Semaphore, SemaphorePermit, SemaphoreStats, TryAcquireError, WaitTimes,
 };
 pub use settled::{
-    NotAllFulfilled, Panic, Partition, Scope, Settled, SettledCounts, SettledError, SettledKind,
+    NotAllFulfilled, Partition, Scope, Settled, SettledCounts, SettledError, SettledKind,
 };
 pub use throttle::{KeyedThrottle, Throttle};
+
+/// What the models steer: tokio's budget and the time.
+#[cfg(loom)]
+pub mod model {
+    pub use crate::base::coop::model::without_budget;
+    pub use crate::base::timer::advance;
+}
 
 /// The examples of the README, as tests.
 #[cfg(all(doctest, feature = "tokio"))]

@@ -129,7 +129,7 @@ mod modelled {
     use std::sync::{Arc, Mutex, OnceLock, PoisonError};
     use std::time::{Duration, Instant};
 
-    use crate::sync::lazy_static;
+    use super::super::sync::lazy_static;
 
     lazy_static! {
         /// Begins anew in each run of a model, and stands still unless it is moved on. The mutex is

@@ -17,7 +17,7 @@ use super::lanes::Lanes;
 use super::place::Place;
 use super::setback::{Failing, Then};
 use super::shared::{Home, Shared};
-use crate::settled::quietly;
+use crate::base::panic::quietly;
 use crate::{OwnedSemaphorePermit, PollSemaphore, Semaphore};
 
 /// Batches begun in one poll before the driver lets the other tasks of its thread have a turn.

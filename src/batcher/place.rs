@@ -8,7 +8,7 @@ use std::error::Error;
 
 use super::setback::Failure;
 use crate::OwnedSemaphorePermit;
-use crate::settled::{caught, quietly};
+use crate::base::panic::{caught, quietly};
 
 /// A handler's future in a box that is used again, and what became of it.
 pub(crate) struct Place<F> {

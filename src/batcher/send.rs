@@ -22,7 +22,7 @@ use super::error::{Closed, SendError, SendManyError};
 use super::lanes::Lanes;
 use super::room::Weight;
 use super::shared::{Shared, wake};
-use crate::coop;
+use crate::base::coop;
 use crate::semaphore::line::Ticket;
 
 /// A way to room for one item.

@@ -4,8 +4,8 @@ use core::fmt;
 use core::time::Duration;
 
 use super::error::{BatchError, HandlerError};
+use crate::base::panic::{caught, quietly};
 use crate::retry::{Course, GaveUp};
-use crate::settled::{caught, quietly};
 use crate::{Panic, RetryWhen};
 
 /// How an attempt failed.

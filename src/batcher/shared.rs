@@ -14,8 +14,8 @@ use super::lanes::{Lanes, Single};
 use super::report::{FlushReport, ShutdownReport, Stats};
 use super::room::Weight;
 use super::wake::Wakes;
-use crate::settled::quietly;
-use crate::sync::{Mutex, MutexGuard, lock_briefly};
+use crate::base::panic::quietly;
+use crate::base::sync::{Mutex, MutexGuard, lock_briefly};
 
 pub(crate) type DeadLetter<T, G = ()> = dyn Fn(&G, Vec<T>, BatchError) + Send + Sync;
 pub(crate) type Weigher<T> = dyn Fn(&T) -> u64 + Send + Sync;

@@ -16,7 +16,7 @@ use super::report::FlushReport;
 use super::room::Weight;
 use super::send::{Wait, heaviest};
 use super::shared::Shared;
-use crate::coop;
+use crate::base::coop;
 
 /// A handle of a [`Batcher`] for whoever has a stream to forward.
 ///

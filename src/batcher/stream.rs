@@ -11,9 +11,10 @@ use futures_core::{FusedStream, Stream};
 use super::driver::Timer;
 use super::open::Open;
 use super::timer::TokioTimer;
+use crate::ConfigError;
+use crate::base::coop;
+use crate::base::panic::quietly;
 use crate::retry::at_most_longest;
-use crate::settled::quietly;
-use crate::{ConfigError, coop};
 
 /// Gives every stream [`batched`](Self::batched).
 pub trait BatchedExt: Stream {

@@ -10,7 +10,7 @@ use tokio::time::{self, Sleep};
 
 use super::driver::Timer;
 use crate::ConfigError;
-use crate::settled::caught;
+use crate::base::panic::caught;
 
 /// One timer entry at the most, and none while there is nothing to wait for.
 pub(crate) struct TokioTimer {

@@ -8,7 +8,7 @@ use super::barrier;
 use super::lanes::{Lanes, Single};
 use super::report::{FlushReport, ShutdownReport};
 use super::shared::Shared;
-use crate::coop;
+use crate::base::coop;
 
 #[must_use = "futures do nothing unless they are awaited"]
 pub(crate) struct FlushWait<'a, T, L: Lanes<T> = Single<T>> {

@@ -2,7 +2,7 @@
 
 use std::task::Waker;
 
-use crate::settled::quietly;
+use crate::base::panic::quietly;
 
 /// How many senders are woken out of one critical section. One under loom, so that the models see
 /// the seam.

@@ -4,8 +4,9 @@ use core::fmt;
 use core::marker::PhantomData;
 use core::time::Duration;
 
+use crate::base::panic::quietly;
 use crate::retry::{Course, GaveUp, RetryWhen};
-use crate::settled::{SettledKind, quietly};
+use crate::settled::SettledKind;
 
 /// How often an item is tried; implemented by what [`BatchExecutor`](super::BatchExecutor) puts in
 /// place of its third parameter.

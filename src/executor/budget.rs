@@ -25,9 +25,9 @@ use std::sync::{Arc, Weak};
 use std::task::Waker;
 
 use super::summary::BatchEnd;
+use crate::base::panic::quietly;
+use crate::base::sync::{Mutex, thread_local};
 use crate::semaphore::{AcquireClamped, OwnedSemaphorePermit, Semaphore};
-use crate::settled::quietly;
-use crate::sync::{Mutex, thread_local};
 
 thread_local! {
     /// The items that are being polled on this thread, each inside of the one before.

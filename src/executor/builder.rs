@@ -13,7 +13,7 @@ use super::options::Options;
 use super::order::SideBySide;
 use super::stop::{Stop, StopToken};
 use super::weight::Alike;
-use crate::error::ConfigError;
+use crate::ConfigError;
 use crate::semaphore::Semaphore;
 use crate::throttle::Throttle;
 

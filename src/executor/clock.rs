@@ -11,7 +11,7 @@ use tokio::time;
 
 #[cfg(loom)]
 use super::model as time;
-use crate::sync::Mutex;
+use crate::base::sync::Mutex;
 use crate::timeline::{Started, Timeline};
 use time::{Instant, Sleep};
 

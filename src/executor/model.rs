@@ -8,7 +8,7 @@ use core::task::{Context, Poll, Waker};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use crate::sync::{Mutex, lazy_static};
+use crate::base::sync::{Mutex, lazy_static};
 
 lazy_static! {
     /// Begins anew in each run of a model, and stands still unless it is moved on.

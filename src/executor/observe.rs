@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::summary::BatchSummary;
-use crate::settled::{SettledKind, quietly};
+use crate::base::panic::quietly;
+use crate::settled::SettledKind;
 
 /// What an observer is told; see [`observer`](super::BatchExecutorBuilder::observer).
 #[derive(Debug)]

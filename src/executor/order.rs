@@ -4,7 +4,7 @@ use core::hash::{BuildHasher, Hash};
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
 
-use crate::settled::{drop_each, quietly};
+use crate::base::panic::{drop_each, quietly};
 
 pub trait Order<I> {
     /// Whether everything may start at once.

@@ -6,7 +6,8 @@ use core::pin::Pin;
 use core::task::{Context, Poll};
 use std::collections::VecDeque;
 
-use crate::settled::{Quiet, Settled, drop_each, quietly};
+use crate::base::panic::{Quiet, drop_each, quietly};
+use crate::settled::Settled;
 
 pub(super) trait Outlet<I, T, E> {
     /// Takes an outcome in.

@@ -32,9 +32,10 @@ use super::run::{InTask, Run};
 use super::source::Source;
 use super::summary::BatchSummary;
 use super::weight::Weigher;
-use crate::coop;
-use crate::settled::{Panic, Settled, caught, quietly};
-use crate::sync::Mutex;
+use crate::base::coop;
+use crate::base::panic::{Panic, caught, quietly};
+use crate::base::sync::Mutex;
+use crate::settled::Settled;
 
 /// Pages that may be in memory at once.
 const PAGES: usize = 2;

@@ -20,7 +20,7 @@ use core::pin::Pin;
 use core::task::{Context, Poll};
 use std::task::Waker;
 
-use crate::settled::quietly;
+use crate::base::panic::quietly;
 
 enum State<I> {
     Vacant,

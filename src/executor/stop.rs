@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::task::Waker;
 
-use crate::sync::{AtomicUsize, Mutex, Ordering};
+use crate::base::sync::{AtomicUsize, Mutex, Ordering};
 
 /// What happens to the items in hand when a batch is stopped. Nothing more is pulled either way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -110,7 +110,7 @@ impl StopToken {
             }
             listeners.wakers.values().cloned().collect()
         };
-        let mut panic = crate::wake_list::FirstPanic::default();
+        let mut panic = crate::base::panic::FirstPanic::default();
         for waker in wakers {
             panic.catch(|| waker.wake());
         }

@@ -2,7 +2,8 @@
 
 use core::fmt;
 
-use crate::settled::{Panic, SettledCounts};
+use crate::base::panic::Panic;
+use crate::settled::SettledCounts;
 
 /// Why a run ended.
 #[derive(Debug, Default)]

@@ -15,8 +15,8 @@ use core::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::time::Instant;
 
+use crate::base::panic::quietly;
 use crate::retry::Course;
-use crate::settled::quietly;
 
 /// An item that may be tried again.
 pub(super) struct Trial<I, E> {

@@ -17,8 +17,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{Wake, Waker};
 
-use crate::settled::quietly;
-use crate::sync::{AtomicU64, AtomicUsize, Mutex, Ordering};
+use crate::base::panic::quietly;
+use crate::base::sync::{AtomicU64, AtomicUsize, Mutex, Ordering};
 
 /// Lines in a group. Two under loom, so that the models see the seam.
 const GROUP: usize = if cfg!(loom) { 2 } else { 64 };

@@ -29,7 +29,7 @@ use super::keys::Keys;
 use super::line::Spares;
 use super::stats::Stats;
 use super::tickets::Tickets;
-use crate::sync::HashBuilder;
+use crate::base::sync::HashBuilder;
 
 /// What most pushes write comes first, as the lock does before it, and in the order given.
 #[derive(Debug)]

@@ -6,8 +6,8 @@ use super::index::NoIndex;
 use super::items::Items;
 use super::outcome::{Expired, Pushed, RejectReason, drop_quietly};
 use super::removal::Shrunk;
-use crate::settled::{caught, drop_each};
-use crate::sync::{AtomicUsize, Ordering};
+use crate::base::panic::{caught, drop_each};
+use crate::base::sync::{AtomicUsize, Ordering};
 use core::fmt;
 
 /// Something left a map, or was refused, without having been asked for: to look at, as the value

@@ -4,7 +4,7 @@ use core::fmt;
 
 use super::index::NoIndex;
 use super::items::Items;
-use crate::settled::quietly;
+use crate::base::panic::quietly;
 
 /// Drops a key or an id that is not part of an answer. The answer owns values, which a panic in
 /// this destructor must not take with it.

@@ -16,7 +16,7 @@ use super::iter::IntoIter;
 use super::listener::{Event, Listener};
 use super::outcome::{Expired, Pushed, RejectReason, Spare, drop_quietly};
 use super::stats::Stats;
-use crate::sync::{AtomicUsize, HashBuilder, Mutex, MutexGuard, Ordering};
+use crate::base::sync::{AtomicUsize, HashBuilder, Mutex, MutexGuard, Ordering};
 
 type Part<K, V> = Contents<K, V, NoIndex>;
 

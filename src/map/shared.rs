@@ -20,7 +20,7 @@ use super::outcome::{Expired, Pushed, Spare, drop_quietly};
 use super::removal::Shrunk;
 use super::stats::Stats;
 use crate::ConfigError;
-use crate::sync::{HashBuilder, Mutex};
+use crate::base::sync::{HashBuilder, Mutex};
 
 /// A [`BoundedArrayMap`] behind one lock, for many threads and tasks.
 ///

@@ -11,7 +11,7 @@ use super::outcome::{Expired, drop_quietly};
 use super::sharded::ShardedBoundedArrayMap;
 use super::shared::SharedBoundedArrayMap;
 use crate::ConfigError;
-use crate::settled::{caught, quietly};
+use crate::base::panic::{caught, quietly};
 
 /// Something shared out of which a [`Sweeper`] can take what is overdue.
 ///

@@ -10,9 +10,10 @@ use std::time::Instant;
 
 pub use report::{PhaseError, PhaseReport, PhasesReport};
 
+use crate::base::panic::caught;
+use crate::base::sync::{AtomicUsize, Ordering};
 use crate::executor::{Attempts, BatchExecutor, Keys, Owned, Weigher};
-use crate::settled::{Settled, SettledError, caught};
-use crate::sync::{AtomicUsize, Ordering};
+use crate::settled::{Settled, SettledError};
 
 /// Items on their way through phases; made by [`BatchExecutor::phases`].
 ///

@@ -16,9 +16,9 @@ use super::sink::PushSink;
 use super::stats::Stats;
 use super::stream::Items;
 use crate::ConfigError;
-use crate::settled::quietly;
-use crate::sync::{Mutex, MutexGuard, lock_briefly};
-use crate::wake_list::WakeList;
+use crate::base::panic::quietly;
+use crate::base::sync::{Mutex, MutexGuard, lock_briefly};
+use crate::base::wake::WakeList;
 
 /// A bounded queue between any number of pushers and readers; what happens when it is full is
 /// chosen when it is built, and nothing is lost that is not handed back, counted, and told to the

@@ -21,8 +21,8 @@ use super::core::Core;
 use super::line::{Asked, Ticket};
 use super::outcome::{Closed, Popped};
 use super::overflow::OverflowQueue;
-use crate::coop;
-use crate::settled::quietly;
+use crate::base::coop;
+use crate::base::panic::quietly;
 
 #[derive(Debug, Default)]
 pub(super) struct PopPlace {

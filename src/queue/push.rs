@@ -22,8 +22,8 @@ use super::core::{Core, LaneName, Offer};
 use super::line::{Asked, Ticket};
 use super::outcome::Pushed;
 use super::overflow::OverflowQueue;
-use crate::coop;
-use crate::settled::quietly;
+use crate::base::coop;
+use crate::base::panic::quietly;
 
 const COMPLETED: &str = "a push was polled after it had completed";
 

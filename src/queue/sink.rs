@@ -11,7 +11,7 @@ use super::core::LaneName;
 use super::outcome::{Pushed, Rejected};
 use super::overflow::OverflowQueue;
 use super::push::PushPlace;
-use crate::coop;
+use crate::base::coop;
 
 /// The queue as a sink of ordinary items; made by [`OverflowQueue::sink`] and
 /// [`OverflowQueue::sink_owned`].

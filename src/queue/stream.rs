@@ -10,7 +10,7 @@ use futures_core::Stream;
 use super::outcome::Popped;
 use super::overflow::OverflowQueue;
 use super::pop::PopPlace;
-use crate::coop;
+use crate::base::coop;
 
 /// The items of a queue as a stream, until the queue is closed and empty; made by
 /// [`OverflowQueue::items`] and [`OverflowQueue::items_owned`].

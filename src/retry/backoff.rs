@@ -8,7 +8,7 @@ use std::sync::Arc;
 use fastrand::Rng;
 
 use super::LONGEST_WAIT;
-use crate::sync::Mutex;
+use crate::base::sync::Mutex;
 
 pub(super) type Waits = Box<dyn Iterator<Item = Duration> + Send>;
 pub(super) type Backoff = dyn Fn() -> Waits + Send + Sync;

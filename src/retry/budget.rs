@@ -4,7 +4,7 @@ use core::fmt;
 use std::sync::Arc;
 
 use crate::ConfigError;
-use crate::sync::{AtomicU64, Ordering};
+use crate::base::sync::{AtomicU64, Ordering};
 
 /// A token is counted in thousandths, as fine as the ratio is.
 const TOKEN: u64 = 1000;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::Wake;
 
 use super::{AcquireError, OwnedSemaphorePermit, Semaphore, SemaphorePermit};
-use crate::sync::thread;
+use crate::base::sync::thread;
 
 /// Wakes a thread. A wake-up before the thread parks is kept for it.
 struct Unpark(thread::Thread);

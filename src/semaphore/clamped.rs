@@ -9,7 +9,7 @@ use super::error::AcquireError;
 use super::line::Ticket;
 use super::permit::OwnedSemaphorePermit;
 use super::state::Clamped;
-use crate::coop;
+use crate::base::coop;
 
 /// Waits for `weight` permits, or for the limit if that is less when it is served: a shrink does not
 /// strand it, and a growth does not serve it too little.

@@ -23,8 +23,8 @@ use core::task::{Context, Poll, Waker};
 use super::error::{AcquireError, TryAcquireError};
 use super::line::Ticket;
 use super::state::{IfFree, Joined, State};
-use crate::coop;
-use crate::waker_id::WakerId;
+use crate::base::coop;
+use crate::base::wake::WakerId;
 
 pub(super) const COMPLETED: &str = "an acquire future was polled after it had completed";
 

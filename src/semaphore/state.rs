@@ -29,8 +29,9 @@ use core::task::Waker;
 use super::error::{AcquireError, TryAcquireError};
 use super::line::{Line, Ticket};
 use super::stats::SemaphoreStats;
-use crate::sync::{AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering};
-use crate::wake_list::{FirstPanic, WakeList, unless_unwinding};
+use crate::base::panic::{FirstPanic, unless_unwinding};
+use crate::base::sync::{AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering};
+use crate::base::wake::WakeList;
 
 /// The most permits that a semaphore can have.
 pub(super) const MAX_PERMITS: usize = usize::MAX >> 3;

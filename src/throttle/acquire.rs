@@ -9,7 +9,7 @@ use std::sync::Arc;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{Place, Throttle, TooMany, TryAcquireError};
-use crate::coop;
+use crate::base::coop;
 
 /// Waits in line to start; made by [`Throttle::acquire`] and its kin.
 ///

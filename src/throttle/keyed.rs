@@ -13,7 +13,7 @@ use super::heap::Heap;
 use super::ticks::Epoch;
 use super::{Place, Rate, ReserveError, Throttle, TooMany, TryAcquireError};
 use crate::ConfigError;
-use crate::sync::{HashBuilder, Mutex};
+use crate::base::sync::{HashBuilder, Mutex};
 
 #[cfg(feature = "tokio")]
 use super::Acquire;

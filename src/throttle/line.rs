@@ -26,7 +26,7 @@ use core::task::Waker;
 use std::collections::BTreeMap;
 
 use super::meter::Meter;
-use crate::wake_list::WakeList;
+use crate::base::wake::WakeList;
 
 /// How long a waiter keeps those behind it waiting if it does not look, counted from its turn, or
 /// from when it was woken. In ticks.

@@ -4,8 +4,9 @@ use std::time::Instant;
 
 use super::Throttle;
 use super::line::Turn;
-use crate::settled::quietly;
-use crate::wake_list::{FirstPanic, WakeList};
+use crate::base::panic::FirstPanic;
+use crate::base::panic::quietly;
+use crate::base::wake::WakeList;
 
 /// A place in the line of a [`Throttle`], for those who keep the time themselves.
 ///

@@ -10,7 +10,7 @@ use core::cell::Cell;
 use super::line::Line;
 use super::meter::Meter;
 use super::window::{Places, Window};
-use crate::sync::{
+use crate::base::sync::{
     AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering, lock_briefly, thread_local,
 };
 

@@ -14,9 +14,9 @@ use super::meter::Meter;
 use super::rate::{Kind, Rate};
 use super::shares::Shares;
 use super::ticks::FARTHEST;
-use crate::settled::quietly;
-use crate::sync::{AtomicU64, Mutex, Ordering};
-use crate::wake_list::WakeList;
+use crate::base::panic::quietly;
+use crate::base::sync::{AtomicU64, Mutex, Ordering};
+use crate::base::wake::WakeList;
 
 const SLOW: u64 = 1 << 63;
 

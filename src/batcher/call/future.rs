@@ -10,6 +10,8 @@ use std::task::Waker;
 use super::error::CallError;
 use super::item::{Call, returning};
 use super::replies::Replies;
+use crate::base::coop;
+use crate::base::wake::WakerId;
 use crate::batcher::builder::Builder;
 use crate::batcher::error::{BatchError, SendError};
 use crate::batcher::handle::Batcher;
@@ -17,8 +19,6 @@ use crate::batcher::keyed::{KeyedBatcher, KeyedBuilder, KeyedSending};
 use crate::batcher::lanes::Lanes;
 use crate::batcher::send::{Parcel, Sending};
 use crate::batcher::shared::{Attached, Shared};
-use crate::coop;
-use crate::waker_id::WakerId;
 
 /// Sends a call, then waits for its answer.
 #[must_use = "futures do nothing unless they are awaited"]

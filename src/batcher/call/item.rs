@@ -6,8 +6,8 @@ use std::task::Waker;
 
 use super::error::{CallError, CountMismatch};
 use super::replies::{Answer, Replies, Seat};
+use crate::base::panic::{caught, quietly};
 use crate::batcher::error::BatchError;
-use crate::settled::{caught, quietly};
 
 /// An item of a [`Batcher`](super::super::Batcher) whose sender waits for an answer of type `R`.
 ///

@@ -23,10 +23,10 @@ use std::task::Waker;
 
 use super::error::CallError;
 use super::item::Call;
-use crate::settled::quietly;
-use crate::sync::Mutex;
-use crate::wake_list::WakeList;
-use crate::waker_id::WakerId;
+use crate::base::panic::quietly;
+use crate::base::sync::Mutex;
+use crate::base::wake::WakeList;
+use crate::base::wake::WakerId;
 
 pub(crate) type Answer<T, R> = Result<R, CallError<T>>;
 

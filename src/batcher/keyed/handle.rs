@@ -13,12 +13,12 @@ use super::lanes::{Hashed, Place};
 use super::many::KeyedSendingMany;
 use super::send::{KeyedReserving, KeyedSending, KeyedShared};
 use super::wait::KeyFlushWait;
+use crate::base::sync::HashBuilder;
 use crate::batcher::error::{Closed, SendError, SendManyError, TrySendError};
 use crate::batcher::report::{FlushReport, ShutdownReport, Stats};
 use crate::batcher::room::Weight;
 use crate::batcher::send::heaviest;
 use crate::batcher::wait::{FlushWait, StopWait};
-use crate::sync::HashBuilder;
 
 /// Collects items into batches by key, and hands each to an async handler.
 ///

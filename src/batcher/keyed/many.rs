@@ -15,11 +15,11 @@ use std::collections::VecDeque;
 
 use super::lanes::{Hashed, Place};
 use super::send::{COMPLETED, KeyedShared, Wait};
+use crate::base::sync::HashBuilder;
 use crate::batcher::error::SendManyError;
 use crate::batcher::send::{RUN, charge};
 use crate::batcher::shared::wake;
 use crate::batcher::wake::Wakes;
-use crate::sync::HashBuilder;
 
 #[must_use = "futures do nothing unless they are awaited"]
 pub(crate) struct KeyedSendingMany<'a, K: Hash + Eq, T> {

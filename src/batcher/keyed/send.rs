@@ -21,12 +21,12 @@ use core::task::{Context, Poll, ready};
 use std::task::Waker;
 
 use super::lanes::{Hashed, KeyedLanes, Place};
+use crate::base::coop;
 use crate::batcher::core::{Core, Refusal};
 use crate::batcher::error::{Closed, SendError, TrySendError};
 use crate::batcher::room::Weight;
 use crate::batcher::send::{Parcel, charge};
 use crate::batcher::shared::{Shared, wake};
-use crate::coop;
 use crate::semaphore::line::Ticket;
 
 pub(crate) type KeyedCore<K, T> = Core<T, KeyedLanes<K, T>>;

@@ -8,10 +8,10 @@ use core::task::{Context, Poll, ready};
 use std::sync::Arc;
 
 use super::send::{KeyedCore, KeyedShared};
+use crate::base::coop;
 use crate::batcher::barrier;
 use crate::batcher::report::FlushReport;
 use crate::batcher::wake::Wakes;
-use crate::coop;
 
 impl<K: Hash + Eq, T> KeyedCore<K, T> {
     /// Closes the open batch of a key and raises a barrier over all that is pending under it; there

@@ -5,6 +5,7 @@ use core::task::{Context, Poll};
 use std::task::Waker;
 
 use super::{Run, SourceState};
+use crate::base::panic::{caught, quietly};
 use crate::executor::attempts::Attempts;
 use crate::executor::clock::Overdue;
 use crate::executor::order::Order;
@@ -14,7 +15,7 @@ use crate::executor::source::Source;
 use crate::executor::stop::Stop;
 use crate::executor::summary::BatchEnd;
 use crate::executor::weight::Weigher;
-use crate::settled::{Scope, Settled, SettledKind, caught, quietly};
+use crate::settled::{Scope, Settled, SettledKind};
 
 impl<S, F, Fut, R, W, A, O, T, E> Run<S, F, Fut, R, W, A, O, E>
 where

@@ -3,13 +3,14 @@
 use core::future::Future;
 
 use super::Run;
+use crate::base::panic::{caught, quietly};
 use crate::executor::attempts::{Attempts, DeadLetter};
 use crate::executor::order::Order;
 use crate::executor::outlet::Outlet;
 use crate::executor::source::Source;
 use crate::executor::trials::Trial;
 use crate::executor::weight::Weigher;
-use crate::settled::{Scope, Settled, SettledKind, caught, quietly};
+use crate::settled::{Scope, Settled, SettledKind};
 
 impl<S, F, Fut, R, W, A, O, T, E> Run<S, F, Fut, R, W, A, O, E>
 where

@@ -4,13 +4,14 @@ use core::future::Future;
 use core::task::Poll;
 
 use super::Run;
+use crate::base::panic::{caught, quietly};
 use crate::executor::attempts::Attempts;
 use crate::executor::order::Order;
 use crate::executor::outlet::Outlet;
 use crate::executor::places::{Places, Unfinished};
 use crate::executor::source::Source;
 use crate::executor::weight::Weigher;
-use crate::settled::{Settled, SettledKind, caught, quietly};
+use crate::settled::{Settled, SettledKind};
 
 impl<S, F, Fut, R, W, A, O, T, E> Run<S, F, Fut, R, W, A, O, E>
 where

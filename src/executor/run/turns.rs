@@ -6,6 +6,7 @@ use core::task::{Context, Poll};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::{At, FIRST_PLACE, Run, SourceState};
+use crate::base::panic::{Panic, quietly};
 use crate::executor::attempts::Attempts;
 use crate::executor::order::Order;
 use crate::executor::outlet::Outlet;
@@ -13,7 +14,7 @@ use crate::executor::source::Source;
 use crate::executor::stop::Stops;
 use crate::executor::summary::{BatchEnd, BatchSummary};
 use crate::executor::weight::Weigher;
-use crate::settled::{Panic, Settled, quietly};
+use crate::settled::Settled;
 
 /// An input that is about to be started and, if it may be tried again, a copy of it. Should the
 /// item's code panic, the copy goes where it is found by whoever settles the item.

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use super::hall::{Given, Hall, Wants};
 use super::pace::Pace;
+use crate::base::sync::{AtomicUsize, Ordering};
 use crate::executor::attempts::Attempts;
 use crate::executor::clock::Deadline;
 use crate::executor::options::Batch;
@@ -19,7 +20,6 @@ use crate::executor::stop::StopToken;
 use crate::executor::summary::BatchEnd;
 use crate::executor::weight::Weigher;
 use crate::settled::Settled;
-use crate::sync::{AtomicUsize, Ordering};
 
 /// Outcomes that are saved up before they are taken to the hall, at most.
 const SAVED: usize = if cfg!(loom) { 2 } else { 64 };

@@ -6,11 +6,11 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use super::intake::Step;
 use super::{Hall, wake};
+use crate::base::panic::{Panic, caught, quietly};
 use crate::executor::clock::Deadline;
 use crate::executor::source::Inputs;
 use crate::executor::stop::StopToken;
 use crate::executor::summary::BatchEnd;
-use crate::settled::{Panic, caught, quietly};
 
 /// What a worker is given when it asks for inputs.
 pub(in crate::executor::spawned) enum Given<I> {

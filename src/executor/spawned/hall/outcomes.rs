@@ -2,7 +2,8 @@
 
 use std::collections::VecDeque;
 
-use crate::settled::{Settled, drop_each};
+use crate::base::panic::drop_each;
+use crate::settled::Settled;
 
 /// What becomes of outcomes.
 pub(in crate::executor::spawned) enum Outcomes<T, E> {

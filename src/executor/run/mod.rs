@@ -1,0 +1,479 @@
+//! One run of an executor: pull, start, poll what was woken, settle, sink.
+//!
+//! The run is a single future in a task. It never loops over what is not ready: a line on the wake
+//! list is polled once for each time it is woken, and so are the source, the sink and the permits,
+//! which have lines of their own.
+//!
+//! ```text
+//!            exhausted, or a drain                  all settled, all sunk
+//!   pulling ───────────────────────▶ finishing ───────────────────────────▶ done
+//!      │                                │                                    ▲
+//!      └────────────────────────────────┴──▶ aborted ────────────────────────┘
+//!                deadline, or an abort         (what is in hand is cut short)
+//! ```
+
+mod end;
+mod settle;
+mod start;
+mod turns;
+
+use core::future::Future;
+use core::task::{Context, Poll, ready};
+use std::collections::VecDeque;
+use std::task::Waker;
+use std::time::Instant;
+
+use super::attempts::Attempts;
+use super::budget::Permits;
+use super::clock::Clock;
+use super::observe::{ItemReport, Watch};
+use super::options::Batch;
+use super::order::Order;
+use super::outlet::Outlet;
+use super::places::Places;
+use super::source::Source;
+use super::stop::{Stop, Stops};
+use super::summary::{BatchEnd, BatchSummary};
+use super::throttling::Throttling;
+use super::trials::Trials;
+use super::wakes::Wakes;
+use super::weight::Weigher;
+use crate::base::coop;
+use crate::base::panic::{Quiet, caught};
+
+/// Lines of the wake list that belong to no place.
+const SOURCE: usize = 0;
+const SINK: usize = 1;
+const PERMITS: usize = 2;
+const STOP: usize = 3;
+const THROTTLE: usize = 4;
+const FIRST_PLACE: usize = 5;
+
+/// How many items one poll of a run pulls, at most, before it gives way to the thread's other
+/// tasks; and how many it polls because they were woken.
+const TURNS: usize = if cfg!(loom) { 4 } else { 256 };
+
+pub(super) struct Run<S: Source, F, Fut, R, W, A, O, E> {
+    limit: usize,
+    backlog: usize,
+    source: Quiet<S>,
+    source_state: SourceState,
+    source_waker: Waker,
+    start: Quiet<F>,
+    order: Quiet<R>,
+    weigher: Quiet<W>,
+    attempts: Quiet<A>,
+    // Before the permits, which its futures give back when they are gone.
+    places: Places<S::Input, Fut>,
+    wakes: Wakes,
+    /// Places whose items may start, in the order in which they do.
+    due: VecDeque<usize>,
+    /// No longer in line for permits, which it has, but for the throttle.
+    next: Option<usize>,
+    trials: Trials<S::Input, E>,
+    permits: Option<Box<Permits>>,
+    throttling: Option<Box<Throttling>>,
+    clock: Clock,
+    stops: Stops,
+    stop_waker: Waker,
+    watch: Option<Box<Watch>>,
+    outlet: O,
+    sink_waker: Waker,
+    /// What is pulled from now on is cancelled: there is only what was set aside.
+    aborted: bool,
+    /// It is the deadline that ends what is in hand.
+    late: bool,
+    /// Something that was pulled has ended, or is about to, because the batch does.
+    ended_early: bool,
+    /// Whose code runs on the short way, for when it panics.
+    at: At,
+    summary: BatchSummary,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum SourceState {
+    Ready,
+    /// It will wake its line.
+    Pending,
+    /// Ended or panicked: it is not asked again.
+    Done,
+}
+
+#[derive(Clone, Copy)]
+enum At {
+    Source,
+    /// The closure of the item with this index, or its first poll, in the place that is vacant
+    /// next.
+    Item(usize),
+    /// The item at this place.
+    Woken(usize),
+    /// The destructor of what has settled.
+    Drop,
+}
+
+impl<S: Source, F, Fut, R, W, A, O, E> Run<S, F, Fut, R, W, A, O, E> {
+    pub(super) fn new(
+        batch: Batch,
+        source: S,
+        start: F,
+        order: R,
+        weigher: W,
+        attempts: A,
+        outlet: O,
+    ) -> Self
+    where
+        A: Attempts<S::Input, E>,
+    {
+        let mut wakes = Wakes::new();
+        let [source_waker, sink_waker, permits_waker, stop_waker, throttle_waker] =
+            [SOURCE, SINK, PERMITS, STOP, THROTTLE].map(|expected| {
+                let (line, waker) = wakes.open_line();
+                debug_assert_eq!(line, expected);
+                waker
+            });
+        let throttling = batch.throttle;
+        let throttling =
+            throttling.map(|throttle| Box::new(Throttling::new(throttle, throttle_waker)));
+        let permits = batch.budget.map(|budget| Box::new(Permits::new(budget, permits_waker)));
+        Self {
+            limit: batch.limit,
+            backlog: batch.backlog,
+            source: Quiet::new(source),
+            source_state: SourceState::Ready,
+            source_waker,
+            start: Quiet::new(start),
+            order: Quiet::new(order),
+            weigher: Quiet::new(weigher),
+            clock: Clock::new(batch.limits, batch.deadline, attempts.attempt_timeout()),
+            attempts: Quiet::new(attempts),
+            places: Places::new(),
+            wakes,
+            due: VecDeque::new(),
+            permits,
+            throttling,
+            next: None,
+            trials: Trials::new(),
+            stops: Stops::new(batch.stops, batch.failures),
+            stop_waker,
+            watch: Watch::new(batch.observer, batch.reports),
+            outlet,
+            sink_waker,
+            aborted: false,
+            late: false,
+            ended_early: false,
+            at: At::Source,
+            summary: BatchSummary::default(),
+        }
+    }
+
+    /// Ends a run that is done.
+    pub(super) fn into_parts(self) -> (O, BatchSummary, Vec<ItemReport>) {
+        let Self { outlet, watch, summary, .. } = self;
+        (outlet, summary, watch.map(|watch| watch.into_reports()).unwrap_or_default())
+    }
+}
+
+impl<S, F, Fut, R, W, A, O, T, E> Run<S, F, Fut, R, W, A, O, E>
+where
+    S: Source,
+    F: FnMut(S::Input) -> Fut,
+    Fut: Future<Output = Result<T, E>>,
+    R: Order<S::Input>,
+    W: Weigher<S::Input>,
+    A: Attempts<S::Input, E>,
+    O: Outlet<S::Input, T, E>,
+{
+    /// The run is being polled: its deadline counts from the first time.
+    pub(super) fn wind(&mut self) {
+        self.clock.wind();
+    }
+
+    /// Charges the task's budget when it is done. The unit that is looked at in the beginning is not
+    /// kept: what gives it back would give back what the items are charged meanwhile.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.wind();
+        let _ = ready!(coop::poll_proceed(cx));
+        ready!(self.poll_turns(cx));
+        if let Poll::Ready(unit) = coop::poll_proceed(&mut Context::from_waker(Waker::noop())) {
+            unit.made_progress();
+        }
+        Poll::Ready(())
+    }
+
+    fn poll_turns(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.stops.wind(&self.stop_waker);
+        self.wakes.take();
+        let mut turns = TURNS;
+        while turns > 0 {
+            turns -= 1;
+            if let Some((how, failed)) = self.stops.news() {
+                let end = if failed { BatchEnd::TooManyFailures } else { BatchEnd::Stopped };
+                self.stop(how, end);
+            }
+            let moved = if self.is_time_up() && self.settle_overdue(cx) {
+                true
+            } else if self.is_plain() {
+                self.take_plain_turns(&mut turns)
+            } else {
+                self.take_turn()
+            };
+            let sunk = self.outlet.step(&mut Context::from_waker(&self.sink_waker));
+            if moved || sunk || self.settle_overdue(cx) {
+                continue;
+            }
+            self.outlet.rest();
+            if self.is_done() {
+                return Poll::Ready(());
+            }
+            if !self.wakes.take_or_sleep(cx.waker()) {
+                return Poll::Pending;
+            }
+        }
+        // A run that always has something to do must keep its time limits as well.
+        self.settle_overdue(cx);
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn is_done(&self) -> bool {
+        self.source_state == SourceState::Done
+            && self.places.occupied() == 0
+            && self.outlet.is_empty()
+    }
+
+    /// Whether a time limit may have passed, or something is due that waits for its time.
+    #[inline]
+    fn is_time_up(&self) -> bool {
+        self.clock.may_be_due(self.first_alarm())
+    }
+
+    #[inline]
+    fn first_alarm(&self) -> Option<Instant> {
+        let throttle = self.throttling.as_ref().and_then(|throttling| throttling.until());
+        let retry = if A::RETRIES { self.trials.first_due() } else { None };
+        [throttle, retry].into_iter().flatten().min()
+    }
+
+    /// Many turns of what needs nothing but a place, and one of what is tried again.
+    fn take_plain_turns(&mut self, turns: &mut usize) -> bool {
+        let moved = self.take_turns(turns);
+        if moved && self.is_time_up() {
+            return true;
+        }
+        moved | self.start_due()
+    }
+
+    /// One turn of each kind, so that none can starve another. Looks at the clock in between.
+    fn take_turn(&mut self) -> bool {
+        self.wakes.take_turn();
+        let visited = self.visit_woken();
+        if visited && self.is_time_up() {
+            return true;
+        }
+        let started = self.start_due();
+        if started && self.is_time_up() {
+            return true;
+        }
+        visited | started | self.pull()
+    }
+
+    /// Polls the next woken line; whether there was one.
+    fn visit_woken(&mut self) -> bool {
+        match self.wakes.next() {
+            Some(line) => self.visit(line),
+            None => return false,
+        }
+        true
+    }
+
+    fn visit(&mut self, line: usize) {
+        match line {
+            SOURCE => self.ask_source_again(),
+            SINK => self.outlet.woken(),
+            PERMITS => {
+                if let Some(permits) = &mut self.permits {
+                    permits.woken();
+                }
+            }
+            STOP => {}
+            THROTTLE => {
+                if let Some(throttling) = &mut self.throttling {
+                    throttling.woken();
+                }
+            }
+            line => {
+                let place = line - FIRST_PLACE;
+                // A late wake-up may find the place vacant, or held.
+                if self.places.has_started(place) {
+                    self.poll_place(place);
+                }
+            }
+        }
+    }
+
+    fn ask_source_again(&mut self) {
+        if self.source_state == SourceState::Pending {
+            self.source_state = SourceState::Ready;
+        }
+    }
+
+    #[inline]
+    fn room(&self) -> usize {
+        let in_hand = self.places.occupied() + self.outlet.waiting();
+        if !A::RETRIES {
+            return self.limit.saturating_sub(in_hand);
+        }
+        let room = self.limit.saturating_sub(in_hand - self.places.resting());
+        room.min((self.limit + self.backlog).saturating_sub(in_hand))
+    }
+
+    /// Whether nobody is in line to start.
+    #[inline]
+    fn nobody_is_due(&self) -> bool {
+        self.due.is_empty() && self.next.is_none() && !(A::RETRIES && self.trials.ready().is_some())
+    }
+
+    /// How many inputs may be pulled now: none also if other things go first.
+    #[inline]
+    fn room_to_pull(&self) -> usize {
+        if self.source_state != SourceState::Ready || !self.nobody_is_due() || self.stops.is_news()
+        {
+            return 0;
+        }
+        let room = self.room();
+        if self.wakes.is_empty() || room >= self.source.worth_asking() { room } else { 0 }
+    }
+
+    /// Pulls an input, if there is room and the source has any; whether it did.
+    fn pull(&mut self) -> bool {
+        let room = self.room_to_pull();
+        if room == 0 {
+            return false;
+        }
+        let cx = &mut Context::from_waker(&self.source_waker);
+        match caught(|| self.source.poll_pull(room, cx)) {
+            Ok(Poll::Ready(Some((index, input)))) => {
+                self.keep_deadline();
+                self.admit(index, input);
+            }
+            Ok(Poll::Ready(None)) => {
+                self.source_state = SourceState::Done;
+                return false;
+            }
+            Ok(Poll::Pending) => {
+                self.source_state = SourceState::Pending;
+                return false;
+            }
+            Err(panic) => self.source_panicked(panic),
+        }
+        true
+    }
+
+    /// Whether the batch is to end, of which the run has not been told.
+    pub(super) fn is_to_stop(&self) -> bool {
+        self.stops.is_news() || self.clock.is_batch_due()
+    }
+
+    /// Ends the batch if its time is up: pulling may have taken long.
+    #[inline]
+    fn keep_deadline(&mut self) {
+        if self.clock.is_batch_due() {
+            self.stop(Stop::Abort, BatchEnd::DeadlinePassed);
+        }
+    }
+
+    #[inline]
+    fn vacant_place(&mut self) -> usize {
+        match self.places.next_vacant() {
+            Some(place) => place,
+            None => {
+                let (line, waker) = self.wakes.open_line();
+                let place = self.places.add(waker);
+                debug_assert_eq!(line, place + FIRST_PLACE);
+                place
+            }
+        }
+    }
+}
+
+/// What a run that has ended comes to.
+pub(super) struct RunEnd {
+    pub(super) summary: BatchSummary,
+    pub(super) reports: Vec<ItemReport>,
+    /// Whether something that was pulled has ended because the batch did.
+    pub(super) ended_early: bool,
+}
+
+/// A run of whatever types.
+pub(super) trait Runs {
+    fn poll_run(&mut self, cx: &mut Context<'_>) -> Poll<()>;
+
+    /// Ends it, whether it is done or not.
+    fn end_run(self) -> RunEnd;
+
+    /// It is dropped before it is done.
+    fn drop_run(self);
+}
+
+/// A run in the task that polls it. It returns its inputs if it is dropped before it is done.
+pub(super) struct InTask<R: Runs>(Option<R>);
+
+impl<R: Runs> InTask<R> {
+    pub(super) fn new(run: R) -> Self {
+        Self(Some(run))
+    }
+
+    #[inline]
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match &mut self.0 {
+            Some(run) => run.poll_run(cx),
+            None => Poll::Ready(()),
+        }
+    }
+
+    pub(super) fn get(&mut self) -> &mut R {
+        self.0.as_mut().expect("it is there until it is done")
+    }
+
+    /// Ends a run that is done.
+    pub(super) fn into_done(mut self) -> R {
+        self.0.take().expect("it is there until it is dropped")
+    }
+}
+
+impl<R: Runs> Drop for InTask<R> {
+    fn drop(&mut self) {
+        if let Some(run) = self.0.take() {
+            run.drop_run();
+        }
+    }
+}
+
+impl<S, F, Fut, R, W, A, O, T, E> Runs for Run<S, F, Fut, R, W, A, O, E>
+where
+    S: Source,
+    F: FnMut(S::Input) -> Fut,
+    Fut: Future<Output = Result<T, E>>,
+    R: Order<S::Input>,
+    W: Weigher<S::Input>,
+    A: Attempts<S::Input, E>,
+    O: Outlet<S::Input, T, E>,
+{
+    fn poll_run(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.poll(cx)
+    }
+
+    fn drop_run(mut self) {
+        self.return_inputs();
+    }
+
+    fn end_run(mut self) -> RunEnd {
+        if !self.is_done() {
+            self.cut_off();
+            self.outlet.rest();
+        }
+        let ended_early = self.ended_early;
+        let (_, summary, reports) = self.into_parts();
+        RunEnd { summary, reports, ended_early }
+    }
+}

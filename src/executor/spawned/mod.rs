@@ -1,0 +1,103 @@
+//! A batch on several workers, each with a run of its own, which share the input and the outcomes.
+
+mod hall;
+mod handle;
+mod pace;
+mod spawn;
+mod stream;
+mod worker;
+
+pub use handle::{BatchHandle, Joined};
+pub use stream::{BatchStream, Finished};
+
+use core::future::Future;
+use core::pin::Pin;
+use std::sync::Arc;
+
+use super::BatchExecutor;
+use super::attempts::{Attempts, DeadLetter};
+use super::order::{Keys, Order};
+use super::source::Inputs;
+use super::stop::StopToken;
+use super::weight::Weigher;
+use crate::base::sync::HashBuilder;
+use crate::settled::SettledKind;
+use hall::{Hall, Router, Unclaimed};
+
+/// What a worker does, to be spawned.
+pub(super) type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Divides a batch among workers, and hands each to `spawn`.
+pub(super) fn divide<N, F, Fut, T, E, K, W, A>(
+    executor: BatchExecutor<K, W, A>,
+    workers: usize,
+    inputs: N,
+    f: F,
+    mut spawn: impl FnMut(Work),
+) -> BatchHandle<N, T, E>
+where
+    N: Inputs + Send + 'static,
+    N::Input: Send + 'static,
+    F: Fn(N::Input) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<T, E>> + Send + 'static,
+    T: Send + 'static,
+    E: Send + 'static,
+    K: Keys<N::Input> + Clone + Send + Sync + 'static,
+    K::Order: Send,
+    W: Weigher<N::Input> + Clone + Send + 'static,
+    A: Attempts<N::Input, E> + Clone + Send + 'static,
+{
+    let BatchExecutor { options, keys, weigher, attempts } = executor;
+    let workers = workers.min(options.limit).max(1);
+    let stop = StopToken::new();
+    let keyed = !<K::Order as Order<N::Input>>::ALL_SIDE_BY_SIDE;
+    // Workers with keys need no shares of the limit, which what is in hand keeps. With a backlog
+    // that is more than may run: then permits keep it, unless they are a budget's, which may have
+    // more of them.
+    let more_in_hand = options.backlog > 0;
+    let shares = !keyed || more_in_hand && options.budget.is_some();
+    let mut batch = options.batch(W::WEIGHS || keyed && more_in_hand);
+    batch.stops.push(stop.clone());
+    let router: Option<Router<N::Input>> = keyed.then(|| {
+        let (keys, hasher) = (keys.clone(), HashBuilder::default());
+        Arc::new(move |input: &N::Input| keys.route(&hasher, input)) as Router<N::Input>
+    });
+    let unclaimed = A::RETRIES.then(|| {
+        let attempts = attempts.clone();
+        let bury = move |index, input| {
+            let kind = SettledKind::Cancelled;
+            attempts.bury(DeadLetter { index, input, kind, attempts: 0, error: None });
+        };
+        Box::new(bury) as Unclaimed<N::Input>
+    });
+    let hall = Hall::new(
+        options.limit + options.backlog,
+        workers,
+        inputs,
+        router,
+        unclaimed,
+        options.observer.clone(),
+    );
+    let f = Arc::new(f);
+    for worker in 0..workers {
+        let mut batch = batch.clone();
+        if shares {
+            // To each a share of its own, so that none has to wait for another's room.
+            batch.limit = options.limit / workers + usize::from(worker < options.limit % workers);
+            batch.backlog =
+                options.backlog / workers + usize::from(worker < options.backlog % workers);
+        }
+        let order = keys.order();
+        let work = worker::work(
+            &hall,
+            worker,
+            batch,
+            Arc::clone(&f),
+            order,
+            weigher.clone(),
+            attempts.clone(),
+        );
+        spawn(Box::pin(work));
+    }
+    BatchHandle::new(hall, stop)
+}

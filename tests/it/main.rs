@@ -1,0 +1,19 @@
+//! The promises of each primitive, by example: a module for each.
+
+#![cfg(not(loom))]
+
+mod batched;
+mod batcher;
+mod call;
+#[cfg(feature = "tokio")]
+#[path = "../support/coop.rs"]
+mod coop;
+mod executor;
+mod keyed;
+mod map;
+mod queue;
+mod retry;
+mod semaphore;
+mod throttle;
+mod traits;
+mod wakers;

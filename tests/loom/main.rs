@@ -1,0 +1,14 @@
+//! Every interleaving of small programs: a module for each primitive.
+
+#![cfg(loom)]
+
+mod batcher;
+mod executor;
+mod executor_budget;
+mod keyed;
+mod map;
+mod queue;
+mod retry;
+mod run;
+mod semaphore;
+mod throttle;

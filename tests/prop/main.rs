@@ -1,0 +1,18 @@
+//! Each primitive against a reference model, at random: a module for each.
+
+#![cfg(not(loom))]
+
+mod batcher;
+mod call;
+#[cfg(feature = "tokio")]
+#[path = "../support/coop.rs"]
+mod coop;
+mod executor;
+mod executor_budget;
+mod executor_retry;
+mod keyed;
+mod map;
+mod queue;
+mod retry;
+mod semaphore;
+mod throttle;
