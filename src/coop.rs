@@ -66,6 +66,7 @@ pub(crate) fn poll_spend(cx: &mut Context<'_>) -> Poll<()> {
 
 /// Charges one unit of budget. Returns `true` if none is left; the task's waker has been called
 /// then, so that it is polled again after the others.
+#[cfg(any(feature = "tokio", loom))]
 #[inline]
 pub(crate) fn is_spent(cx: &mut Context<'_>) -> bool {
     poll_spend(cx).is_pending()
