@@ -366,6 +366,8 @@ async fn turns(count: usize, others: &Cell<usize>, noted: &RefCell<Vec<usize>>) 
     .await;
 }
 
+type Noted = Rc<RefCell<Vec<usize>>>;
+
 fn gaps(noted: &[usize]) -> usize {
     noted.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap()
 }
@@ -373,7 +375,7 @@ fn gaps(noted: &[usize]) -> usize {
 /// Before: 255 others had started when the item was polled again.
 #[test]
 fn an_item_that_wakes_itself_is_polled_again_after_two_others_at_most() {
-    let check = |form: &str, run: &dyn Fn(Rc<Cell<usize>>, Rc<RefCell<Vec<usize>>>)| {
+    let check = |form: &str, run: &dyn Fn(Rc<Cell<usize>>, Noted)| {
         let (others, noted) = (Rc::default(), Rc::default());
         run(Rc::clone(&others), Rc::clone(&noted));
         let noted = noted.borrow();
@@ -382,7 +384,7 @@ fn an_item_that_wakes_itself_is_polled_again_after_two_others_at_most() {
     };
     macro_rules! form {
         ($name:expr, $executor:expr, $method:ident($($inputs:expr),* ; $($sink:expr),*)) => {
-            check($name, &|others: Rc<Cell<usize>>, noted: Rc<RefCell<Vec<usize>>>| {
+            check($name, &|others: Rc<Cell<usize>>, noted: Noted| {
                 let executor = $executor;
                 let run = executor.$method($($inputs,)* async |n: u32| {
                     if n == 0 {
