@@ -441,10 +441,10 @@ impl<K, W, A> BatchExecutor<K, W, A> {
         let run = Run::new(batch, source, f, keys.order(), weigher, attempts, outlet);
         let mut run = InTask::new(run);
         poll_fn(|cx| {
-            run.get().wind();
+            run.wind();
             // Before a fetch begins; what a poll of the run costs is charged there.
             let _ = ready!(coop::poll_proceed(cx));
-            fetcher.poll(cx, || run.get().is_to_stop());
+            fetcher.poll(cx, || run.is_to_stop());
             if run.poll(cx).is_ready() {
                 return Poll::Ready(());
             }

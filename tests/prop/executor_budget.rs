@@ -4,6 +4,10 @@
 //! Under paused time. An item uses its weight while it works by itself, and lends it while the
 //! batches inside of it run. An item holds at least its weight clamped to the smallest limit there
 //! ever was, and all that are held are never more than the largest.
+//!
+//! Seen to fail when nested items of any weight are let in, when a lease that comes back wakes nobody,
+//! when a borrower that leaves does not wake the next, and when a run that is dropped gives back its
+//! item's weight instead of what it was granted.
 #![cfg(feature = "tokio")]
 
 use std::future::Future;

@@ -626,6 +626,9 @@ type Expected = (Outcome, Option<u64>);
 
 impl Verdict<'_> {
     /// Every input that was pulled was consumed, or came back once.
+    ///
+    /// Seen to fail when cancelled items get no letter, started or not, when a run in the task that is
+    /// dropped returns nothing, and when inputs that nobody will join for are set aside.
     fn conserved(&self) {
         let plan = self.plan;
         for (index, life) in self.world.lives.iter().enumerate() {

@@ -18,6 +18,7 @@ mod start;
 mod turns;
 
 use core::future::Future;
+use core::ops::{Deref, DerefMut};
 use core::task::{Context, Poll, ready};
 use std::collections::VecDeque;
 use std::task::Waker;
@@ -423,21 +424,27 @@ impl<R: Runs> InTask<R> {
         Self(Some(run))
     }
 
-    #[inline]
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        match &mut self.0 {
-            Some(run) => run.poll_run(cx),
-            None => Poll::Ready(()),
-        }
-    }
-
-    pub(super) fn get(&mut self) -> &mut R {
-        self.0.as_mut().expect("it is there until it is done")
-    }
-
     /// Ends a run that is done.
     pub(super) fn into_done(mut self) -> R {
-        self.0.take().expect("it is there until it is dropped")
+        self.0.take().expect(THERE)
+    }
+}
+
+const THERE: &str = "it is there until it is dropped";
+
+impl<R: Runs> Deref for InTask<R> {
+    type Target = R;
+
+    #[inline]
+    fn deref(&self) -> &R {
+        self.0.as_ref().expect(THERE)
+    }
+}
+
+impl<R: Runs> DerefMut for InTask<R> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut R {
+        self.0.as_mut().expect(THERE)
     }
 }
 

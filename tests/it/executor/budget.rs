@@ -222,8 +222,10 @@ async fn a_closed_budget_ends_a_batch_that_has_pulled_all() {
 
 // Weights of nested batches.
 
-/// Five items of weight 1 hold the whole budget, and the items inside of each weigh 5. Seen to run
-/// 25 permits' worth at once, when a nested item had its parent's permit whatever it weighed.
+/// Five items of weight 1 hold the whole budget, and the items inside of each weigh 5.
+///
+/// Seen to fail (15 permits' worth at once) when an item runs on its parent's permit whatever it
+/// weighs.
 #[tokio::test(start_paused = true)]
 async fn an_item_heavier_than_the_one_that_it_is_nested_in_is_refused() {
     let budget = Arc::new(Semaphore::new(5));
