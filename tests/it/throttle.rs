@@ -1,6 +1,7 @@
 //! `Throttle` and `KeyedThrottle`: what they refuse, what they promise, and how they wait.
 
 use std::future::Future;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
@@ -505,6 +506,36 @@ mod waiting {
         keys.try_acquire(&'b').unwrap();
         let refused = keys.try_acquire(&'a').unwrap_err();
         assert!(matches!(refused, KeyedError::Busy(busy) if busy.until > Some(Instant::now())));
+    }
+
+    /// A key that takes so long to be compared with.
+    #[derive(Clone, Eq)]
+    struct Slow(char, Duration);
+
+    impl PartialEq for Slow {
+        fn eq(&self, other: &Self) -> bool {
+            std::thread::sleep(other.1);
+            self.0 == other.0
+        }
+    }
+
+    impl Hash for Slow {
+        fn hash<H: Hasher>(&self, state: &mut H) {
+            self.0.hash(state);
+        }
+    }
+
+    /// The same for a key of which something is forgotten until that instant.
+    #[test]
+    fn forgotten_until_an_instant_that_is_past_is_not_busy() {
+        let rate = Rate::sliding(1, millis(20)).unwrap();
+        let keys = KeyedThrottle::new(1, move |_: &Slow| rate).unwrap();
+        let now = Instant::now();
+        keys.try_acquire_at(&Slow('a', Duration::ZERO), 1, now).unwrap();
+        for key in ['b', 'c'] {
+            keys.throttle(&Slow(key, Duration::ZERO), now + millis(20)).unwrap();
+        }
+        keys.try_acquire(&Slow('c', millis(30))).unwrap();
     }
 
     /// Each with a key of its own, of which the windows are over at once.

@@ -270,7 +270,7 @@ proptest! {
                     }),
                 ];
                 rates.prop_flat_map(|rate| {
-                    let waiter = (1..=rate.burst(), any::<bool>());
+                    let waiter = (1..=rate.burst(), 0..4);
                     (Just(rate), prop::collection::vec(waiter, 1..100))
                 })
             }),
@@ -288,13 +288,18 @@ proptest! {
             throttle.reserve(n, now).unwrap()
         };
         let (mut kept, mut live, mut turn) = (Vec::new(), Vec::new(), base);
-        for (n, is_live) in waiters {
+        for (n, kind) in waiters {
             let mut place = throttle.clone().enqueue_owned(n).unwrap();
+            turn = reserve(&alone, n, turn);
+            if kind == 0 {
+                // Not polled at all.
+                kept.push(place);
+                continue;
+            }
             let woken = Arc::<Woken>::default();
             let waker = Waker::from(woken.clone());
             let told = place.poll_at(base, &mut Context::from_waker(&waker)).unwrap_err();
-            turn = reserve(&alone, n, turn);
-            if is_live {
+            if kind > 1 {
                 alone.push((n, turn));
                 live.push((place, woken, told, turn));
             } else {
@@ -721,6 +726,8 @@ mod keys_and_users {
                 assert!(forgotten.is_empty() || forgotten == [key], "not kept");
                 if now == self.now {
                     assert!(!known && full && idle.iter().all(|rest| *rest > now));
+                    let held = self.resident.iter().any(|key| self.rests[*key] <= now);
+                    assert!(!held || until.is_none(), "it depends on the users");
                     let first = idle.into_iter().min();
                     let in_time =
                         until.is_none_or(|until| first.is_none_or(|first| until <= self.at(first)));
