@@ -777,7 +777,7 @@ mod abandoned {
             assert_within(start.elapsed(), HOUR, millis(100));
             drop(second);
             assert_eq!(throttle.waiters(), 0);
-            assert_eq!(throttle.try_acquire().is_ok(), false);
+            assert!(throttle.try_acquire().is_err());
             throttle.acquire().await;
             assert_within(start.elapsed(), 2 * HOUR, millis(100));
         }
@@ -871,7 +871,10 @@ mod coop {
         // Not on the worker, nor is its timer driven by that alone.
         let (sender, receiver) = std::sync::mpsc::channel();
         let handle = runtime.handle().clone();
-        std::thread::spawn(move || sender.send(handle.block_on(test)));
+        std::thread::spawn(move || {
+            handle.block_on(test);
+            sender.send(())
+        });
         let done = receiver.recv_timeout(Duration::from_secs(10));
         runtime.shutdown_background();
         assert!(done.is_ok(), "the worker was never let go");
