@@ -1,10 +1,14 @@
 //! `Throttle` and `KeyedThrottle`: what they refuse, what they promise, and how they wait.
 
+#[cfg(feature = "tokio")]
 use std::future::Future;
+#[cfg(feature = "tokio")]
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll, Wake, Waker};
+#[cfg(feature = "tokio")]
+use std::task::Poll;
+use std::task::{Context, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use sluicegate::throttle::{KeyedError, Rate, ReserveError, TooMany, TryAcquireError};

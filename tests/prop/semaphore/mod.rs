@@ -1,7 +1,6 @@
 //! The semaphore beside a reference of an integer and a queue, and beside tokio's: random
 //! operations, and after each one everything that can be seen is the same.
 
-#[cfg(feature = "tokio")]
 mod subjects;
 
 use std::sync::Arc;
