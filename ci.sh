@@ -49,12 +49,15 @@ docs() {
     RUSTDOCFLAGS="-D warnings" cargo doc "${library[@]}" --no-deps --no-default-features
 }
 
-# Exhaustive: a model that does not end in time fails, it is not cut short.
+# Exhaustive: a model that does not end in time fails, it is not cut short. A module at a time.
 loom() {
-    local model
-    for model in tests/loom_*.rs; do
+    local module modules
+    modules=$(sed -n 's/^mod \([a-z_]*\);/\1/p' tests/loom/main.rs)
+    for module in $modules; do
+        [ "$module" = run ] && continue
+        echo "-- $module"
         RUSTFLAGS="--cfg loom" timeout 900 cargo test "${library[@]}" --release \
-            --no-default-features --target-dir target/loom --test "$(basename "$model" .rs)"
+            --no-default-features --target-dir target/loom --test loom -- "$module::"
     done
 }
 
