@@ -46,12 +46,16 @@ pub mod model {
         polled
     }
 
+    pub(super) fn has_budget() -> bool {
+        !SPENT.with(Cell::get)
+    }
+
     pub(crate) fn poll_proceed(cx: &mut Context<'_>) -> Poll<Unit> {
-        if SPENT.with(Cell::get) {
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
+        if has_budget() {
+            return Poll::Ready(Unit);
         }
-        Poll::Ready(Unit)
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 }
 
@@ -62,4 +66,21 @@ pub(crate) use model::poll_proceed;
 #[inline]
 pub(crate) fn poll_spend(cx: &mut Context<'_>) -> Poll<()> {
     poll_proceed(cx).map(|unit| unit.made_progress())
+}
+
+/// Whether the task has budget left. Nothing is charged, and nobody is woken.
+#[inline]
+pub(crate) fn has_budget() -> bool {
+    #[cfg(all(feature = "tokio", not(loom)))]
+    return tokio::task::coop::has_budget_remaining();
+    #[cfg(loom)]
+    return model::has_budget();
+    #[cfg(not(any(feature = "tokio", loom)))]
+    return true;
+}
+
+/// Charges one unit of a budget that [is there](has_budget), or wakes the task if it is not.
+#[inline]
+pub(crate) fn charge(cx: &mut Context<'_>) {
+    let _ = poll_spend(cx);
 }
