@@ -5,7 +5,6 @@ mod acquire;
 mod chunks;
 mod error;
 mod gcra;
-mod heap;
 mod keyed;
 mod line;
 mod meter;

@@ -112,6 +112,7 @@ impl State {
     }
 
     /// [`join`](Self::join), unless `n` may start now and nobody waits.
+    #[cfg(feature = "tokio")]
     pub(super) fn join_unless_free(&self, n: u32, now: u64) -> Option<u64> {
         self.locked_as_newcomer(now, |line, meter| {
             let free = line.is_clear() && meter.earliest(n, now) <= now;
@@ -180,6 +181,8 @@ impl State {
 }
 
 /// [`start_fast`] by a schedule with units of its own.
+#[cold]
+#[inline(never)]
 fn start_scaled(
     gcra: &Gcra,
     scale: Scale,
