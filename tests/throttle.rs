@@ -2,11 +2,9 @@
 
 #![cfg(not(loom))]
 
-use std::future::Future;
-use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use sluicegate::throttle::{KeyedError, Rate, ReserveError, TooMany, TryAcquireError};
@@ -446,6 +444,8 @@ mod panicking {
 
 #[cfg(feature = "tokio")]
 mod waiting {
+    use std::hash::{Hash, Hasher};
+
     use tokio::time::{self, timeout};
 
     use super::*;
@@ -779,7 +779,7 @@ mod abandoned {
             assert_within(start.elapsed(), HOUR, millis(100));
             drop(second);
             assert_eq!(throttle.waiters(), 0);
-            assert_eq!(throttle.try_acquire().is_ok(), false);
+            assert!(throttle.try_acquire().is_err());
             throttle.acquire().await;
             assert_within(start.elapsed(), 2 * HOUR, millis(100));
         }
@@ -842,6 +842,8 @@ mod abandoned {
 /// worker.
 #[cfg(feature = "tokio")]
 mod coop {
+    use std::task::Poll;
+
     use tokio::time::timeout;
 
     use super::*;
@@ -873,7 +875,10 @@ mod coop {
         // Not on the worker, nor is its timer driven by that alone.
         let (sender, receiver) = std::sync::mpsc::channel();
         let handle = runtime.handle().clone();
-        std::thread::spawn(move || sender.send(handle.block_on(test)));
+        std::thread::spawn(move || {
+            handle.block_on(test);
+            sender.send(())
+        });
         let done = receiver.recv_timeout(Duration::from_secs(10));
         runtime.shutdown_background();
         assert!(done.is_ok(), "the worker was never let go");
