@@ -506,8 +506,6 @@ mod waiting {
         .unwrap();
         keys.try_acquire(&'a').unwrap();
         keys.try_acquire(&'b').unwrap();
-        let refused = keys.try_acquire(&'a').unwrap_err();
-        assert!(matches!(refused, KeyedError::Busy(busy) if busy.until > Some(Instant::now())));
     }
 
     /// A key that takes so long to be compared with.
