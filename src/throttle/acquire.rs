@@ -66,6 +66,9 @@ impl<T: Deref<Target = Throttle> + Unpin> Future for Acquire<T> {
 impl Throttle {
     /// Waits in line for one to start, which it does when this returns.
     ///
+    /// tokio's timers go off up to a millisecond late: what that makes of small intervals is said at
+    /// [`Rate::gcra`](super::Rate::gcra).
+    ///
     /// # Panics
     ///
     /// Outside a tokio runtime with timers enabled, if it has to wait; or if polled again after it

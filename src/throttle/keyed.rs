@@ -2,6 +2,7 @@
 
 use core::fmt;
 use core::hash::{BuildHasher, Hash};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -9,7 +10,6 @@ use hashbrown::HashTable;
 
 use super::chunks::Chunks;
 use super::error::{KeyedError, KeysBusy};
-use super::heap::Heap;
 use super::ticks::Epoch;
 use super::{Place, Rate, ReserveError, Throttle, TooMany, TryAcquireError};
 use crate::ConfigError;
@@ -62,7 +62,7 @@ use super::Acquire;
 ///
 /// # How it is built
 ///
-/// Tables of keys and heaps of the instants at which they can be forgotten, under one lock. It is
+/// Tables of keys and their order by when they can be forgotten, under one lock. It is
 /// held to find a key, and not while anybody waits. A key in use is shared with its users, and what
 /// is shared is not forgotten. No operation is linear in the keys: each looks at a few of them, in
 /// O(log keys), and what grows does so in parts.
@@ -83,16 +83,15 @@ struct Keys<K> {
     /// Each has a part of the keys by their hashes, so that it is small: a table moves all that it
     /// holds when it grows.
     tables: Box<[HashTable<u32>]>,
-    /// The keys that nobody uses, by when they are at rest. This is exact: whoever uses a key has
-    /// looked it up, and the key that was looked up last is settled before another one is.
-    idle: Heap,
-    /// Other keys, by an instant before which they are not at rest.
-    in_use: Heap,
-    /// Keys that would be at rest if they were not in use, by the number of the last look at them.
-    held: Heap,
+    /// Entries by their [`Rest`]: those that are idle, in use, and held.
+    idle: BTreeSet<(u64, u32)>,
+    in_use: BTreeSet<(u64, u32)>,
+    held: BTreeSet<(u64, u32)>,
     looks: u64,
     /// The key that was looked up last, unless it is settled.
     looked_up: u32,
+    #[cfg(test)]
+    settled: usize,
     /// By hash: from then on nothing counts any more that a forgotten key has started.
     forgotten: Box<[u64]>,
 }
@@ -103,6 +102,19 @@ struct Entry<K> {
     throttle: Arc<Throttle>,
     /// It may have been here before, and nothing is known of what it started until then.
     since: u64,
+    rest: Rest,
+}
+
+/// What is known of the instant at which a key is at rest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rest {
+    /// It is that instant, and nobody uses the key. This is exact: whoever uses a key has looked it
+    /// up, and the key that was looked up last is settled before another one is.
+    Idle(u64),
+    /// It may be in use, and is not at rest before.
+    InUse(u64),
+    /// It would be at rest if it were not in use: the number of the last look at it.
+    Held(u64),
 }
 
 /// The throttle of a key, or until when there is none to be had.
@@ -229,7 +241,7 @@ impl<K: Eq + Hash + Clone> KeyedThrottle<K> {
         }
         // The caller's code runs without the lock; somebody else may add the key meanwhile.
         let throttle = Arc::new(Throttle::with_epoch((self.rate)(key), self.epoch));
-        let entry = Entry { key: key.clone(), hash, throttle, since: 0 };
+        let entry = Entry { key: key.clone(), hash, throttle, since: 0, rest: Rest::InUse(0) };
         let mut keys = self.keys.lock();
         // With the lock: an instant from before may be overtaken by those of others.
         let now = clock();
@@ -326,11 +338,13 @@ impl<K> Keys<K> {
         Self {
             entries: Chunks::new(),
             tables: (0..tables).map(|_| HashTable::new()).collect(),
-            idle: Heap::new(),
-            in_use: Heap::new(),
-            held: Heap::new(),
+            idle: BTreeSet::new(),
+            in_use: BTreeSet::new(),
+            held: BTreeSet::new(),
             looks: 0,
             looked_up: NONE,
+            #[cfg(test)]
+            settled: 0,
             forgotten: vec![0; forgotten].into(),
         }
     }
@@ -386,7 +400,7 @@ impl<K> Keys<K> {
         };
         let (entries, table) = (&self.entries, self.table(hash));
         self.tables[table].insert_unique(hash, at, |at| entries[*at as usize].hash);
-        self.in_use.set(at, 0);
+        self.in_use.insert((0, at));
         self.looked_up = at;
         (Ok(throttle), forgotten)
     }
@@ -397,7 +411,7 @@ impl<K> Keys<K> {
 
     /// Forgets a key that has been at rest since `rest`.
     fn replace(&mut self, at: u32, rest: u64, entry: Entry<K>) -> Entry<K> {
-        self.idle.remove(at);
+        self.idle.remove(&(rest, at));
         let forgotten = core::mem::replace(&mut self.entries[at as usize], entry);
         let table = self.table(forgotten.hash);
         if let Ok(known) = self.tables[table].find_entry(forgotten.hash, |known| *known == at) {
@@ -413,21 +427,21 @@ impl<K> Keys<K> {
     fn at_rest(&mut self, now: u64) -> Result<(u32, u64), Option<u64>> {
         let looks = self.looks;
         for _ in 0..LOOKS {
-            if self.idle.first().is_some_and(|(rest, _)| rest <= now) {
+            if self.idle.first().is_some_and(|(rest, _)| *rest <= now) {
                 break;
             }
             let in_use = self.in_use.first().filter(|(bound, _)| *bound <= now);
             let held = || self.held.first().filter(|(look, _)| *look < looks);
-            let Some((_, at)) = in_use.or_else(held) else { break };
+            let Some(&(_, at)) = in_use.or_else(held) else { break };
             if !self.settle_one(at) {
                 self.note_use(at, now);
             }
         }
         match self.idle.first() {
-            Some((rest, at)) if rest <= now => Ok((at, rest)),
-            _ if self.held.first().is_some() => Err(None),
+            Some(&(rest, at)) if rest <= now => Ok((at, rest)),
+            _ if !self.held.is_empty() => Err(None),
             idle => {
-                let first = idle.into_iter().chain(self.in_use.first()).map(|(first, _)| first);
+                let first = idle.into_iter().chain(self.in_use.first()).map(|(first, _)| *first);
                 Err(first.min().filter(|first| *first > now))
             }
         }
@@ -437,11 +451,9 @@ impl<K> Keys<K> {
     fn note_use(&mut self, at: u32, now: u64) {
         let rest = self.entries[at as usize].throttle.rests_at();
         if rest > now {
-            self.held.remove(at);
-            self.in_use.set(at, rest);
+            self.set_rest(at, Rest::InUse(rest));
         } else {
-            self.in_use.remove(at);
-            self.held.set(at, self.looks);
+            self.set_rest(at, Rest::Held(self.looks));
             self.looks += 1;
         }
     }
@@ -456,17 +468,39 @@ impl<K> Keys<K> {
 
     /// Notes whether a key is in use, and if not, when it is at rest.
     fn settle_one(&mut self, at: u32) -> bool {
+        #[cfg(test)]
+        {
+            self.settled += 1;
+        }
+        let entry = &mut self.entries[at as usize];
         // First whether it is in use: who shares it may be about to start something. Nobody comes to
         // share it meanwhile.
-        let unused = Arc::get_mut(&mut self.entries[at as usize].throttle).is_some();
-        if unused {
-            self.in_use.remove(at);
-            self.held.remove(at);
-            self.idle.set(at, self.entries[at as usize].throttle.rests_at());
-        } else if let Some(rest) = self.idle.remove(at) {
-            self.in_use.set(at, rest);
-        }
+        let unused = Arc::get_mut(&mut entry.throttle).is_some();
+        let rest = match entry.rest {
+            _ if unused => Rest::Idle(entry.throttle.rests_at()),
+            Rest::Idle(rest) => Rest::InUse(rest),
+            in_use => in_use,
+        };
+        self.set_rest(at, rest);
         unused
+    }
+
+    fn set_rest(&mut self, at: u32, rest: Rest) {
+        let old = core::mem::replace(&mut self.entries[at as usize].rest, rest);
+        if old != rest {
+            let (set, number) = self.set(old);
+            set.remove(&(number, at));
+            let (set, number) = self.set(rest);
+            set.insert((number, at));
+        }
+    }
+
+    fn set(&mut self, rest: Rest) -> (&mut BTreeSet<(u64, u32)>, u64) {
+        match rest {
+            Rest::Idle(rest) => (&mut self.idle, rest),
+            Rest::InUse(bound) => (&mut self.in_use, bound),
+            Rest::Held(look) => (&mut self.held, look),
+        }
     }
 }
 
@@ -488,10 +522,6 @@ mod tests {
     const KEYS: usize = 100_000;
     const HOUR: Duration = Duration::from_secs(3_600);
 
-    /// What one call may do at the most, in nodes of the heaps: a few times the height of one with
-    /// 100,000 entries, which is 9.
-    const FEW: usize = 60;
-
     struct Full {
         keys: KeyedThrottle<u64>,
         now: Instant,
@@ -508,16 +538,12 @@ mod tests {
             Self { keys, now: Instant::now(), most: 0 }
         }
 
-        /// One call a microsecond, of which the costliest is kept.
+        /// A call a microsecond later: the most keys that one of them has looked at are kept.
         fn call<T>(&mut self, call: impl FnOnce(&KeyedThrottle<u64>, Instant) -> T) -> T {
-            let steps = |keys: &KeyedThrottle<u64>| {
-                let keys = keys.keys.lock();
-                [&keys.idle, &keys.in_use, &keys.held].map(|heap| heap.steps).iter().sum::<usize>()
-            };
             self.now += Duration::from_micros(1);
-            let before = steps(&self.keys);
+            let before = self.keys.keys.lock().settled;
             let result = call(&self.keys, self.now);
-            self.most = self.most.max(steps(&self.keys) - before);
+            self.most = self.most.max(self.keys.keys.lock().settled - before);
             result
         }
 
@@ -552,7 +578,7 @@ mod tests {
         for key in 0..20_000 {
             full.start(2_000_000 + key).unwrap();
         }
-        assert!(full.most <= FEW, "{} steps", full.most);
+        assert!(full.most <= 2, "{} keys looked at", full.most);
     }
 
     #[test]
@@ -565,13 +591,13 @@ mod tests {
             let KeyedError::Busy(busy) = full.start(1_000_000 + key).unwrap_err() else { panic!() };
             assert_eq!(busy.until, None, "it depends on the users");
         }
-        assert!(full.most <= LOOKS * FEW, "{} steps", full.most);
+        assert!(full.most <= LOOKS + 1, "{} keys looked at", full.most);
         drop(handles);
         full.most = 0;
         for key in 0..20_000 {
             full.start(2_000_000 + key).unwrap();
         }
-        assert!(full.most <= LOOKS * FEW, "{} steps", full.most);
+        assert!(full.most <= LOOKS + 1, "{} keys looked at", full.most);
         assert_eq!(full.keys.len(), KEYS);
     }
 

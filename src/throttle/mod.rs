@@ -5,7 +5,6 @@ mod acquire;
 mod chunks;
 mod error;
 mod gcra;
-mod heap;
 mod keyed;
 mod line;
 mod meter;
@@ -83,8 +82,8 @@ use ticks::Epoch;
 /// Time is an argument, as nanoseconds from when the throttle was made. A sliding window is a row
 /// of the instants at which its places are free again, under a short lock; 256 places or more are
 /// dealt out among up to four such locks, and each thread has its own as long as there is a place
-/// free. A GCRA is one atomic word. The line sets nothing aside for who waits: its head starts when it is polled and may. So
-/// giving up a place gives back nothing but the place.
+/// free. A GCRA is one atomic word. The line sets nothing aside for who waits: its head starts when
+/// it is polled and may. So giving up a place gives back nothing but the place.
 pub struct Throttle {
     state: State,
     epoch: Epoch,

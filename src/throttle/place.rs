@@ -56,8 +56,10 @@ impl<T: Deref<Target = Throttle>> Place<T> {
     ///
     /// # Errors
     ///
-    /// When to call it again, at the latest. The waker of `cx` is woken if it is to be called
-    /// sooner, because others have left the line.
+    /// When to call it again, at the latest: before its turn, as a rule, to see whether those before
+    /// it are still there. If it is not called for 100 ms after its turn, or for 50 ms after the
+    /// instant that it was told, those behind it may pass. The waker of `cx` is woken if it is to be
+    /// called sooner, because others have left the line.
     ///
     /// # Panics
     ///
@@ -65,7 +67,7 @@ impl<T: Deref<Target = Throttle>> Place<T> {
     ///
     /// # Complexity
     ///
-    /// O(log waiters), and O(n) more.
+    /// O(log waiters), and O(n) more; amortised, as it passes all that were abandoned at once.
     pub fn poll_at(&mut self, now: Instant, cx: &mut Context<'_>) -> Result<(), Instant> {
         let throttle = &*self.throttle;
         let ticks = throttle.epoch.ticks(now);

@@ -181,6 +181,8 @@ impl State {
 }
 
 /// [`start_fast`] by a schedule with units of its own.
+#[cold]
+#[inline(never)]
 fn start_scaled(
     gcra: &Gcra,
     scale: Scale,

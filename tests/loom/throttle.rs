@@ -281,3 +281,47 @@ fn two_bring_the_same_key() {
         assert_eq!(throttles.len(), 1);
     });
 }
+
+/// Guard: a waiter is passed only if it has not looked for 100 ms after its turn. Taken out (passed as
+/// soon as its turn has come), the newcomer starts before it.
+#[test]
+fn a_head_that_comes_late_against_a_newcomer() {
+    each_rate(|throttle| {
+        throttle.reserve(1, start()).unwrap();
+        let mut head = Waiter::in_line(&throttle);
+        let turn = head.look(start()).unwrap_err();
+        let late = turn + Duration::from_millis(99);
+        let newcomer = {
+            let throttle = throttle.clone();
+            thread::spawn(move || throttle.try_acquire_at(1, late).is_ok())
+        };
+        assert!(head.look(late).is_ok(), "it came in time");
+        assert!(!newcomer.join().unwrap());
+    });
+}
+
+/// Guard: a waiter that was passed is in front again when it looks, and is not absent from then on, in
+/// one step under the lock. Taken out (it is as absent as it was), it is passed while it looks.
+#[test]
+fn an_absent_head_comes_back_as_it_is_passed() {
+    each_rate(|throttle| {
+        throttle.reserve(1, start()).unwrap();
+        let mut head = Waiter::in_line(&throttle);
+        let turn = head.look(start()).unwrap_err();
+        let mut behind = Waiter::in_line(&throttle);
+        let _ = behind.look(start());
+        let late = turn + Duration::from_millis(100);
+        let passes = thread::spawn(move || behind.look(late).is_err().then_some(behind));
+        let came = head.look(late);
+        let behind = passes.join().unwrap();
+        assert!(came.is_ok() == behind.is_some(), "one of two");
+        let (next, mut first) = match behind {
+            Some(behind) => (late + SECOND, behind),
+            None => (came.unwrap_err(), head),
+        };
+        assert_eq!(next, late + SECOND);
+        let mut newcomer = Waiter::in_line(&throttle);
+        assert!(newcomer.look(next).is_err(), "not before the other");
+        assert!(first.look(next).is_ok());
+    });
+}

@@ -6,6 +6,9 @@
 //! governor with a clock that stands still: what its own work costs without any clock.
 //!
 //! governor is a GCRA; it has nothing to set beside a sliding window but that.
+//!
+//! The rows of the keyed one are of a table with 100,000 keys whose windows are an hour: whatever is
+//! linear in the keys shows. governor's keyed one stands beside those that it can do: it has no bound.
 
 use std::hint::black_box;
 use std::num::NonZeroU32;
@@ -15,7 +18,8 @@ use std::time::{Duration, Instant};
 
 use governor::clock::{Clock, DefaultClock, FakeRelativeClock, MonotonicClock};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
-use sluicegate::Throttle;
+use sluicegate::throttle::Rate;
+use sluicegate::{KeyedThrottle, Throttle};
 use sluicegate_benches::{Cost, Options, Scale, Table, Workload, timed_in_slices};
 
 const OPS: u64 = 1_000_000;
@@ -114,6 +118,80 @@ fn two_threads(contender: impl Contender, scale: Scale) -> Cost {
     Cost::of(2 * each, one.1.max(other.1) - one.0.min(other.0))
 }
 
+const KEYS: u64 = 100_000;
+
+/// Keys below `KEYS` have windows of an hour, and all but one of them are there. Others have windows of
+/// a microsecond.
+struct Full {
+    keys: KeyedThrottle<u64>,
+    now: Instant,
+    number: u64,
+}
+
+impl Full {
+    fn new() -> Self {
+        let rates = [Duration::from_secs(3_600), Duration::from_micros(1)]
+            .map(|window| Rate::sliding(100, window).expect("the limits are good"));
+        let rate = move |key: &u64| rates[usize::from(*key >= KEYS)];
+        let keys = KeyedThrottle::new(KEYS as usize, rate).expect("the limits are good");
+        let mut full = Self { keys, now: Instant::now(), number: 0 };
+        for key in 0..KEYS - 1 {
+            assert!(full.start(key));
+        }
+        full
+    }
+
+    /// A microsecond later.
+    fn start(&mut self, key: u64) -> bool {
+        self.now += Duration::from_micros(1);
+        self.number += 1;
+        self.keys.try_acquire_at(black_box(&key), 1, self.now).is_ok()
+    }
+
+    fn known(&mut self) -> bool {
+        self.start(self.number * 7_919 % (KEYS - 1))
+    }
+
+    /// The last new one is forgotten.
+    fn new_key(&mut self) -> bool {
+        self.start(KEYS + self.number)
+    }
+
+    fn refused(&mut self) -> bool {
+        if self.keys.len() < KEYS as usize {
+            assert!(self.start(KEYS - 1));
+        }
+        !self.start(KEYS + self.number)
+    }
+}
+
+/// The table is filled once.
+fn full(start: impl Fn(&mut Full) -> bool + 'static) -> impl FnMut(Scale) -> Cost + 'static {
+    let mut full = None;
+    move |scale| {
+        let full = full.get_or_insert_with(Full::new);
+        timed_in_slices(scale.of(OPS / 10), |times| {
+            for _ in 0..times {
+                assert!(start(full));
+            }
+        })
+    }
+}
+
+fn governor_keyed(key: impl Fn(u64) -> u64 + 'static) -> impl FnMut(Scale) -> Cost + 'static {
+    let (limiter, mut numbers) = (RateLimiter::keyed(quota()), 0..);
+    for key in 0..KEYS - 1 {
+        assert!(limiter.check_key(&key).is_ok());
+    }
+    move |scale| {
+        timed_in_slices(scale.of(OPS / 10), |times| {
+            for number in numbers.by_ref().take(times as usize) {
+                assert!(limiter.check_key(black_box(&key(number))).is_ok());
+            }
+        })
+    }
+}
+
 /// Ours twice, and governor with each of its clocks.
 macro_rules! contest {
     ($table:ident, $run:ident, $threads:literal, $name:literal, $throttle:ident) => {
@@ -147,5 +225,17 @@ fn main() {
     contest!(table, two_threads, "two threads", "GCRA", gcra);
     contest!(table, one_thread, "one thread", "sliding window", sliding);
     contest!(table, two_threads, "two threads", "sliding window", sliding);
+    table.add(
+        Workload::new("`try_acquire_at`, a known key of 100,000")
+            .ours(full(Full::known))
+            .beside("governor, keyed", governor_keyed(|number| number * 7_919 % (KEYS - 1))),
+    );
+    table.add(
+        Workload::new("`try_acquire_at`, a new key beside 100,000 with long windows")
+            .ours(full(Full::new_key)),
+    );
+    table.add(
+        Workload::new("`try_acquire_at`, no room beside 100,000 keys").ours(full(Full::refused)),
+    );
     table.run(&options);
 }
