@@ -94,6 +94,11 @@ impl Clock {
         }
     }
 
+    #[inline]
+    pub(super) fn has_limits(&self) -> bool {
+        self.has_limits
+    }
+
     /// Whether something may have run out of time, or the `alarm` is due: to be asked between two
     /// items. Reads the clock only if there is something to wait for.
     #[inline]

@@ -41,6 +41,11 @@ impl Clock {
     pub(super) fn wind(&mut self) {}
 
     #[inline]
+    pub(super) fn has_limits(&self) -> bool {
+        false
+    }
+
+    #[inline]
     pub(super) fn may_be_due(&self, _: Option<std::time::Instant>) -> bool {
         false
     }

@@ -156,8 +156,9 @@ where
     fn pull_plain(&mut self, room: usize, turns: &mut usize) -> bool {
         let place = self.vacant_place();
         let alone = self.wakes.is_empty();
-        // What is in hand may be woken meanwhile.
-        let none_in_hand = self.places.occupied() == 0;
+        // Neither a time limit, nor anything in hand that may be woken meanwhile or tried again: what
+        // there is to look at between items then is looked at once for all of them.
+        let quiet = alone && self.places.occupied() == 0 && !self.clock.has_limits();
         let Self { source, source_waker, start, outlet, stops, at, summary, clock, wakes, .. } =
             self;
         let (source, start) = (&mut **source, &mut **start);
@@ -179,7 +180,7 @@ where
                 }
             };
             any = true;
-            if clock.is_batch_due() {
+            if !quiet && clock.is_batch_due() {
                 self.keep_deadline();
                 self.admit(index, input);
                 return true;
@@ -224,12 +225,13 @@ where
                     return true;
                 }
             }
-            let woken = !none_in_hand && wakes.new_started();
-            if !alone || woken || *turns == 0 || outlet.waiting() > 0 || stops.is_news() {
-                return true;
+            if !quiet {
+                let alarm = if A::RETRIES { trials.first_due() } else { None };
+                if wakes.new_started() || !alone || clock.may_be_due(alarm) {
+                    return true;
+                }
             }
-            let alarm = if A::RETRIES { trials.first_due() } else { None };
-            if clock.may_be_due(alarm) {
+            if *turns == 0 || outlet.waiting() > 0 || stops.is_news() {
                 return true;
             }
             *turns -= 1;

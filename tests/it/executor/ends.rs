@@ -256,9 +256,8 @@ async fn ends(form: Form, case: &Case) -> String {
 /// Before: spawned, "2 timed out; exhausted" and others; in the task, "1 fulfilled, 1 cancelled;
 /// exhausted" when the budget was closed.
 ///
-/// Also seen to fail when counts are added twice, when `in_full` does not look at what ended early or
-/// looks at nothing else, when the end is that of the worker that leaves first, and when a worker does
-/// not ask whether the input is exhausted.
+/// Also seen to fail when counts are added twice, and when `in_full` looks at cancelled items alone or
+/// at none.
 #[tokio::test(start_paused = true)]
 async fn every_form_comes_to_the_same_end() {
     let forms = [Form::AllSettled, Form::ForEach, Form::Pages];

@@ -525,8 +525,7 @@ fn two_hundred_wake_ups_at_once() {
 
 /// A retry that waits for its start and runs out of time gives its turn to the next.
 ///
-/// Seen to fail (items start at 50, 150, … or later) when `end_item` keeps `next`, and when it keeps
-/// the run's place in line.
+/// Seen to fail when `end_item` keeps `next`.
 #[tokio::test(start_paused = true)]
 async fn a_retry_that_times_out_in_line_gives_its_turn_to_the_next() {
     for backlog in [0, 2] {
