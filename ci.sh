@@ -4,8 +4,8 @@
 #
 # `./ci.sh counts [BASE]` is no part of that: it compares the instructions per operation of the hot
 # paths, here and at BASE, and marks what costs more than 1.03 x. Without BASE that is the last
-# commit or, if nothing has changed since, the one before. Needs valgrind; 90 seconds, most of
-# them for two builds. Both revisions are built at the same path with the same versions of all
+# commit or, if nothing has changed since, the one before. Needs valgrind; two or three minutes, most
+# of them for two builds. Both revisions are built at the same path with the same versions of all
 # dependencies, each with the rows of its own `benches/counts`, which are matched by name. Two runs
 # count the same, but for spawned items (0.5 %), whose chunks depend on the clock.
 set -euo pipefail
