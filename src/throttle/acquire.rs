@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::{Place, Throttle, TooMany, TryAcquireError};
+use super::{Throttle, TooMany, TryAcquireError, Waiter};
 use crate::base::coop;
 
 /// Waits in line to start; made by [`Throttle::acquire`] and its kin.
@@ -21,14 +21,14 @@ use crate::base::coop;
 #[derive(Debug)]
 #[must_use = "futures do nothing unless polled: `.await` it before you start"]
 pub struct Acquire<T: Deref<Target = Throttle>> {
-    place: Place<T>,
+    place: Waiter<T>,
     /// None before there was something to wait for.
     timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl<T: Deref<Target = Throttle>> Acquire<T> {
     fn new(throttle: T, n: u32) -> Self {
-        Self { place: Place::outside(throttle, n), timer: None }
+        Self { place: Waiter::new(throttle, n), timer: None }
     }
 }
 

@@ -11,7 +11,7 @@ use super::chunks::Chunks;
 use super::error::{KeyedError, KeysBusy};
 use super::heap::Heap;
 use super::ticks::Epoch;
-use super::{Place, Rate, ReserveError, Throttle, TooMany, TryAcquireError};
+use super::{Rate, ReserveError, Throttle, TooMany, TryAcquireError, Waiter};
 use crate::ConfigError;
 use crate::base::sync::{HashBuilder, Mutex};
 
@@ -189,7 +189,7 @@ impl<K: Eq + Hash + Clone> KeyedThrottle<K> {
         key: &K,
         n: u32,
         now: Instant,
-    ) -> Result<Place<Arc<Throttle>>, KeyedError<TooMany>> {
+    ) -> Result<Waiter<Arc<Throttle>>, KeyedError<TooMany>> {
         self.throttle(key, now)?.enqueue_owned(n).map_err(KeyedError::Refused)
     }
 

@@ -9,11 +9,11 @@ mod heap;
 mod keyed;
 mod line;
 mod meter;
-mod place;
 mod rate;
 mod shares;
 mod state;
 mod ticks;
+mod waiter;
 mod window;
 
 use core::fmt;
@@ -25,8 +25,8 @@ use std::time::Instant;
 pub use acquire::Acquire;
 pub use error::{KeyedError, KeysBusy, ReserveError, TooMany, TryAcquireError};
 pub use keyed::KeyedThrottle;
-pub use place::Place;
 pub use rate::Rate;
+pub use waiter::Waiter;
 
 use crate::ConfigError;
 use state::{Refused, State};
@@ -210,9 +210,9 @@ impl Throttle {
     /// assert!(throttle.try_acquire_at(1, when).is_err(), "nobody passes the line");
     /// assert!(place.poll_at(when, &mut cx).is_ok());
     /// ```
-    pub fn enqueue(&self, n: u32) -> Result<Place<&Self>, TooMany> {
+    pub fn enqueue(&self, n: u32) -> Result<Waiter<&Self>, TooMany> {
         self.check(n)?;
-        let mut place = Place::outside(self, n);
+        let mut place = Waiter::new(self, n);
         place.join();
         Ok(place)
     }
@@ -222,9 +222,9 @@ impl Throttle {
     /// # Errors
     ///
     /// Those of [`enqueue`](Self::enqueue).
-    pub fn enqueue_owned(self: Arc<Self>, n: u32) -> Result<Place<Arc<Self>>, TooMany> {
+    pub fn enqueue_owned(self: Arc<Self>, n: u32) -> Result<Waiter<Arc<Self>>, TooMany> {
         self.check(n)?;
-        let mut place = Place::outside(self, n);
+        let mut place = Waiter::new(self, n);
         place.join();
         Ok(place)
     }

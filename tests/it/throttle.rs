@@ -375,7 +375,7 @@ mod panicking {
     use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
 
     use cooked_waker::{IntoWaker, WakeRef};
-    use sluicegate::throttle::Place;
+    use sluicegate::throttle::Waiter;
 
     use super::*;
 
@@ -412,7 +412,7 @@ mod panicking {
         }
     }
 
-    fn look(place: &mut Place<&Throttle>, now: Instant, waker: Bad) -> Result<(), Instant> {
+    fn look(place: &mut Waiter<&Throttle>, now: Instant, waker: Bad) -> Result<(), Instant> {
         let waker = ManuallyDrop::new(Box::new(waker).into_waker());
         place.poll_at(now, &mut Context::from_waker(&waker))
     }

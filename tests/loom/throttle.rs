@@ -9,7 +9,7 @@ use std::task::{Context, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use loom::thread;
-use sluicegate::throttle::{KeyedThrottle, Place, Rate, Throttle};
+use sluicegate::throttle::{KeyedThrottle, Rate, Throttle, Waiter};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -50,12 +50,12 @@ impl Wake for Woken {
 }
 
 /// Somebody in line.
-struct Waiter {
-    place: Place<Arc<Throttle>>,
+struct Queued {
+    place: Waiter<Arc<Throttle>>,
     woken: Arc<Woken>,
 }
 
-impl Waiter {
+impl Queued {
     fn in_line(throttle: &Arc<Throttle>) -> Self {
         let place = throttle.clone().enqueue_owned(1).unwrap();
         Self { place, woken: Arc::default() }
@@ -95,7 +95,7 @@ fn reservations_get_distinct_slots() {
 #[test]
 fn nobody_passes_who_is_in_line() {
     each_rate(|throttle| {
-        let mut waiter = Waiter::in_line(&throttle);
+        let mut waiter = Queued::in_line(&throttle);
         let other = {
             let throttle = throttle.clone();
             thread::spawn(move || throttle.try_acquire_at(1, start()).is_ok())
@@ -114,7 +114,7 @@ fn a_start_without_the_lock_against_one_with_it() {
             let throttle = throttle.clone();
             thread::spawn(move || throttle.try_acquire_at(1, start()).is_ok())
         };
-        let started = Waiter::in_line(&throttle).look(start()).is_ok();
+        let started = Queued::in_line(&throttle).look(start()).is_ok();
         assert!(started != other.join().unwrap(), "one of two");
     });
 }
@@ -125,9 +125,9 @@ fn a_start_without_the_lock_against_one_with_it() {
 #[test]
 fn one_leaves_while_another_joins() {
     each_rate(|throttle| {
-        let first = Waiter::in_line(&throttle);
+        let first = Queued::in_line(&throttle);
         let leave = thread::spawn(move || drop(first));
-        let mut second = Waiter::in_line(&throttle);
+        let mut second = Queued::in_line(&throttle);
         leave.join().unwrap();
         assert_eq!(throttle.waiters(), 1);
         assert!(throttle.try_acquire_at(1, start()).is_err());
@@ -142,8 +142,8 @@ fn one_leaves_while_another_joins() {
 fn a_cancelled_wait_against_its_successor() {
     each_rate(|throttle| {
         throttle.reserve(1, start()).unwrap();
-        let mut first = Waiter::in_line(&throttle);
-        let mut second = Waiter::in_line(&throttle);
+        let mut first = Queued::in_line(&throttle);
+        let mut second = Queued::in_line(&throttle);
         let turn = first.look(start()).unwrap_err();
 
         let leave = thread::spawn(move || drop(first));
@@ -160,8 +160,8 @@ fn a_cancelled_wait_against_its_successor() {
 #[test]
 fn two_look_at_once_and_one_may() {
     each_rate(|throttle| {
-        let mut first = Waiter::in_line(&throttle);
-        let mut second = Waiter::in_line(&throttle);
+        let mut first = Queued::in_line(&throttle);
+        let mut second = Queued::in_line(&throttle);
         let look = thread::spawn(move || second.look(start()).is_err().then_some(second));
         assert!(first.look(start()).is_ok());
         let mut second = look.join().unwrap().expect("it passed the first");

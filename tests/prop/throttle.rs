@@ -11,7 +11,7 @@ use governor::clock::{Clock, FakeRelativeClock};
 use governor::{Quota, RateLimiter};
 use proptest::prelude::*;
 use sluicegate::throttle::{
-    KeyedError, KeyedThrottle, Place, Rate, ReserveError, Throttle, TryAcquireError,
+    KeyedError, KeyedThrottle, Rate, ReserveError, Throttle, TryAcquireError, Waiter,
 };
 
 const NANO: Duration = Duration::from_nanos(1);
@@ -80,8 +80,8 @@ impl Wake for Woken {
     }
 }
 
-struct Waiter {
-    place: Place<Arc<Throttle>>,
+struct Queued {
+    place: Waiter<Arc<Throttle>>,
     n: u32,
     woken: Arc<Woken>,
     /// When it looked last, or joined.
@@ -100,7 +100,7 @@ struct Model {
     window: u64,
     starts: Vec<u64>,
     /// In line, in the order of joining.
-    line: Vec<Waiter>,
+    line: Vec<Queued>,
 }
 
 impl Model {
@@ -165,7 +165,7 @@ impl Model {
             Op::Join(n) => {
                 let place = self.throttle.clone().enqueue_owned(n).unwrap();
                 let woken = Arc::default();
-                self.line.push(Waiter { place, n, woken, seen: self.now, told: None });
+                self.line.push(Queued { place, n, woken, seen: self.now, told: None });
             }
             Op::Look(place) => {
                 let (at, now) = (self.at(), self.now);
@@ -204,7 +204,7 @@ impl Model {
     fn check(&self) {
         assert_eq!(self.throttle.waiters(), self.line.len());
         // Whoever is first in line knows its turn, or has been woken to learn it.
-        if let Some(Waiter { n, woken, told: Some(told), .. }) = self.line.first() {
+        if let Some(Queued { n, woken, told: Some(told), .. }) = self.line.first() {
             assert!(woken.0.load(Ordering::Relaxed) || *told <= self.earliest(*n));
         }
     }
@@ -668,7 +668,7 @@ mod keys_and_users {
 
     enum User {
         Handle(Arc<Throttle>),
-        Place(Place<Arc<Throttle>>, u32),
+        Waiting(Waiter<Arc<Throttle>>, u32),
     }
 
     struct Model {
@@ -809,7 +809,7 @@ mod keys_and_users {
                         _ => None,
                     };
                     self.looked_up(key, busy, now);
-                    self.users.extend(found.ok().map(|place| (key, User::Place(place, n))));
+                    self.users.extend(found.ok().map(|place| (key, User::Waiting(place, n))));
                 }
                 Op::Release(user) if user < self.users.len() => {
                     let (key, user) = self.users.remove(user);
@@ -819,7 +819,7 @@ mod keys_and_users {
                                 self.started(key, 1, now);
                             }
                         }
-                        User::Place(mut place, n) => {
+                        User::Waiting(mut place, n) => {
                             let mut cx = Context::from_waker(Waker::noop());
                             if place.poll_at(at, &mut cx).is_ok() {
                                 self.started(key, n, now);

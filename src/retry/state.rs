@@ -20,12 +20,12 @@ use super::{Delays, Retry};
 /// It holds no policy, and nothing on the heap before something has failed. See
 /// [`Retry::next_wait`].
 #[derive(Debug, Default)]
-pub struct Course {
+pub struct RetryState {
     failures: u32,
     delays: Option<Delays>,
 }
 
-impl Course {
+impl RetryState {
     /// Of something that has not been tried yet.
     pub const fn new() -> Self {
         Self { failures: 0, delays: None }

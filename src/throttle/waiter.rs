@@ -16,7 +16,7 @@ use crate::base::wake::WakeList;
 /// Dropping it gives up the place, and leaves its turn to the next in line.
 #[derive(Debug)]
 #[must_use = "it starts nothing unless it looks: call `poll_at`"]
-pub struct Place<T: Deref<Target = Throttle>> {
+pub struct Waiter<T: Deref<Target = Throttle>> {
     throttle: T,
     n: u32,
     stage: Stage,
@@ -30,8 +30,8 @@ enum Stage {
     Started,
 }
 
-impl<T: Deref<Target = Throttle>> Place<T> {
-    pub(crate) fn outside(throttle: T, n: u32) -> Self {
+impl<T: Deref<Target = Throttle>> Waiter<T> {
+    pub(crate) fn new(throttle: T, n: u32) -> Self {
         Self { throttle, n, stage: Stage::Outside }
     }
 
@@ -100,7 +100,7 @@ impl<T: Deref<Target = Throttle>> Place<T> {
     }
 }
 
-impl<T: Deref<Target = Throttle>> Drop for Place<T> {
+impl<T: Deref<Target = Throttle>> Drop for Waiter<T> {
     fn drop(&mut self) {
         if let Stage::InLine(number) = self.stage {
             let mut wakers = WakeList::new();
