@@ -1,4 +1,7 @@
 //! A vector that grows by a chunk at a time: no push copies what is there.
+//!
+//! Kept beside `base::slab` because the entries of a keyed throttle are pushed and replaced, never
+//! removed, and are many and large: a push that moves all of them would be the slowest of calls.
 
 use core::ops::{Index, IndexMut};
 

@@ -1,5 +1,8 @@
 //! A heap of instants by entry: the earliest one is known, and each can be changed or removed in
 //! O(log entries).
+//!
+//! Kept beside `base::deadlines`, which clears out stale deadlines in one long step now and then; here
+//! each step is short, and the earliest instant exact.
 
 use super::chunks::Chunks;
 
@@ -13,8 +16,8 @@ const NOWHERE: u32 = u32::MAX;
 pub(super) struct Heap {
     /// An instant and its entry. None is earlier than its parent.
     nodes: Chunks<(u64, u32)>,
-    /// Where each entry is.
-    places: Chunks<u32>,
+    /// The position of each entry in `nodes`.
+    positions: Chunks<u32>,
     /// How many nodes were looked at.
     #[cfg(test)]
     pub(super) steps: usize,
@@ -24,7 +27,7 @@ impl Heap {
     pub(super) const fn new() -> Self {
         Self {
             nodes: Chunks::new(),
-            places: Chunks::new(),
+            positions: Chunks::new(),
             #[cfg(test)]
             steps: 0,
         }
@@ -35,65 +38,85 @@ impl Heap {
         self.nodes.get(0).copied()
     }
 
-    fn place(&self, entry: u32) -> Option<usize> {
-        self.places.get(entry as usize).filter(|place| **place != NOWHERE).map(|at| *at as usize)
+    fn position(&self, entry: u32) -> Option<usize> {
+        self.positions
+            .get(entry as usize)
+            .filter(|position| **position != NOWHERE)
+            .map(|at| *at as usize)
+    }
+
+    #[cfg(debug_assertions)]
+    pub(super) fn contains(&self, entry: u32) -> bool {
+        self.position(entry).is_some()
     }
 
     /// Entries are numbered from zero on: each number is at most one more than any before.
     pub(super) fn set(&mut self, entry: u32, instant: u64) {
-        while self.places.len() <= entry as usize {
-            self.places.push(NOWHERE);
+        while self.positions.len() <= entry as usize {
+            self.positions.push(NOWHERE);
         }
-        let place = self.place(entry).unwrap_or_else(|| {
+        let position = self.position(entry).unwrap_or_else(|| {
             self.nodes.push((instant, entry));
             self.nodes.len() - 1
         });
-        self.settle(place, (instant, entry));
+        self.sift(position, (instant, entry));
     }
 
     pub(super) fn remove(&mut self, entry: u32) -> Option<u64> {
-        let place = self.place(entry)?;
-        let (instant, _) = self.nodes[place];
-        self.places[entry as usize] = NOWHERE;
+        let position = self.position(entry)?;
+        let (instant, _) = self.nodes[position];
+        self.positions[entry as usize] = NOWHERE;
         let last = self.nodes.pop()?;
-        if place < self.nodes.len() {
-            self.settle(place, last);
+        if position < self.nodes.len() {
+            self.sift(position, last);
         }
         Some(instant)
     }
 
-    /// Puts a node where it belongs, of those above and below a place that is vacant.
-    fn settle(&mut self, mut place: usize, node: (u64, u32)) {
-        while place > 0 {
-            let parent = (place - 1) / CHILDREN;
+    /// Puts a node where it belongs, of those above and below a vacant position.
+    fn sift(&mut self, mut position: usize, node: (u64, u32)) {
+        while position > 0 {
+            let parent = (position - 1) / CHILDREN;
             if self.nodes[parent].0 <= node.0 {
                 break;
             }
-            self.put(place, self.nodes[parent]);
-            place = parent;
+            self.put(position, self.nodes[parent]);
+            position = parent;
         }
         loop {
-            let first = place * CHILDREN + 1;
+            let first = position * CHILDREN + 1;
             let children =
                 (first..first + CHILDREN).filter_map(|at| Some((self.nodes.get(at)?.0, at)));
             match children.min() {
                 Some((instant, child)) if instant < node.0 => {
-                    self.put(place, self.nodes[child]);
-                    place = child;
+                    self.put(position, self.nodes[child]);
+                    position = child;
                 }
                 _ => break,
             }
         }
-        self.put(place, node);
+        self.put(position, node);
     }
 
-    fn put(&mut self, place: usize, node: (u64, u32)) {
+    fn put(&mut self, position: usize, node: (u64, u32)) {
         #[cfg(test)]
         {
             self.steps += 1;
         }
-        self.nodes[place] = node;
-        self.places[node.1 as usize] = place as u32;
+        self.nodes[position] = node;
+        self.positions[node.1 as usize] = position as u32;
+    }
+
+    /// Panics unless no node is earlier than its parent, and each entry's position is that of its node.
+    #[cfg(any(test, debug_assertions))]
+    pub(super) fn validate(&self) {
+        for position in 0..self.nodes.len() {
+            let (instant, entry) = self.nodes[position];
+            assert_eq!(self.position(entry), Some(position));
+            assert!(position == 0 || self.nodes[(position - 1) / CHILDREN].0 <= instant);
+        }
+        let here = (0..self.positions.len()).filter(|entry| self.positions[*entry] != NOWHERE);
+        assert_eq!(here.count(), self.nodes.len());
     }
 }
 
@@ -102,18 +125,6 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-
-    impl Heap {
-        fn validate(&self) {
-            for place in 0..self.nodes.len() {
-                let (instant, entry) = self.nodes[place];
-                assert_eq!(self.place(entry), Some(place));
-                assert!(place == 0 || self.nodes[(place - 1) / CHILDREN].0 <= instant);
-            }
-            let here = (0..self.places.len()).filter(|entry| self.places[*entry] != NOWHERE);
-            assert_eq!(here.count(), self.nodes.len());
-        }
-    }
 
     #[test]
     fn it_is_a_map_whose_earliest_instant_is_known() {

@@ -1,21 +1,28 @@
+//! A waiter: the future's part of a wait list, without a clock.
+//!
+//! ```text
+//!           cannot start at once, or queued        starts
+//!  new ────────────────────────────────▶ waiting ─────────▶ started
+//!   └───────────────── starts at once ───────────────────────▲
+//! ```
+
 use core::ops::Deref;
 use core::task::Context;
 use std::time::Instant;
 
 use super::Throttle;
-use super::line::Turn;
-use crate::base::panic::FirstPanic;
-use crate::base::panic::quietly;
+use crate::base::panic::{FirstPanic, quietly};
+use crate::base::wait_list::WaiterId;
 use crate::base::wake::WakeList;
 
-/// A place in the line of a [`Throttle`], for those who keep the time themselves.
+/// A waiter of a [`Throttle`], for callers that keep the time themselves.
 ///
 /// Made by [`Throttle::enqueue`], and by [`enqueue_owned`](Throttle::enqueue_owned) with an `Arc`
-/// in place of the borrow. Whoever has tokio's clock awaits [`Throttle::acquire`] instead.
+/// in place of the borrow. With tokio's clock, await [`Throttle::acquire`] instead.
 ///
-/// Dropping it gives up the place, and leaves its turn to the next in line.
+/// Dropping it removes it from the wait list, and leaves its turn to the next waiter.
 #[derive(Debug)]
-#[must_use = "it starts nothing unless it looks: call `poll_at`"]
+#[must_use = "it starts nothing unless it is polled: call `poll_at`"]
 pub struct Waiter<T: Deref<Target = Throttle>> {
     throttle: T,
     n: u32,
@@ -24,30 +31,30 @@ pub struct Waiter<T: Deref<Target = Throttle>> {
 
 #[derive(Debug)]
 enum Stage {
-    /// Takes its place in line if it cannot start at once.
-    Outside,
-    InLine(u64),
+    /// Joins the wait list if it cannot start at once.
+    New,
+    Waiting(WaiterId),
     Started,
 }
 
 impl<T: Deref<Target = Throttle>> Waiter<T> {
     pub(crate) fn new(throttle: T, n: u32) -> Self {
-        Self { throttle, n, stage: Stage::Outside }
+        Self { throttle, n, stage: Stage::New }
     }
 
     pub(super) fn join(&mut self) {
         if self.n > 0 {
-            self.stage = Stage::InLine(self.throttle.state.join(self.n));
+            self.stage = Stage::Waiting(self.throttle.core.join(self.n));
         }
     }
 
-    /// Takes its place in line at once if it is outside and would have to wait, and starts nothing.
+    /// Joins the wait list if it would have to wait, and starts nothing.
     #[cfg(feature = "tokio")]
-    pub(super) fn join_if_it_waits(&mut self, now: Instant) {
-        if let (Stage::Outside, 1..) = (&self.stage, self.n) {
+    pub(super) fn join_unless_free(&mut self, now: Instant) {
+        if let (Stage::New, 1..) = (&self.stage, self.n) {
             let ticks = self.throttle.epoch.ticks(now);
-            if let Some(number) = self.throttle.state.join_unless_free(self.n, ticks) {
-                self.stage = Stage::InLine(number);
+            if let Some(id) = self.throttle.core.join_unless_free(self.n, ticks) {
+                self.stage = Stage::Waiting(id);
             }
         }
     }
@@ -57,7 +64,7 @@ impl<T: Deref<Target = Throttle>> Waiter<T> {
     /// # Errors
     ///
     /// When to call it again, at the latest. The waker of `cx` is woken if it is to be called
-    /// sooner, because others have left the line.
+    /// sooner, because other waiters have left.
     ///
     /// # Panics
     ///
@@ -65,46 +72,43 @@ impl<T: Deref<Target = Throttle>> Waiter<T> {
     ///
     /// # Complexity
     ///
-    /// O(log waiters), and O(n) more.
+    /// O(1), or O(log waiters) where waiters that were passed have returned; and O(n) more.
     pub fn poll_at(&mut self, now: Instant, cx: &mut Context<'_>) -> Result<(), Instant> {
         let throttle = &*self.throttle;
         let ticks = throttle.epoch.ticks(now);
-        let number = match self.stage {
-            Stage::InLine(number) => number,
-            Stage::Outside => {
-                if self.n == 0 || throttle.state.try_start(self.n, ticks).is_ok() {
+        let id = match self.stage {
+            Stage::Waiting(id) => id,
+            Stage::New => {
+                if self.n == 0 || throttle.core.try_start(self.n, ticks).is_ok() {
                     self.stage = Stage::Started;
                     return Ok(());
                 }
-                let number = throttle.state.join(self.n);
-                self.stage = Stage::InLine(number);
-                number
+                let id = throttle.core.join(self.n);
+                self.stage = Stage::Waiting(id);
+                id
             }
-            Stage::Started => panic!("a place in line was polled after it had started"),
+            Stage::Started => panic!("a waiter of a throttle was polled after it had started"),
         };
-        let look = throttle.state.look(number, ticks, cx.waker().clone());
-        if let Turn::Started = look.turn {
+        let polled = throttle.core.poll(id, ticks, cx.waker().clone());
+        if polled.started.is_ok() {
             self.stage = Stage::Started;
         }
-        // A stranger's code, whose panic must not cost a turn that was just had.
-        for retired in look.retired {
+        // User code, whose panic must not cost a start that was just made.
+        for retired in polled.retired {
             quietly(|| drop(retired));
         }
-        if let Some(waker) = look.wake {
+        if let Some(waker) = polled.wake {
             quietly(|| waker.wake());
         }
-        match look.turn {
-            Turn::Started => Ok(()),
-            Turn::At(until) => Err(self.throttle.epoch.instant(until)),
-        }
+        polled.started.map_err(|again| self.throttle.epoch.instant(again))
     }
 }
 
 impl<T: Deref<Target = Throttle>> Drop for Waiter<T> {
     fn drop(&mut self) {
-        if let Stage::InLine(number) = self.stage {
+        if let Stage::Waiting(id) = self.stage {
             let mut wakers = WakeList::new();
-            let own = self.throttle.state.leave(number, &mut wakers);
+            let own = self.throttle.core.remove(id, &mut wakers);
             // User code: the first panic goes on when all of it was called.
             let mut panic = FirstPanic::default();
             panic.catch(|| {

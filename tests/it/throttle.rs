@@ -171,7 +171,7 @@ fn who_waits_is_not_passed() {
         // One could start, but for the two that wait.
         assert!(until(throttle.try_acquire_at(1, now)) >= turn);
         let refused = throttle.reserve(1, now).unwrap_err();
-        assert!(matches!(refused, ReserveError::InLine { waiting: 1, .. }));
+        assert!(matches!(refused, ReserveError::WaitersAhead { waiters: 1, .. }));
         drop(two);
         assert_eq!(throttle.waiters(), 0);
         assert!(throttle.try_acquire_at(1, now).is_ok());

@@ -145,7 +145,7 @@ impl Model {
                     let waiting = self.line.len();
                     assert!(waiting > 0);
                     assert!(
-                        matches!(error, ReserveError::InLine { waiting: told, .. } if told == waiting)
+                        matches!(error, ReserveError::WaitersAhead { waiters, .. } if waiters == waiting)
                     );
                 }
             },
@@ -202,6 +202,8 @@ impl Model {
     }
 
     fn check(&self) {
+        #[cfg(debug_assertions)]
+        self.throttle.validate();
         assert_eq!(self.throttle.waiters(), self.line.len());
         // Whoever is first in line knows its turn, or has been woken to learn it.
         if let Some(Queued { n, woken, told: Some(told), .. }) = self.line.first() {
@@ -308,6 +310,8 @@ proptest! {
         }
         let mut now = base;
         while !live.is_empty() {
+            #[cfg(debug_assertions)]
+            throttle.validate();
             // The last of those that look at an instant looks first.
             let looks = |(_, woken, told, _): &(_, Arc<Woken>, Instant, _)| {
                 if woken.0.load(Ordering::Relaxed) { now } else { now.max(*told) }
@@ -483,6 +487,8 @@ proptest! {
                 assert_all_windows(&starts[key], limit(key), WINDOW);
             }
             prop_assert_eq!(throttles.len(), resident.len());
+            #[cfg(debug_assertions)]
+            throttles.validate();
         }
     }
 }
@@ -829,6 +835,8 @@ mod keys_and_users {
                 }
                 Op::Release(_) => {}
             }
+            #[cfg(debug_assertions)]
+            self.throttles.validate();
         }
     }
 
