@@ -9,7 +9,7 @@ use crate::base::sync::{AtomicU64, Ordering};
 /// A token is counted in thousandths, as fine as the ratio is.
 const TOKEN: u64 = 1000;
 
-/// Allows retries only while most attempts succeed, over all who share it.
+/// Allows retries only while most attempts succeed, over all policies that share it.
 ///
 /// When a service is down, every caller's retries multiply what it has to refuse. A budget sees
 /// over many calls that it is down, and then lets each of them try once.

@@ -1,5 +1,5 @@
 //! When to try again: a pure policy that knows neither clock nor runtime, and beside it a thin
-//! loop that waits on tokio's.
+//! loop that waits on tokio's clock.
 
 mod backoff;
 mod budget;
@@ -60,7 +60,7 @@ pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(10 * 365 * 24 * 60
 /// # How it is built
 ///
 /// A number and a factory of iterators, whose waits are cut to the cap and then shortened by the
-/// jitter. Whoever keeps the time asks a [`RetryState`] what comes next. Nothing is boxed for a policy
+/// jitter. What was tried so far is kept in a [`RetryState`]. Nothing is boxed for a policy
 /// that never retries, and no iterator is made before something has failed.
 #[derive(Clone)]
 pub struct Retry {
@@ -251,21 +251,21 @@ impl Retry {
         self
     }
 
-    /// An attempt that takes longer than `limit` is dropped, and counts as failed in a way that is
+    /// An attempt that takes longer than `timeout` is dropped, and counts as failed in a way that is
     /// worth another attempt.
     ///
-    /// [`run`](Self::run) keeps to it. Whoever keeps the time otherwise asks for it by
+    /// [`run`](Self::run) keeps to it. Callers that keep the time themselves read it with
     /// [`attempt_timeout`](Self::attempt_timeout).
     ///
     /// # Errors
     ///
     /// `attempt_timeout` must be more than zero and at most ten years.
-    pub fn with_attempt_timeout(mut self, limit: Duration) -> Result<Self, ConfigError> {
-        at_most_longest("attempt_timeout", limit)?;
-        if limit.is_zero() {
-            return Err(ConfigError::new("attempt_timeout", limit, "more than zero"));
+    pub fn with_attempt_timeout(mut self, timeout: Duration) -> Result<Self, ConfigError> {
+        at_most_longest("attempt_timeout", timeout)?;
+        if timeout.is_zero() {
+            return Err(ConfigError::new("attempt_timeout", timeout, "more than zero"));
         }
-        self.attempt_timeout = Some(limit);
+        self.attempt_timeout = Some(timeout);
         Ok(self)
     }
 
@@ -300,7 +300,7 @@ impl Retry {
         self.max_attempts
     }
 
-    /// How long an attempt may take.
+    /// How long an attempt may take; `None` if there is no limit.
     pub fn attempt_timeout(&self) -> Option<Duration> {
         self.attempt_timeout
     }
@@ -322,7 +322,7 @@ impl Retry {
     /// Notes that an attempt failed in a way that is worth another one, and returns how long to
     /// wait before that.
     ///
-    /// It reads no clock: for those who keep the time themselves. With a budget, say
+    /// It reads no clock: for callers that keep the time themselves. With a budget, say
     /// [`succeeded`](Self::succeeded), too.
     ///
     /// # Errors
@@ -342,7 +342,7 @@ impl Retry {
     /// # Ok::<(), sluicegate::ConfigError>(())
     /// ```
     pub fn next_wait(&self, state: &mut RetryState) -> Result<Duration, GaveUp> {
-        // Each failure is charged, also the last one: they say how those fare who are asked.
+        // Each failure is charged, also the last one: failures show how the service fares.
         let afforded = self.charge();
         let wait = state.next(self)?;
         if afforded { Ok(wait) } else { Err(GaveUp::BudgetSpent) }

@@ -88,7 +88,7 @@ impl Scale {
     }
 }
 
-/// A schedule that nobody else changes meanwhile.
+/// A schedule that no other thread changes meanwhile.
 pub(super) struct Schedule {
     pub(super) gcra: Gcra,
     pub(super) next: u64,

@@ -38,7 +38,7 @@ use clock::Epoch;
 /// | | [`Rate::sliding`] | [`Rate::gcra`] |
 /// | --- | --- | --- |
 /// | in any window | never more than the limit | the limit and a burst |
-/// | after a rest | the limit at once, then a window's wait | the burst at once, then evenly spread |
+/// | after a pause | the limit at once, then a window's wait | the burst at once, then evenly spread |
 /// | memory | 8 bytes for each start in the window | one number |
 ///
 /// There are two ways to use it. [`acquire`](Self::acquire) waits, and what it counts is
@@ -102,7 +102,7 @@ impl Throttle {
         Rate::sliding(limit, window).map(Self::with_rate)
     }
 
-    /// `limit` starts a `window`, evenly spread, but for a burst after a rest.
+    /// `limit` starts per `window`, evenly spread, except for a burst after a pause.
     ///
     /// # Errors
     ///
