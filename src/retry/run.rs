@@ -3,7 +3,7 @@
 use core::future::Future;
 
 use tokio::task::coop::consume_budget;
-use tokio::time::{sleep, timeout};
+use tokio::time;
 
 use super::{AttemptError, GaveUp, Retried, Retry, RetryError, RetryState, RetryWhen};
 
@@ -102,12 +102,14 @@ where
     loop {
         // Attempts that are ready at once must not keep the worker from other tasks.
         consume_budget().await;
-        let last = match limited(policy, attempt()).await {
+        let last = match with_timeout(policy, attempt()).await {
             Ok(value) => {
                 policy.succeeded();
                 return Ok(Retried { value, attempts: state.failures() + 1 });
             }
-            Err(AttemptError::TimedOut { limit, .. }) => AttemptError::TimedOut { limit, earlier },
+            Err(AttemptError::TimedOut { timeout, .. }) => {
+                AttemptError::TimedOut { timeout, earlier }
+            }
             Err(failed) => failed,
         };
         let failed = if let AttemptError::Failed(error) = &last { Some(error) } else { None };
@@ -120,20 +122,20 @@ where
             AttemptError::TimedOut { earlier, .. } => earlier,
         };
         if !wait.is_zero() {
-            sleep(wait).await;
+            time::sleep(wait).await;
         }
     }
 }
 
-async fn limited<T, E, F>(policy: &Retry, attempt: F) -> Result<T, AttemptError<E>>
+async fn with_timeout<T, E, F>(policy: &Retry, attempt: F) -> Result<T, AttemptError<E>>
 where
     F: Future<Output = Result<T, E>>,
 {
     match policy.attempt_timeout {
         None => attempt.await.map_err(AttemptError::Failed),
-        Some(limit) => match timeout(limit, attempt).await {
+        Some(timeout) => match time::timeout(timeout, attempt).await {
             Ok(done) => done.map_err(AttemptError::Failed),
-            Err(_) => Err(AttemptError::TimedOut { limit, earlier: None }),
+            Err(_) => Err(AttemptError::TimedOut { timeout, earlier: None }),
         },
     }
 }

@@ -191,7 +191,7 @@ mod run {
         let limit = Duration::from_secs(10);
         assert_eq!(start.elapsed(), millis(700) + 3 * limit);
         assert!(error.timed_out());
-        assert_eq!(error.last, AttemptError::TimedOut { limit, earlier: Some("busy") });
+        assert_eq!(error.last, AttemptError::TimedOut { timeout: limit, earlier: Some("busy") });
         assert_eq!(error.last_error(), Some(&"busy"));
     }
 
