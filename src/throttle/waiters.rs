@@ -319,3 +319,70 @@ impl Waiters {
         );
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::Wake;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Woken(AtomicUsize);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Nothing may start for long.
+    struct Never;
+
+    impl Meter for Never {
+        fn earliest(&self, _: u32, now: u64) -> u64 {
+            now + 1_000 * PATIENCE
+        }
+
+        fn earliest_behind(&self, _: u64, n: u32, now: u64) -> u64 {
+            self.earliest(n, now)
+        }
+
+        fn start(&mut self, n: u32, now: u64) -> u64 {
+            self.earliest(n, now)
+        }
+    }
+
+    /// Behind a large head, waiters that were passed and have returned, one that is still absent, and
+    /// one that was never passed: when the head leaves, all of those present are woken, in order.
+    #[test]
+    fn a_large_head_that_leaves_wakes_returned_waiters_too() {
+        let mut waiters = Waiters::new();
+        let ids = [9, 1, 1, 1, 1].map(|n| waiters.join(n));
+        assert!(waiters.pass_as_newcomer(0).is_none());
+        // All but the last are passed, the last polls in time.
+        let woken = [(); 5].map(|()| Arc::<Woken>::default());
+        let poll = |waiters: &mut Waiters, at: usize, now| {
+            let polled = waiters.poll(ids[at], now, woken[at].clone().into(), &mut Never);
+            waiters.validate();
+            assert!(polled.started.is_err());
+        };
+        poll(&mut waiters, 4, PATIENCE - 1);
+        poll(&mut waiters, 4, PATIENCE);
+        assert_eq!((waiters.absent, waiters.head()), (4, Some(ids[4])));
+        for at in [2, 0, 1] {
+            poll(&mut waiters, at, PATIENCE);
+        }
+        assert_eq!((waiters.absent, waiters.head()), (1, Some(ids[0])));
+
+        let mut wakers = WakeList::new();
+        drop(waiters.remove(ids[0], &mut wakers));
+        waiters.validate();
+        wakers.wake_all();
+        wakers.finish();
+        let count = |woken: &Arc<Woken>| woken.0.load(Ordering::Relaxed);
+        assert_eq!([1, 2, 3, 4].map(|at| count(&woken[at])), [1, 1, 0, 1]);
+        assert_eq!((waiters.len(), waiters.head()), (4, Some(ids[1])));
+    }
+}
