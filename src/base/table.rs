@@ -20,6 +20,12 @@ impl SlotTable {
         self.slots.len()
     }
 
+    /// How many slots fit without growth.
+    #[cfg(all(test, not(loom)))]
+    pub(crate) fn capacity(&self) -> usize {
+        self.slots.capacity()
+    }
+
     #[inline]
     pub(crate) fn find(&self, hash: u64, mut is_key: impl FnMut(u32) -> bool) -> Option<u32> {
         self.slots.find(hash, |slot| is_key(*slot)).copied()

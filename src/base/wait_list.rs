@@ -17,8 +17,8 @@ use super::list::List;
 use super::slab::Slab;
 
 /// Names a waiter. Numbers follow the order of joining and are never reused, so that an old id finds
-/// nobody.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// nobody. Ids are ordered as their waiters joined.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct WaiterId {
     number: u64,
     slot: u32,
@@ -187,6 +187,7 @@ mod tests {
     fn serves_in_the_order_of_joining() {
         let mut list = WaitList::new();
         let ids: Vec<_> = (0..5).map(|data| list.push(data, None)).collect();
+        assert!(ids.is_sorted());
         assert!(list.remove(ids[1]).is_some());
         assert_eq!(list.after(ids[0]), Some(ids[2]));
         assert_eq!((list.before(ids[2]), list.before(ids[0])), (Some(ids[0]), None));

@@ -161,7 +161,7 @@ impl<T> Builder<T> {
     /// How often a batch is tried, and how long it waits in between: a [`Retry`], or one that knows
     /// [`when`](Retry::when). Only what its guard still held is tried again.
     ///
-    /// - An attempt that takes longer than the [time limit](Retry::attempt_timeout), from when the
+    /// - An attempt that takes longer than the [attempt timeout](Retry::attempt_timeout), from when the
     ///   batch is handed over, is polled once more; if it is not ready then, the handler's future is
     ///   dropped, with the guard that is in it, and the attempt has failed. A handler that has given
     ///   its guard away is dropped as well, but the attempt ends only when the guard is back. A
@@ -182,7 +182,7 @@ impl<T> Builder<T> {
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// let budget = RetryBudget::new(100, 0.1)?;
     /// let retry = Retry::exponential(5, Duration::from_millis(10), Duration::from_secs(1))?
-    ///     .attempt_timeout(Duration::from_secs(10))?
+    ///     .with_attempt_timeout(Duration::from_secs(10))?
     ///     .budget(&budget)
     ///     .when(|error: &HandlerError| error.is::<std::io::Error>());
     /// let rows = Batcher::builder()
@@ -419,7 +419,7 @@ impl<T> Builder<T> {
             capacity,
             capacity_weight,
             concurrency,
-            attempt_timeout: retry.policy().time_limit(),
+            attempt_timeout: retry.policy().attempt_timeout(),
             shared: self.semaphore.is_some(),
             max_keys: usize::MAX,
             capacity_per_key: usize::MAX,

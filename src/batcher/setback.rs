@@ -5,7 +5,7 @@ use core::time::Duration;
 
 use super::error::{BatchError, HandlerError};
 use crate::base::panic::{caught, quietly};
-use crate::retry::{Course, GaveUp};
+use crate::retry::{GaveUp, RetryState};
 use crate::{Panic, RetryWhen};
 
 /// How an attempt failed.
@@ -34,7 +34,7 @@ pub(crate) type CutWhen = dyn Fn(&HandlerError) -> bool + Send + Sync;
 /// What a batch carries along once an attempt has failed. It may hold what is the user's.
 #[derive(Default)]
 pub(crate) struct Setback {
-    course: Course,
+    course: RetryState,
     /// Whether its retries are used up.
     course_over: bool,
     /// The search for what makes it fail, once it has begun.
@@ -159,7 +159,7 @@ impl Failing {
             Failure::Failed(error) => BatchError::Failed { error, attempts, gave_up },
             Failure::Panicked(panic) => BatchError::Panicked { panic, attempts, gave_up },
             Failure::TimedOut => {
-                let limit = self.retry.policy().time_limit().unwrap_or_default();
+                let limit = self.retry.policy().attempt_timeout().unwrap_or_default();
                 let earlier = setback.earlier.take();
                 BatchError::TimedOut { limit, earlier, attempts, gave_up }
             }

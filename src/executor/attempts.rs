@@ -5,7 +5,7 @@ use core::marker::PhantomData;
 use core::time::Duration;
 
 use crate::base::panic::quietly;
-use crate::retry::{Course, GaveUp, RetryWhen};
+use crate::retry::{GaveUp, RetryState, RetryWhen};
 use crate::settled::SettledKind;
 
 /// How often an item is tried; implemented by what [`BatchExecutor`](super::BatchExecutor) puts in
@@ -26,7 +26,7 @@ pub trait Attempts<I, E> {
 
     /// How long to wait after an attempt that failed, or that timed out if there is no error. Runs
     /// the caller's code.
-    fn next_wait(&self, course: &mut Course, error: Option<&E>) -> Result<Duration, GaveUp>;
+    fn next_wait(&self, course: &mut RetryState, error: Option<&E>) -> Result<Duration, GaveUp>;
 
     /// Nothing more is tried. Runs the caller's code.
     fn bury(&self, letter: DeadLetter<'_, I, E>);
@@ -49,7 +49,7 @@ impl<I, E> Attempts<I, E> for Once {
     #[inline]
     fn succeeded(&self) {}
 
-    fn next_wait(&self, _: &mut Course, _: Option<&E>) -> Result<Duration, GaveUp> {
+    fn next_wait(&self, _: &mut RetryState, _: Option<&E>) -> Result<Duration, GaveUp> {
         Err(GaveUp::AttemptsSpent)
     }
 
@@ -81,12 +81,12 @@ impl<I: Clone, E, D: DeadLetters<I, E>> Attempts<I, E> for Retrying<E, D> {
     fn keep(&self, input: &I) -> Option<I> {
         // An attempt's time limit is that of something that is known.
         let policy = self.retry.policy();
-        let known = D::WANTED || policy.max_attempts() > 1 || policy.time_limit().is_some();
+        let known = D::WANTED || policy.max_attempts() > 1 || policy.attempt_timeout().is_some();
         known.then(|| input.clone())
     }
 
     fn attempt_timeout(&self) -> Option<Duration> {
-        self.retry.policy().time_limit()
+        self.retry.policy().attempt_timeout()
     }
 
     #[inline]
@@ -94,7 +94,7 @@ impl<I: Clone, E, D: DeadLetters<I, E>> Attempts<I, E> for Retrying<E, D> {
         self.retry.policy().succeeded();
     }
 
-    fn next_wait(&self, course: &mut Course, error: Option<&E>) -> Result<Duration, GaveUp> {
+    fn next_wait(&self, course: &mut RetryState, error: Option<&E>) -> Result<Duration, GaveUp> {
         match error {
             Some(error) => self.retry.next_wait(course, error),
             None => self.retry.policy().next_wait(course),

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Instant;
 
-use crate::throttle::{Place, Throttle};
+use crate::throttle::{Throttle, Waiter};
 
 pub(super) struct Throttling {
     throttle: Arc<Throttle>,
-    asking: Option<Place<Arc<Throttle>>>,
+    asking: Option<Waiter<Arc<Throttle>>>,
     /// Not before then, or before the waker is woken.
     until: Option<Instant>,
     waker: Waker,
@@ -25,8 +25,7 @@ impl Throttling {
         if self.until.is_some() {
             return false;
         }
-        let asking =
-            self.asking.get_or_insert_with(|| Place::outside(Arc::clone(&self.throttle), 1));
+        let asking = self.asking.get_or_insert_with(|| Waiter::new(Arc::clone(&self.throttle), 1));
         match asking.poll_at(now(), &mut Context::from_waker(&self.waker)) {
             Ok(()) => {
                 self.asking = None;

@@ -16,13 +16,13 @@ use std::collections::{BinaryHeap, VecDeque};
 use std::time::Instant;
 
 use crate::base::panic::quietly;
-use crate::retry::Course;
+use crate::retry::RetryState;
 
 /// An item that may be tried again.
 pub(super) struct Trial<I, E> {
     /// For the next attempt, or the dead letters.
     pub(super) input: I,
-    pub(super) course: Course,
+    pub(super) course: RetryState,
     /// That have begun.
     pub(super) attempts: u32,
     pub(super) last_error: Option<E>,
@@ -68,7 +68,7 @@ impl<I, E> Trials<I, E> {
         }
         self.trials[place] = input.map(|input| Trial {
             input,
-            course: Course::new(),
+            course: RetryState::new(),
             attempts: 1,
             last_error: None,
             timed: false,

@@ -9,7 +9,7 @@ use crate::base::sync::{AtomicU64, Ordering};
 /// A token is counted in thousandths, as fine as the ratio is.
 const TOKEN: u64 = 1000;
 
-/// Allows retries only while most attempts succeed, over all who share it.
+/// Allows retries only while most attempts succeed, over all policies that share it.
 ///
 /// When a service is down, every caller's retries multiply what it has to refuse. A budget sees
 /// over many calls that it is down, and then lets each of them try once.
@@ -24,14 +24,14 @@ const TOKEN: u64 = 1000;
 ///
 /// ```
 /// use core::time::Duration;
-/// use sluicegate::{Retry, RetryBudget, retry::{Course, GaveUp}};
+/// use sluicegate::{Retry, RetryBudget, retry::{RetryState, GaveUp}};
 ///
 /// let budget = RetryBudget::new(4, 0.1)?;
 /// let retry = Retry::constant(10, Duration::ZERO)?.budget(&budget);
 ///
-/// let mut course = Course::new();
-/// assert!(retry.next_wait(&mut course).is_ok(), "three tokens of four are left");
-/// assert_eq!(retry.next_wait(&mut course), Err(GaveUp::BudgetSpent), "half of them are");
+/// let mut state = RetryState::new();
+/// assert!(retry.next_wait(&mut state).is_ok(), "three tokens of four are left");
+/// assert_eq!(retry.next_wait(&mut state), Err(GaveUp::BudgetSpent), "half of them are");
 /// # Ok::<(), sluicegate::ConfigError>(())
 /// ```
 ///

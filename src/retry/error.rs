@@ -24,13 +24,13 @@ pub enum AttemptError<E> {
     /// It took longer than it may, and was dropped.
     TimedOut {
         /// How long it might have taken.
-        limit: Duration,
+        timeout: Duration,
         /// The error of the last attempt before it that returned one.
         earlier: Option<E>,
     },
 }
 
-/// Nothing succeeded, and there is to be no other attempt.
+/// No attempt succeeded, and there is no other.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use = "it holds the last error"]
 pub struct RetryError<E> {
@@ -69,9 +69,11 @@ impl<E: fmt::Display> fmt::Display for AttemptError<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Failed(error) => error.fmt(f),
-            Self::TimedOut { limit, earlier: None } => write!(f, "timed out after {limit:?}"),
-            Self::TimedOut { limit, earlier: Some(error) } => {
-                write!(f, "timed out after {limit:?}, and before that: {error}")
+            Self::TimedOut { timeout, earlier: None } => {
+                write!(f, "timed out after {timeout:?}")
+            }
+            Self::TimedOut { timeout, earlier: Some(error) } => {
+                write!(f, "timed out after {timeout:?}, and before that: {error}")
             }
         }
     }

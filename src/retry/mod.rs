@@ -1,12 +1,12 @@
 //! When to try again: a pure policy that knows neither clock nor runtime, and beside it a thin
-//! loop that waits on tokio's.
+//! loop that waits on tokio's clock.
 
 mod backoff;
 mod budget;
-mod course;
 mod error;
 #[cfg(feature = "tokio")]
 mod run;
+mod state;
 mod when;
 
 use core::fmt;
@@ -17,8 +17,8 @@ use std::sync::Arc;
 
 pub use backoff::{Delays, Jitter};
 pub use budget::RetryBudget;
-pub use course::{Course, GaveUp};
 pub use error::{AttemptError, Retried, RetryError};
+pub use state::{GaveUp, RetryState};
 pub use when::RetryWhen;
 
 use backoff::{Backoff, Shaping};
@@ -39,7 +39,7 @@ pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(10 * 365 * 24 * 60
 /// | that no wait is longer | [`cap`](Self::cap) |
 /// | that not all come again at once | [`jitter`](Self::jitter), [`seed`](Self::seed) |
 /// | which errors are worth another attempt | [`when`](Self::when) |
-/// | how long an attempt may take | [`attempt_timeout`](Self::attempt_timeout) |
+/// | how long an attempt may take | [`with_attempt_timeout`](Self::with_attempt_timeout) |
 /// | how many retries there may be in all | [`budget`](Self::budget) |
 ///
 /// Use it alone by [`run`](Self::run); the batcher and the executor take one.
@@ -60,7 +60,7 @@ pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(10 * 365 * 24 * 60
 /// # How it is built
 ///
 /// A number and a factory of iterators, whose waits are cut to the cap and then shortened by the
-/// jitter. Whoever keeps the time asks a [`Course`] what comes next. Nothing is boxed for a policy
+/// jitter. What was tried so far is kept in a [`RetryState`]. Nothing is boxed for a policy
 /// that never retries, and no iterator is made before something has failed.
 #[derive(Clone)]
 pub struct Retry {
@@ -251,21 +251,21 @@ impl Retry {
         self
     }
 
-    /// An attempt that takes longer than `limit` is dropped, and counts as failed in a way that is
+    /// An attempt that takes longer than `timeout` is dropped, and counts as failed in a way that is
     /// worth another attempt.
     ///
-    /// [`run`](Self::run) keeps to it. Whoever keeps the time otherwise asks for it by
-    /// [`time_limit`](Self::time_limit).
+    /// [`run`](Self::run) keeps to it. Callers that keep the time themselves read it with
+    /// [`attempt_timeout`](Self::attempt_timeout).
     ///
     /// # Errors
     ///
     /// `attempt_timeout` must be more than zero and at most ten years.
-    pub fn attempt_timeout(mut self, limit: Duration) -> Result<Self, ConfigError> {
-        at_most_longest("attempt_timeout", limit)?;
-        if limit.is_zero() {
-            return Err(ConfigError::new("attempt_timeout", limit, "more than zero"));
+    pub fn with_attempt_timeout(mut self, timeout: Duration) -> Result<Self, ConfigError> {
+        at_most_longest("attempt_timeout", timeout)?;
+        if timeout.is_zero() {
+            return Err(ConfigError::new("attempt_timeout", timeout, "more than zero"));
         }
-        self.attempt_timeout = Some(limit);
+        self.attempt_timeout = Some(timeout);
         Ok(self)
     }
 
@@ -300,8 +300,8 @@ impl Retry {
         self.max_attempts
     }
 
-    /// How long an attempt may take.
-    pub fn time_limit(&self) -> Option<Duration> {
+    /// How long an attempt may take; `None` if there is no limit.
+    pub fn attempt_timeout(&self) -> Option<Duration> {
         self.attempt_timeout
     }
 
@@ -322,29 +322,29 @@ impl Retry {
     /// Notes that an attempt failed in a way that is worth another one, and returns how long to
     /// wait before that.
     ///
-    /// It reads no clock: for those who keep the time themselves. With a budget, say
+    /// It reads no clock: for callers that keep the time themselves. With a budget, say
     /// [`succeeded`](Self::succeeded), too.
     ///
     /// # Errors
     ///
-    /// [`GaveUp`] if there is to be no other attempt. It is final, and `course` is not to be used
+    /// [`GaveUp`] if there is to be no other attempt. It is final, and `state` is not to be used
     /// after it.
     ///
     /// ```
     /// use core::time::Duration;
-    /// use sluicegate::{Retry, retry::{Course, GaveUp}};
+    /// use sluicegate::{Retry, retry::{RetryState, GaveUp}};
     ///
     /// let retry = Retry::constant(2, Duration::from_secs(1))?;
-    /// let mut course = Course::new();
-    /// assert_eq!(retry.next_wait(&mut course), Ok(Duration::from_secs(1)));
-    /// assert_eq!(retry.next_wait(&mut course), Err(GaveUp::AttemptsSpent));
-    /// assert_eq!(course.failures(), 2);
+    /// let mut state = RetryState::new();
+    /// assert_eq!(retry.next_wait(&mut state), Ok(Duration::from_secs(1)));
+    /// assert_eq!(retry.next_wait(&mut state), Err(GaveUp::AttemptsSpent));
+    /// assert_eq!(state.failures(), 2);
     /// # Ok::<(), sluicegate::ConfigError>(())
     /// ```
-    pub fn next_wait(&self, course: &mut Course) -> Result<Duration, GaveUp> {
-        // Each failure is charged, also the last one: they say how those fare who are asked.
+    pub fn next_wait(&self, state: &mut RetryState) -> Result<Duration, GaveUp> {
+        // Each failure is charged, also the last one: failures show how the service fares.
         let afforded = self.charge();
-        let wait = course.next(self)?;
+        let wait = state.next(self)?;
         if afforded { Ok(wait) } else { Err(GaveUp::BudgetSpent) }
     }
 

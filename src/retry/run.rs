@@ -3,9 +3,9 @@
 use core::future::Future;
 
 use tokio::task::coop::consume_budget;
-use tokio::time::{sleep, timeout};
+use tokio::time;
 
-use super::{AttemptError, Course, GaveUp, Retried, Retry, RetryError, RetryWhen};
+use super::{AttemptError, GaveUp, Retried, Retry, RetryError, RetryState, RetryWhen};
 
 impl Retry {
     /// Calls `attempt` and awaits what it returns, again and again until one succeeds or the policy
@@ -54,7 +54,7 @@ impl Retry {
         A: FnMut() -> F,
         F: Future<Output = Result<T, E>>,
     {
-        run(self, attempt, |course, _| self.next_wait(course)).await
+        run(self, attempt, |state, _| self.next_wait(state)).await
     }
 }
 
@@ -78,9 +78,9 @@ impl<E> RetryWhen<E> {
         F: Future<Output = Result<T, E>>,
     {
         let policy = self.policy();
-        run(policy, attempt, |course, error| match error {
-            Some(error) => self.next_wait(course, error),
-            None => policy.next_wait(course),
+        run(policy, attempt, |state, error| match error {
+            Some(error) => self.next_wait(state, error),
+            None => policy.next_wait(state),
         })
         .await
     }
@@ -95,45 +95,47 @@ async fn run<T, E, A, F, N>(
 where
     A: FnMut() -> F,
     F: Future<Output = Result<T, E>>,
-    N: Fn(&mut Course, Option<&E>) -> Result<core::time::Duration, GaveUp>,
+    N: Fn(&mut RetryState, Option<&E>) -> Result<core::time::Duration, GaveUp>,
 {
-    let mut course = Course::new();
+    let mut state = RetryState::new();
     let mut earlier = None;
     loop {
         // Attempts that are ready at once must not keep the worker from other tasks.
         consume_budget().await;
-        let last = match limited(policy, attempt()).await {
+        let last = match with_timeout(policy, attempt()).await {
             Ok(value) => {
                 policy.succeeded();
-                return Ok(Retried { value, attempts: course.failures() + 1 });
+                return Ok(Retried { value, attempts: state.failures() + 1 });
             }
-            Err(AttemptError::TimedOut { limit, .. }) => AttemptError::TimedOut { limit, earlier },
+            Err(AttemptError::TimedOut { timeout, .. }) => {
+                AttemptError::TimedOut { timeout, earlier }
+            }
             Err(failed) => failed,
         };
         let failed = if let AttemptError::Failed(error) = &last { Some(error) } else { None };
-        let wait = match next(&mut course, failed) {
+        let wait = match next(&mut state, failed) {
             Ok(wait) => wait,
-            Err(gave_up) => return Err(RetryError { last, attempts: course.failures(), gave_up }),
+            Err(gave_up) => return Err(RetryError { last, attempts: state.failures(), gave_up }),
         };
         earlier = match last {
             AttemptError::Failed(error) => Some(error),
             AttemptError::TimedOut { earlier, .. } => earlier,
         };
         if !wait.is_zero() {
-            sleep(wait).await;
+            time::sleep(wait).await;
         }
     }
 }
 
-async fn limited<T, E, F>(policy: &Retry, attempt: F) -> Result<T, AttemptError<E>>
+async fn with_timeout<T, E, F>(policy: &Retry, attempt: F) -> Result<T, AttemptError<E>>
 where
     F: Future<Output = Result<T, E>>,
 {
     match policy.attempt_timeout {
         None => attempt.await.map_err(AttemptError::Failed),
-        Some(limit) => match timeout(limit, attempt).await {
+        Some(timeout) => match time::timeout(timeout, attempt).await {
             Ok(done) => done.map_err(AttemptError::Failed),
-            Err(_) => Err(AttemptError::TimedOut { limit, earlier: None }),
+            Err(_) => Err(AttemptError::TimedOut { timeout, earlier: None }),
         },
     }
 }

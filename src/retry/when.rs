@@ -5,7 +5,7 @@ use core::panic::{RefUnwindSafe, UnwindSafe};
 use core::time::Duration;
 use std::sync::Arc;
 
-use super::{Course, GaveUp, Retry};
+use super::{GaveUp, Retry, RetryState};
 
 /// A [`Retry`] for errors of one type, with the choice of those that are worth another attempt.
 ///
@@ -53,12 +53,12 @@ impl<E> RetryWhen<E> {
     /// # Panics
     ///
     /// If the caller's choice does, or the iterator of waits.
-    pub fn next_wait(&self, course: &mut Course, error: &E) -> Result<Duration, GaveUp> {
+    pub fn next_wait(&self, state: &mut RetryState, error: &E) -> Result<Duration, GaveUp> {
         if !self.is_retryable(error) {
-            course.fail();
+            state.fail();
             return Err(GaveUp::NotRetryable);
         }
-        self.policy.next_wait(course)
+        self.policy.next_wait(state)
     }
 }
 

@@ -1,4 +1,4 @@
-//! The forms that wait, on tokio's clock.
+//! The forms that wait, on the crate's clock.
 
 use core::future::Future;
 use core::ops::Deref;
@@ -6,29 +6,27 @@ use core::pin::Pin;
 use core::task::{Context, Poll};
 use std::sync::Arc;
 
-use tokio::time::{Instant, Sleep, sleep_until};
-
-use super::{Place, Throttle, TooMany, TryAcquireError};
+use super::{Throttle, TooMany, TryAcquireError, Waiter};
 use crate::base::coop;
+use crate::base::timer::{Timer, now};
 
-/// Waits in line to start; made by [`Throttle::acquire`] and its kin.
+/// Waits to start, first come, first served; made by [`Throttle::acquire`] and its kin.
 ///
-/// The place in line is taken when it is first polled.
+/// It joins the wait list when it is first polled.
 ///
 /// # Cancel safety
 ///
-/// Dropping it gives up its place, and no other: those behind move up.
+/// Dropping it removes it from the wait list, and no other: those behind move up.
 #[derive(Debug)]
 #[must_use = "futures do nothing unless polled: `.await` it before you start"]
 pub struct Acquire<T: Deref<Target = Throttle>> {
-    place: Place<T>,
-    /// None before there was something to wait for.
-    timer: Option<Pin<Box<Sleep>>>,
+    waiter: Waiter<T>,
+    timer: Timer,
 }
 
 impl<T: Deref<Target = Throttle>> Acquire<T> {
     fn new(throttle: T, n: u32) -> Self {
-        Self { place: Place::outside(throttle, n), timer: None }
+        Self { waiter: Waiter::new(throttle, n), timer: Timer::new() }
     }
 }
 
@@ -39,24 +37,16 @@ impl<T: Deref<Target = Throttle> + Unpin> Future for Acquire<T> {
         let this = self.get_mut();
         loop {
             let Poll::Ready(unit) = coop::poll_proceed(cx) else {
-                this.place.join_if_it_waits(Instant::now().into_std());
+                this.waiter.join_unless_free(now());
                 return Poll::Pending;
             };
-            let Err(until) = this.place.poll_at(Instant::now().into_std(), cx) else {
+            let Err(again) = this.waiter.poll_at(now(), cx) else {
                 unit.made_progress();
                 return Poll::Ready(());
             };
             // The timer asks for a unit of its own.
             drop(unit);
-            let until = Instant::from_std(until);
-            let timer = match &mut this.timer {
-                Some(timer) => {
-                    timer.as_mut().reset(until);
-                    timer
-                }
-                None => this.timer.insert(Box::pin(sleep_until(until))),
-            };
-            if timer.as_mut().poll(cx).is_pending() {
+            if this.timer.poll(Some(again), cx).is_pending() {
                 return Poll::Pending;
             }
         }
@@ -64,7 +54,7 @@ impl<T: Deref<Target = Throttle> + Unpin> Future for Acquire<T> {
 }
 
 impl Throttle {
-    /// Waits in line for one to start, which it does when this returns.
+    /// Waits for one to start, which it does when this returns.
     ///
     /// tokio's timers go off up to a millisecond late: what that makes of small intervals is said at
     /// [`Rate::gcra`](super::Rate::gcra).
@@ -76,21 +66,21 @@ impl Throttle {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future gives up its place in line. Nothing has started then, and nothing is
-    /// counted: its turn is that of the next in line.
+    /// Dropping the future removes it from the wait list. Nothing has started then, and nothing is
+    /// counted: its turn goes to the next waiter.
     ///
     /// # Complexity
     ///
-    /// O(1) if it may start and nobody waits, O(log waiters) otherwise.
+    /// O(1); O(log waiters) where waiters that were passed have returned.
     #[inline]
     pub fn acquire(&self) -> Acquire<&Self> {
         Acquire::new(self, 1)
     }
 
-    /// Waits in line for `n` to start together.
+    /// Waits for `n` to start together.
     ///
-    /// While it waits for so many to be free at once, those behind it wait, too. None at all start
-    /// without waiting.
+    /// While it waits for `n` to be free at once, the waiters behind it wait, too. With `n` = 0 it
+    /// does not wait.
     ///
     /// # Errors
     ///
@@ -102,7 +92,7 @@ impl Throttle {
     ///
     /// # Complexity
     ///
-    /// O(n + log waiters).
+    /// O(n); O(n + log waiters) where waiters that were passed have returned.
     pub fn acquire_many(&self, n: u32) -> Result<Acquire<&Self>, TooMany> {
         self.check(n)?;
         Ok(Acquire::new(self, n))
@@ -143,6 +133,6 @@ impl Throttle {
     /// [`TryAcquireError::TooMany`] if they never may, [`TryAcquireError::NotYet`] with the instant
     /// from which on they may.
     pub fn try_acquire_many(&self, n: u32) -> Result<(), TryAcquireError> {
-        self.try_acquire_at(n, Instant::now().into_std())
+        self.try_acquire_at(n, now())
     }
 }

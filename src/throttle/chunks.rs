@@ -1,4 +1,7 @@
 //! A vector that grows by a chunk at a time: no push copies what is there.
+//!
+//! Kept beside `base::slab` because the entries of a keyed throttle are pushed and replaced, never
+//! removed, and are many and large: a push that moves all of them would be the slowest of calls.
 
 use core::ops::{Index, IndexMut};
 
@@ -19,6 +22,10 @@ impl<T> Chunks<T> {
         }
     }
 
+    pub(super) fn get(&self, at: usize) -> Option<&T> {
+        self.0.get(at / CHUNK)?.get(at % CHUNK)
+    }
+
     pub(super) fn push(&mut self, value: T) {
         match self.0.last_mut() {
             Some(last) if last.len() < CHUNK => last.push(value),
@@ -29,6 +36,15 @@ impl<T> Chunks<T> {
                 self.0.push(chunk);
             }
         }
+    }
+
+    pub(super) fn pop(&mut self) -> Option<T> {
+        let value = self.0.last_mut()?.pop();
+        // An empty chunk is kept only if it is the first.
+        if self.0.len() > 1 && self.0.last().is_some_and(Vec::is_empty) {
+            self.0.pop();
+        }
+        value
     }
 }
 
@@ -54,16 +70,22 @@ mod tests {
 
     #[test]
     fn it_is_a_vector() {
-        let mut chunks = Chunks::new();
-        assert_eq!(chunks.len(), 0);
-        for value in 0..3 * CHUNK + 1 {
-            chunks.push(value);
-            assert_eq!(chunks.len(), value + 1);
-            chunks[value / 2] += 1;
+        let (mut chunks, mut vector) = (Chunks::new(), Vec::new());
+        for round in 0..5 {
+            for value in 0..2_500 {
+                chunks.push(value * round);
+                vector.push(value * round);
+            }
+            for _ in 0..1_700 {
+                assert_eq!(chunks.pop(), vector.pop());
+                assert_eq!(chunks.len(), vector.len());
+            }
+            assert!((0..5_000).all(|at| chunks.get(at) == vector.get(at)));
         }
-        let twice = |value: usize| value + usize::from(2 * value < 3 * CHUNK) * 2;
-        assert!((0..3 * CHUNK / 2).all(|value| chunks[value] == twice(value)));
-        assert!((3 * CHUNK / 2 + 1..3 * CHUNK).all(|value| chunks[value] == value));
-        assert!(chunks.0.iter().skip(1).all(|chunk| chunk.capacity() == CHUNK), "none was moved");
+        while let Some(value) = vector.pop() {
+            assert_eq!(chunks[vector.len()], value);
+            assert_eq!(chunks.pop(), Some(value));
+        }
+        assert_eq!((chunks.pop(), chunks.len()), (None, 0));
     }
 }

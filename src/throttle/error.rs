@@ -19,11 +19,11 @@ pub struct TooMany {
 pub enum ReserveError {
     /// More were to start together than ever may.
     TooMany(TooMany),
-    /// Somebody waits in line, to whom the next starts belong.
+    /// There are waiters, to whom the next starts belong.
     #[non_exhaustive]
-    InLine {
-        /// How many wait.
-        waiting: usize,
+    WaitersAhead {
+        /// How many there are.
+        waiters: usize,
     },
     /// So much is reserved already that it would be more than ten years from now.
     TooFar,
@@ -38,21 +38,21 @@ pub enum TryAcquireError {
     /// It may not start yet.
     #[non_exhaustive]
     NotYet {
-        /// The earliest instant at which it may. If somebody waits in line, an estimate of when all
-        /// of them will have started.
+        /// The earliest instant at which it may. If there are waiters, an estimate of when all of
+        /// them will have started.
         until: Instant,
     },
 }
 
-/// All keys of a [`KeyedThrottle`](crate::KeyedThrottle) are in use at the time, so that there is no
-/// room for another.
+/// No key of a [`KeyedThrottle`](crate::KeyedThrottle) can be evicted now, so that there is no room for
+/// another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct KeysBusy {
     /// How many keys there may be.
     pub max_keys: usize,
-    /// None of them is at rest before, or what the key itself has started is not known before: it
-    /// is worth another try then. `None` if it depends on the users of the keys.
+    /// No key expires before, or what the key itself has started is not known before: it is worth
+    /// another try then. `None` if it depends on the users of the keys.
     ///
     /// It is later than the instant that was given. Where tokio's clock is read, it had not come when
     /// the key was refused.
@@ -88,7 +88,9 @@ impl fmt::Display for ReserveError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::TooMany(error) => error.fmt(f),
-            Self::InLine { waiting } => write!(f, "{waiting} wait in line: wait behind them"),
+            Self::WaitersAhead { waiters } => {
+                write!(f, "waiters are ahead: {waiters}; wait behind them")
+            }
             Self::TooFar => f.write_str("reserved for more than ten years already"),
         }
     }

@@ -5,8 +5,8 @@
 //! it counts fractions of a tick, of which each interval has a power of two: so the interval is exact,
 //! and only an instant is rounded, to a fifth of a tick or less.
 
+use super::clock::{EPOCH, FARTHEST};
 use super::meter::Meter;
-use super::ticks::{EPOCH, FARTHEST};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Gcra {
@@ -88,7 +88,7 @@ impl Scale {
     }
 }
 
-/// A schedule that nobody else changes meanwhile.
+/// A schedule that no other thread changes meanwhile.
 pub(super) struct Schedule {
     pub(super) gcra: Gcra,
     pub(super) next: u64,

@@ -1,4 +1,4 @@
-//! What the two ways of measuring have in common, for the line that waits on them.
+//! What the two ways of measuring have in common, for the waiters.
 
 /// When how many more may start. Times are in ticks.
 pub(super) trait Meter {

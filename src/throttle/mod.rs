@@ -1,48 +1,50 @@
-//! Not more often than so: [`Throttle`] for one thing, [`KeyedThrottle`] for each of many.
+//! Limits on how often something starts: [`Throttle`] for one thing, [`KeyedThrottle`] for each of
+//! many.
 
 #[cfg(feature = "tokio")]
 mod acquire;
 mod chunks;
 mod error;
 mod gcra;
+mod heap;
 mod keyed;
-mod line;
 mod meter;
-mod place;
 mod rate;
-mod shares;
-mod state;
-mod ticks;
+mod shards;
+
+mod clock;
+mod core;
+mod waiter;
+mod waiters;
 mod window;
 
-use core::fmt;
-use core::time::Duration;
+use std::fmt;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 #[cfg(feature = "tokio")]
 pub use acquire::Acquire;
 pub use error::{KeyedError, KeysBusy, ReserveError, TooMany, TryAcquireError};
 pub use keyed::KeyedThrottle;
-pub use place::Place;
 pub use rate::Rate;
+pub use waiter::Waiter;
 
+use self::core::{Core, Refused};
 use crate::ConfigError;
-use state::{Refused, State};
-use ticks::Epoch;
+use clock::Epoch;
 
-/// Not more often than so: a limit on how many may start in a time, not on how many run at once.
+/// A limit on how many may start in a time, not on how many run at once.
 ///
 /// | | [`Rate::sliding`] | [`Rate::gcra`] |
 /// | --- | --- | --- |
 /// | in any window | never more than the limit | the limit and a burst |
-/// | after a rest | the limit at once, then a window's wait | the burst at once, then evenly spread |
+/// | after a pause | the limit at once, then a window's wait | the burst at once, then evenly spread |
 /// | memory | 8 bytes for each start in the window | one number |
 ///
-/// There are two ways to use it. [`acquire`](Self::acquire) waits in line, and what it counts is
+/// There are two ways to use it. [`acquire`](Self::acquire) waits, and what it counts is
 /// when it returns: a timer that goes off late makes the next ones later, so that the limit holds
 /// for what did start. [`reserve`](Self::reserve) never waits: it tells at once, and once, when to
-/// start, and counts that instant; whoever starts later than told is not seen.
+/// start, and counts that instant; a start that is later than told is not seen.
 ///
 /// Instants may come out of order, as from threads that have read the clock and are overtaken: no
 /// window ever has too many starts, by the instants that were counted. But what was counted for a
@@ -55,16 +57,16 @@ use ticks::Epoch;
 /// # Fairness
 ///
 /// First come, first served, for one or many: a later, smaller request never passes an earlier,
-/// larger one, and neither [`try_acquire_at`](Self::try_acquire_at) nor `reserve` passes who waits
-/// in line. A waiter that is not polled for 100 ms after its turn has come is passed, and so are,
+/// larger one, and neither [`try_acquire_at`](Self::try_acquire_at) nor `reserve` passes a
+/// waiter. A waiter that is not polled for 100 ms after its turn has come is passed, and so are,
 /// together with it, all others behind it that were not polled by then: they keep their positions
 /// and are first again when they are polled. So abandoned futures cost those behind them 100 ms in
 /// all, however many they are. (Where more than a thousand wait, 50 ms for each further thousand.)
-/// To see this in time each waiter is polled about every 50 ms as long as the line moves.
+/// To see this in time each waiter is polled about every 50 ms as long as the wait list moves.
 ///
 /// A task whose [cooperative budget](https://docs.rs/tokio/1/tokio/task/coop/index.html) is spent
-/// starts nothing, and yields. If it would have to wait it takes its place in line first; if it
-/// might start at once it steps aside without one, so that others may start before it.
+/// starts nothing, and yields. If it would have to wait it joins the wait list first; if it
+/// might start at once it does not, so that others may start before it.
 ///
 /// ```
 /// use std::time::{Duration, Instant};
@@ -79,13 +81,13 @@ use ticks::Epoch;
 ///
 /// # How it is built
 ///
-/// Time is an argument, as nanoseconds from when the throttle was made. A sliding window is a row
-/// of the instants at which its places are free again, under a short lock; 256 places or more are
-/// dealt out among up to four such locks, and each thread has its own as long as there is a place
-/// free. A GCRA is one atomic word. The line sets nothing aside for who waits: its head starts when
-/// it is polled and may. So giving up a place gives back nothing but the place.
+/// Time is an argument, as nanoseconds from when the throttle was made. A sliding window is a ring
+/// of the instants at which its slots are free again, under a short lock; 256 slots or more are split
+/// among up to four such shards, and each thread has its own as long as that has a free slot. A GCRA
+/// is one atomic word. No start is set aside for a waiter: the head of the wait list starts when it is
+/// polled and may. So a waiter that leaves has nothing to give back.
 pub struct Throttle {
-    state: State,
+    core: Core,
     epoch: Epoch,
     rate: Rate,
 }
@@ -100,7 +102,7 @@ impl Throttle {
         Rate::sliding(limit, window).map(Self::with_rate)
     }
 
-    /// `limit` starts a `window`, evenly spread, but for a burst after a rest.
+    /// `limit` starts per `window`, evenly spread, except for a burst after a pause.
     ///
     /// # Errors
     ///
@@ -126,7 +128,7 @@ impl Throttle {
     }
 
     fn with_epoch(rate: Rate, epoch: Epoch) -> Self {
-        Self { state: State::new(rate), epoch, rate }
+        Self { core: Core::new(rate), epoch, rate }
     }
 
     /// The rate it was made with.
@@ -134,9 +136,9 @@ impl Throttle {
         self.rate
     }
 
-    /// How many are in line.
+    /// How many waiters there are.
     pub fn waiters(&self) -> usize {
-        self.state.waiters()
+        self.core.waiters()
     }
 
     /// Reserves a start for `n` together, and returns when that is: `now`, or later.
@@ -146,8 +148,8 @@ impl Throttle {
     /// # Errors
     ///
     /// [`ReserveError::TooMany`] if `n` is more than the [burst](Rate::burst);
-    /// [`ReserveError::InLine`] if somebody waits in line, since those there start when they are
-    /// polled, which nobody can tell; [`ReserveError::TooFar`] if it would be more than ten years
+    /// [`ReserveError::WaitersAhead`] if there are waiters, since they start when they are polled,
+    /// which cannot be foretold; [`ReserveError::TooFar`] if it would be more than ten years
     /// from `now`. Nothing is reserved then.
     ///
     /// # Complexity
@@ -160,15 +162,15 @@ impl Throttle {
         }
         self.check(n)?;
         let ticks = self.epoch.ticks(now);
-        match self.state.reserve(n, ticks) {
+        match self.core.reserve(n, ticks) {
             Ok(when) if when == ticks => Ok(now),
             Ok(when) => Ok(self.epoch.instant(when)),
-            Err(Refused::InLine(waiting)) => Err(ReserveError::InLine { waiting }),
+            Err(Refused::WaitersAhead(waiters)) => Err(ReserveError::WaitersAhead { waiters }),
             Err(Refused::TooFar) => Err(ReserveError::TooFar),
         }
     }
 
-    /// Starts `n` together if they may start at `now` and nobody waits in line.
+    /// Starts `n` together if they may start at `now` and nobody waits.
     ///
     /// # Errors
     ///
@@ -184,11 +186,11 @@ impl Throttle {
             return Ok(());
         }
         self.check(n)?;
-        let started = self.state.try_start(n, self.epoch.ticks(now));
+        let started = self.core.try_start(n, self.epoch.ticks(now));
         started.map_err(|until| TryAcquireError::NotYet { until: self.epoch.instant(until) })
     }
 
-    /// Takes a place in line for `n` together, now, for those who keep the time themselves.
+    /// Joins the wait list for `n` together, now, for callers that keep the time themselves.
     ///
     /// # Errors
     ///
@@ -203,29 +205,29 @@ impl Throttle {
     /// let (now, mut cx) = (Instant::now(), Context::from_waker(Waker::noop()));
     /// throttle.reserve(1, now).unwrap();
     ///
-    /// let mut place = throttle.enqueue(1).unwrap();
-    /// let when = place.poll_at(now, &mut cx).unwrap_err();
+    /// let mut waiter = throttle.enqueue(1).unwrap();
+    /// let when = waiter.poll_at(now, &mut cx).unwrap_err();
     /// assert_eq!(when - now, Duration::from_secs(1));
-    /// assert!(throttle.try_acquire_at(1, when).is_err(), "nobody passes the line");
-    /// assert!(place.poll_at(when, &mut cx).is_ok());
+    /// assert!(throttle.try_acquire_at(1, when).is_err(), "nobody passes a waiter");
+    /// assert!(waiter.poll_at(when, &mut cx).is_ok());
     /// ```
-    pub fn enqueue(&self, n: u32) -> Result<Place<&Self>, TooMany> {
+    pub fn enqueue(&self, n: u32) -> Result<Waiter<&Self>, TooMany> {
         self.check(n)?;
-        let mut place = Place::outside(self, n);
-        place.join();
-        Ok(place)
+        let mut waiter = Waiter::new(self, n);
+        waiter.join();
+        Ok(waiter)
     }
 
-    /// [`enqueue`](Self::enqueue) with a place that can outlive the borrow.
+    /// [`enqueue`](Self::enqueue) with a waiter that can outlive the borrow.
     ///
     /// # Errors
     ///
     /// Those of [`enqueue`](Self::enqueue).
-    pub fn enqueue_owned(self: Arc<Self>, n: u32) -> Result<Place<Arc<Self>>, TooMany> {
+    pub fn enqueue_owned(self: Arc<Self>, n: u32) -> Result<Waiter<Arc<Self>>, TooMany> {
         self.check(n)?;
-        let mut place = Place::outside(self, n);
-        place.join();
-        Ok(place)
+        let mut waiter = Waiter::new(self, n);
+        waiter.join();
+        Ok(waiter)
     }
 
     fn check(&self, n: u32) -> Result<(), TooMany> {
@@ -234,8 +236,15 @@ impl Throttle {
     }
 
     /// From when on it is as if it were new, if nothing starts before. In ticks.
-    fn rests_at(&self) -> u64 {
-        self.state.at_rest()
+    fn expires_at(&self) -> u64 {
+        self.core.expires_at()
+    }
+
+    /// Panics if the wait list is not consistent.
+    #[cfg(debug_assertions)]
+    #[doc(hidden)]
+    pub fn validate(&self) {
+        self.core.validate();
     }
 }
 

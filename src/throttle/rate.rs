@@ -46,7 +46,7 @@ impl Rate {
         Ok(Self(Kind::Sliding(Window { limit, length: window })))
     }
 
-    /// `limit` starts a `window` evenly spread, of which `burst` may come at once after a rest.
+    /// `limit` starts per `window`, evenly spread, of which `burst` may come at once after a pause.
     ///
     /// This is the generic cell rate algorithm (ITU-T I.371, in its form of virtual scheduling): a
     /// start every `window / limit`, and `burst - 1` ahead of that. In any time `t` there are at
@@ -89,7 +89,7 @@ impl Rate {
         }
     }
 
-    /// How many may start at once after a rest: the limit of a sliding window, the burst of a GCRA.
+    /// How many may start at once after a pause: the limit of a sliding window, the burst of a GCRA.
     pub fn burst(&self) -> u32 {
         match self.0 {
             Kind::Sliding(Window { limit, .. }) => limit,

@@ -1,7 +1,7 @@
-//! The strict sliding window: each start takes one of `limit` places, and has it for the length of
+//! The strict sliding window: each start takes one of `limit` slots, and has it for the length of
 //! the window. So there are never more than `limit` starts in any half-open window: two in the same
-//! place are at least its length apart. This holds whatever the order of the instants, and whoever
-//! takes which place.
+//! slot are at least its length apart. This holds whatever the order of the instants, and whichever
+//! start takes which slot.
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Window {
@@ -10,23 +10,23 @@ pub(super) struct Window {
     pub(super) length: u64,
 }
 
-/// All the places of a window, or a share of them.
+/// The slots of a window, or of one of its shards.
 #[derive(Debug)]
-pub(super) struct Places {
+pub(super) struct Slots {
     length: u64,
     limit: u32,
     next: u32,
-    /// When each place is free again: a ring, about in order from `next` on. It has no more places
+    /// When each slot is free again: a ring, about in order from `next` on. It has no more slots
     /// than were ever in use at once, rounded up to twice as many; all others are free.
     free: Vec<u64>,
     /// The latest of them.
     last: u64,
 }
 
-/// How many places there are at first.
+/// How many slots there are at first.
 const FEW: u32 = 4;
 
-impl Places {
+impl Slots {
     pub(super) fn new(Window { limit, length }: Window) -> Self {
         let free = vec![0; FEW.min(limit) as usize];
         Self { length, limit, next: 0, free, last: 0 }
@@ -45,14 +45,14 @@ impl Places {
         self.last
     }
 
-    /// When the next place is free, or `now` if that is past.
+    /// When the next slot is free, or `now` if that is past.
     #[inline]
     pub(super) fn next_free(&self, now: u64) -> u64 {
         let free = self.free[self.next as usize];
         if free > now && self.is_whole() { free } else { now }
     }
 
-    /// Takes the next place if it is free now.
+    /// Takes the next slot if it is free now.
     #[inline]
     pub(super) fn start_now(&mut self, now: u64) -> bool {
         match self.free.get_mut(self.next as usize) {
@@ -79,8 +79,8 @@ impl Places {
         some
     }
 
-    /// Takes the next place, which is free by `when`. Those that are free `now` come first, so that
-    /// nobody later starts before `when`.
+    /// Takes the next slot, which is free by `when`. Those that are free `now` come first, so that
+    /// no later start comes before `when`.
     pub(super) fn take(&mut self, now: u64, when: u64) {
         if self.free[self.next as usize] > now && !self.is_whole() {
             self.grow();
@@ -95,7 +95,7 @@ impl Places {
         self.last = self.last.max(free);
     }
 
-    /// Adds places, all of them free, which are the next then.
+    /// Adds slots, all of them free, which are the next then.
     #[cold]
     fn grow(&mut self) {
         let (old, next) = (self.free.len(), self.next as usize);
@@ -110,8 +110,8 @@ impl Places {
     /// When the `nth` start from `now` on may be if they come in order; `nth` is one at least.
     pub(super) fn nth(&self, nth: u64, now: u64) -> u64 {
         let Some(last) = nth.checked_sub(u64::from(self.others()) + 1) else { return now };
-        let (round, place) = (last / u64::from(self.limit), last % u64::from(self.limit));
-        let free = self.in_order().nth(place as usize).map_or(now, |free| free.max(now));
+        let (round, slot) = (last / u64::from(self.limit), last % u64::from(self.limit));
+        let free = self.in_order().nth(slot as usize).map_or(now, |free| free.max(now));
         free.saturating_add(self.length.saturating_mul(round))
     }
 

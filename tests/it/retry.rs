@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sluicegate::retry::{Course, GaveUp, Jitter};
+use sluicegate::retry::{GaveUp, Jitter, RetryState};
 use sluicegate::{Retry, RetryBudget};
 
 fn millis(n: u64) -> Duration {
@@ -31,10 +31,10 @@ fn the_shapes_of_backoff() {
 fn the_presets() {
     let jobs = Retry::jobs();
     assert_eq!((jobs.max_attempts(), waits(&jobs)), (3, vec![2_000, 4_000]));
-    assert_eq!(jobs.time_limit(), None);
+    assert_eq!(jobs.attempt_timeout(), None);
     let transactions = Retry::transactions();
     assert_eq!((transactions.max_attempts(), waits(&transactions)), (4, vec![100, 200, 400]));
-    assert_eq!(transactions.time_limit(), Some(Duration::from_secs(10)));
+    assert_eq!(transactions.attempt_timeout(), Some(Duration::from_secs(10)));
 }
 
 #[test]
@@ -47,8 +47,8 @@ fn bad_policies_are_refused() {
         (Retry::exponential(2, millis(1), Duration::MAX), "cap"),
         (Retry::constant(2, Duration::MAX), "delay"),
         (jobs().cap(Duration::MAX), "cap"),
-        (jobs().attempt_timeout(Duration::ZERO), "attempt_timeout"),
-        (jobs().attempt_timeout(Duration::MAX), "attempt_timeout"),
+        (jobs().with_attempt_timeout(Duration::ZERO), "attempt_timeout"),
+        (jobs().with_attempt_timeout(Duration::MAX), "attempt_timeout"),
     ] {
         assert_eq!(refused.unwrap_err().field(), field);
     }
@@ -78,7 +78,7 @@ fn a_budget_is_shared_and_refilled_by_successes() {
     let budget = RetryBudget::new(10, 0.5).unwrap();
     let one = Retry::constant(100, millis(1)).unwrap().budget(&budget);
     let other = Retry::constant(100, millis(1)).unwrap().budget(&budget);
-    let (mut a, mut b) = (Course::new(), Course::new());
+    let (mut a, mut b) = (RetryState::new(), RetryState::new());
     for _ in 0..2 {
         assert!(one.next_wait(&mut a).is_ok());
         assert!(other.next_wait(&mut b).is_ok());
@@ -95,13 +95,13 @@ fn a_budget_is_shared_and_refilled_by_successes() {
     }
     assert_eq!(budget.tokens(), 10, "no more than at first");
     for _ in 0..100 {
-        let _ = one.next_wait(&mut Course::new());
+        let _ = one.next_wait(&mut RetryState::new());
     }
     assert_eq!(budget.tokens(), 0, "no fewer than none");
 
     let generous = RetryBudget::new(10, 5.0).unwrap();
     let retry = Retry::jobs().budget(&generous);
-    let _ = retry.next_wait(&mut Course::new());
+    let _ = retry.next_wait(&mut RetryState::new());
     retry.succeeded();
     assert_eq!(generous.tokens(), 10, "no more than at first");
 }
@@ -191,7 +191,7 @@ mod run {
         let limit = Duration::from_secs(10);
         assert_eq!(start.elapsed(), millis(700) + 3 * limit);
         assert!(error.timed_out());
-        assert_eq!(error.last, AttemptError::TimedOut { limit, earlier: Some("busy") });
+        assert_eq!(error.last, AttemptError::TimedOut { timeout: limit, earlier: Some("busy") });
         assert_eq!(error.last_error(), Some(&"busy"));
     }
 
@@ -228,7 +228,7 @@ mod run {
             }
         });
         assert_yields(async {
-            let retry = Retry::none().attempt_timeout(millis(3_600_000)).unwrap();
+            let retry = Retry::none().with_attempt_timeout(millis(3_600_000)).unwrap();
             loop {
                 assert!(retry.run(|| ready(Ok::<_, ()>(1))).await.is_ok());
             }

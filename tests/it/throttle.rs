@@ -134,7 +134,7 @@ fn a_high_rate_has_the_ends_of_all_others() {
 }
 
 #[test]
-fn a_burst_comes_after_a_rest() {
+fn a_burst_comes_after_a_pause() {
     let (throttle, now) = (Throttle::gcra(10, SECOND, 3).unwrap(), Instant::now());
     let at = |ms| throttle.try_acquire_at(1, now + millis(ms)).is_ok();
     assert_eq!([0, 0, 0, 0, 99, 100, 100].map(at), [true, true, true, false, false, true, false]);
@@ -156,7 +156,7 @@ fn waker() -> (Arc<Woken>, Waker) {
 }
 
 #[test]
-fn who_waits_is_not_passed() {
+fn a_waiter_is_not_passed() {
     for throttle in [Throttle::new(2, SECOND).unwrap(), Throttle::gcra(2, SECOND, 2).unwrap()] {
         let (now, cx) = (Instant::now(), &mut Context::from_waker(Waker::noop()));
         assert!(throttle.try_acquire_at(1, now).is_ok());
@@ -165,7 +165,7 @@ fn who_waits_is_not_passed() {
         // One could start, but for the two that wait.
         assert!(until(throttle.try_acquire_at(1, now)) >= turn);
         let refused = throttle.reserve(1, now).unwrap_err();
-        assert!(matches!(refused, ReserveError::InLine { waiting: 1, .. }));
+        assert!(matches!(refused, ReserveError::WaitersAhead { waiters: 1, .. }));
         drop(two);
         assert_eq!(throttle.waiters(), 0);
         assert!(throttle.try_acquire_at(1, now).is_ok());
@@ -173,7 +173,7 @@ fn who_waits_is_not_passed() {
 }
 
 #[test]
-fn whoever_starts_or_leaves_calls_the_next() {
+fn a_waiter_that_starts_or_leaves_wakes_the_next() {
     let (throttle, now) = (Throttle::new(1, SECOND).unwrap(), Instant::now());
     let (woken, waker) = waker();
     let mut noop = Context::from_waker(Waker::noop());
@@ -190,7 +190,7 @@ fn whoever_starts_or_leaves_calls_the_next() {
 }
 
 #[test]
-fn who_does_not_come_when_called_stalls_nobody_and_is_first_again() {
+fn a_waiter_that_is_not_polled_is_passed_and_first_again() {
     let (throttle, now) = (Throttle::new(1, SECOND).unwrap(), Instant::now());
     let mut cx = Context::from_waker(Waker::noop());
     throttle.reserve(1, now).unwrap();
@@ -214,7 +214,7 @@ fn who_does_not_come_when_called_stalls_nobody_and_is_first_again() {
 }
 
 #[test]
-fn whoever_becomes_first_because_another_did_not_come_is_called() {
+fn a_waiter_that_becomes_the_head_because_another_was_passed_is_woken() {
     let (throttle, now) = (Throttle::new(2, SECOND).unwrap(), Instant::now());
     let (woken, waker) = waker();
     throttle.reserve(1, now).unwrap();
@@ -250,21 +250,21 @@ fn tiers_are_those_of_the_key() {
 }
 
 #[test]
-fn a_key_in_use_is_not_forgotten() {
+fn a_key_in_use_is_not_evicted() {
     let rate = Rate::sliding(1, SECOND).unwrap();
     let (keys, now) = (KeyedThrottle::new(2, move |_: &char| rate).unwrap(), Instant::now());
-    let place = keys.enqueue(&'a', 1, now).unwrap();
+    let waiter = keys.enqueue(&'a', 1, now).unwrap();
     keys.try_acquire_at(&'b', 1, now).unwrap();
     assert!(keys.throttle(&'c', now).is_err(), "one waits, one counts");
     let later = now + SECOND;
     assert!(keys.throttle(&'c', later).is_ok(), "the older one is in use still");
     assert!(keys.throttle(&'a', later).unwrap().waiters() == 1);
-    drop(place);
+    drop(waiter);
     assert!(keys.throttle(&'d', later).is_ok());
     assert_eq!(keys.len(), 2);
 }
 
-/// A window of so many places that they are behind several locks is one window nevertheless.
+/// A window whose slots are split among several shards is one window nevertheless.
 #[test]
 fn a_wide_window_is_one_window() {
     for limit in [127_u64, 255, 256, 511, 513, 999] {
@@ -346,15 +346,15 @@ fn instants_out_of_order_exceed_no_window() {
     }
 }
 
-/// Forgetting loses the starts of a key: an instant of before would have them all over again.
+/// Eviction loses the starts of a key: an earlier instant would have them all over again.
 #[test]
-fn a_forgotten_key_does_not_start_again_in_the_past() {
+fn an_evicted_key_does_not_start_again_in_the_past() {
     let rate = Rate::sliding(1, SECOND).unwrap();
     let (keys, now) = (KeyedThrottle::new(1, move |_: &char| rate).unwrap(), Instant::now());
     keys.try_acquire_at(&'a', 1, now).unwrap();
     keys.try_acquire_at(&'b', 1, now + SECOND).unwrap();
     assert!(keys.throttle(&'a', now + 2 * SECOND).is_ok());
-    // Of either it is not known any more what it started until when it was forgotten.
+    // Of either it is not known any more what it started until it was evicted.
     for (key, early, until) in [('a', millis(999), SECOND), ('b', millis(1_999), 2 * SECOND)] {
         let refused = keys.try_acquire_at(&key, 1, now + early).unwrap_err();
         let KeyedError::Busy(busy) = refused else { panic!("{refused:?}") };
@@ -369,7 +369,7 @@ mod panicking {
     use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
 
     use cooked_waker::{IntoWaker, WakeRef};
-    use sluicegate::throttle::Place;
+    use sluicegate::throttle::Waiter;
 
     use super::*;
 
@@ -406,9 +406,9 @@ mod panicking {
         }
     }
 
-    fn look(place: &mut Place<&Throttle>, now: Instant, waker: Bad) -> Result<(), Instant> {
+    fn poll(waiter: &mut Waiter<&Throttle>, now: Instant, waker: Bad) -> Result<(), Instant> {
         let waker = ManuallyDrop::new(Box::new(waker).into_waker());
-        place.poll_at(now, &mut Context::from_waker(&waker))
+        waiter.poll_at(now, &mut Context::from_waker(&waker))
     }
 
     fn panics(call: impl FnOnce()) -> bool {
@@ -419,24 +419,24 @@ mod panicking {
     fn two_wakers_that_panic_as_they_are_dropped_cost_no_turn() {
         let (throttle, now) = (Throttle::new(1, SECOND).unwrap(), Instant::now());
         throttle.reserve(1, now).unwrap();
-        let mut place = throttle.enqueue(1).unwrap();
-        assert_eq!(look(&mut place, now, Bad::WhenDropped), Err(now + SECOND));
-        assert_eq!(look(&mut place, now, Bad::WhenDropped), Err(now + SECOND));
-        assert!(look(&mut place, now + SECOND, Bad::WhenDropped).is_ok());
+        let mut waiter = throttle.enqueue(1).unwrap();
+        assert_eq!(poll(&mut waiter, now, Bad::WhenDropped), Err(now + SECOND));
+        assert_eq!(poll(&mut waiter, now, Bad::WhenDropped), Err(now + SECOND));
+        assert!(poll(&mut waiter, now + SECOND, Bad::WhenDropped).is_ok());
         assert_eq!(throttle.reserve(1, now + SECOND), Ok(now + 2 * SECOND));
     }
 
     #[test]
-    fn who_leaves_ends_with_one_panic_when_its_waker_and_the_next_have_one() {
+    fn a_waiter_that_leaves_ends_with_one_panic_when_its_waker_and_the_next_have_one() {
         let (throttle, now) = (Throttle::new(1, SECOND).unwrap(), Instant::now());
         throttle.reserve(1, now).unwrap();
         let mut first = throttle.enqueue(1).unwrap();
         let mut second = throttle.enqueue(1).unwrap();
-        assert!(look(&mut first, now, Bad::WhenDropped).is_err());
-        assert!(look(&mut second, now, Bad::WhenWoken).is_err());
+        assert!(poll(&mut first, now, Bad::WhenDropped).is_err());
+        assert!(poll(&mut second, now, Bad::WhenWoken).is_err());
         assert!(panics(|| drop(first)));
         assert_eq!(throttle.waiters(), 1);
-        assert!(look(&mut second, now + SECOND, Bad::WhenWoken).is_ok());
+        assert!(poll(&mut second, now + SECOND, Bad::WhenWoken).is_ok());
     }
 }
 
@@ -449,7 +449,7 @@ mod waiting {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn in_line_one_after_the_other() {
+    async fn one_after_the_other() {
         let (throttle, start) = (Throttle::new(2, SECOND).unwrap(), time::Instant::now());
         let mut starts = Vec::new();
         for _ in 0..5 {
@@ -523,9 +523,9 @@ mod waiting {
         }
     }
 
-    /// The same for a key of which something is forgotten until that instant.
+    /// The same for a key whose earlier starts were evicted until that instant.
     #[test]
-    fn forgotten_until_an_instant_that_is_past_is_not_busy() {
+    fn evicted_until_an_instant_that_is_past_is_not_busy() {
         let rate = Rate::sliding(1, millis(20)).unwrap();
         let keys = KeyedThrottle::new(1, move |_: &Slow| rate).unwrap();
         let now = Instant::now();
@@ -570,7 +570,7 @@ mod waiting {
             assert!(second.as_mut().poll(cx).is_pending());
             let cx = &mut Context::from_waker(&waker);
             assert!(second.as_mut().poll(cx).is_pending());
-            // By who leaves the line, and by its timer.
+            // By the waiter that leaves, and by its timer.
             drop(first);
             assert_eq!(woken.0.load(Ordering::Relaxed), 1);
             assert!(second.as_mut().poll(cx).is_pending());
@@ -753,7 +753,7 @@ mod abandoned {
         starts.next().await;
         sleep(millis(10)).await;
         let polled_once = timeout(Duration::ZERO, starts.next()).await;
-        assert!(polled_once.is_err(), "two are in line");
+        assert!(polled_once.is_err(), "there are two waiters");
         for seconds in 1..=3 {
             throttle.acquire().await;
             assert_within(start.elapsed(), seconds * SECOND, millis(100 * u64::from(seconds)));
@@ -761,7 +761,7 @@ mod abandoned {
         assert_eq!(starts.collect::<Vec<_>>().await.len(), 2);
     }
 
-    /// Who was abandoned and is dropped much later leaves nothing behind.
+    /// A waiter that was abandoned and is dropped much later leaves nothing behind.
     #[tokio::test(start_paused = true)]
     async fn dropped_late() {
         for throttle in both(1, HOUR) {
@@ -796,9 +796,9 @@ mod abandoned {
         assert_within(start.elapsed(), Duration::ZERO, millis(100));
     }
 
-    /// Those who do not wait in line are behind it as well.
+    /// Callers that do not wait are behind the waiters as well.
     #[tokio::test(start_paused = true)]
-    async fn who_does_not_wait_is_not_kept_out() {
+    async fn a_caller_that_does_not_wait_is_not_kept_out() {
         for throttle in both(1, SECOND) {
             throttle.acquire().await;
             let _abandoned = [1, 1].map(|n| abandon(&throttle, n));
@@ -813,7 +813,7 @@ mod abandoned {
         }
     }
 
-    /// Many in line, all alive: looking after each other costs no one its turn.
+    /// Many waiters, all alive: checking on each other costs no waiter its turn.
     #[tokio::test(start_paused = true)]
     async fn three_thousand_live_ones_in_order() {
         let throttle = Arc::new(Throttle::new(100, millis(100)).unwrap());
@@ -980,11 +980,11 @@ mod coop {
                 Poll::Ready(())
             })
             .await;
-            assert_eq!(throttle.waiters(), 0, "it may start at once, and steps aside");
+            assert_eq!(throttle.waiters(), 0, "it may start at once, and does not wait");
             assert!(throttle.try_acquire().is_ok());
             tokio::task::yield_now().await;
 
-            // Now it would have to wait: it joins those in line at once.
+            // Now it would have to wait: it joins the wait list at once.
             std::future::poll_fn(|cx| {
                 spend(cx);
                 assert!(acquire.as_mut().poll(cx).is_pending());

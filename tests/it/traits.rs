@@ -58,10 +58,10 @@ fn everything_crosses_threads() {
     shared::<RetryBudget>();
     // They hold the caller's iterator, which need not be `Sync`.
     sent::<sluicegate::Delays>();
-    sent::<sluicegate::retry::Course>();
+    sent::<sluicegate::retry::RetryState>();
     shared::<Throttle>();
     shared::<KeyedThrottle<u64>>();
-    shared::<throttle::Place<&Throttle>>();
+    shared::<throttle::Waiter<&Throttle>>();
     #[cfg(feature = "tokio")]
     {
         shared::<throttle::Acquire<std::sync::Arc<Throttle>>>();

@@ -1,5 +1,5 @@
-//! An item that is to be tried again against whoever stops its run, and against those who are in
-//! line for the same permits. Where a model is about time, a thread of its own moves the clock on;
+//! An item that is to be tried again against the end of its run, and against other
+//! waiters for the same permits. Where a model is about time, a thread of its own moves the clock on;
 //! in the others a retry is due at once, and waits for a permit that another thread has.
 
 use crate::run;
@@ -67,7 +67,7 @@ fn stop(token: &StopToken, how: Stop) -> JoinHandle<()> {
     thread::spawn(move || token.stop(how))
 }
 
-/// A run whose item has failed once, gave its permit to whoever was behind it, and is in line for
+/// A run whose item has failed once, gave its permit to the next waiter, and waits for
 /// its retry.
 fn in_line_again<'a>(
     token: &StopToken,
@@ -169,10 +169,10 @@ fn a_retry_whose_time_comes_against_a_drain() {
     a_retry_whose_time_comes_against(Stop::Drain);
 }
 
-/// A run is aborted while its retry is in line for a permit that does not come back: it ends, and
-/// leaves the line.
+/// A run is aborted while its retry waits for a permit that does not come back: it ends, and
+/// leaves the wait list.
 ///
-/// Seen to fail (asleep) when those that are to be tried again stay in line after an abort.
+/// Seen to fail (asleep) when those that are to be tried again stay in the wait list after an abort.
 #[test]
 fn an_abort_does_not_wait_for_the_permit_of_a_retry() {
     loom::model(|| {
@@ -248,7 +248,7 @@ fn no_retry_begins_after_an_abort() {
     });
 }
 
-/// The permit of an item that is to be tried again goes to another thread that is in line, and
+/// The permit of an item that is to be tried again goes to another thread that waits, and
 /// comes back for the retry.
 ///
 /// Seen to fail (a deadlock) when an item that is to be tried again keeps its permit, and (asleep)
@@ -283,10 +283,10 @@ fn the_permit_of_an_item_that_waits_goes_to_another() {
     });
 }
 
-/// A run is dropped while its retry is in line for a permit which comes back, and while it is
+/// A run is dropped while its retry waits for a permit which comes back, and while it is
 /// stopped: the permit is free in the end.
 ///
-/// Seen to fail when a run's place in line is leaked instead of dropped.
+/// Seen to fail when a run's waiter is leaked instead of dropped.
 #[test]
 fn a_run_dropped_while_its_retry_is_in_line_keeps_no_permit() {
     loom::model(|| {

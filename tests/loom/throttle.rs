@@ -9,7 +9,7 @@ use std::task::{Context, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use loom::thread;
-use sluicegate::throttle::{KeyedThrottle, Place, Rate, Throttle};
+use sluicegate::throttle::{KeyedThrottle, Rate, Throttle, Waiter};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -49,22 +49,22 @@ impl Wake for Woken {
     }
 }
 
-/// Somebody in line.
-struct Waiter {
-    place: Place<Arc<Throttle>>,
+/// A waiter in the wait list.
+struct InList {
+    waiter: Waiter<Arc<Throttle>>,
     woken: Arc<Woken>,
 }
 
-impl Waiter {
-    fn in_line(throttle: &Arc<Throttle>) -> Self {
-        let place = throttle.clone().enqueue_owned(1).unwrap();
-        Self { place, woken: Arc::default() }
+impl InList {
+    fn join(throttle: &Arc<Throttle>) -> Self {
+        let waiter = throttle.clone().enqueue_owned(1).unwrap();
+        Self { waiter, woken: Arc::default() }
     }
 
-    /// Starts, or is told when to look again.
-    fn look(&mut self, now: Instant) -> Result<(), Instant> {
+    /// Starts, or is told when to poll again.
+    fn poll(&mut self, now: Instant) -> Result<(), Instant> {
         let waker = Waker::from(self.woken.clone());
-        self.place.poll_at(now, &mut Context::from_waker(&waker))
+        self.waiter.poll_at(now, &mut Context::from_waker(&waker))
     }
 
     fn was_woken(&self) -> bool {
@@ -72,8 +72,8 @@ impl Waiter {
     }
 }
 
-/// Guard: the schedule is changed by a compare-exchange, the places under one lock. Taken out (the
-/// new schedule stored; the lock let go between looking for a place and taking it), two reserve the
+/// Guard: the schedule is changed by a compare-exchange, the slots under one lock. Taken out (the
+/// new schedule stored; the lock released between looking for a slot and taking it), two reserve the
 /// same slot.
 #[test]
 fn reservations_get_distinct_slots() {
@@ -90,23 +90,23 @@ fn reservations_get_distinct_slots() {
     });
 }
 
-/// Guard: the flag in the word, and the look at the line under the lock. Taken out (either), what
-/// comes later passes who is in line.
+/// Guard: the flag in the word, and the look at the wait list under the lock. Taken out (either), what
+/// comes later passes a waiter.
 #[test]
-fn nobody_passes_who_is_in_line() {
+fn a_waiter_is_not_passed() {
     each_rate(|throttle| {
-        let mut waiter = Waiter::in_line(&throttle);
+        let mut waiter = InList::join(&throttle);
         let other = {
             let throttle = throttle.clone();
             thread::spawn(move || throttle.try_acquire_at(1, start()).is_ok())
         };
-        assert!(waiter.look(start()).is_ok(), "it was first in line");
+        assert!(waiter.poll(start()).is_ok(), "it was the head");
         assert!(!other.join().unwrap());
     });
 }
 
-/// Guard: whoever has the lock sets the flag before it reads the word. Taken out (the word only
-/// read), somebody who does without the lock starts in between, and both have.
+/// Guard: the slow path sets the flag before it reads the word. Taken out (the word only read), the
+/// fast path starts in between, and both have.
 #[test]
 fn a_start_without_the_lock_against_one_with_it() {
     each_rate(|throttle| {
@@ -114,72 +114,71 @@ fn a_start_without_the_lock_against_one_with_it() {
             let throttle = throttle.clone();
             thread::spawn(move || throttle.try_acquire_at(1, start()).is_ok())
         };
-        let started = Waiter::in_line(&throttle).look(start()).is_ok();
+        let started = InList::join(&throttle).poll(start()).is_ok();
         assert!(started != other.join().unwrap(), "one of two");
     });
 }
 
-/// Guard: a place in line is taken, and the flag set, in one step under the lock. Taken out (the
-/// flag cleared by whoever leaves, and not kept for who is there still), the last one passes the
-/// line.
+/// Guard: a waiter joins, and the flag is set, in one step under the lock. Taken out (the flag cleared
+/// by the waiter that leaves, and not kept for those still there), the last one passes a waiter.
 #[test]
 fn one_leaves_while_another_joins() {
     each_rate(|throttle| {
-        let first = Waiter::in_line(&throttle);
+        let first = InList::join(&throttle);
         let leave = thread::spawn(move || drop(first));
-        let mut second = Waiter::in_line(&throttle);
+        let mut second = InList::join(&throttle);
         leave.join().unwrap();
         assert_eq!(throttle.waiters(), 1);
         assert!(throttle.try_acquire_at(1, start()).is_err());
-        assert!(second.look(start()).is_ok());
+        assert!(second.poll(start()).is_ok());
         assert_eq!(throttle.waiters(), 0);
     });
 }
 
-/// Guard: whoever is first in line and leaves it calls the next. Taken out, the next is not woken
-/// though it is its turn now.
+/// Guard: a head that leaves wakes the next waiter. Taken out, the next is not woken though it is its
+/// turn now.
 #[test]
 fn a_cancelled_wait_against_its_successor() {
     each_rate(|throttle| {
         throttle.reserve(1, start()).unwrap();
-        let mut first = Waiter::in_line(&throttle);
-        let mut second = Waiter::in_line(&throttle);
-        let turn = first.look(start()).unwrap_err();
+        let mut first = InList::join(&throttle);
+        let mut second = InList::join(&throttle);
+        let turn = first.poll(start()).unwrap_err();
 
         let leave = thread::spawn(move || drop(first));
-        let told = second.look(start()).unwrap_err();
+        let told = second.poll(start()).unwrap_err();
         leave.join().unwrap();
 
         assert_eq!(turn, start() + SECOND);
         assert!(told == turn || second.was_woken(), "the turn of the first is its own now");
-        assert!(second.look(turn).is_ok());
+        assert!(second.poll(turn).is_ok());
     });
 }
 
-/// Guard: only the first in line starts. Taken out (whoever looks and may), the second one does.
+/// Guard: only the head starts. Taken out (any waiter that polls and may), the second one does.
 #[test]
-fn two_look_at_once_and_one_may() {
+fn two_poll_at_once_and_one_may() {
     each_rate(|throttle| {
-        let mut first = Waiter::in_line(&throttle);
-        let mut second = Waiter::in_line(&throttle);
-        let look = thread::spawn(move || second.look(start()).is_err().then_some(second));
-        assert!(first.look(start()).is_ok());
-        let mut second = look.join().unwrap().expect("it passed the first");
-        assert_eq!(second.look(start()), Err(start() + SECOND));
+        let mut first = InList::join(&throttle);
+        let mut second = InList::join(&throttle);
+        let poll = thread::spawn(move || second.poll(start()).is_err().then_some(second));
+        assert!(first.poll(start()).is_ok());
+        let mut second = poll.join().unwrap().expect("it passed the first");
+        assert_eq!(second.poll(start()), Err(start() + SECOND));
     });
 }
 
-/// Two at once, whose places are behind a lock each.
-fn two_shares(model: impl Fn(Arc<Throttle>) + Send + Sync + Copy + 'static) {
+/// Two at once, whose slots are in a shard each.
+fn two_shards(model: impl Fn(Arc<Throttle>) + Send + Sync + Copy + 'static) {
     let rate = Rate::sliding(2, SECOND).unwrap();
     exhaustive(move || model(Arc::new(Throttle::with_rate(rate))));
 }
 
-/// Guard: with no place free now, the first to be free is looked for with all shares locked. Taken
-/// out (the locks let go between looking for a place and taking it), two reserve the same slot.
+/// Guard: with no slot free now, the first to be free is looked for with all shards locked. Taken
+/// out (the locks released between looking for a slot and taking it), two reserve the same slot.
 #[test]
-fn shares_have_distinct_slots() {
-    two_shares(|throttle| {
+fn shards_have_distinct_slots() {
+    two_shards(|throttle| {
         throttle.reserve(2, start()).unwrap();
         throttle.reserve(1, start()).unwrap();
         let other = {
@@ -193,11 +192,11 @@ fn shares_have_distinct_slots() {
     });
 }
 
-/// Guard: what takes places of several shares has all of them locked. Taken out (the locks let go
-/// between looking for the places and taking them), three start.
+/// Guard: what takes slots of several shards has all of them locked. Taken out (the locks released
+/// between looking for the slots and taking them), three start.
 #[test]
-fn all_shares_at_once_against_one() {
-    two_shares(|throttle| {
+fn all_shards_at_once_against_one() {
+    two_shards(|throttle| {
         let other = {
             let throttle = throttle.clone();
             thread::spawn(move || throttle.try_acquire_at(1, start()).is_ok())
@@ -207,28 +206,28 @@ fn all_shares_at_once_against_one() {
     });
 }
 
-/// Guard: every share is closed while somebody is in line. Taken out (the first alone), what comes
-/// later passes who is in line.
+/// Guard: the fast path of every shard is closed while waiters are present. Taken out (the first
+/// alone), what comes later passes a waiter.
 #[test]
-fn nobody_passes_the_line_through_another_share() {
-    two_shares(|throttle| {
+fn a_waiter_is_not_passed_through_another_shard() {
+    two_shards(|throttle| {
         let mut both = throttle.clone().enqueue_owned(2).unwrap();
         let other = {
             let throttle = throttle.clone();
             thread::spawn(move || throttle.try_acquire_at(1, start()).is_ok())
         };
         let mut cx = Context::from_waker(Waker::noop());
-        assert!(both.poll_at(start(), &mut cx).is_ok(), "it was first in line");
+        assert!(both.poll_at(start(), &mut cx).is_ok(), "it was the head");
         assert!(!other.join().unwrap());
     });
 }
 
-/// Guard: that no place is free before an instant is noted with all shares locked. Taken out (noted
-/// when they are unlocked), an older note outlives the newer one, and somebody is told an instant at
-/// which there is no place.
+/// Guard: that no slot is free before an instant is noted with all shards locked. Taken out (noted
+/// when they are unlocked), an older note outlives the newer one, and a caller is told an instant at
+/// which no slot is free.
 #[test]
-fn what_is_told_of_the_next_place_is_so() {
-    two_shares(|throttle| {
+fn what_is_told_of_the_next_free_slot_is_so() {
+    two_shards(|throttle| {
         throttle.try_acquire_at(2, start()).unwrap();
         let other = {
             let throttle = throttle.clone();
@@ -250,11 +249,11 @@ fn each_keyed(
     }
 }
 
-/// Guard: a key that is in use is not forgotten. Taken out, a key is forgotten that is about to
-/// start something, and starts more than it may. (That this is looked at before whether the key is
-/// at rest cannot be seen here: handles are counted by the standard `Arc`, not loom's.)
+/// Guard: a key that is in use is not evicted. Taken out, a key is evicted that is about to start
+/// something, and starts more than it may. (That this is checked before when the key expires cannot be
+/// seen here: handles are counted by the standard `Arc`, not loom's.)
 #[test]
-fn forgetting_a_key_against_its_use() {
+fn evicting_a_key_against_its_use() {
     each_keyed(1, |throttles| {
         throttles.throttle(&1, start()).unwrap();
         let user = {
@@ -263,11 +262,11 @@ fn forgetting_a_key_against_its_use() {
         };
         let _ = throttles.throttle(&2, start());
         let started = throttles.try_acquire_at(&1, 1, start()).is_ok();
-        assert!(!(user.join().unwrap() && started), "one a second, forgotten or not");
+        assert!(!(user.join().unwrap() && started), "one a second, evicted or not");
     });
 }
 
-/// Guard: a key that comes new is looked for again before it is added. Taken out, each of two gets
+/// Guard: a new key is looked up again before it is added. Taken out, each of two gets
 /// a throttle of its own.
 #[test]
 fn two_bring_the_same_key() {

@@ -158,7 +158,7 @@ mod run {
         let backoff = move || waits.clone().into_iter().map(Duration::from_millis);
         let mut retry = Retry::with_backoff(max_attempts as u32, backoff).unwrap().budget(&budget);
         if limited {
-            retry = retry.attempt_timeout(Duration::from_millis(LIMIT)).unwrap();
+            retry = retry.with_attempt_timeout(Duration::from_millis(LIMIT)).unwrap();
         }
         let begun = RefCell::new(Vec::new());
         let ms = || start.elapsed().as_millis() as u64;

@@ -11,7 +11,7 @@ use governor::clock::{Clock, FakeRelativeClock};
 use governor::{Quota, RateLimiter};
 use proptest::prelude::*;
 use sluicegate::throttle::{
-    KeyedError, KeyedThrottle, Place, Rate, ReserveError, Throttle, TryAcquireError,
+    KeyedError, KeyedThrottle, Rate, ReserveError, Throttle, TryAcquireError, Waiter,
 };
 
 const NANO: Duration = Duration::from_nanos(1);
@@ -51,8 +51,8 @@ enum Op {
     Reserve(u32),
     Try(u32),
     Join(u32),
-    Look(usize),
-    Leave(usize),
+    Poll(usize),
+    Drop(usize),
 }
 
 fn op(limit: u32) -> impl Strategy<Value = Op> {
@@ -62,12 +62,12 @@ fn op(limit: u32) -> impl Strategy<Value = Op> {
         2 => (1..=limit).prop_map(Op::Reserve),
         3 => (1..=limit).prop_map(Op::Try),
         3 => (1..=limit).prop_map(Op::Join),
-        8 => (0_usize..4).prop_map(Op::Look),
-        1 => (0_usize..4).prop_map(Op::Leave),
+        8 => (0_usize..4).prop_map(Op::Poll),
+        1 => (0_usize..4).prop_map(Op::Drop),
     ]
 }
 
-/// How long the first in line may keep the others waiting. The windows are as short as to begin and
+/// How long the head may keep the others waiting. The windows are as short as to begin and
 /// end in it many times, and the other way round.
 const PATIENCE: u64 = 100_000_000;
 
@@ -80,13 +80,13 @@ impl Wake for Woken {
     }
 }
 
-struct Waiter {
-    place: Place<Arc<Throttle>>,
+struct Queued {
+    waiter: Waiter<Arc<Throttle>>,
     n: u32,
     woken: Arc<Woken>,
-    /// When it looked last, or joined.
+    /// When it polled last, or joined.
     seen: u64,
-    /// When it was told to look again.
+    /// When it was told to poll again.
     told: Option<u64>,
 }
 
@@ -99,15 +99,15 @@ struct Model {
     limit: usize,
     window: u64,
     starts: Vec<u64>,
-    /// In line, in the order of joining.
-    line: Vec<Waiter>,
+    /// In the order of joining.
+    waiters: Vec<Queued>,
 }
 
 impl Model {
     fn new(limit: u32, window: u64) -> Self {
         let throttle = Arc::new(Throttle::new(limit, nanos(window)).unwrap());
         let (limit, base) = (limit as usize, Instant::now());
-        Self { throttle, base, now: 0, limit, window, starts: Vec::new(), line: Vec::new() }
+        Self { throttle, base, now: 0, limit, window, starts: Vec::new(), waiters: Vec::new() }
     }
 
     fn at(&self) -> Instant {
@@ -126,9 +126,10 @@ impl Model {
         self.starts.extend(std::iter::repeat_n(at, n as usize));
     }
 
-    /// Whether those before this place were called and did not come: only then may they be passed.
-    fn may_pass(&self, place: usize) -> bool {
-        self.line[..place].iter().all(|waiter| waiter.seen + PATIENCE <= self.now)
+    /// Whether the waiters before this position were woken and did not poll: only then may they be
+    /// passed.
+    fn may_pass(&self, position: usize) -> bool {
+        self.waiters[..position].iter().all(|waiter| waiter.seen + PATIENCE <= self.now)
     }
 
     fn apply(&mut self, op: &Op) {
@@ -136,65 +137,65 @@ impl Model {
             Op::Pass(time) => self.now += time,
             Op::Reserve(n) => match self.throttle.reserve(n, self.at()) {
                 Ok(when) => {
-                    assert!(self.may_pass(self.line.len()));
+                    assert!(self.may_pass(self.waiters.len()));
                     let when = self.ticks(when);
                     assert_eq!(when, self.earliest(n), "told the earliest instant");
                     self.started(n, when);
                 }
                 Err(error) => {
-                    let waiting = self.line.len();
+                    let waiting = self.waiters.len();
                     assert!(waiting > 0);
                     assert!(
-                        matches!(error, ReserveError::InLine { waiting: told, .. } if told == waiting)
+                        matches!(error, ReserveError::WaitersAhead { waiters, .. } if waiters == waiting)
                     );
                 }
             },
             Op::Try(n) => match self.throttle.try_acquire_at(n, self.at()) {
                 Ok(()) => {
-                    assert!(self.may_pass(self.line.len()));
+                    assert!(self.may_pass(self.waiters.len()));
                     assert_eq!(self.earliest(n), self.now);
                     self.started(n, self.now);
                 }
                 Err(TryAcquireError::NotYet { until, .. }) => {
                     let until = self.ticks(until);
                     assert!(until > self.now);
-                    assert!(!self.line.is_empty() || until == self.earliest(n));
+                    assert!(!self.waiters.is_empty() || until == self.earliest(n));
                 }
                 Err(error) => panic!("{error}"),
             },
             Op::Join(n) => {
-                let place = self.throttle.clone().enqueue_owned(n).unwrap();
+                let waiter = self.throttle.clone().enqueue_owned(n).unwrap();
                 let woken = Arc::default();
-                self.line.push(Waiter { place, n, woken, seen: self.now, told: None });
+                self.waiters.push(Queued { waiter, n, woken, seen: self.now, told: None });
             }
-            Op::Look(place) => {
+            Op::Poll(position) => {
                 let (at, now) = (self.at(), self.now);
-                let Some(waiter) = self.line.get_mut(place) else { return };
+                let Some(waiter) = self.waiters.get_mut(position) else { return };
                 waiter.woken.0.store(false, Ordering::Relaxed);
                 let waker = Waker::from(waiter.woken.clone());
-                let look = waiter.place.poll_at(at, &mut Context::from_waker(&waker));
+                let polled = waiter.waiter.poll_at(at, &mut Context::from_waker(&waker));
                 waiter.seen = now;
                 let n = waiter.n;
-                match look {
+                match polled {
                     Ok(()) => {
                         assert_eq!(self.earliest(n), now, "not before it may");
-                        assert!(self.may_pass(place), "{place} passed the line");
-                        self.line.remove(place);
+                        assert!(self.may_pass(position), "{position} passed a waiter");
+                        self.waiters.remove(position);
                         self.started(n, now);
                     }
                     Err(again) => {
                         let again = self.ticks(again);
                         assert!(again > now);
-                        self.line[place].told = Some(again);
-                        if place == 0 {
+                        self.waiters[position].told = Some(again);
+                        if position == 0 {
                             assert_eq!(again, self.earliest(n), "the first is told its turn");
                         }
                     }
                 }
             }
-            Op::Leave(place) => {
-                if place < self.line.len() {
-                    self.line.remove(place);
+            Op::Drop(position) => {
+                if position < self.waiters.len() {
+                    self.waiters.remove(position);
                 }
             }
         }
@@ -202,9 +203,11 @@ impl Model {
     }
 
     fn check(&self) {
-        assert_eq!(self.throttle.waiters(), self.line.len());
-        // Whoever is first in line knows its turn, or has been woken to learn it.
-        if let Some(Waiter { n, woken, told: Some(told), .. }) = self.line.first() {
+        #[cfg(debug_assertions)]
+        self.throttle.validate();
+        assert_eq!(self.throttle.waiters(), self.waiters.len());
+        // The head knows its turn, or has been woken to learn it.
+        if let Some(Queued { n, woken, told: Some(told), .. }) = self.waiters.first() {
             assert!(woken.0.load(Ordering::Relaxed) || *told <= self.earliest(*n));
         }
     }
@@ -214,7 +217,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_sliding_window_and_its_line(
+    fn a_sliding_window_and_its_waiters(
         (limit, window, ops) in (1_u32..6, prop_oneof![1_u64..20, Just(PATIENCE), Just(3 * PATIENCE)])
             .prop_flat_map(|(limit, window)| {
                 (Just(limit), Just(window), prop::collection::vec(op(limit), 1..120))
@@ -225,18 +228,18 @@ proptest! {
             model.apply(op);
         }
         // All that are left come in turn: the first one starts as soon as it may.
-        while let Some(first) = model.line.first() {
+        while let Some(first) = model.waiters.first() {
             model.now = model.earliest(first.n);
-            let left = model.line.len();
-            model.apply(&Op::Look(0));
-            prop_assert_eq!(model.line.len(), left - 1);
+            let left = model.waiters.len();
+            model.apply(&Op::Poll(0));
+            prop_assert_eq!(model.waiters.len(), left - 1);
         }
         assert_all_windows(&model.starts, model.limit, model.window);
     }
 
-    /// So wide that its places are behind several locks.
+    /// So wide that its slots are split among several shards.
     #[test]
-    fn a_wide_sliding_window_and_its_line(
+    fn a_wide_sliding_window_and_its_waiters(
         (limit, window, ops) in (256_u32..600, prop_oneof![1_u64..20, Just(3 * PATIENCE)])
             .prop_flat_map(|(limit, window)| {
                 let op = prop_oneof![2 => op(3), 2 => op(limit / 3), 1 => op(limit)];
@@ -247,11 +250,11 @@ proptest! {
         for op in &ops {
             model.apply(op);
         }
-        while let Some(first) = model.line.first() {
+        while let Some(first) = model.waiters.first() {
             model.now = model.earliest(first.n);
-            let left = model.line.len();
-            model.apply(&Op::Look(0));
-            prop_assert_eq!(model.line.len(), left - 1);
+            let left = model.waiters.len();
+            model.apply(&Op::Poll(0));
+            prop_assert_eq!(model.waiters.len(), left - 1);
         }
         assert_all_windows_of_many(&model.starts, model.limit, model.window);
     }
@@ -289,35 +292,37 @@ proptest! {
         };
         let (mut kept, mut live, mut turn) = (Vec::new(), Vec::new(), base);
         for (n, kind) in waiters {
-            let mut place = throttle.clone().enqueue_owned(n).unwrap();
+            let mut waiter = throttle.clone().enqueue_owned(n).unwrap();
             turn = reserve(&alone, n, turn);
             if kind == 0 {
                 // Not polled at all.
-                kept.push(place);
+                kept.push(waiter);
                 continue;
             }
             let woken = Arc::<Woken>::default();
             let waker = Waker::from(woken.clone());
-            let told = place.poll_at(base, &mut Context::from_waker(&waker)).unwrap_err();
+            let told = waiter.poll_at(base, &mut Context::from_waker(&waker)).unwrap_err();
             if kind > 1 {
                 alone.push((n, turn));
-                live.push((place, woken, told, turn));
+                live.push((waiter, woken, told, turn));
             } else {
-                kept.push(place);
+                kept.push(waiter);
             }
         }
         let mut now = base;
         while !live.is_empty() {
-            // The last of those that look at an instant looks first.
-            let looks = |(_, woken, told, _): &(_, Arc<Woken>, Instant, _)| {
+            #[cfg(debug_assertions)]
+            throttle.validate();
+            // The last of those that poll at an instant polls first.
+            let polls = |(_, woken, told, _): &(_, Arc<Woken>, Instant, _)| {
                 if woken.0.load(Ordering::Relaxed) { now } else { now.max(*told) }
             };
-            let (at, next) = live.iter().enumerate().rev().map(|(at, it)| (at, looks(it)))
+            let (at, next) = live.iter().enumerate().rev().map(|(at, it)| (at, polls(it)))
                 .min_by_key(|(_, next)| *next).unwrap();
             now = next;
-            let (place, woken, told, turn): &mut (_, Arc<Woken>, _, Instant) = &mut live[at];
+            let (waiter, woken, told, turn): &mut (_, Arc<Woken>, _, Instant) = &mut live[at];
             woken.0.store(false, Ordering::Relaxed);
-            match place.poll_at(now, &mut Context::from_waker(&Waker::from(woken.clone()))) {
+            match waiter.poll_at(now, &mut Context::from_waker(&Waker::from(woken.clone()))) {
                 Ok(()) => {
                     let late = now.saturating_duration_since(*turn);
                     prop_assert!(late <= nanos(PATIENCE), "{:?}", late);
@@ -407,7 +412,7 @@ proptest! {
     }
 
     #[test]
-    fn keys_are_forgotten_at_rest_alone(
+    fn keys_are_evicted_only_when_expired(
         max_keys in 1_usize..5,
         ops in prop::collection::vec((0_u64..30, 0_usize..8, 1_u32..3, any::<bool>()), 1..150),
     ) {
@@ -425,7 +430,7 @@ proptest! {
         let mut resident: Vec<usize> = Vec::new();
         for (pass, key, n, reserve) in ops {
             now += pass;
-            let rests = |starts: &[Vec<u64>], key: usize| {
+            let expired = |starts: &[Vec<u64>], key: usize| {
                 starts[key].iter().all(|at| at + WINDOW <= now)
             };
             let room = if let Some(at) = resident.iter().position(|known| *known == key) {
@@ -433,7 +438,7 @@ proptest! {
                 true
             } else if resident.len() < max_keys {
                 true
-            } else if let Some(at) = resident.iter().position(|known| rests(&starts, *known)) {
+            } else if let Some(at) = resident.iter().position(|known| expired(&starts, *known)) {
                 resident.remove(at);
                 true
             } else {
@@ -483,6 +488,8 @@ proptest! {
                 assert_all_windows(&starts[key], limit(key), WINDOW);
             }
             prop_assert_eq!(throttles.len(), resident.len());
+            #[cfg(debug_assertions)]
+            throttles.validate();
         }
     }
 }
@@ -523,13 +530,13 @@ proptest! {
         let (exact, taken) = (starts * window / limit, (last - base).as_nanos());
         prop_assert!(taken >= exact, "{} ns, and not before {}", taken, exact);
         prop_assert!(taken <= exact + exact / 1_000 + 2, "{} ns for {}", taken, exact);
-        // Somebody in line waits as long.
-        let (mut cx, mut place) = (Context::from_waker(Waker::noop()), throttle.enqueue(burst).unwrap());
-        let turn = place.poll_at(base, &mut cx).unwrap_err();
+        // A waiter waits as long.
+        let (mut cx, mut waiter) = (Context::from_waker(Waker::noop()), throttle.enqueue(burst).unwrap());
+        let turn = waiter.poll_at(base, &mut cx).unwrap_err();
         let (exact, taken) = ((starts + u128::from(burst)) * window / limit, (turn - base).as_nanos());
         prop_assert!(taken >= exact && taken <= exact + exact / 1_000 + 2);
-        prop_assert!(place.poll_at(turn - NANO, &mut cx).is_err());
-        prop_assert!(place.poll_at(turn, &mut cx).is_ok());
+        prop_assert!(waiter.poll_at(turn - NANO, &mut cx).is_err());
+        prop_assert!(waiter.poll_at(turn, &mut cx).is_ok());
     }
 
     /// Never more than the burst and what was earned, in any time from a start to another.
@@ -562,8 +569,8 @@ proptest! {
                     Err(error) => panic!("{error}"),
                 },
                 _ => {
-                    let mut place = throttle.clone().enqueue_owned(n).unwrap();
-                    place.poll_at(at, &mut Context::from_waker(Waker::noop())).is_ok().then_some(at)
+                    let mut waiter = throttle.clone().enqueue_owned(n).unwrap();
+                    waiter.poll_at(at, &mut Context::from_waker(Waker::noop())).is_ok().then_some(at)
                 }
             };
             let started = started.map(|at| (at - base).as_nanos() as u64);
@@ -580,7 +587,7 @@ proptest! {
     }
 }
 
-/// The keys of a throttle and their users: handles, places in line, and instants that were
+/// The keys of a throttle and their users: handles, waiters, and instants that were
 /// overtaken.
 mod keys_and_users {
     use std::hash::{Hash, Hasher};
@@ -588,23 +595,23 @@ mod keys_and_users {
 
     use super::*;
 
-    /// Its clone is the one that is kept, and tells when it is forgotten.
+    /// Its clone is the one that is kept, and tells when it is evicted.
     struct Key {
         id: usize,
         kept: bool,
-        forgotten: Arc<Mutex<Vec<usize>>>,
+        evicted: Arc<Mutex<Vec<usize>>>,
     }
 
     impl Clone for Key {
         fn clone(&self) -> Self {
-            Self { id: self.id, kept: true, forgotten: self.forgotten.clone() }
+            Self { id: self.id, kept: true, evicted: self.evicted.clone() }
         }
     }
 
     impl Drop for Key {
         fn drop(&mut self) {
             if self.kept {
-                self.forgotten.lock().unwrap().push(self.id);
+                self.evicted.lock().unwrap().push(self.id);
             }
         }
     }
@@ -668,17 +675,17 @@ mod keys_and_users {
 
     enum User {
         Handle(Arc<Throttle>),
-        Place(Place<Arc<Throttle>>, u32),
+        Waiting(Waiter<Arc<Throttle>>, u32),
     }
 
     struct Model {
         throttles: KeyedThrottle<Key>,
-        forgotten: Arc<Mutex<Vec<usize>>>,
+        evicted: Arc<Mutex<Vec<usize>>>,
         base: Instant,
         now: u64,
-        /// Of each key all that it ever started, and when it is at rest.
+        /// Of each key all that it ever started, and when it expires.
         starts: Vec<Vec<u64>>,
-        rests: Vec<u64>,
+        expires: Vec<u64>,
         resident: Vec<usize>,
         users: Vec<(usize, User)>,
         had_users: bool,
@@ -689,11 +696,11 @@ mod keys_and_users {
             let throttles = KeyedThrottle::new(max_keys, |key: &Key| rate(key.id)).unwrap();
             Self {
                 throttles,
-                forgotten: Arc::default(),
+                evicted: Arc::default(),
                 base: Instant::now(),
                 now: 0,
                 starts: vec![Vec::new(); keys],
-                rests: vec![0; keys],
+                expires: vec![0; keys],
                 resident: Vec::new(),
                 users: Vec::new(),
                 had_users: false,
@@ -701,32 +708,32 @@ mod keys_and_users {
         }
 
         fn key(&self, id: usize) -> Key {
-            Key { id, kept: false, forgotten: self.forgotten.clone() }
+            Key { id, kept: false, evicted: self.evicted.clone() }
         }
 
         fn at(&self, ticks: u64) -> Instant {
             self.base + nanos(ticks)
         }
 
-        /// Those that may be forgotten, by when they are at rest.
+        /// When the keys expire that are not in use.
         fn idle(&self) -> Vec<u64> {
             let used = |key| self.users.iter().any(|(user, _)| *user == key);
             let idle = self.resident.iter().filter(|key| !used(**key));
-            idle.map(|key| self.rests[*key]).collect()
+            idle.map(|key| self.expires[*key]).collect()
         }
 
-        /// A key was looked up: whether it is there now, and what was forgotten for it.
+        /// A key was looked up: whether it is there now, and what was evicted for it.
         fn looked_up(&mut self, key: usize, busy: Option<Option<Instant>>, now: u64) {
-            let forgotten = std::mem::take(&mut *self.forgotten.lock().unwrap());
+            let evicted = std::mem::take(&mut *self.evicted.lock().unwrap());
             let known = self.resident.contains(&key);
             let idle = self.idle();
             let full = self.resident.len() == self.throttles.max_keys();
             if let Some(until) = busy {
                 assert!(until.is_none_or(|until| until > self.at(now)), "already past");
-                assert!(forgotten.is_empty() || forgotten == [key], "not kept");
+                assert!(evicted.is_empty() || evicted == [key], "not kept");
                 if now == self.now {
-                    assert!(!known && full && idle.iter().all(|rest| *rest > now));
-                    let held = self.resident.iter().any(|key| self.rests[*key] <= now);
+                    assert!(!known && full && idle.iter().all(|expiry| *expiry > now));
+                    let held = self.resident.iter().any(|key| self.expires[*key] <= now);
                     assert!(!held || until.is_none(), "it depends on the users");
                     let first = idle.into_iter().min();
                     let in_time =
@@ -735,17 +742,17 @@ mod keys_and_users {
                 }
                 return;
             }
-            match *forgotten {
+            match *evicted {
                 [] => assert!(known || !full),
                 [other] => {
                     assert!(!known && full && other != key);
-                    let rest = self.rests[other];
-                    assert!(rest <= now && idle.contains(&rest), "at rest and unused");
-                    // Of keys that had users it is seen later that they are not in use any more.
-                    assert!(self.had_users || idle.iter().all(|other| *other >= rest));
+                    let expiry = self.expires[other];
+                    assert!(expiry <= now && idle.contains(&expiry), "expired and unused");
+                    // Of keys that had users it is noticed later that they are not in use any more.
+                    assert!(self.had_users || idle.iter().all(|other| *other >= expiry));
                     self.resident.retain(|key| *key != other);
                 }
-                _ => panic!("{forgotten:?}"),
+                _ => panic!("{evicted:?}"),
             }
             if !known {
                 self.resident.push(key);
@@ -757,12 +764,12 @@ mod keys_and_users {
             self.starts[key].extend(std::iter::repeat_n(at, n as usize));
             let (limit, window) = limit(key);
             if key % 2 == 0 {
-                self.rests[key] = self.rests[key].max(at + window);
+                self.expires[key] = self.expires[key].max(at + window);
                 assert_all_windows_of_many(&self.starts[key], limit as usize, window);
             } else {
                 // By the instant of the start it is the same as by that of the reservation.
-                self.rests[key] = self.rests[key].max(at) + u64::from(n) * window;
-                assert!(self.rests[key] <= at + limit * window, "more than the burst");
+                self.expires[key] = self.expires[key].max(at) + u64::from(n) * window;
+                assert!(self.expires[key] <= at + limit * window, "more than the burst");
             }
         }
 
@@ -809,7 +816,7 @@ mod keys_and_users {
                         _ => None,
                     };
                     self.looked_up(key, busy, now);
-                    self.users.extend(found.ok().map(|place| (key, User::Place(place, n))));
+                    self.users.extend(found.ok().map(|waiter| (key, User::Waiting(waiter, n))));
                 }
                 Op::Release(user) if user < self.users.len() => {
                     let (key, user) = self.users.remove(user);
@@ -819,9 +826,9 @@ mod keys_and_users {
                                 self.started(key, 1, now);
                             }
                         }
-                        User::Place(mut place, n) => {
+                        User::Waiting(mut waiter, n) => {
                             let mut cx = Context::from_waker(Waker::noop());
-                            if place.poll_at(at, &mut cx).is_ok() {
+                            if waiter.poll_at(at, &mut cx).is_ok() {
                                 self.started(key, n, now);
                             }
                         }
@@ -829,6 +836,8 @@ mod keys_and_users {
                 }
                 Op::Release(_) => {}
             }
+            #[cfg(debug_assertions)]
+            self.throttles.validate();
         }
     }
 
@@ -836,7 +845,7 @@ mod keys_and_users {
         #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
         #[test]
-        fn a_key_is_forgotten_at_rest_and_unused_alone(
+        fn a_key_is_evicted_only_when_expired_and_unused(
             (keys, max_keys, ops) in (1_usize..12, 1_usize..8).prop_flat_map(|(keys, max_keys)| {
                 (Just(keys), Just(max_keys), prop::collection::vec(op(keys), 1..200))
             }),
@@ -845,7 +854,7 @@ mod keys_and_users {
             for op in ops {
                 model.apply(op);
             }
-            // Nothing is left of those who used it: any key has room when all are at rest.
+            // Nothing is left of those who used it: any key has room when all have expired.
             model.users.clear();
             model.now += 100_000;
             for key in 0..keys {
@@ -940,10 +949,10 @@ mod waiting {
                 log.iter().flat_map(|(at, n, _)| vec![*at; *n as usize]).collect();
             assert_all_windows(&starts, limit as usize, window * 1_000);
 
-            // In line: who came first, as timers tell it to the millisecond, and stayed, is first.
+            // In order: the first to come, as timers tell it to the millisecond, and to stay, is first.
             let stayed: Vec<_> = log.iter().map(|(.., who)| *who).collect();
-            for (place, who) in stayed.iter().enumerate() {
-                for later in &stayed[place..] {
+            for (position, who) in stayed.iter().enumerate() {
+                for later in &stayed[position..] {
                     let (who, later) = (tasks[*who].after, tasks[*later].after);
                     prop_assert!(who.div_ceil(1_000) <= later.div_ceil(1_000));
                 }

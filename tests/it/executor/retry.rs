@@ -101,7 +101,7 @@ async fn every_limit_tells_its_scope_and_the_last_error() {
             }
         }
     };
-    let retry = constant(2, 10).attempt_timeout(MS * 20).unwrap();
+    let retry = constant(2, 10).with_attempt_timeout(MS * 20).unwrap();
     let run = BatchExecutor::new(1).unwrap().retry(retry).all_settled([()], hang(1));
     let outcomes = timeout(MS * 1_000, run).await.expect("it hangs");
     let scoped = |outcome: &Settled<(), &'static str>, wanted: Scope| match outcome {
@@ -281,7 +281,7 @@ async fn an_attempt_that_is_the_only_one_has_its_limit_too() {
     let start = Instant::now();
     let run = BatchExecutor::new(1)
         .unwrap()
-        .retry(Retry::none().attempt_timeout(MS * 20).unwrap())
+        .retry(Retry::none().with_attempt_timeout(MS * 20).unwrap())
         .all_settled([()], async |()| std::future::pending::<Result<(), ()>>().await);
     let outcomes = timeout(MS * 1_000, run).await.expect("it hangs");
     assert!(matches!(outcomes[0], Settled::TimedOut { scope: Scope::Attempt, .. }));

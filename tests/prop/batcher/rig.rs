@@ -173,7 +173,7 @@ impl Rig {
         let mut retry =
             Retry::constant(limits.attempts, Duration::from_millis(limits.delay)).unwrap();
         if let Some(limit) = limits.timeout {
-            retry = retry.attempt_timeout(Duration::from_millis(limit)).unwrap();
+            retry = retry.with_attempt_timeout(Duration::from_millis(limit)).unwrap();
         }
         let budget = limits
             .budget

@@ -188,7 +188,7 @@ impl Pair {
         let mut retry =
             Retry::constant(limits.attempts, Duration::from_millis(limits.delay)).unwrap();
         if let Some(limit) = limits.timeout {
-            retry = retry.attempt_timeout(Duration::from_millis(limit)).unwrap();
+            retry = retry.with_attempt_timeout(Duration::from_millis(limit)).unwrap();
         }
         let mut builder = KeyedBatcher::builder()
             .max_keys(limits.max_keys)

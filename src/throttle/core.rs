@@ -1,43 +1,44 @@
-//! What the handles and the futures share: the line under its lock, and what is counted.
+//! What the handles and the futures share: the waiters under their lock, and what is counted.
 //!
-//! A sliding window's places are dealt out among a few locks of their own. A GCRA has one word, its
-//! schedule, with a flag that is set while somebody waits or the lock is held: without the flag, a
-//! start is one compare-exchange; with it, the word is changed under the lock alone. Since it is one
-//! word, there is no race between the two. No other memory hangs on the word, so its accesses are
-//! relaxed.
+//! A sliding window's slots are split among a few shards, each with its own lock. A GCRA has one
+//! word, its schedule, with a flag that is set while waiters are present or the lock is held. Without
+//! the flag, a start is one compare-exchange (the fast path); with it, the word is changed under the
+//! lock alone (the slow path). Since it is one word, there is no race between the two. No other memory
+//! depends on the word, so its accesses are relaxed.
 
 use core::task::Waker;
 
+use super::clock::FARTHEST;
 use super::gcra::{Gcra, Scale, Schedule};
-use super::line::{Line, Look};
 use super::meter::Meter;
 use super::rate::{Kind, Rate};
-use super::shares::Shares;
-use super::ticks::FARTHEST;
+use super::shards::Shards;
+use super::waiters::{Polled, Waiters};
 use crate::base::panic::quietly;
 use crate::base::sync::{AtomicU64, Mutex, Ordering};
+use crate::base::wait_list::WaiterId;
 use crate::base::wake::WakeList;
 
 const SLOW: u64 = 1 << 63;
 
 #[derive(Debug)]
-pub(super) enum State {
-    Sliding(Shares),
-    Gcra { gcra: Gcra, word: AtomicU64, line: Mutex<Line> },
+pub(super) enum Core {
+    Sliding(Shards),
+    Gcra { gcra: Gcra, word: AtomicU64, waiters: Mutex<Waiters> },
 }
 
 /// Why there is no instant to tell.
 pub(super) enum Refused {
-    InLine(usize),
+    WaitersAhead(usize),
     TooFar,
 }
 
-impl State {
+impl Core {
     pub(super) fn new(rate: Rate) -> Self {
         match rate.0 {
-            Kind::Sliding(window) => Self::Sliding(Shares::new(window)),
+            Kind::Sliding(window) => Self::Sliding(Shards::new(window)),
             Kind::Gcra(gcra) => {
-                Self::Gcra { gcra, word: AtomicU64::new(0), line: Mutex::new(Line::default()) }
+                Self::Gcra { gcra, word: AtomicU64::new(0), waiters: Mutex::new(Waiters::new()) }
             }
         }
     }
@@ -52,12 +53,12 @@ impl State {
         }
     }
 
-    /// When `n` may start, and whether they have: unless that is after `latest`. `None` if there is
-    /// more to it.
+    /// When `n` may start, and whether they have: unless that is after `latest`. `None` if it takes
+    /// the slow path to say.
     #[inline]
     fn start_fast(&self, n: u32, now: u64, latest: u64) -> Option<(u64, bool)> {
         match self {
-            Self::Sliding(shares) if n == 1 => shares.start_one(now, latest),
+            Self::Sliding(shards) if n == 1 => shards.start_one(now, latest),
             Self::Sliding(_) => None,
             Self::Gcra { gcra, word, .. } => match gcra.scale {
                 None => start_fast(gcra, word, n, now, latest),
@@ -68,9 +69,9 @@ impl State {
 
     #[cold]
     fn reserve_slow(&self, n: u32, now: u64, latest: u64) -> Result<u64, Refused> {
-        self.locked_as_newcomer(now, |line, meter| {
-            if !line.is_clear() {
-                return Err(Refused::InLine(line.len()));
+        self.locked_as_newcomer(now, |waiters, meter| {
+            if !waiters.none_present() {
+                return Err(Refused::WaitersAhead(waiters.len()));
             }
             let when = meter.earliest(n, now);
             if when > latest {
@@ -92,8 +93,8 @@ impl State {
 
     #[cold]
     fn try_start_slow(&self, n: u32, now: u64) -> Result<(), u64> {
-        self.locked_as_newcomer(now, |line, meter| {
-            let ahead = line.need();
+        self.locked_as_newcomer(now, |waiters, meter| {
+            let ahead = waiters.starts_ahead();
             if ahead > 0 {
                 return Err(meter.earliest_behind(ahead, n, now).max(now + 1));
             }
@@ -106,40 +107,40 @@ impl State {
         })
     }
 
-    /// Takes a place in line, and its number.
-    pub(super) fn join(&self, n: u32) -> u64 {
-        self.locked(|line, _| line.join(n))
+    /// Adds a waiter.
+    pub(super) fn join(&self, n: u32) -> WaiterId {
+        self.locked(|waiters, _| waiters.join(n))
     }
 
     /// [`join`](Self::join), unless `n` may start now and nobody waits.
     #[cfg(feature = "tokio")]
-    pub(super) fn join_unless_free(&self, n: u32, now: u64) -> Option<u64> {
-        self.locked_as_newcomer(now, |line, meter| {
-            let free = line.is_clear() && meter.earliest(n, now) <= now;
-            (!free).then(|| line.join(n))
+    pub(super) fn join_unless_free(&self, n: u32, now: u64) -> Option<WaiterId> {
+        self.locked_as_newcomer(now, |waiters, meter| {
+            let free = waiters.none_present() && meter.earliest(n, now) <= now;
+            (!free).then(|| waiters.join(n))
         })
     }
 
-    pub(super) fn look(&self, number: u64, now: u64, waker: Waker) -> Look {
-        self.locked(|line, meter| line.look(number, now, waker, meter))
+    pub(super) fn poll(&self, id: WaiterId, now: u64, waker: Waker) -> Polled {
+        self.locked(|waiters, meter| waiters.poll(id, now, waker, meter))
     }
 
     /// The wakers are for the caller to wake, its own to drop.
-    pub(super) fn leave(&self, number: u64, wakers: &mut WakeList) -> Option<Waker> {
-        self.locked(|line, _| line.leave(number, wakers))
+    pub(super) fn remove(&self, id: WaiterId, wakers: &mut WakeList) -> Option<Waker> {
+        self.locked(|waiters, _| waiters.remove(id, wakers))
     }
 
     pub(super) fn waiters(&self) -> usize {
         match self {
-            Self::Sliding(shares) => shares.waiters(),
-            Self::Gcra { line, .. } => line.lock().len(),
+            Self::Sliding(shards) => shards.waiters(),
+            Self::Gcra { waiters, .. } => waiters.lock().len(),
         }
     }
 
     /// From when on it is as if it were new, if nothing starts before.
-    pub(super) fn at_rest(&self) -> u64 {
+    pub(super) fn expires_at(&self) -> u64 {
         match self {
-            Self::Sliding(shares) => shares.at_rest(),
+            Self::Sliding(shards) => shards.expires_at(),
             // Not a load, which may be of an older value.
             Self::Gcra { gcra, word, .. } => {
                 gcra.ticks(word.fetch_add(0, Ordering::Relaxed) & !SLOW)
@@ -151,11 +152,11 @@ impl State {
     fn locked_as_newcomer<T>(
         &self,
         now: u64,
-        work: impl FnOnce(&mut Line, &mut dyn Meter) -> T,
+        work: impl FnOnce(&mut Waiters, &mut dyn Meter) -> T,
     ) -> T {
-        let (result, waker) = self.locked(|line, meter| {
-            let waker = line.make_way(now);
-            (work(line, meter), waker)
+        let (result, waker) = self.locked(|waiters, meter| {
+            let waker = waiters.pass_as_newcomer(now);
+            (work(waiters, meter), waker)
         });
         if let Some(waker) = waker {
             quietly(|| waker.wake());
@@ -163,16 +164,30 @@ impl State {
         result
     }
 
-    fn locked<T>(&self, work: impl FnOnce(&mut Line, &mut dyn Meter) -> T) -> T {
+    /// Panics unless the wait list is consistent, and the fast path closed while waiters are present.
+    #[cfg(debug_assertions)]
+    pub(super) fn validate(&self) {
         match self {
-            Self::Sliding(shares) => shares.locked(work),
-            Self::Gcra { gcra, word, line } => {
-                let mut line = line.lock();
-                // From here on nobody else changes the word: who read it before finds it changed.
+            Self::Sliding(shards) => shards.validate(),
+            Self::Gcra { word, waiters, .. } => {
+                let waiters = waiters.lock();
+                waiters.validate();
+                let is_slow = word.load(Ordering::Relaxed) & SLOW != 0;
+                assert_eq!(is_slow, !waiters.none_present(), "the fast path");
+            }
+        }
+    }
+
+    fn locked<T>(&self, work: impl FnOnce(&mut Waiters, &mut dyn Meter) -> T) -> T {
+        match self {
+            Self::Sliding(shards) => shards.locked(work),
+            Self::Gcra { gcra, word, waiters } => {
+                let mut waiters = waiters.lock();
+                // From here on no other thread changes the word: one that read it before finds it changed.
                 let next = word.fetch_or(SLOW, Ordering::Relaxed) & !SLOW;
                 let mut schedule = Schedule { gcra: *gcra, next };
-                let result = work(&mut line, &mut schedule);
-                let flag = if line.is_clear() { 0 } else { SLOW };
+                let result = work(&mut waiters, &mut schedule);
+                let flag = if waiters.none_present() { 0 } else { SLOW };
                 word.store(schedule.next | flag, Ordering::Relaxed);
                 result
             }

@@ -1,4 +1,4 @@
-//! How far one thing that is tried has come.
+//! The attempts of one thing that is tried.
 //!
 //! ```text
 //!              failed, and may be retried
@@ -15,18 +15,18 @@ use core::time::Duration;
 
 use super::{Delays, Retry};
 
-/// How far one thing that is tried has come: for those who keep the time themselves.
+/// The attempts of one thing that is tried, for callers that keep the time themselves.
 ///
 /// It holds no policy, and nothing on the heap before something has failed. See
 /// [`Retry::next_wait`].
 #[derive(Debug, Default)]
-pub struct Course {
+pub struct RetryState {
     failures: u32,
     delays: Option<Delays>,
 }
 
-impl Course {
-    /// Of something that has not been tried yet.
+impl RetryState {
+    /// For something that has not been tried yet.
     pub const fn new() -> Self {
         Self { failures: 0, delays: None }
     }
