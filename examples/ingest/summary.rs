@@ -40,7 +40,7 @@ pub struct Summary {
     /// What waits for posts, and what waits for users.
     pub waiting: [map::Stats; 2],
     /// The figures of the batcher.
-    pub batcher: batcher::Stats,
+    pub batcher: batcher::BatcherStats,
     /// The outcomes of events.
     pub events: SettledCounts,
     /// The outcomes of children that followed their parent.
@@ -133,8 +133,9 @@ impl Summary {
             put(&format!("for_{name}_peak_items"), map.peak_items.into());
             put(&format!("for_{name}_evicted_keys"), map.evicted_keys.into());
         }
-        let batcher::Stats { batches, pending, peak_pending, largest_batch, retries, .. } =
-            self.batcher;
+        let batcher::BatcherStats {
+            batches, pending, peak_pending, largest_batch, retries, ..
+        } = self.batcher;
         put("batches", batches.total().into());
         put("batches_by_count", batches.count.into());
         put("batches_by_window", batches.window.into());
@@ -199,7 +200,7 @@ impl fmt::Display for Summary {
                  {items} items (peak {peak_items}), {evicted_keys} keys evicted"
             )?;
         }
-        let batcher::Stats { batches, pending, peak_pending, retries, .. } = &self.batcher;
+        let batcher::BatcherStats { batches, pending, peak_pending, retries, .. } = &self.batcher;
         writeln!(
             f,
             "batcher     {} batches (by count {}, window {}, flush {}, shutdown {}), \

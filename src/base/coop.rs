@@ -27,7 +27,7 @@ pub(crate) fn poll_proceed(_: &mut Context<'_>) -> Poll<Unit> {
 
 /// Budget for models: there is some, but [`without_budget`](model::without_budget).
 #[cfg(loom)]
-pub mod model {
+pub(crate) mod model {
     use core::cell::Cell;
     use core::task::{Context, Poll};
 

@@ -88,6 +88,22 @@ impl List {
         self.links[slot as usize + 1] = Link::OUTSIDE;
     }
 
+    /// Puts a slot at the end, unless it is in the list.
+    #[inline]
+    pub(crate) fn insert(&mut self, slot: u32) {
+        if !self.contains(slot) {
+            self.push_back(slot);
+        }
+    }
+
+    /// Takes a slot out, if it is in the list.
+    #[inline]
+    pub(crate) fn discard(&mut self, slot: u32) {
+        if self.contains(slot) {
+            self.remove(slot);
+        }
+    }
+
     /// Moves a slot, which must be in the list, to the end.
     #[inline]
     pub(crate) fn move_to_back(&mut self, slot: u32) {

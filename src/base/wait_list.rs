@@ -61,6 +61,12 @@ pub(crate) struct WaitList<T> {
     joined: u64,
 }
 
+impl<T> Default for WaitList<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl<T> WaitList<T> {
     pub(crate) const fn new() -> Self {
         Self { waiters: Slab::new(), order: List::new(), joined: 0 }

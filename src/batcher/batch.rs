@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::vec::Drain;
 
 use super::core::Handed;
-use super::report::ClosedBy;
-use super::shared::Home;
+use super::report::SealedBy;
+use super::shared::ReturnItems;
 
 /// The items of one attempt, owned by the handler until it drops them here.
 ///
@@ -47,18 +47,18 @@ use super::shared::Home;
 pub struct Batch<T> {
     items: Vec<T>,
     handed: usize,
-    place: usize,
+    slot: usize,
     id: u64,
     attempt: u32,
-    closed_by: ClosedBy,
-    home: Arc<dyn Home<T>>,
+    sealed_by: SealedBy,
+    origin: Arc<dyn ReturnItems<T>>,
 }
 
 impl<T> Batch<T> {
-    pub(crate) fn new<G>(handed: Handed<T, G>, home: Arc<dyn Home<T>>) -> (Self, G) {
-        let Handed { tag, items, place, id, attempt, closed_by } = handed;
+    pub(crate) fn new<G>(handed: Handed<T, G>, origin: Arc<dyn ReturnItems<T>>) -> (Self, G) {
+        let Handed { tag, items, slot, id, attempt, sealed_by } = handed;
         let handed = items.len();
-        let batch = Self { items, handed, place, id, attempt, closed_by, home };
+        let batch = Self { items, handed, slot, id, attempt, sealed_by, origin };
         (batch, tag)
     }
 
@@ -84,8 +84,8 @@ impl<T> Batch<T> {
     }
 
     /// What closed the batch.
-    pub fn closed_by(&self) -> ClosedBy {
-        self.closed_by
+    pub fn sealed_by(&self) -> SealedBy {
+        self.sealed_by
     }
 
     /// The items, in the order they were accepted.
@@ -136,7 +136,7 @@ impl<T> Batch<T> {
 
 impl<T> Drop for Batch<T> {
     fn drop(&mut self) {
-        self.home.give_back(self.place, self.id, mem::take(&mut self.items), self.handed);
+        self.origin.return_items(self.slot, self.id, mem::take(&mut self.items), self.handed);
     }
 }
 
@@ -161,7 +161,7 @@ impl<T> fmt::Debug for Batch<T> {
             .field("id", &self.id)
             .field("len", &self.items.len())
             .field("attempt", &self.attempt)
-            .field("closed_by", &self.closed_by)
+            .field("sealed_by", &self.sealed_by)
             .finish_non_exhaustive()
     }
 }

@@ -8,13 +8,11 @@ use std::sync::Arc;
 
 use super::batch::Batch;
 use super::core::Limits;
-use super::driver::{Driver, Run, Timer};
+use super::driver::{Driver, Run};
 use super::error::{BatchError, HandlerError};
+use super::failure_state::{Failing, Isolation};
 use super::handle::Batcher;
-use super::setback::{Failing, Isolation};
 use super::shared::{DeadLetter, Shared, Weigher};
-#[cfg(feature = "tokio")]
-use super::timer::TokioTimer;
 use crate::retry::at_most_longest;
 use crate::{ConfigError, Retry, RetryWhen, Semaphore};
 
@@ -31,7 +29,7 @@ use crate::{ConfigError, Retry, RetryWhen, Semaphore};
 /// | `capacity` | 4 x `max_items` | `max_items` to [`Semaphore::MAX_PERMITS`] |
 /// | `capacity_weight` | none | `max_weight` to [`Semaphore::MAX_PERMITS`] |
 /// | `concurrency` | 1; if a semaphore is shared, what that allows | at least 1 |
-/// | `shared_concurrency` | no semaphore is shared | |
+/// | `semaphore` | no semaphore is shared | |
 /// | `retry` | [`Retry::none`] | |
 /// | `isolate_poison` | no | at least 2 |
 /// | `dead_letter` | must be set | |
@@ -153,7 +151,7 @@ impl<T> Builder<T> {
     /// If a [`concurrency`](Self::concurrency) is set too, both apply; with 1, batches are finished in
     /// order. A semaphore that is closed ends the batcher as a dropped driver does: what is pending
     /// goes to the dead letter.
-    pub fn shared_concurrency(mut self, semaphore: Arc<Semaphore>) -> Self {
+    pub fn semaphore(mut self, semaphore: Arc<Semaphore>) -> Self {
         self.semaphore = Some(semaphore);
         self
     }
@@ -307,7 +305,7 @@ impl<T: Send + 'static> Builder<T> {
         F: Future<Output = Result<(), E>> + Send + 'static,
         E: Into<Box<dyn Error + Send + Sync>> + 'static,
     {
-        let runtime = super::timer::runtime()?;
+        let runtime = super::runtime::runtime()?;
         let (batcher, driver) = self.build_with_driver(handler)?;
         runtime.spawn(driver);
         Ok(batcher)
@@ -336,32 +334,16 @@ impl<T: Send + 'static> Builder<T> {
     /// # Ok(())
     /// # }
     /// ```
-    #[cfg(feature = "tokio")]
     pub fn build_with_driver<H, F, E>(self, handler: H) -> Result<(Batcher<T>, Driver), ConfigError>
     where
         H: Fn(Batch<T>) -> F + Send + 'static,
         F: Future<Output = Result<(), E>> + Send + 'static,
         E: Into<Box<dyn Error + Send + Sync>> + 'static,
     {
-        self.build_with_timer(handler, TokioTimer::default())
-    }
-
-    /// The seam between the drivers that ship and the models, which have a clock of their own.
-    pub(crate) fn build_with_timer<H, F, E, C>(
-        self,
-        handler: H,
-        timer: C,
-    ) -> Result<(Batcher<T>, Driver), ConfigError>
-    where
-        H: Fn(Batch<T>) -> F + Send + 'static,
-        F: Future<Output = Result<(), E>> + Send + 'static,
-        E: Into<Box<dyn Error + Send + Sync>> + 'static,
-        C: Timer + Send + 'static,
-    {
         let Parts { limits, failing, weigher, semaphore, dead_letter } = self.into_parts()?;
         let Some(dead_letter) = dead_letter else { return Err(no_dead_letter()) };
-        let shared = Shared::<T>::new(limits, C::now, weigher, dead_letter);
-        let driver = Run::new(shared.clone(), shared.clone(), handler, failing, semaphore, timer);
+        let shared = Shared::<T>::new(limits, weigher, dead_letter);
+        let driver = Run::new(shared.clone(), shared.clone(), handler, failing, semaphore);
         Ok((Batcher::over(shared), Driver(Box::pin(driver))))
     }
 }

@@ -8,16 +8,17 @@ use core::task::{Context, Poll, ready};
 use std::collections::VecDeque;
 use std::error::Error;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::batch::Batch;
+use super::buffers::Buffers;
 use super::core::{Handed, Job, Next};
-use super::exchange::Exchange;
-use super::lanes::Lanes;
-use super::place::Place;
-use super::setback::{Failing, Then};
-use super::shared::{Home, Shared};
+use super::driver_buffers::DriverBuffers;
+use super::failure_state::{Failing, Then};
+use super::handler_slot::HandlerSlot;
+use super::shared::{ReturnItems, Shared};
 use crate::base::panic::quietly;
+use crate::base::timer::{Timer, now};
 use crate::{OwnedSemaphorePermit, PollSemaphore, Semaphore};
 
 /// Batches begun in one poll before the driver lets the other tasks of its thread have a turn.
@@ -25,14 +26,6 @@ const BATCHES_PER_POLL: usize = 32;
 
 /// How long the driver goes on by itself: what it finishes makes room for senders when it is done.
 const FLOW: Duration = Duration::from_micros(50);
-
-/// A clock and one alarm.
-pub(crate) trait Timer {
-    fn now() -> Instant;
-
-    /// Ready when `at` has come, or earlier; without one the alarm is off and nothing is woken.
-    fn poll_alarm(&mut self, at: Option<Instant>, cx: &mut Context<'_>) -> Poll<()>;
-}
 
 /// The future that runs a batcher, for those who spawn it themselves.
 ///
@@ -58,41 +51,40 @@ impl fmt::Debug for Driver {
     }
 }
 
-pub(crate) struct Run<T, L: Lanes<T>, H, F, C> {
+pub(crate) struct Run<T, L: Buffers<T>, H, F> {
     shared: Arc<Shared<T, L>>,
     /// The same, as the guards know it.
-    home: Arc<dyn Home<T>>,
+    origin: Arc<dyn ReturnItems<T>>,
     handler: H,
     failing: Failing,
-    timer: C,
+    timer: Timer,
     /// By the numbers that the core gives them.
-    places: Vec<Place<F>>,
+    slots: Vec<HandlerSlot<F>>,
     /// Those whose handler is not done, in the order in which they are polled.
     running: VecDeque<usize>,
-    exchange: Exchange<T, L::Tag>,
-    /// Each place in the handler takes a permit of it.
+    driver_buffers: DriverBuffers<T, L::Tag>,
+    /// Each slot in the handler takes a permit of it.
     semaphore: Option<PollSemaphore>,
     permit: Option<OwnedSemaphorePermit>,
 }
 
-impl<T, L: Lanes<T>, H, F, C> Run<T, L, H, F, C> {
+impl<T, L: Buffers<T>, H, F> Run<T, L, H, F> {
     pub(crate) fn new(
         shared: Arc<Shared<T, L>>,
-        home: Arc<dyn Home<T>>,
+        origin: Arc<dyn ReturnItems<T>>,
         handler: H,
         failing: Failing,
         semaphore: Option<Arc<Semaphore>>,
-        timer: C,
     ) -> Self {
         Self {
             shared,
-            home,
+            origin,
             handler,
             failing,
-            timer,
-            places: Vec::new(),
+            timer: Timer::new(),
+            slots: Vec::new(),
             running: VecDeque::new(),
-            exchange: Exchange::new(),
+            driver_buffers: DriverBuffers::new(),
             semaphore: semaphore.map(PollSemaphore::new),
             permit: None,
         }
@@ -100,14 +92,14 @@ impl<T, L: Lanes<T>, H, F, C> Run<T, L, H, F, C> {
 
     fn drop_handlers(&mut self) {
         self.running.clear();
-        self.exchange.handled.clear();
-        for mut place in self.places.drain(..) {
-            place.clear();
-            quietly(|| drop(place));
+        self.driver_buffers.handled.clear();
+        for mut slot in self.slots.drain(..) {
+            slot.clear();
+            quietly(|| drop(slot));
         }
     }
 
-    /// Gives up the place in line for a permit, or the permit that nothing is to be done with.
+    /// Gives up the place in the wait list for a permit, or the permit that nothing is to be done with.
     fn leave_the_semaphore(&mut self) {
         let left = (self.semaphore.take(), self.permit.take());
         quietly(|| drop(left));
@@ -115,15 +107,14 @@ impl<T, L: Lanes<T>, H, F, C> Run<T, L, H, F, C> {
 }
 
 // Nothing in it is pinned in place: the handlers' futures are boxed.
-impl<T, L: Lanes<T>, H, F, C> Unpin for Run<T, L, H, F, C> {}
+impl<T, L: Buffers<T>, H, F> Unpin for Run<T, L, H, F> {}
 
-impl<T, L, H, F, E, C> Future for Run<T, L, H, F, C>
+impl<T, L, H, F, E> Future for Run<T, L, H, F>
 where
-    L: Lanes<T>,
+    L: Buffers<T>,
     H: Fn(L::Guard) -> F,
     F: Future<Output = Result<(), E>>,
     E: Into<Box<dyn Error + Send + Sync>>,
-    C: Timer,
 {
     type Output = ();
 
@@ -134,19 +125,19 @@ where
         loop {
             match this.next(cx) {
                 Next::Run { handed, flows } => {
-                    let place = handed.place;
+                    let slot = handed.slot;
                     let over = this.begin(handed, cx);
                     begun += 1;
                     if over && flows {
-                        this.flow(place, &mut begun, cx);
+                        this.flow(slot, &mut begun, cx);
                     }
                     if begun == BATCHES_PER_POLL || this.shared.limits().eager_when_idle {
                         cx.waker().wake_by_ref();
                         return Poll::Pending;
                     }
                 }
-                Next::Overdue { place } => this.end_attempt(place, cx),
-                Next::Returned { place, handed, job } => this.conclude(place, handed, job),
+                Next::Overdue { slot } => this.end_attempt(slot, cx),
+                Next::Returned { slot, handed, job } => this.conclude(slot, handed, job),
                 Next::Sleep { until, wants_permit } => {
                     if wants_permit {
                         match this.poll_permit(cx) {
@@ -154,20 +145,20 @@ where
                             Poll::Ready(false) => {
                                 // Nobody will be given a permit any more.
                                 this.drop_handlers();
-                                this.shared.abandon(&mut this.exchange);
+                                this.shared.abandon(&mut this.driver_buffers);
                                 return Poll::Ready(());
                             }
                             Poll::Pending => {}
                         }
                     }
-                    if this.timer.poll_alarm(until, cx).is_pending() {
+                    if this.timer.poll(until, cx).is_pending() {
                         return Poll::Pending;
                     }
                 }
                 Next::Stop => {
                     this.leave_the_semaphore();
                     this.drop_handlers();
-                    this.shared.stop(&mut this.exchange);
+                    this.shared.stop(&mut this.driver_buffers);
                 }
                 Next::Done => return Poll::Ready(()),
             }
@@ -175,22 +166,21 @@ where
     }
 }
 
-impl<T, L, H, F, E, C> Run<T, L, H, F, C>
+impl<T, L, H, F, E> Run<T, L, H, F>
 where
-    L: Lanes<T>,
+    L: Buffers<T>,
     H: Fn(L::Guard) -> F,
     F: Future<Output = Result<(), E>>,
     E: Into<Box<dyn Error + Send + Sync>>,
-    C: Timer,
 {
     fn next(&mut self, cx: &mut Context<'_>) -> Next<T, L::Tag> {
         // Kept from one sleep to the next where it can be, and cloned outside the lock.
-        let waker = &mut self.exchange.waker;
+        let waker = &mut self.driver_buffers.waker;
         match waker {
             Some(waker) if waker.will_wake(cx.waker()) => {}
             _ => *waker = Some(cx.waker().clone()),
         }
-        self.shared.next(&mut self.exchange, self.permit.is_some())
+        self.shared.next(&mut self.driver_buffers, self.permit.is_some())
     }
 
     /// Whether there is a permit; never, if the semaphore is closed.
@@ -208,9 +198,9 @@ where
         let Some(first) = self.running.pop_front() else { return };
         let first_goes_on = self.poll_place(first, cx).is_pending();
         for _ in 0..self.running.len() {
-            let Some(place) = self.running.pop_front() else { break };
-            if self.poll_place(place, cx).is_pending() {
-                self.running.push_back(place);
+            let Some(slot) = self.running.pop_front() else { break };
+            if self.poll_place(slot, cx).is_pending() {
+                self.running.push_back(slot);
             }
         }
         if first_goes_on {
@@ -219,21 +209,21 @@ where
     }
 
     /// Begins the batches that are ahead, as long as each is finished at once, and well.
-    fn flow(&mut self, mut place: usize, begun: &mut usize, cx: &mut Context<'_>) {
-        let until = C::now() + FLOW;
+    fn flow(&mut self, mut slot: usize, begun: &mut usize, cx: &mut Context<'_>) {
+        let until = now() + FLOW;
         while *begun < BATCHES_PER_POLL {
-            let now = C::now();
+            let now = now();
             if now >= until {
                 return;
             }
-            let Some(handed) = self.exchange.ahead.pop_front() else { return };
-            self.exchange.begun.push((handed.place, now));
+            let Some(handed) = self.driver_buffers.ahead.pop_front() else { return };
+            self.driver_buffers.begun.push((handed.slot, now));
             // The next one has its future in the same box.
-            while self.places.len() <= handed.place {
-                self.places.push(Place::new());
+            while self.slots.len() <= handed.slot {
+                self.slots.push(HandlerSlot::new());
             }
-            self.places.swap(place, handed.place);
-            place = handed.place;
+            self.slots.swap(slot, handed.slot);
+            slot = handed.slot;
             *begun += 1;
             if !self.begin(handed, cx) {
                 return;
@@ -243,35 +233,35 @@ where
 
     /// Whether it is over already: the handler done, and well, and its guard back.
     fn begin(&mut self, handed: Handed<T, L::Tag>, cx: &mut Context<'_>) -> bool {
-        let place = handed.place;
-        while self.places.len() <= place {
-            self.places.push(Place::new());
+        let slot = handed.slot;
+        while self.slots.len() <= slot {
+            self.slots.push(HandlerSlot::new());
         }
-        self.places[place].permit = self.permit.take();
-        let (batch, tag) = Batch::new(handed, Arc::clone(&self.home));
+        self.slots[slot].permit = self.permit.take();
+        let (batch, tag) = Batch::new(handed, Arc::clone(&self.origin));
         let batch = L::guard(batch, tag);
         let handler = &self.handler;
-        self.places[place].begin(|| handler(batch));
-        match self.poll_place(place, cx) {
+        self.slots[slot].begin(|| handler(batch));
+        match self.poll_place(slot, cx) {
             Poll::Ready(over) => over,
             Poll::Pending => {
-                self.running.push_back(place);
+                self.running.push_back(slot);
                 false
             }
         }
     }
 
     /// Ready when the handler is done: whether it is well, and its guard is back.
-    fn poll_place(&mut self, place: usize, cx: &mut Context<'_>) -> Poll<bool> {
-        let well = ready!(self.places[place].poll(cx));
-        self.exchange.handled.push((place, well));
+    fn poll_place(&mut self, slot: usize, cx: &mut Context<'_>) -> Poll<bool> {
+        let well = ready!(self.slots[slot].poll(cx));
+        self.driver_buffers.handled.push((slot, well));
         if !well {
             return Poll::Ready(false);
         }
         self.failing.succeeded();
-        self.shared.fetch(&mut self.exchange.backs);
-        let Some(back) = self.exchange.backs.last_mut() else { return Poll::Ready(false) };
-        if back.place != place {
+        self.shared.fetch(&mut self.driver_buffers.returned);
+        let Some(back) = self.driver_buffers.returned.last_mut() else { return Poll::Ready(false) };
+        if back.slot != slot {
             return Poll::Ready(false);
         }
         // Delivered; the items' destructors run here, before anybody learns that they are.
@@ -280,12 +270,12 @@ where
     }
 
     /// An attempt has run out of time: what is ready by now counts, and the rest is dropped.
-    fn end_attempt(&mut self, place: usize, cx: &mut Context<'_>) {
-        if self.poll_place(place, cx).is_pending() {
-            self.places[place].time_out();
-            self.exchange.handled.push((place, false));
+    fn end_attempt(&mut self, slot: usize, cx: &mut Context<'_>) {
+        if self.poll_place(slot, cx).is_pending() {
+            self.slots[slot].time_out();
+            self.driver_buffers.handled.push((slot, false));
         }
-        if let Some(at) = self.running.iter().position(|running| *running == place) {
+        if let Some(at) = self.running.iter().position(|running| *running == slot) {
             self.running.remove(at);
         }
     }
@@ -293,34 +283,34 @@ where
     /// The handler of a batch is done and its guard is back: finishes the batch, or has it go on
     /// later with those of the `handed` items that are left.
     fn conclude(&mut self, at: usize, handed: usize, mut job: Job<T, L::Tag>) {
-        let place = &mut self.places[at];
-        let end = place.take_end();
-        let permit = place.permit.take();
+        let slot = &mut self.slots[at];
+        let end = slot.take_end();
+        let permit = slot.permit.take();
         let left = job.items.len();
         match end {
             Err(failure) if left > 0 => {
                 let delivered = handed - left;
-                let setback = job.setback.get_or_insert_default();
-                let due = match self.failing.next(setback, &failure, handed, left) {
-                    Then::TryAgain(wait) => C::now() + wait,
+                let failure_state = job.failure_state.get_or_insert_default();
+                let due = match self.failing.next(failure_state, &failure, handed, left) {
+                    Then::TryAgain(wait) => now() + wait,
                     Then::Split => {
                         job.parts.push(job.items.split_off(left.div_ceil(2)));
-                        C::now()
+                        now()
                     }
-                    Then::Bury(gave_up) => {
-                        let why = self.failing.error(failure, setback, job.attempts, gave_up);
-                        self.shared.bury(&job.tag, mem::take(&mut job.items), why);
+                    Then::GiveUp(gave_up) => {
+                        let why = self.failing.error(failure, failure_state, job.attempts, gave_up);
+                        self.shared.to_dead_letter(&job.tag, mem::take(&mut job.items), why);
                         self.finish_part(at, job, Vec::new(), (delivered, left));
                         return quietly(|| drop(permit));
                     }
                 };
-                setback.note(failure);
+                failure_state.note(failure);
                 self.shared.go_on(at, job, due, (delivered, 0));
             }
             end => {
                 quietly(|| drop(end));
-                if let Some(setback) = &mut job.setback {
-                    setback.delivered();
+                if let Some(failure_state) = &mut job.failure_state {
+                    failure_state.delivered();
                 }
                 // The items' destructors run here, before anybody learns that they are delivered.
                 let mut emptied = mem::take(&mut job.items);
@@ -342,7 +332,7 @@ where
         match job.parts.pop() {
             Some(part) => {
                 job.items = part;
-                self.shared.go_on(at, job, C::now(), ended);
+                self.shared.go_on(at, job, now(), ended);
             }
             None => {
                 let weight = job.weight;
@@ -353,10 +343,10 @@ where
     }
 }
 
-impl<T, L: Lanes<T>, H, F, C> Drop for Run<T, L, H, F, C> {
+impl<T, L: Buffers<T>, H, F> Drop for Run<T, L, H, F> {
     fn drop(&mut self) {
         self.drop_handlers();
         self.leave_the_semaphore();
-        self.shared.abandon(&mut self.exchange);
+        self.shared.abandon(&mut self.driver_buffers);
     }
 }

@@ -8,9 +8,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::builder::Builder;
+use super::capacity::Weight;
 use super::error::{Closed, SendError, SendManyError, TrySendError};
-use super::report::{FlushReport, ShutdownReport, Stats};
-use super::room::Weight;
+use super::report::{BatcherStats, FlushReport, ShutdownReport};
 use super::send::{Reserving, Sending, SendingMany};
 use super::shared::Shared;
 use super::wait::{FlushWait, StopWait};
@@ -80,7 +80,7 @@ use super::wait::{FlushWait, StopWait};
 /// the first item of a batch and with the one that fills it, and only when a handler may start: an
 /// empty batcher does nothing at all. While handlers are done at once, it begins up to 32 closed
 /// batches, for at most 50 microseconds, before it takes the lock again to say that they are
-/// finished and to make their room free. The vectors of batches are used again, and so are the places of
+/// finished and to make their room free. The vectors of batches are used again, and so are the slots of
 /// the handlers' futures. The handlers run within the driver's task, so what computes or blocks for
 /// long belongs on a thread of its own; the [`Batch`](super::Batch) guard may go with it.
 pub struct Batcher<T> {
@@ -125,7 +125,7 @@ impl<T> Batcher<T> {
     ///
     /// # Cancel safety
     ///
-    /// A dropped future gives up its place in line and has accepted nothing; its item is dropped
+    /// A dropped future gives up its place in the wait list and has accepted nothing; its item is dropped
     /// with it. Where that must not be, [`reserve`](Self::reserve) first, or
     /// [`send_many`](Self::send_many).
     ///
@@ -165,7 +165,7 @@ impl<T> Batcher<T> {
     ///
     /// # Cancel safety
     ///
-    /// A dropped future gives up its place in line; what was not accepted is left in `items`.
+    /// A dropped future gives up its place in the wait list; what was not accepted is left in `items`.
     ///
     /// ```
     /// # use sluicegate::batcher::{Batch, Batcher};
@@ -199,7 +199,7 @@ impl<T> Batcher<T> {
     ///
     /// # Cancel safety
     ///
-    /// A dropped future gives up its place in line, and nothing else.
+    /// A dropped future gives up its place in the wait list, and nothing else.
     ///
     /// ```
     /// # use sluicegate::batcher::{Batch, Batcher};
@@ -225,7 +225,7 @@ impl<T> Batcher<T> {
     /// Closes the open batch and waits for all that was accepted so far: what is in the handler or
     /// waits for a retry included, what is sent later never.
     ///
-    /// Returns how those items ended; the dead letter has been given what failed.
+    /// ReturnBox how those items ended; the dead letter has been given what failed.
     ///
     /// It seals whatever the open batch holds, so a flush for each item means a batch for each
     /// item: where a window is soon enough, let it close the batch.
@@ -293,7 +293,7 @@ impl<T> Batcher<T> {
     /// # Complexity
     ///
     /// O(1). With debug assertions the pending items are counted again, batch by batch.
-    pub fn stats(&self) -> Stats {
+    pub fn stats(&self) -> BatcherStats {
         self.shared().stats()
     }
 }
@@ -313,13 +313,13 @@ impl<T> fmt::Debug for Batcher<T> {
     }
 }
 
-/// Room for one item, held until it is used or dropped.
+/// Capacity for one item, held until it is used or dropped.
 ///
 /// Made by [`Batcher::reserve`].
 #[must_use = "a slot takes up room until an item is sent with it or it is dropped"]
 pub struct Slot<'a, T> {
     shared: &'a Shared<T>,
-    /// The weight that it took up, with one place.
+    /// The weight that it took up, with one slot.
     room: Weight,
 }
 
@@ -342,7 +342,7 @@ impl<T> Slot<'_, T> {
 
 impl<T> Drop for Slot<'_, T> {
     fn drop(&mut self) {
-        self.shared.give_room(self.room);
+        self.shared.return_capacity(self.room);
     }
 }
 

@@ -4,38 +4,34 @@
 //! handler is given; [`KeyedBatcher`], [`KeyedBuilder`] and [`KeyedBatch`] are the same for a batch
 //! by key. A [`Call`] is an item whose sender waits for an answer. The other types say what happened.
 
-mod barrier;
 mod batch;
+mod buffers;
 mod builder;
 mod call;
+mod capacity;
 mod core;
 mod driver;
+mod driver_buffers;
 mod error;
-mod exchange;
-mod flight;
+mod failure_state;
+mod flush;
 mod handle;
+mod handler_slot;
+mod in_flight;
 mod keyed;
-mod lanes;
-mod open;
-mod place;
+mod open_batch;
 mod report;
-mod room;
+#[cfg(feature = "tokio")]
+mod runtime;
 mod send;
-mod setback;
 mod shared;
 #[cfg(feature = "sink")]
 mod sink;
 mod spare;
 #[cfg(feature = "tokio")]
 mod stream;
-#[cfg(feature = "tokio")]
-mod timer;
 mod wait;
 mod wake;
-
-#[cfg(loom)]
-#[doc(hidden)]
-pub mod model;
 
 pub use self::batch::Batch;
 pub use self::builder::Builder;
@@ -46,7 +42,7 @@ pub use self::handle::{Batcher, Slot};
 #[cfg(feature = "sink")]
 pub use self::keyed::KeyedBatcherSink;
 pub use self::keyed::{KeyedBatch, KeyedBatcher, KeyedBuilder, KeyedSlot};
-pub use self::report::{BatchesClosed, ClosedBy, FlushReport, ShutdownReport, Stats};
+pub use self::report::{BatcherStats, BatchesSealed, FlushReport, SealedBy, ShutdownReport};
 #[cfg(feature = "sink")]
 pub use self::sink::{BatcherSink, SinkError};
 #[cfg(feature = "tokio")]

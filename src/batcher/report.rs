@@ -15,7 +15,7 @@ pub(crate) enum Fate {
 /// What closed a batch to further items.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum ClosedBy {
+pub enum SealedBy {
     /// It held `max_items` items.
     Count,
     /// It weighed `max_weight`, or the next item would have made it weigh more.
@@ -37,33 +37,33 @@ pub enum ClosedBy {
 /// How many batches were closed, by reason.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct BatchesClosed {
-    /// By [`ClosedBy::Count`].
+pub struct BatchesSealed {
+    /// By [`SealedBy::Count`].
     pub count: u64,
-    /// By [`ClosedBy::Weight`].
+    /// By [`SealedBy::Weight`].
     pub weight: u64,
-    /// By [`ClosedBy::Window`].
+    /// By [`SealedBy::Window`].
     pub window: u64,
-    /// By [`ClosedBy::Idle`].
+    /// By [`SealedBy::Idle`].
     pub idle: u64,
-    /// By [`ClosedBy::Flush`].
+    /// By [`SealedBy::Flush`].
     pub flush: u64,
-    /// By [`ClosedBy::Evicted`].
+    /// By [`SealedBy::Evicted`].
     pub evicted: u64,
-    /// By [`ClosedBy::Shutdown`].
+    /// By [`SealedBy::Shutdown`].
     pub shutdown: u64,
 }
 
-impl BatchesClosed {
-    pub(crate) fn add(&mut self, reason: ClosedBy) {
+impl BatchesSealed {
+    pub(crate) fn add(&mut self, reason: SealedBy) {
         *match reason {
-            ClosedBy::Count => &mut self.count,
-            ClosedBy::Weight => &mut self.weight,
-            ClosedBy::Window => &mut self.window,
-            ClosedBy::Idle => &mut self.idle,
-            ClosedBy::Flush => &mut self.flush,
-            ClosedBy::Evicted => &mut self.evicted,
-            ClosedBy::Shutdown => &mut self.shutdown,
+            SealedBy::Count => &mut self.count,
+            SealedBy::Weight => &mut self.weight,
+            SealedBy::Window => &mut self.window,
+            SealedBy::Idle => &mut self.idle,
+            SealedBy::Flush => &mut self.flush,
+            SealedBy::Evicted => &mut self.evicted,
+            SealedBy::Shutdown => &mut self.shutdown,
         } += 1;
     }
 
@@ -84,7 +84,7 @@ impl BatchesClosed {
 /// At every instant `accepted = delivered + failed + unsent + indeterminate + pending`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Stats {
+pub struct BatcherStats {
     /// Items that `send` and its like took.
     pub accepted: u64,
     /// Items the handler took out of its batch, and those left in it when it returned `Ok`.
@@ -110,7 +110,7 @@ pub struct Stats {
     /// Senders that wait in line for room.
     pub waiting_senders: usize,
     /// Batches by what closed them.
-    pub batches: BatchesClosed,
+    pub batches: BatchesSealed,
     /// Items in all closed batches; divided by their number it is the mean size.
     pub batched_items: u64,
     /// The size of the largest batch. At most `max_items`.
@@ -137,12 +137,12 @@ pub struct Stats {
     pub wakeups: u64,
 }
 
-impl Stats {
-    pub(crate) fn handed_over(&mut self, age: Duration, closed_by: ClosedBy) {
+impl BatcherStats {
+    pub(crate) fn handed_over(&mut self, age: Duration, sealed_by: SealedBy) {
         self.handed_over += 1;
         self.total_age = self.total_age.saturating_add(age);
         self.oldest_handed_over = self.oldest_handed_over.max(age);
-        if closed_by == ClosedBy::Window {
+        if sealed_by == SealedBy::Window {
             self.longest_overrun = self.longest_overrun.max(age.saturating_sub(self.window));
         }
     }

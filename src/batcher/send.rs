@@ -17,29 +17,29 @@ use core::pin::Pin;
 use core::task::{Context, Poll, Waker, ready};
 use std::collections::VecDeque;
 
+use super::buffers::Buffers;
+use super::capacity::Weight;
 use super::core::{Core, Refusal};
 use super::error::{Closed, SendError, SendManyError};
-use super::lanes::Lanes;
-use super::room::Weight;
 use super::shared::{Shared, wake};
 use crate::base::coop;
-use crate::semaphore::line::Ticket;
+use crate::base::wait_list::WaiterId;
 
 /// A way to room for one item.
 #[derive(Debug)]
 pub(crate) struct Wait {
     pub(crate) need: Weight,
-    ticket: Option<Ticket>,
+    waiter: Option<WaiterId>,
 }
 
 impl Wait {
     pub(crate) fn new(need: Weight) -> Self {
-        Self { need, ticket: None }
+        Self { need, waiter: None }
     }
 
     /// Calls `granted` under the lock once there is room, which is then its own.
     #[inline]
-    pub(crate) fn poll<T, L: Lanes<T>, R>(
+    pub(crate) fn poll<T, L: Buffers<T>, R>(
         &mut self,
         shared: &Shared<T, L>,
         cx: &mut Context<'_>,
@@ -49,9 +49,9 @@ impl Wait {
         let Poll::Ready(unit) = coop::poll_proceed(cx) else {
             return self.poll_slow(shared, cx, true, granted);
         };
-        if self.ticket.is_none() {
+        if self.waiter.is_none() {
             let mut core = shared.lock();
-            match core.take_room(self.need) {
+            match core.take_capacity(self.need) {
                 Ok(()) => {
                     unit.made_progress();
                     return Poll::Ready(Ok(granted(&mut core)));
@@ -73,28 +73,28 @@ impl Wait {
     /// If the task's budget is `spent`, room that is free is left alone, but a wait begins at once,
     /// so that nobody passes: what was granted to a waiter is its own, and used up.
     #[cold]
-    fn poll_slow<T, L: Lanes<T>, R>(
+    fn poll_slow<T, L: Buffers<T>, R>(
         &mut self,
         shared: &Shared<T, L>,
         cx: &mut Context<'_>,
         spent: bool,
         granted: impl FnOnce(&mut Core<T, L>) -> R,
     ) -> Poll<Result<R, Closed>> {
-        // Cloned before the lock and dropped after it: both are a stranger's code. Who was granted
+        // Cloned before the lock and dropped after it: both are user code. Who was granted
         // room, or is polled for another's sake, needs none.
-        let mut fresh = self.ticket.is_none().then(|| cx.waker().clone());
+        let mut fresh = self.waiter.is_none().then(|| cx.waker().clone());
         loop {
             let mut core = shared.lock();
-            if spent && self.ticket.is_none() && core.is_immediate(self.need) {
+            if spent && self.waiter.is_none() && core.is_immediate(self.need) {
                 return Poll::Pending;
             }
             if !core.is_accepting() {
-                self.ticket = None;
+                self.waiter = None;
                 return Poll::Ready(Err(Closed));
             }
-            if let Some(ticket) = self.ticket {
-                let Some(waker) = core.waiting(ticket) else {
-                    self.ticket = None;
+            if let Some(waiter) = self.waiter {
+                let Some(waker) = core.waiting(waiter) else {
+                    self.waiter = None;
                     return Poll::Ready(Ok(granted(&mut core)));
                 };
                 if waker.will_wake(cx.waker()) {
@@ -104,10 +104,10 @@ impl Wait {
                     mem::swap(waker, fresh);
                     return Poll::Pending;
                 }
-            } else if core.take_room(self.need).is_ok() {
+            } else if core.take_capacity(self.need).is_ok() {
                 return Poll::Ready(Ok(granted(&mut core)));
             } else if let Some(waker) = fresh.take() {
-                self.ticket = Some(core.join(self.need, waker));
+                self.waiter = Some(core.join(self.need, waker));
                 return Poll::Pending;
             }
             drop(core);
@@ -117,9 +117,9 @@ impl Wait {
 
     /// To be called when the future is dropped.
     #[inline]
-    pub(crate) fn leave<T, L: Lanes<T>>(&mut self, shared: &Shared<T, L>) {
-        if let Some(ticket) = self.ticket.take() {
-            shared.locked(|core, wakes| core.leave(ticket, self.need, wakes));
+    pub(crate) fn leave<T, L: Buffers<T>>(&mut self, shared: &Shared<T, L>) {
+        if let Some(waiter) = self.waiter.take() {
+            shared.locked(|core, wakes| core.leave(waiter, self.need, wakes));
         }
     }
 }
@@ -130,11 +130,11 @@ pub(crate) fn charge(cx: &mut Context<'_>) -> Poll<()> {
 }
 
 /// What is sent: an item, or what becomes one in the step that accepts it.
-pub(crate) trait Parcel<T> {
+pub(crate) trait Outgoing<T> {
     /// What was handed in.
     type Content;
 
-    fn weigh<L: Lanes<T>>(&mut self, shared: &Shared<T, L>) -> u64;
+    fn weigh<L: Buffers<T>>(&mut self, shared: &Shared<T, L>) -> u64;
 
     /// The item, now that it is accepted.
     fn accepted(&mut self) -> T;
@@ -143,11 +143,11 @@ pub(crate) trait Parcel<T> {
     fn hand_back(&mut self) -> Self::Content;
 }
 
-impl<T> Parcel<T> for Option<T> {
+impl<T> Outgoing<T> for Option<T> {
     type Content = T;
 
     #[inline]
-    fn weigh<L: Lanes<T>>(&mut self, shared: &Shared<T, L>) -> u64 {
+    fn weigh<L: Buffers<T>>(&mut self, shared: &Shared<T, L>) -> u64 {
         self.as_ref().map_or(0, |item| shared.weigh(item))
     }
 
@@ -165,43 +165,43 @@ impl<T> Parcel<T> for Option<T> {
 #[must_use = "futures do nothing unless they are awaited"]
 pub(crate) struct Sending<'a, T, P = Option<T>> {
     shared: &'a Shared<T>,
-    pub(crate) parcel: P,
+    pub(crate) outgoing: P,
     weight: u64,
     wait: Wait,
 }
 
 const COMPLETED: &str = "a future that sends was polled after it had completed";
 
-impl<'a, T, P: Parcel<T>> Sending<'a, T, P> {
+impl<'a, T, P: Outgoing<T>> Sending<'a, T, P> {
     #[inline]
-    pub(crate) fn new(shared: &'a Shared<T>, mut parcel: P) -> Self {
-        let weight = parcel.weigh(shared);
+    pub(crate) fn new(shared: &'a Shared<T>, mut outgoing: P) -> Self {
+        let weight = outgoing.weigh(shared);
         let wait = Wait::new(shared.limits().room_for(weight));
-        Self { shared, parcel, weight, wait }
+        Self { shared, outgoing, weight, wait }
     }
 }
 
 // What is sent is moved out, never pinned.
 impl<T, P> Unpin for Sending<'_, T, P> {}
 
-impl<T, P: Parcel<T>> Future for Sending<'_, T, P> {
+impl<T, P: Outgoing<T>> Future for Sending<'_, T, P> {
     type Output = Result<(), SendError<P::Content>>;
 
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Self { shared, parcel, weight, wait } = self.get_mut();
+        let Self { shared, outgoing, weight, wait } = self.get_mut();
         if *weight > shared.limits().max_weight {
             ready!(charge(cx));
-            return Poll::Ready(Err(SendError::TooHeavy(parcel.hand_back())));
+            return Poll::Ready(Err(SendError::TooHeavy(outgoing.hand_back())));
         }
         let accepted =
-            wait.poll(shared, cx, |core| shared.accept(core, || parcel.accepted(), *weight));
+            wait.poll(shared, cx, |core| shared.accept(core, || outgoing.accepted(), *weight));
         Poll::Ready(match ready!(accepted) {
             Ok(driver) => {
                 wake(driver);
                 Ok(())
             }
-            Err(Closed) => Err(SendError::Closed(parcel.hand_back())),
+            Err(Closed) => Err(SendError::Closed(outgoing.hand_back())),
         })
     }
 }
@@ -225,8 +225,8 @@ impl<'a, T> Reserving<'a, T> {
     }
 }
 
-/// Room for whatever item may come.
-pub(crate) fn heaviest<T, L: Lanes<T>>(shared: &Shared<T, L>) -> Weight {
+/// Capacity for whatever item may come.
+pub(crate) fn heaviest<T, L: Buffers<T>>(shared: &Shared<T, L>) -> Weight {
     shared.limits().room_for(shared.limits().max_weight)
 }
 
@@ -282,7 +282,7 @@ impl<T> Future for SendingMany<'_, T> {
                 ready!(charge(cx));
                 return Poll::Ready(Err(SendManyError::TooHeavy));
             }
-            if wait.ticket.is_none() {
+            if wait.waiter.is_none() {
                 wait.need = shared.limits().room_for(weight);
             }
             // Items that are weighed go one by one: weighing is the user's code.
@@ -307,7 +307,7 @@ fn accept_run<T>(
 ) -> Option<Waker> {
     let mut driver = None;
     for nth in 0..run.min(items.len()) {
-        if nth > 0 && core.take_room(0).is_err() {
+        if nth > 0 && core.take_capacity(0).is_err() {
             break;
         }
         if let Some(item) = items.pop_front() {

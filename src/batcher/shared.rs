@@ -6,26 +6,26 @@ use std::sync::{Arc, OnceLock};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use super::barrier;
-use super::core::{Core, Job, Limits, Next, Refusal, Remains};
+use super::buffers::{Buffers, SingleBuffer};
+use super::capacity::Weight;
+use super::core::{Core, Job, Limits, Next, Refusal, Undelivered};
+use super::driver_buffers::{DriverBuffers, ReturnBox, Returned};
 use super::error::{BatchError, SendError, TrySendError};
-use super::exchange::{Back, Exchange, Returns};
-use super::lanes::{Lanes, Single};
-use super::report::{FlushReport, ShutdownReport, Stats};
-use super::room::Weight;
+use super::flush;
+use super::report::{BatcherStats, FlushReport, ShutdownReport};
 use super::wake::Wakes;
 use crate::base::panic::quietly;
 use crate::base::sync::{Mutex, MutexGuard, lock_briefly};
+use crate::base::timer::now;
 
 pub(crate) type DeadLetter<T, G = ()> = dyn Fn(&G, Vec<T>, BatchError) + Send + Sync;
 pub(crate) type Weigher<T> = dyn Fn(&T) -> u64 + Send + Sync;
 
-pub(crate) struct Shared<T, L: Lanes<T> = Single<T>> {
+pub(crate) struct Shared<T, L: Buffers<T> = SingleBuffer<T>> {
     core: Mutex<Core<T, L>>,
     /// Locked alone or within the lock of the core, never around it.
-    returns: Mutex<Returns<T>>,
+    return_box: Mutex<ReturnBox<T>>,
     limits: Limits,
-    clock: fn() -> Instant,
     attached: OnceLock<Attached<T>>,
     weigher: Option<Box<Weigher<T>>>,
     dead_letter: Box<DeadLetter<T, L::Tag>>,
@@ -40,13 +40,13 @@ pub(crate) struct Attached<T> {
 }
 
 /// Where a guard gives its items back.
-pub(crate) trait Home<T>: Send + Sync {
+pub(crate) trait ReturnItems<T>: Send + Sync {
     /// At most `handed` items: so many were in it.
-    fn give_back(&self, place: usize, id: u64, items: Vec<T>, handed: usize);
+    fn return_items(&self, slot: usize, id: u64, items: Vec<T>, handed: usize);
 }
 
-impl<T: Send, L: Lanes<T, Tag: Send, Remain: Send> + Send> Home<T> for Shared<T, L> {
-    fn give_back(&self, place: usize, id: u64, mut items: Vec<T>, handed: usize) {
+impl<T: Send, L: Buffers<T, Tag: Send, Unsent: Send> + Send> ReturnItems<T> for Shared<T, L> {
+    fn return_items(&self, slot: usize, id: u64, mut items: Vec<T>, handed: usize) {
         if let Some(attached) = self.attached.get() {
             quietly(|| (attached.returning)(&mut items));
             // A call that shares its answer may have been put here out of another batch, which
@@ -56,28 +56,27 @@ impl<T: Send, L: Lanes<T, Tag: Send, Remain: Send> + Send> Home<T> for Shared<T,
                 quietly(|| drop(others));
             }
         }
-        let left = self.returns.lock().leave(Back { place, id, items });
+        let left = self.return_box.lock().leave(Returned { slot, id, items });
         let Err(back) = left else { return };
         // The driver sleeps or has just woken, or there is none any more.
-        let given = self.locked(|core, wakes| core.give_back(back, wakes));
+        let given = self.locked(|core, wakes| core.return_items(back, wakes));
         if let Err((items, Some(tag))) = given {
-            self.bury(&tag, items, BatchError::Indeterminate);
+            self.to_dead_letter(&tag, items, BatchError::Indeterminate);
             quietly(|| drop(tag));
         }
     }
 }
 
-impl<T, L: Lanes<T>> Shared<T, L> {
+impl<T, L: Buffers<T>> Shared<T, L> {
     pub(crate) fn new(
         limits: Limits,
-        clock: fn() -> Instant,
         weigher: Option<Box<Weigher<T>>>,
         dead_letter: Box<DeadLetter<T, L::Tag>>,
     ) -> Arc<Self> {
         let core = Mutex::new(Core::new(limits));
-        let returns = Mutex::new(Returns::new());
+        let return_box = Mutex::new(ReturnBox::new());
         let attached = OnceLock::new();
-        Arc::new(Self { core, returns, limits, clock, attached, weigher, dead_letter })
+        Arc::new(Self { core, return_box, limits, attached, weigher, dead_letter })
     }
 
     pub(crate) fn limits(&self) -> &Limits {
@@ -88,12 +87,8 @@ impl<T, L: Lanes<T>> Shared<T, L> {
         &self.attached
     }
 
-    pub(crate) fn clock(&self) -> fn() -> Instant {
-        self.clock
-    }
-
     pub(crate) fn now(&self) -> Instant {
-        (self.clock)()
+        now()
     }
 
     #[inline]
@@ -139,15 +134,15 @@ impl<T, L: Lanes<T>> Shared<T, L> {
     }
 
     /// Gives reserved room back.
-    pub(crate) fn give_room(&self, room: Weight) {
-        self.locked(|core, wakes| core.give_room(1, room, wakes));
+    pub(crate) fn return_capacity(&self, room: Weight) {
+        self.locked(|core, wakes| core.return_capacity(1, room, wakes));
     }
 
     // ---- what the driver does
 
     pub(crate) fn next(
         &self,
-        exchange: &mut Exchange<T, L::Tag>,
+        driver_buffers: &mut DriverBuffers<T, L::Tag>,
         has_permit: bool,
     ) -> Next<T, L::Tag> {
         let now = self.now();
@@ -156,49 +151,49 @@ impl<T, L: Lanes<T>> Shared<T, L> {
                 if core.is_stopped() {
                     return Next::Done;
                 }
-                self.fetch(&mut exchange.backs);
-                let next = core.next(now, exchange, has_permit, wakes);
+                self.fetch(&mut driver_buffers.returned);
+                let next = core.next(now, driver_buffers, has_permit, wakes);
                 if !matches!(next, Next::Sleep { .. }) {
                     return next;
                 }
                 // Whoever drops a guard from here on goes by the core, and finds the waker there.
-                if self.returns.lock().close() {
-                    core.rest(&mut exchange.waker);
+                if self.return_box.lock().close() {
+                    core.rest(&mut driver_buffers.waker);
                     return next;
                 }
             }
         });
-        for tag in exchange.tags.drain(..) {
+        for tag in driver_buffers.tags.drain(..) {
             quietly(|| drop(tag));
         }
-        if let Some(waker) = exchange.stale.take() {
+        if let Some(waker) = driver_buffers.stale.take() {
             quietly(|| drop(waker));
         }
         next
     }
 
     /// Fetches what guards have left.
-    pub(crate) fn fetch(&self, backs: &mut Vec<Back<T>>) {
-        self.returns.lock().fetch(backs);
+    pub(crate) fn fetch(&self, returned: &mut Vec<Returned<T>>) {
+        self.return_box.lock().fetch(returned);
     }
 
-    pub(crate) fn settle(&self, place: usize, weight: u64, ended: (usize, usize), emptied: Vec<T>) {
-        let tag = self.locked(|core, wakes| core.settle(place, weight, ended, emptied, wakes));
+    pub(crate) fn settle(&self, slot: usize, weight: u64, ended: (usize, usize), emptied: Vec<T>) {
+        let tag = self.locked(|core, wakes| core.settle(slot, weight, ended, emptied, wakes));
         quietly(|| drop(tag));
     }
 
     pub(crate) fn go_on(
         &self,
-        place: usize,
+        slot: usize,
         job: Job<T, L::Tag>,
         due: Instant,
         ended: (usize, usize),
     ) {
-        self.locked(|core, wakes| core.go_on(place, job, due, ended, wakes));
+        self.locked(|core, wakes| core.go_on(slot, job, due, ended, wakes));
     }
 
     /// Hands items to the dead letter. When it panics, they were handed out all the same.
-    pub(crate) fn bury(&self, tag: &L::Tag, items: Vec<T>, why: BatchError) {
+    pub(crate) fn to_dead_letter(&self, tag: &L::Tag, items: Vec<T>, why: BatchError) {
         if items.is_empty() {
             quietly(|| drop(why));
         } else {
@@ -219,57 +214,60 @@ impl<T, L: Lanes<T>> Shared<T, L> {
     }
 
     /// The deadline of a shutdown is over: what is left is kept for the report.
-    pub(crate) fn stop(&self, exchange: &mut Exchange<T, L::Tag>) {
-        let (tags, setbacks) = self.locked(|core, wakes| {
-            let mut remains = self.stop_core(core, exchange, wakes);
-            let dropped = (mem::take(&mut remains.tags), mem::take(&mut remains.setbacks));
-            core.keep(remains);
+    pub(crate) fn stop(&self, driver_buffers: &mut DriverBuffers<T, L::Tag>) {
+        let (tags, failure_states) = self.locked(|core, wakes| {
+            let mut undelivered = self.stop_core(core, driver_buffers, wakes);
+            let dropped =
+                (mem::take(&mut undelivered.tags), mem::take(&mut undelivered.failure_states));
+            core.keep(undelivered);
             dropped
         });
         quietly(|| drop(tags));
-        quietly(|| drop(setbacks));
+        quietly(|| drop(failure_states));
     }
 
     /// The driver is gone: what is left goes to the dead letter, before anybody learns of it.
-    pub(crate) fn abandon(&self, exchange: &mut Exchange<T, L::Tag>) {
+    pub(crate) fn abandon(&self, driver_buffers: &mut DriverBuffers<T, L::Tag>) {
         let mut wakes = Wakes::default();
-        let remains = self.stop_core(&mut self.lock(), exchange, &mut wakes);
-        self.bury_all(remains);
+        let undelivered = self.stop_core(&mut self.lock(), driver_buffers, &mut wakes);
+        self.all_to_dead_letter(undelivered);
         self.wake_all(wakes);
     }
 
     fn stop_core(
         &self,
         core: &mut Core<T, L>,
-        exchange: &mut Exchange<T, L::Tag>,
+        driver_buffers: &mut DriverBuffers<T, L::Tag>,
         wakes: &mut Wakes,
-    ) -> Remains<L::Remain, L::Tag> {
-        let mut returns = self.returns.lock();
-        returns.fetch(&mut exchange.backs);
-        let _is_empty = returns.close();
-        drop(returns);
-        core.stop(exchange, wakes)
+    ) -> Undelivered<L::Unsent, L::Tag> {
+        let mut return_box = self.return_box.lock();
+        return_box.fetch(&mut driver_buffers.returned);
+        let _is_empty = return_box.close();
+        drop(return_box);
+        core.stop(driver_buffers, wakes)
     }
 
-    fn bury_all(&self, remains: Remains<L::Remain, L::Tag>) {
-        L::bury(remains.indeterminate, |tag, items| {
-            self.bury(tag, items, BatchError::Indeterminate);
+    fn all_to_dead_letter(&self, undelivered: Undelivered<L::Unsent, L::Tag>) {
+        L::to_dead_letter(undelivered.indeterminate, |tag, items| {
+            self.to_dead_letter(tag, items, BatchError::Indeterminate);
         });
-        L::bury(remains.unsent, |tag, items| self.bury(tag, items, BatchError::Unsent));
-        quietly(|| drop(remains.tags));
-        quietly(|| drop(remains.setbacks));
+        L::to_dead_letter(undelivered.unsent, |tag, items| {
+            self.to_dead_letter(tag, items, BatchError::Unsent)
+        });
+        quietly(|| drop(undelivered.tags));
+        quietly(|| drop(undelivered.failure_states));
     }
 
-    pub(crate) fn flush(&self) -> barrier::Ticket {
+    pub(crate) fn flush(&self) -> flush::FlushId {
         self.locked(|core, wakes| core.flush(wakes))
     }
 
-    pub(crate) fn poll_flush(&self, ticket: barrier::Ticket, waker: &Waker) -> Option<FlushReport> {
+    pub(crate) fn poll_flush(&self, ticket: flush::FlushId, waker: &Waker) -> Option<FlushReport> {
         let mut waker = Some(waker.clone());
         self.lock().poll_flush(ticket, &mut waker)
     }
 
-    pub(crate) fn forget_flush(&self, ticket: barrier::Ticket) {
+    pub(crate) fn forget_flush(&self, ticket: flush::FlushId) {
         let _old_waker = self.lock().forget_flush(ticket);
     }
 
@@ -286,9 +284,9 @@ impl<T, L: Lanes<T>> Shared<T, L> {
         let _old_waker = self.lock().forget_stop(ticket);
     }
 
-    pub(crate) fn shutdown_report(&self) -> ShutdownReport<L::Remain> {
+    pub(crate) fn shutdown_report(&self) -> ShutdownReport<L::Unsent> {
         let mut core = self.lock();
-        let Remains { unsent, indeterminate, .. } = core.take_remains();
+        let Undelivered { unsent, indeterminate, .. } = core.take_remains();
         let stats = core.stats();
         ShutdownReport {
             delivered: stats.delivered,
@@ -304,7 +302,7 @@ impl<T, L: Lanes<T>> Shared<T, L> {
         self.lock().is_accepting()
     }
 
-    pub(crate) fn stats(&self) -> Stats {
+    pub(crate) fn stats(&self) -> BatcherStats {
         self.lock().stats()
     }
 }
@@ -319,7 +317,7 @@ impl<T> Shared<T> {
         item: impl FnOnce() -> T,
         weight: u64,
     ) -> Option<Waker> {
-        core.accept((), item, weight, self.clock).0
+        core.accept((), item, weight, now).0
     }
 
     #[inline]
@@ -329,7 +327,7 @@ impl<T> Shared<T> {
             return Err(TrySendError::TooHeavy(item));
         }
         let mut core = self.lock();
-        match core.take_room(self.limits.room_for(weight)) {
+        match core.take_capacity(self.limits.room_for(weight)) {
             Ok(()) => {
                 let driver = self.accept(&mut core, || item, weight);
                 drop(core);
@@ -349,7 +347,7 @@ impl<T> Shared<T> {
         weight: u64,
     ) -> Result<(), SendError<T>> {
         if weight > self.limits.max_weight {
-            self.give_room(room);
+            self.return_capacity(room);
             return Err(SendError::TooHeavy(item));
         }
         let driver = self.locked(|core, wakes| {
@@ -358,7 +356,7 @@ impl<T> Shared<T> {
             }
             let surplus = room - self.limits.room_for(weight);
             if surplus > 0 {
-                core.give_room(0, surplus, wakes);
+                core.return_capacity(0, surplus, wakes);
             }
             Ok(self.accept(core, || item, weight))
         })?;
@@ -367,7 +365,7 @@ impl<T> Shared<T> {
     }
 }
 
-/// Wakes the driver, outside the lock. Its waker may be a stranger's and panic: what was accepted
+/// Wakes the driver, outside the lock. Its waker may be user code and panic: what was accepted
 /// is accepted all the same.
 #[inline]
 pub(crate) fn wake(driver: Option<Waker>) {
@@ -376,15 +374,15 @@ pub(crate) fn wake(driver: Option<Waker>) {
     }
 }
 
-impl<T, L: Lanes<T>> Drop for Shared<T, L> {
+impl<T, L: Buffers<T>> Drop for Shared<T, L> {
     fn drop(&mut self) {
         // A shutdown that gave items up, and whose report nobody waited for.
-        let remains = self.lock().take_remains();
-        self.bury_all(remains);
+        let undelivered = self.lock().take_remains();
+        self.all_to_dead_letter(undelivered);
     }
 }
 
-impl<T, L: Lanes<T>> fmt::Debug for Shared<T, L> {
+impl<T, L: Buffers<T>> fmt::Debug for Shared<T, L> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Shared").field("limits", &self.limits).finish_non_exhaustive()
     }

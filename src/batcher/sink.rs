@@ -8,12 +8,12 @@ use std::error::Error;
 
 use futures_sink::Sink;
 
-use super::barrier;
+use super::buffers::Buffers;
+use super::capacity::Weight;
 use super::error::{Closed, SendError, TrySendError};
+use super::flush;
 use super::handle::Batcher;
-use super::lanes::Lanes;
 use super::report::FlushReport;
-use super::room::Weight;
 use super::send::{Wait, heaviest};
 use super::shared::Shared;
 use crate::base::coop;
@@ -29,7 +29,7 @@ use crate::base::coop;
 ///
 /// # Cancel safety
 ///
-/// Dropping it gives up its place in line, or the room that it had reserved. A flush that was begun
+/// Dropping it gives up its place in the wait list, or the room that it had reserved. A flush that was begun
 /// and left alone goes on with the next, which covers what was sent through this sink since.
 ///
 /// ```
@@ -67,9 +67,9 @@ impl<T> BatcherSink<T> {
         &self.batcher
     }
 
-    fn give_room(&mut self) {
+    fn return_capacity(&mut self) {
         if let Some(room) = self.room.take() {
-            self.batcher.shared().give_room(room);
+            self.batcher.shared().return_capacity(room);
         }
     }
 }
@@ -117,7 +117,7 @@ impl<T> Sink<T> for BatcherSink<T> {
     ) -> Poll<Result<(), SinkError<T>>> {
         let this = &mut *self;
         this.wait.leave(this.batcher.shared());
-        this.give_room();
+        this.return_capacity();
         self.poll_flush(cx)
     }
 }
@@ -128,7 +128,7 @@ impl<T> Unpin for BatcherSink<T> {}
 impl<T> Drop for BatcherSink<T> {
     fn drop(&mut self) {
         self.wait.leave(self.batcher.shared());
-        self.give_room();
+        self.return_capacity();
         self.flushing.forget(self.batcher.shared());
     }
 }
@@ -145,7 +145,7 @@ impl<T> fmt::Debug for BatcherSink<T> {
 /// The flushes of a sink, one after the other.
 #[derive(Default)]
 pub(super) struct Flushing {
-    ticket: Option<barrier::Ticket>,
+    ticket: Option<flush::FlushId>,
     /// Whether an item was sent since that flush began, which it does not cover.
     sent_since: bool,
     /// What came of the flushes that did not cover everything.
@@ -158,7 +158,7 @@ impl Flushing {
         self.sent_since = true;
     }
 
-    pub(super) fn poll<T, L: Lanes<T>, I>(
+    pub(super) fn poll<T, L: Buffers<T>, I>(
         &mut self,
         shared: &Shared<T, L>,
         cx: &mut Context<'_>,
@@ -188,7 +188,7 @@ impl Flushing {
         })
     }
 
-    pub(super) fn forget<T, L: Lanes<T>>(&mut self, shared: &Shared<T, L>) {
+    pub(super) fn forget<T, L: Buffers<T>>(&mut self, shared: &Shared<T, L>) {
         if let Some(ticket) = self.ticket.take() {
             shared.forget_flush(ticket);
         }

@@ -8,12 +8,11 @@ use std::time::Instant;
 
 use futures_core::{FusedStream, Stream};
 
-use super::driver::Timer;
-use super::open::Open;
-use super::timer::TokioTimer;
+use super::open_batch::OpenBatch;
 use crate::ConfigError;
 use crate::base::coop;
 use crate::base::panic::quietly;
+use crate::base::timer::{Timer, now};
 use crate::retry::at_most_longest;
 
 /// Gives every stream [`batched`](Self::batched).
@@ -52,10 +51,10 @@ pub trait BatchedExt: Stream {
         at_most_longest("window", window)?;
         Ok(Batched {
             source: Some(Box::pin(self)),
-            open: Open::new(),
+            open: OpenBatch::new(),
             max_items,
             window,
-            timer: TokioTimer::default(),
+            timer: Timer::new(),
             remainder_to: None,
         })
     }
@@ -88,10 +87,10 @@ type Remainder<T> = Box<dyn FnOnce(Vec<T>) + Send>;
 pub struct Batched<S: Stream> {
     /// Until it ends.
     source: Option<Pin<Box<S>>>,
-    open: Open<S::Item>,
+    open: OpenBatch<S::Item>,
     max_items: usize,
     window: Duration,
-    timer: TokioTimer,
+    timer: Timer,
     remainder_to: Option<Remainder<S::Item>>,
 }
 
@@ -130,7 +129,7 @@ impl<S: Stream> Batched<S> {
 
     fn close(&mut self) -> Option<Vec<S::Item>> {
         // The next is likely to hold as many, but not sure to hold any.
-        self.open.close(0, |_| Vec::new()).map(|closed| closed.items)
+        self.open.seal(0, |_| Vec::new()).map(|sealed| sealed.items)
     }
 
     /// When the batch is to be handed out at the latest.
@@ -140,7 +139,7 @@ impl<S: Stream> Batched<S> {
 
     /// Looks at the clock itself: the timer does not ring while the task never rests.
     fn is_due(&self) -> bool {
-        !self.window.is_zero() && self.end().is_some_and(|end| end <= TokioTimer::now())
+        !self.window.is_zero() && self.end().is_some_and(|end| end <= now())
     }
 }
 
@@ -163,7 +162,7 @@ impl<S: Stream> Stream for Batched<S> {
             match source.as_mut().poll_next(cx) {
                 Poll::Ready(Some(item)) => {
                     unit.made_progress();
-                    this.open.push(|| item, 0, TokioTimer::now);
+                    this.open.push(|| item, 0, now);
                     if this.open.len() == this.max_items {
                         return Poll::Ready(this.close());
                     }
@@ -175,7 +174,7 @@ impl<S: Stream> Stream for Batched<S> {
                 }
                 Poll::Pending => {
                     let end = this.end();
-                    if this.timer.poll_alarm(end, cx).is_pending() {
+                    if this.timer.poll(end, cx).is_pending() {
                         return Poll::Pending;
                     }
                 }

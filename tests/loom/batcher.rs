@@ -14,7 +14,7 @@ use std::time::Duration;
 use loom::future::block_on;
 use loom::thread;
 use sluicegate::Semaphore;
-use sluicegate::batcher::{Batch, Batcher, Builder, Driver, model};
+use sluicegate::batcher::{Batch, Batcher, Builder, Driver};
 
 const NEVER: Duration = Duration::from_secs(3600);
 const AT_ONCE: Duration = Duration::ZERO;
@@ -52,7 +52,7 @@ impl Ledger {
             delivered.lock().unwrap().push(batch.take());
             async { Ok::<(), String>(()) }
         };
-        model::build(builder, handler).unwrap()
+        builder.build_with_driver(handler).unwrap()
     }
 
     fn sizes(&self) -> Vec<usize> {
@@ -226,7 +226,7 @@ fn a_guard_comes_back_from_another_thread_while_the_driver_goes_to_sleep() {
             async { Ok::<(), String>(()) }
         };
         let builder = ledger.builder().max_items(1).window(AT_ONCE);
-        let (batcher, driver) = model::build(builder, handler).unwrap();
+        let (batcher, driver) = builder.build_with_driver(handler).unwrap();
         batcher.try_send(1).unwrap();
         drop(batcher);
         block_on(driver);
@@ -251,7 +251,7 @@ fn a_guard_comes_back_against_the_deadline_of_a_shutdown() {
             async { Ok::<(), String>(()) }
         };
         let builder = ledger.builder().max_items(1).window(AT_ONCE);
-        let (batcher, mut driver) = model::build(builder, handler).unwrap();
+        let (batcher, mut driver) = builder.build_with_driver(handler).unwrap();
         batcher.try_send(1).unwrap();
         assert!(poll_once(Pin::new(&mut driver)).is_pending());
         let mut shutdown = Box::pin(batcher.shutdown(Some(AT_ONCE)));
@@ -361,7 +361,7 @@ fn a_permit_of_a_shared_semaphore_comes_free_while_the_driver_goes_to_sleep() {
         let semaphore = Arc::new(Semaphore::new(1));
         let permit = semaphore.clone().try_acquire_owned().unwrap();
         let builder = ledger.builder().max_items(1).window(AT_ONCE);
-        let (batcher, mut driver) = ledger.build(builder.shared_concurrency(semaphore));
+        let (batcher, mut driver) = ledger.build(builder.semaphore(semaphore));
         batcher.try_send(1).unwrap();
         let giving = thread::spawn(move || drop(permit));
         drive_until_delivered(&mut driver, &ledger);

@@ -14,9 +14,7 @@ use std::time::Duration;
 
 use loom::future::block_on;
 use loom::thread;
-use sluicegate::batcher::{
-    Batch, Batcher, Call, Driver, KeyedBatch, KeyedBatcher, KeyedBuilder, model,
-};
+use sluicegate::batcher::{Batch, Batcher, Call, Driver, KeyedBatch, KeyedBatcher, KeyedBuilder};
 
 const NEVER: Duration = Duration::from_secs(3600);
 const AT_ONCE: Duration = Duration::ZERO;
@@ -45,7 +43,7 @@ impl Ledger {
             ledger.0.lock().unwrap().push((key, batch.take()));
             async { Ok::<(), String>(()) }
         };
-        model::build_keyed(builder, handler).unwrap()
+        builder.build_with_driver(handler).unwrap()
     }
 
     /// All items of a key, each once.
@@ -260,7 +258,7 @@ fn answering(dropped: &Arc<AtomicUsize>) -> (Batcher<Call<u32, Answer>>, Driver)
         async { Ok::<(), String>(()) }
     };
     let builder = Batcher::for_calls().max_items(8).window(AT_ONCE);
-    model::build(builder, handler).unwrap()
+    builder.build_with_driver(handler).unwrap()
 }
 
 /// Guard: a caller that leaves says so, and its place is vacated by whoever comes last. Taken out (it

@@ -25,7 +25,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use sluicegate::Retry;
 use sluicegate::batcher::{
-    Batch, Batcher, Call, CallError, Driver, KeyedBatch, KeyedBatcher, SendError, Stats,
+    Batch, Batcher, BatcherStats, Call, CallError, Driver, KeyedBatch, KeyedBatcher, SendError,
 };
 use tokio::sync::oneshot;
 use tokio::task::coop::unconstrained;
@@ -300,7 +300,7 @@ impl Handle {
         }
     }
 
-    fn stats(&self) -> Stats {
+    fn stats(&self) -> BatcherStats {
         match self {
             Self::Plain(batcher) => batcher.stats(),
             Self::Keyed(batcher) => batcher.stats(),

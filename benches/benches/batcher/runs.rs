@@ -4,7 +4,7 @@
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
-use sluicegate::batcher::Stats;
+use sluicegate::batcher::BatcherStats;
 use sluicegate::{Batch, Batcher};
 use sluicegate_benches::{Cost, Scale};
 use tokio::runtime::{Builder, Runtime};
@@ -89,7 +89,7 @@ async fn trickle(scale: Scale, mut send: impl FnMut()) {
 
 /// How often the driver was woken, by batch.
 pub(crate) fn wakeups(slowly: bool, scale: Scale) -> Cost {
-    let stats: Stats = RUNTIME.block_on(async {
+    let stats: BatcherStats = RUNTIME.block_on(async {
         let limits = Limits { max_items: 500, window: WINDOW, capacity: CAPACITY };
         let (ours, rest) = Ours::start(limits);
         if slowly {

@@ -125,11 +125,11 @@ impl<T, R> Batch<Call<T, R>> {
         R: Clone,
     {
         // The caller's code first: should it panic, nothing has moved.
-        let mut places = HashMap::with_capacity(self.len());
-        let mut home = Vec::with_capacity(self.len());
+        let mut slots = HashMap::with_capacity(self.len());
+        let mut origin = Vec::with_capacity(self.len());
         for call in self.iter() {
-            let next = places.len();
-            home.push(match places.entry(key(call.item())) {
+            let next = slots.len();
+            origin.push(match slots.entry(key(call.item())) {
                 Entry::Occupied(known) => Some(*known.get()),
                 Entry::Vacant(fresh) => {
                     fresh.insert(next);
@@ -137,13 +137,13 @@ impl<T, R> Batch<Call<T, R>> {
                 }
             });
         }
-        if places.len() == home.len() {
+        if slots.len() == origin.len() {
             return;
         }
         let calls = self.items_mut();
-        let mut firsts: Vec<Call<T, R>> = Vec::with_capacity(places.len());
-        for (call, home) in calls.drain(..).zip(home) {
-            match home {
+        let mut firsts: Vec<Call<T, R>> = Vec::with_capacity(slots.len());
+        for (call, origin) in calls.drain(..).zip(origin) {
+            match origin {
                 Some(first) => firsts[first].add_twin(call, R::clone),
                 None => firsts.push(call),
             }

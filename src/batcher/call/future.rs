@@ -12,12 +12,12 @@ use super::item::{Call, returning};
 use super::replies::Replies;
 use crate::base::coop;
 use crate::base::wake::WakerId;
+use crate::batcher::buffers::Buffers;
 use crate::batcher::builder::Builder;
 use crate::batcher::error::{BatchError, SendError};
 use crate::batcher::handle::Batcher;
 use crate::batcher::keyed::{KeyedBatcher, KeyedBuilder, KeyedSending};
-use crate::batcher::lanes::Lanes;
-use crate::batcher::send::{Parcel, Sending};
+use crate::batcher::send::{Outgoing, Sending};
 use crate::batcher::shared::{Attached, Shared};
 
 /// Sends a call, then waits for its answer.
@@ -30,9 +30,9 @@ struct Calling<'a, S: SendsCall<'a>> {
 
 enum Stage {
     Sending,
-    /// The waker is the one that the call took along, or another that was left in the place since.
+    /// The waker is the one that the call took along, or another that was left in the slot since.
     Waiting {
-        place: u32,
+        slot: u32,
         waker: WakerId,
     },
     Over,
@@ -61,12 +61,12 @@ impl<'a, S: SendsCall<'a>> Future for Calling<'a, S> {
                     this.stage = Stage::Over;
                     return Poll::Ready(Err(CallError::Refused(refused)));
                 }
-                this.stage = Stage::Waiting { place: this.sending.asking().place, waker };
+                this.stage = Stage::Waiting { slot: this.sending.asking().slot, waker };
                 Poll::Pending
             }
-            Stage::Waiting { place, waker } => {
+            Stage::Waiting { slot, waker } => {
                 let unit = ready!(coop::poll_proceed(cx));
-                let answer = ready!(this.replies.poll(*place, waker, cx));
+                let answer = ready!(this.replies.poll(*slot, waker, cx));
                 unit.made_progress();
                 this.stage = Stage::Over;
                 Poll::Ready(answer)
@@ -79,8 +79,8 @@ impl<'a, S: SendsCall<'a>> Future for Calling<'a, S> {
 impl<'a, S: SendsCall<'a>> Drop for Calling<'a, S> {
     #[inline]
     fn drop(&mut self) {
-        if let Stage::Waiting { place, .. } = self.stage {
-            self.replies.leave(place);
+        if let Stage::Waiting { slot, .. } = self.stage {
+            self.replies.leave(slot);
         }
     }
 }
@@ -116,7 +116,7 @@ struct Asking<'a, T, R> {
     waker: Option<Waker>,
     replies: &'a Arc<Replies<T, R>>,
     /// Where its answer will be, once it is accepted.
-    place: u32,
+    slot: u32,
 }
 
 impl<T, R> Asking<'_, T, R> {
@@ -132,11 +132,11 @@ impl<T, R> Asking<'_, T, R> {
 
 const SENT: &str = "a call is sent once, with the waker of who waits for it";
 
-impl<T: Send + 'static, R: Send + 'static> Parcel<Call<T, R>> for Asking<'_, T, R> {
+impl<T: Send + 'static, R: Send + 'static> Outgoing<Call<T, R>> for Asking<'_, T, R> {
     type Content = T;
 
     #[inline]
-    fn weigh<L: Lanes<Call<T, R>>>(&mut self, shared: &Shared<Call<T, R>, L>) -> u64 {
+    fn weigh<L: Buffers<Call<T, R>>>(&mut self, shared: &Shared<Call<T, R>, L>) -> u64 {
         if !shared.is_weighed() {
             return 0;
         }
@@ -148,8 +148,8 @@ impl<T: Send + 'static, R: Send + 'static> Parcel<Call<T, R>> for Asking<'_, T, 
 
     #[inline]
     fn accepted(&mut self) -> Call<T, R> {
-        let (place, seat) = self.replies.begin();
-        self.place = place;
+        let (slot, seat) = self.replies.begin();
+        self.slot = slot;
         Call::new(self.hand_back(), self.waker.take().expect(SENT), seat)
     }
 
@@ -179,7 +179,7 @@ where
 
     #[inline]
     fn asking(&mut self) -> &mut Asking<'a, T, R> {
-        &mut self.parcel
+        &mut self.outgoing
     }
 
     #[inline]
@@ -199,7 +199,7 @@ where
 
     #[inline]
     fn asking(&mut self) -> &mut Asking<'a, T, R> {
-        &mut self.parcel
+        &mut self.outgoing
     }
 
     #[inline]
@@ -224,7 +224,7 @@ impl<T, R, L> Shared<Call<T, R>, L>
 where
     T: Send + 'static,
     R: Send + 'static,
-    L: Lanes<Call<T, R>>,
+    L: Buffers<Call<T, R>>,
 {
     /// A call to be sent. The block of replies is made when the first comes.
     #[inline]
@@ -235,7 +235,7 @@ where
         });
         let office = attached.replies.downcast_ref::<Office<T, R>>();
         let Office(replies) = office.expect("one type of call has one type of replies");
-        Asking { item: Some(item), waker: None, replies, place: 0 }
+        Asking { item: Some(item), waker: None, replies, slot: 0 }
     }
 }
 
@@ -258,7 +258,7 @@ impl<T: 'static, R: 'static> Batcher<Call<T, R>> {
 impl<T: Send + 'static, R: Send + 'static> Batcher<Call<T, R>> {
     /// Sends `item`, waiting in line while the batcher is full, and waits for its own answer.
     ///
-    /// Returns what the handler answered, with [`Batch::reply`](super::super::Batch::reply) and its
+    /// ReturnBox what the handler answered, with [`Batch::reply`](super::super::Batch::reply) and its
     /// like. If its batch is tried again, it waits on.
     ///
     /// # Errors
@@ -276,7 +276,7 @@ impl<T: Send + 'static, R: Send + 'static> Batcher<Call<T, R>> {
     ///
     /// # Complexity
     ///
-    /// O(1). Nothing is allocated for a call in the steady state: answers wait in a block of places
+    /// O(1). Nothing is allocated for a call in the steady state: answers wait in a block of slots
     /// that all callers share.
     ///
     /// ```

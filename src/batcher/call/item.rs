@@ -18,7 +18,7 @@ use crate::batcher::error::BatchError;
 pub struct Call<T, R> {
     item: Option<T>,
     answer: Option<Result<R, Arc<CountMismatch>>>,
-    /// Its caller's, unless that has left another in its place.
+    /// Its caller's, unless that has left another in its slot.
     waker: Option<Waker>,
     /// Where the answer goes, until its caller has one.
     seat: Option<Seat<T, R>>,

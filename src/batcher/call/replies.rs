@@ -1,4 +1,4 @@
-//! The block in which answers wait for their callers: one for all callers of a batcher, with places
+//! The block in which answers wait for their callers: one for all callers of a batcher, with slots
 //! that are used again. A batch is answered in one critical section.
 //!
 //! ```text
@@ -9,12 +9,12 @@
 //!    left ─────────────────────────────────────────┘ answered
 //! ```
 //!
-//! A place is vacated by whoever of the two comes last: the caller, or the call that is answered.
-//! Who may answer in it has its [`Seat`], of which there is one. Seats of vacant places lie at the
-//! desk, which is asked by one at a time, under the batcher's own lock; those that were vacated
+//! A slot is vacated by whoever of the two comes last: the caller, or the call that is answered.
+//! Who may answer in it has its [`Seat`], of which there is one. Seats of vacant slots lie at the
+//! free_seats, which is asked by one at a time, under the batcher's own lock; those that were vacated
 //! since, in the block. So a call is begun without waiting for those that are answered.
 //!
-//! Locks are taken in this order: the batcher's, that of the desk, that of the block.
+//! Locks are taken in this order: the batcher's, that of the free_seats, that of the block.
 
 use core::mem;
 use core::task::{Context, Poll};
@@ -30,20 +30,20 @@ use crate::base::wake::WakerId;
 
 pub(crate) type Answer<T, R> = Result<R, CallError<T>>;
 
-/// The right to answer in a place, once, and the way there.
+/// The right to answer in a slot, once, and the way there.
 ///
 /// It is handed on and never copied, so that a call need not count those who know the block.
 pub(crate) struct Seat<T, R> {
-    place: u32,
+    slot: u32,
     replies: Arc<Replies<T, R>>,
 }
 
-struct Place<T, R> {
+struct HandlerSlot<T, R> {
     caller: Caller,
     answered: Option<(Answer<T, R>, Seat<T, R>)>,
 }
 
-/// Who wants to know. Of vacant places it says what it will when they are taken.
+/// Who wants to know. Of vacant slots it says what it will when they are taken.
 enum Caller {
     /// To be woken by the waker that the call took along.
     Waits,
@@ -53,12 +53,12 @@ enum Caller {
 }
 
 struct Block<T, R> {
-    places: Vec<Place<T, R>>,
+    slots: Vec<HandlerSlot<T, R>>,
     vacant: Vec<Seat<T, R>>,
 }
 
 pub(crate) struct Replies<T, R> {
-    desk: Mutex<Vec<Seat<T, R>>>,
+    free_seats: Mutex<Vec<Seat<T, R>>>,
     block: Mutex<Block<T, R>>,
 }
 
@@ -68,38 +68,38 @@ type Dropped<T, R> = (Option<Answer<T, R>>, Waker, Option<Seat<T, R>>);
 
 impl<T, R> Replies<T, R> {
     pub(crate) fn new() -> Arc<Self> {
-        let block = Block { places: Vec::new(), vacant: Vec::new() };
-        Arc::new(Self { desk: Mutex::new(Vec::new()), block: Mutex::new(block) })
+        let block = Block { slots: Vec::new(), vacant: Vec::new() };
+        Arc::new(Self { free_seats: Mutex::new(Vec::new()), block: Mutex::new(block) })
     }
 
-    /// Takes a place for one who waits. What is known of it goes with the caller, the seat with the
+    /// Takes a slot for one who waits. What is known of it goes with the caller, the seat with the
     /// call.
     #[inline]
     pub(crate) fn begin(self: &Arc<Self>) -> (u32, Seat<T, R>) {
-        let mut desk = self.desk.lock();
-        let seat = match desk.pop() {
+        let mut free_seats = self.free_seats.lock();
+        let seat = match free_seats.pop() {
             Some(seat) => seat,
-            None => self.fetch(&mut desk),
+            None => self.fetch(&mut free_seats),
         };
-        (seat.place, seat)
+        (seat.slot, seat)
     }
 
     #[cold]
-    fn fetch(self: &Arc<Self>, desk: &mut Vec<Seat<T, R>>) -> Seat<T, R> {
+    fn fetch(self: &Arc<Self>, free_seats: &mut Vec<Seat<T, R>>) -> Seat<T, R> {
         let mut block = self.block.lock();
         // Not before half of them are there: callers who come back one by one would each have to
-        // fetch the place of the one before.
-        if block.vacant.len() >= block.places.len() / 2 {
-            mem::swap(desk, &mut block.vacant);
+        // fetch the slot of the one before.
+        if block.vacant.len() >= block.slots.len() / 2 {
+            mem::swap(free_seats, &mut block.vacant);
         }
-        desk.pop().unwrap_or_else(|| {
-            let place = block.places.len() as u32;
-            block.places.push(Place { caller: Caller::Waits, answered: None });
-            Seat { place, replies: Arc::clone(self) }
+        free_seats.pop().unwrap_or_else(|| {
+            let slot = block.slots.len() as u32;
+            block.slots.push(HandlerSlot { caller: Caller::Waits, answered: None });
+            Seat { slot, replies: Arc::clone(self) }
         })
     }
 
-    /// Sends out the answers that there are in its own places, in as few critical sections as
+    /// Sends out the answers that there are in its own slots, in as few critical sections as
     /// wakers fit into.
     pub(crate) fn answer_all(self: &Arc<Self>, calls: &mut [Call<T, R>]) {
         let mut calls = calls.iter_mut();
@@ -127,33 +127,33 @@ impl<T, R> Replies<T, R> {
     #[inline]
     pub(crate) fn poll(
         &self,
-        place: u32,
+        slot: u32,
         known: &mut WakerId,
         cx: &mut Context<'_>,
     ) -> Poll<Answer<T, R>> {
         let mut block = self.block.lock();
-        if let Some(answer) = block.take(place) {
+        if let Some(answer) = block.take(slot) {
             return Poll::Ready(answer);
         }
         if *known == WakerId::of(cx.waker()) {
             return Poll::Pending;
         }
         drop(block);
-        self.poll_moved(place, known, cx)
+        self.poll_moved(slot, known, cx)
     }
 
     #[cold]
     fn poll_moved(
         &self,
-        place: u32,
+        slot: u32,
         known: &mut WakerId,
         cx: &mut Context<'_>,
     ) -> Poll<Answer<T, R>> {
         let waker = cx.waker().clone();
         let id = WakerId::of(&waker);
         let mut block = self.block.lock();
-        let answer = block.take(place);
-        let caller = &mut block.places[place as usize].caller;
+        let answer = block.take(slot);
+        let caller = &mut block.slots[slot as usize].caller;
         let dropped = match answer {
             Some(_) => Caller::WaitsWith(waker),
             None => mem::replace(caller, Caller::WaitsWith(waker)),
@@ -164,11 +164,11 @@ impl<T, R> Replies<T, R> {
         answer.map_or(Poll::Pending, Poll::Ready)
     }
 
-    /// The caller of this place is gone.
-    pub(crate) fn leave(&self, place: u32) {
+    /// The caller of this slot is gone.
+    pub(crate) fn leave(&self, slot: u32) {
         let mut block = self.block.lock();
-        let answer = block.take(place);
-        let caller = &mut block.places[place as usize].caller;
+        let answer = block.take(slot);
+        let caller = &mut block.slots[slot as usize].caller;
         let waker = match answer {
             Some(_) => Caller::Waits,
             None => mem::replace(caller, Caller::Left),
@@ -180,12 +180,12 @@ impl<T, R> Replies<T, R> {
     /// Its batcher is gone, and so are all callers: what is still to be answered leads nowhere, and
     /// nothing may lead back here from within.
     pub(crate) fn close(&self) {
-        let desk = mem::take(&mut *self.desk.lock());
+        let free_seats = mem::take(&mut *self.free_seats.lock());
         let mut block = self.block.lock();
-        let left = (mem::take(&mut block.places), mem::take(&mut block.vacant));
+        let left = (mem::take(&mut block.slots), mem::take(&mut block.vacant));
         drop(block);
         quietly(|| drop(left));
-        drop(desk);
+        drop(free_seats);
     }
 }
 
@@ -200,16 +200,16 @@ impl<T, R> Block<T, R> {
         wakes: &mut WakeList,
         dropped: &mut Vec<Dropped<T, R>>,
     ) {
-        let Some(place) = self.places.get_mut(seat.place as usize) else {
+        let Some(slot) = self.slots.get_mut(seat.slot as usize) else {
             return dropped.push((Some(answer), waker, Some(seat)));
         };
-        match mem::replace(&mut place.caller, Caller::Waits) {
+        match mem::replace(&mut slot.caller, Caller::Waits) {
             Caller::Waits => {
-                place.answered = Some((answer, seat));
+                slot.answered = Some((answer, seat));
                 wakes.push(waker);
             }
             Caller::WaitsWith(later) => {
-                place.answered = Some((answer, seat));
+                slot.answered = Some((answer, seat));
                 wakes.push(later);
                 dropped.push((None, waker, None));
             }
@@ -220,10 +220,10 @@ impl<T, R> Block<T, R> {
         }
     }
 
-    /// Vacates a place that has its answer.
+    /// Vacates a slot that has its answer.
     #[inline]
-    fn take(&mut self, place: u32) -> Option<Answer<T, R>> {
-        let (answer, seat) = self.places[place as usize].answered.take()?;
+    fn take(&mut self, slot: u32) -> Option<Answer<T, R>> {
+        let (answer, seat) = self.slots[slot as usize].answered.take()?;
         self.vacant.push(seat);
         Some(answer)
     }
@@ -238,7 +238,7 @@ impl<T, R> Seat<T, R> {
         Arc::clone(&self.replies)
     }
 
-    /// Gives its place an answer.
+    /// Gives its slot an answer.
     pub(crate) fn answer(self, waker: Waker, answer: Answer<T, R>) {
         let replies = self.replies();
         let (mut wakes, mut dropped) = (WakeList::new(), Vec::new());

@@ -6,11 +6,11 @@ use std::task::Waker;
 use std::time::Instant;
 
 use super::{Core, Handed, Job, Next, Phase};
-use crate::batcher::exchange::{Back, Exchange};
-use crate::batcher::lanes::Lanes;
+use crate::base::deadlines::Deadline;
+use crate::batcher::buffers::Buffers;
+use crate::batcher::driver_buffers::{DriverBuffers, Returned};
 use crate::batcher::report::Fate;
 use crate::batcher::wake::Wakes;
-use crate::timeline::Timeline;
 
 /// Which batch is to be handed over.
 enum Ripe {
@@ -21,40 +21,40 @@ enum Ripe {
 /// How many batches the driver is given at once, beside the one that it is to begin.
 const AHEAD: usize = if cfg!(loom) { 1 } else { 31 };
 
-impl<T, L: Lanes<T>> Core<T, L> {
+impl<T, L: Buffers<T>> Core<T, L> {
     /// Whether a batch that is handed over for the first time may go.
     pub(super) fn has_place(&self) -> bool {
-        // With one batch at a time a retry keeps its place, so that no later batch overtakes it.
+        // With one batch at a time a retry keeps its turn, so that no later batch overtakes it.
         let kept = if L::ONE_LINE && self.limits.concurrency == 1 { self.waiting.len() } else { 0 };
         self.busy() + kept < self.limits.concurrency
     }
 
     /// Batches that are with the handler.
     fn busy(&self) -> usize {
-        self.flights.len() - self.ahead
+        self.in_flight.len() - self.ahead
     }
 
     /// What the driver did since it was here.
-    pub(super) fn learn(&mut self, exchange: &mut Exchange<T, L::Tag>) {
+    pub(super) fn learn(&mut self, driver_buffers: &mut DriverBuffers<T, L::Tag>) {
         if self.driver.is_some() {
-            exchange.stale = self.driver.take();
+            driver_buffers.stale = self.driver.take();
         }
-        for (place, at) in exchange.begun.drain(..) {
-            self.begin_ahead(place, at);
+        for (slot, at) in driver_buffers.begun.drain(..) {
+            self.begin_ahead(slot, at);
         }
-        for back in exchange.backs.drain(..) {
-            if let Some(flight) = self.flights.get_mut(back.place) {
-                flight.back = Some(back.items);
-                if flight.is_over() {
-                    self.over.push_back(back.place);
+        for back in driver_buffers.returned.drain(..) {
+            if let Some(batch_in_flight) = self.in_flight.get_mut(back.slot) {
+                batch_in_flight.back = Some(back.items);
+                if batch_in_flight.is_over() {
+                    self.over.push_back(back.slot);
                 }
             }
         }
-        for (place, well) in exchange.handled.drain(..) {
-            if let Some(flight) = self.flights.get_mut(place) {
-                flight.handled = Some(well);
-                if flight.is_over() {
-                    self.over.push_back(place);
+        for (slot, well) in driver_buffers.handled.drain(..) {
+            if let Some(batch_in_flight) = self.in_flight.get_mut(slot) {
+                batch_in_flight.handled = Some(well);
+                if batch_in_flight.is_over() {
+                    self.over.push_back(slot);
                 }
             }
         }
@@ -71,40 +71,39 @@ impl<T, L: Lanes<T>> Core<T, L> {
     pub(crate) fn next(
         &mut self,
         now: Instant,
-        exchange: &mut Exchange<T, L::Tag>,
+        driver_buffers: &mut DriverBuffers<T, L::Tag>,
         has_permit: bool,
         wakes: &mut Wakes,
     ) -> Next<T, L::Tag> {
-        self.learn(exchange);
+        self.learn(driver_buffers);
         if self.phase == Phase::Stopped {
             return Next::Done;
         }
         // Before the deadline is looked at: what is known to be finished is not given up.
-        while let Some(place) = self.over.pop_front() {
-            if let Some(returned) = self.returned(place, &mut exchange.tags, wakes) {
+        while let Some(slot) = self.over.pop_front() {
+            if let Some(returned) = self.returned(slot, &mut driver_buffers.tags, wakes) {
                 return returned;
             }
         }
         if self.stop_at.is_some_and(|at| at <= now) {
             return Next::Stop;
         }
-        if self.next_overdue().is_some_and(|due| due <= now) {
-            if let Some(attempt) = self.timeline.as_mut().and_then(Timeline::take_due) {
-                return Next::Overdue { place: attempt.place };
-            }
+        let in_flight = &self.in_flight;
+        if let Some(attempt) = self.deadlines.pop_due(now, |attempt| in_flight.runs(attempt)) {
+            return Next::Overdue { slot: attempt.slot };
         }
         let ripe = self.ripe(now);
         let wants_permit = ripe.is_some() && self.limits.shared && !has_permit;
         let handed = match ripe {
             Some(_) if wants_permit => None,
             Some(Ripe::Retry) => self.waiting.pop_first().map(|(_, job)| self.hand_over(job, now)),
-            Some(Ripe::Fresh) => self.fresh(now, &mut exchange.ahead),
+            Some(Ripe::Fresh) => self.fresh(now, &mut driver_buffers.ahead),
             None => None,
         };
         if let Some(handed) = handed {
             let flows = self.may_flow() && handed.attempt == 1;
-            if flows && exchange.ahead.is_empty() {
-                self.take_ahead(&mut exchange.ahead);
+            if flows && driver_buffers.ahead.is_empty() {
+                self.take_ahead(&mut driver_buffers.ahead);
             }
             return Next::Run { handed, flows };
         }
@@ -119,21 +118,21 @@ impl<T, L: Lanes<T>> Core<T, L> {
         Next::Sleep { until, wants_permit }
     }
 
-    /// What is to be done about a place that is over, if that is not done here: where nothing of the
+    /// What is to be done about a slot that is over, if that is not done here: where nothing of the
     /// user's is left that would have to be dropped.
     fn returned(
         &mut self,
-        place: usize,
+        slot: usize,
         tags: &mut Vec<L::Tag>,
         wakes: &mut Wakes,
     ) -> Option<Next<T, L::Tag>> {
-        let flight = self.flights.get_mut(place)?;
-        let (left, handed) = (flight.back.take()?, flight.handed);
-        let well = flight.handled == Some(true);
-        let mut job = flight.job.take()?;
-        let bare = job.setback.is_none() && job.parts.is_empty() && !self.limits.shared;
+        let batch_in_flight = self.in_flight.get_mut(slot)?;
+        let (left, handed) = (batch_in_flight.back.take()?, batch_in_flight.handed);
+        let well = batch_in_flight.handled == Some(true);
+        let mut job = batch_in_flight.job.take()?;
+        let bare = job.failure_state.is_none() && job.parts.is_empty() && !self.limits.shared;
         if well && bare && (left.is_empty() || !mem::needs_drop::<T>()) {
-            let tag = self.settle(place, job.weight, (handed, 0), left, wakes);
+            let tag = self.settle(slot, job.weight, (handed, 0), left, wakes);
             // Dropped here only if it has no destructor of the user's.
             if L::TAGS_NEED_DROP {
                 tags.extend(tag);
@@ -142,7 +141,7 @@ impl<T, L: Lanes<T>> Core<T, L> {
             return None;
         }
         job.items = left;
-        Some(Next::Returned { place, handed, job })
+        Some(Next::Returned { slot, handed, job })
     }
 
     /// Which batch may be handed over. Side by side, retries take turns with the others, so that a
@@ -158,7 +157,7 @@ impl<T, L: Lanes<T>> Core<T, L> {
         }
         let idle = self.busy() == 0;
         // In any case: batches take their turns when they are seen to be ripe.
-        if self.has_place() && (self.lanes.is_ripe(now, idle, &self.limits) || self.ahead > 0) {
+        if self.has_place() && (self.buffers.is_ripe(now, idle, &self.limits) || self.ahead > 0) {
             return Some(Ripe::Fresh);
         }
         due.then_some(Ripe::Retry)
@@ -171,19 +170,21 @@ impl<T, L: Lanes<T>> Core<T, L> {
         ahead: &mut VecDeque<Handed<T, L::Tag>>,
     ) -> Option<Handed<T, L::Tag>> {
         if let Some(handed) = ahead.pop_front() {
-            self.begin_ahead(handed.place, now);
+            self.begin_ahead(handed.slot, now);
             return Some(handed);
         }
         let idle = self.busy() == 0;
-        let (lanes, sealer) = self.sealing();
-        let job = lanes.next(now, idle, sealer)?;
+        let (buffers, sealer) = self.sealing();
+        let job = buffers.next(now, idle, sealer)?;
         Some(self.hand_over(job, now))
     }
 
     /// Whether the driver may go on to the next batch by itself: where nothing comes between two
     /// batches, and no deadline, permit or limit is to be looked at before each.
     fn may_flow(&self) -> bool {
-        let simple = !self.limits.shared && !self.limits.eager_when_idle && self.timeline.is_none();
+        let simple = !self.limits.shared
+            && !self.limits.eager_when_idle
+            && self.limits.attempt_timeout.is_none();
         simple && self.waiting.is_empty() && self.stop_at.is_none()
     }
 
@@ -191,21 +192,23 @@ impl<T, L: Lanes<T>> Core<T, L> {
     /// whose time has come is not among them: it goes on filling until its turn.
     fn take_ahead(&mut self, ahead: &mut VecDeque<Handed<T, L::Tag>>) {
         while ahead.len() < AHEAD {
-            let Some(mut job) = self.lanes.next_closed() else { return };
+            let Some(mut job) = self.buffers.next_sealed() else { return };
             job.attempts = 1;
             self.ahead += 1;
-            ahead.push_back(self.place(job));
+            ahead.push_back(self.slot(job));
         }
     }
 
     /// The driver begins a batch that was ahead.
-    fn begin_ahead(&mut self, place: usize, at: Instant) {
+    fn begin_ahead(&mut self, slot: usize, at: Instant) {
         self.ahead -= 1;
         self.retried_last = false;
-        if let Some(job) = self.flights.get_mut(place).and_then(|flight| flight.job.as_ref()) {
+        if let Some(job) =
+            self.in_flight.get_mut(slot).and_then(|batch_in_flight| batch_in_flight.job.as_ref())
+        {
             let age = at.saturating_duration_since(job.opened_at);
-            self.stats.handed_over(age, job.closed_by);
-            self.lanes.begun(job.lane);
+            self.stats.handed_over(age, job.sealed_by);
+            self.buffers.begun(job.lane);
         }
     }
 
@@ -216,53 +219,54 @@ impl<T, L: Lanes<T>> Core<T, L> {
             self.stats.retries += 1;
         } else {
             let age = now.saturating_duration_since(job.opened_at);
-            self.stats.handed_over(age, job.closed_by);
+            self.stats.handed_over(age, job.sealed_by);
         }
-        let handed = self.place(job);
-        if let Some(timeline) = &mut self.timeline {
-            let flights = &self.flights;
-            let (serial, places) = (flights.serial(), flights.len());
-            timeline.start(handed.place, serial, now, places, |attempt| flights.runs(attempt));
+        let handed = self.slot(job);
+        if let Some(timeout) = self.limits.attempt_timeout {
+            let in_flight = &self.in_flight;
+            let deadline =
+                Deadline { at: now + timeout, slot: handed.slot, stamp: in_flight.serial() };
+            self.deadlines.push(deadline, in_flight.len(), |attempt| in_flight.runs(attempt));
         }
         handed
     }
 
-    fn place(&mut self, mut job: Job<T, L::Tag>) -> Handed<T, L::Tag> {
-        let (id, attempt, closed_by) = (job.id, job.attempts, job.closed_by);
+    fn slot(&mut self, mut job: Job<T, L::Tag>) -> Handed<T, L::Tag> {
+        let (id, attempt, sealed_by) = (job.id, job.attempts, job.sealed_by);
         let items = mem::take(&mut job.items);
         let tag = job.tag.clone();
-        let place = self.flights.begin(job, items.len());
-        Handed { tag, place, id, attempt, closed_by, items }
+        let slot = self.in_flight.begin(job, items.len());
+        Handed { tag, slot, id, attempt, sealed_by, items }
     }
 
     /// When the next attempt has run out of time.
     fn next_overdue(&mut self) -> Option<Instant> {
-        let (timeline, flights) = (self.timeline.as_mut()?, &self.flights);
-        timeline.next_due(|attempt| flights.runs(attempt))
+        let in_flight = &self.in_flight;
+        self.deadlines.peek(|attempt| in_flight.runs(attempt)).map(|attempt| attempt.at)
     }
 
     /// When something begins by time alone.
     fn alarm(&self) -> Option<Instant> {
-        let opened_at = self.lanes.opened_at().filter(|_| self.has_place());
+        let opened_at = self.buffers.opened_at().filter(|_| self.has_place());
         let window = opened_at.map(|at| at + self.limits.window);
-        let place = self.busy() < self.limits.concurrency;
-        let retry = self.waiting.keys().next().map(|(due, _)| *due).filter(|_| place);
+        let slot = self.busy() < self.limits.concurrency;
+        let retry = self.waiting.keys().next().map(|(due, _)| *due).filter(|_| slot);
         [window, retry].into_iter().flatten().min()
     }
 
     /// The guard of a batch was dropped, and this was left in it. It comes straight back when the
     /// batcher has stopped and nobody asks for it any more.
-    pub(crate) fn give_back(
+    pub(crate) fn return_items(
         &mut self,
-        back: Back<T>,
+        back: Returned<T>,
         wakes: &mut Wakes,
     ) -> Result<(), (Vec<T>, Option<L::Tag>)> {
-        let Back { place, id, items } = back;
-        match self.flights.get_mut(place).filter(|flight| flight.id == id) {
-            Some(flight) => {
-                flight.back = Some(items);
-                if flight.is_over() {
-                    self.over.push_back(place);
+        let Returned { slot, id, items } = back;
+        match self.in_flight.get_mut(slot).filter(|batch_in_flight| batch_in_flight.id == id) {
+            Some(batch_in_flight) => {
+                batch_in_flight.back = Some(items);
+                if batch_in_flight.is_over() {
+                    self.over.push_back(slot);
                     wakes.driver(self.driver.take());
                 }
                 Ok(())
@@ -275,39 +279,39 @@ impl<T, L: Lanes<T>> Core<T, L> {
     /// vector is used again.
     pub(crate) fn settle(
         &mut self,
-        place: usize,
+        slot: usize,
         weight: u64,
         ended: (usize, usize),
         mut emptied: Vec<T>,
         wakes: &mut Wakes,
     ) -> Option<L::Tag> {
-        let (id, lane) = self.flights.end(place)?;
+        let (id, lane) = self.in_flight.end(slot)?;
         self.count_both(id, lane, ended, wakes);
         // Under the lock, so of nothing that has a destructor.
         emptied.clear();
         self.spare.keep(emptied);
         self.finished_weight += weight;
         let weight = self.limits.room_for(weight) as usize;
-        self.room.give(ended.0 + ended.1, weight, wakes);
-        self.lanes.over(lane)
+        self.capacity.give(ended.0 + ended.1, weight, wakes);
+        self.buffers.over(lane)
     }
 
     /// A returned batch goes on at `due`, without those of its items that were delivered and those
     /// that failed.
     pub(crate) fn go_on(
         &mut self,
-        place: usize,
+        slot: usize,
         job: Job<T, L::Tag>,
         due: Instant,
         ended: (usize, usize),
         wakes: &mut Wakes,
     ) {
-        self.flights.end(place);
+        self.in_flight.end(slot);
         self.count_both(job.id, job.lane, ended, wakes);
         self.waiting.insert((due, job.id), job);
         // The weight is given back when all of the batch is finished: which of its items weighed how
         // much, the handler may have changed.
-        self.room.give(ended.0 + ended.1, 0, wakes);
+        self.capacity.give(ended.0 + ended.1, 0, wakes);
     }
 
     fn count_both(
@@ -332,8 +336,8 @@ impl<T, L: Lanes<T>> Core<T, L> {
     ) {
         if items > 0 {
             self.ended.add(fate, items);
-            self.barriers.count(batch, fate, items, wakes);
-            self.lanes.count(lane, batch, fate, items, wakes);
+            self.flushes.count(batch, fate, items, wakes);
+            self.buffers.count(lane, batch, fate, items, wakes);
         }
     }
 }

@@ -4,19 +4,19 @@ use std::mem;
 use std::task::Waker;
 use std::time::Instant;
 
-use super::{Core, Job, Phase, Remains};
-use crate::batcher::barrier;
-use crate::batcher::exchange::Exchange;
-use crate::batcher::lanes::Lanes;
-use crate::batcher::report::{ClosedBy, Fate, FlushReport};
+use super::{Core, Job, Phase, Undelivered};
+use crate::batcher::buffers::Buffers;
+use crate::batcher::driver_buffers::DriverBuffers;
+use crate::batcher::flush;
+use crate::batcher::report::{Fate, FlushReport, SealedBy};
 use crate::batcher::wake::Wakes;
 
-impl<T, L: Lanes<T>> Core<T, L> {
+impl<T, L: Buffers<T>> Core<T, L> {
     /// Seals the open batch and raises a barrier over all that is pending.
-    pub(crate) fn flush(&mut self, wakes: &mut Wakes) -> barrier::Ticket {
-        self.seal_all(ClosedBy::Flush);
+    pub(crate) fn flush(&mut self, wakes: &mut Wakes) -> flush::FlushId {
+        self.seal_all(SealedBy::Flush);
         self.wake_for_work(wakes);
-        self.barriers.raise(self.next_id, self.pending(), self.ended)
+        self.flushes.begin(self.next_id, self.pending(), self.ended)
     }
 
     /// Batches were closed.
@@ -28,14 +28,14 @@ impl<T, L: Lanes<T>> Core<T, L> {
 
     pub(crate) fn poll_flush(
         &mut self,
-        ticket: barrier::Ticket,
+        ticket: flush::FlushId,
         waker: &mut Option<Waker>,
     ) -> Option<FlushReport> {
-        self.barriers.poll(ticket, waker)
+        self.flushes.poll(ticket, waker)
     }
 
-    pub(crate) fn forget_flush(&mut self, ticket: barrier::Ticket) -> Option<Waker> {
-        self.barriers.lower(ticket)
+    pub(crate) fn forget_flush(&mut self, ticket: flush::FlushId) -> Option<Waker> {
+        self.flushes.forget(ticket)
     }
 
     /// Accepts nothing more, sends those who wait away, seals, and drains; what is not finished at
@@ -46,7 +46,7 @@ impl<T, L: Lanes<T>> Core<T, L> {
         }
         if self.phase == Phase::Accepting {
             self.phase = Phase::Draining;
-            self.seal_all(ClosedBy::Shutdown);
+            self.seal_all(SealedBy::Shutdown);
             self.dismiss(wakes);
         }
         self.stop_at = [self.stop_at, stop_at].into_iter().flatten().min();
@@ -56,32 +56,34 @@ impl<T, L: Lanes<T>> Core<T, L> {
     /// Ends now. The handlers have been dropped before; what is left comes back.
     pub(crate) fn stop(
         &mut self,
-        exchange: &mut Exchange<T, L::Tag>,
+        driver_buffers: &mut DriverBuffers<T, L::Tag>,
         wakes: &mut Wakes,
-    ) -> Remains<L::Remain, L::Tag> {
+    ) -> Undelivered<L::Unsent, L::Tag> {
         if self.phase == Phase::Stopped {
-            return Remains::NONE;
+            return Undelivered::NONE;
         }
-        self.learn(exchange);
-        self.seal_all(ClosedBy::Shutdown);
+        self.learn(driver_buffers);
+        self.seal_all(SealedBy::Shutdown);
         self.phase = Phase::Stopped;
         self.dismiss(wakes);
         self.note_peak();
-        let mut remains = Remains::NONE;
-        let mut unsent = self.never_begun(exchange, &mut remains.tags);
-        unsent.append(&mut self.lanes.drain());
+        let mut undelivered = Undelivered::NONE;
+        let mut unsent = self.never_begun(driver_buffers, &mut undelivered.tags);
+        unsent.append(&mut self.buffers.drain());
         // In the order they were accepted, which for batches of several keys is not that in which
         // they were closed, nor that in which retries are due.
         unsent.sort_unstable_by_key(|job| job.first);
         for job in unsent {
             self.count(job.id, job.lane, Fate::Unsent, job.items.len(), wakes);
-            remains.tags.extend(self.lanes.over(job.lane));
-            L::remain(job.tag, job.items, &mut remains.unsent);
+            undelivered.tags.extend(self.buffers.over(job.lane));
+            L::add_unsent(job.tag, job.items, &mut undelivered.unsent);
         }
         let mut given_up: Vec<_> = self
-            .flights
+            .in_flight
             .drain()
-            .filter_map(|flight| Some((flight.job?, flight.handed, flight.back)))
+            .filter_map(|batch_in_flight| {
+                Some((batch_in_flight.job?, batch_in_flight.handed, batch_in_flight.back))
+            })
             .collect();
         for mut job in mem::take(&mut self.waiting).into_values() {
             let items = mem::take(&mut job.items);
@@ -90,12 +92,14 @@ impl<T, L: Lanes<T>> Core<T, L> {
         given_up.sort_unstable_by_key(|(job, ..)| job.first);
         for (mut job, handed, back) in given_up {
             let (id, lane) = (job.id, job.lane);
-            remains.setbacks.extend(job.setback.take().map(|setback| *setback));
+            undelivered
+                .failure_states
+                .extend(job.failure_state.take().map(|failure_state| *failure_state));
             match back {
                 Some(items) => {
                     self.count(id, lane, Fate::Delivered, handed - items.len(), wakes);
                     self.count(id, lane, Fate::Indeterminate, items.len(), wakes);
-                    L::remain(job.tag.clone(), items, &mut remains.indeterminate);
+                    L::add_unsent(job.tag.clone(), items, &mut undelivered.indeterminate);
                 }
                 None => {
                     self.still_held += handed as u64;
@@ -105,28 +109,31 @@ impl<T, L: Lanes<T>> Core<T, L> {
             }
             for part in job.parts.drain(..).rev() {
                 self.count(id, lane, Fate::Indeterminate, part.len(), wakes);
-                L::remain(job.tag.clone(), part, &mut remains.indeterminate);
+                L::add_unsent(job.tag.clone(), part, &mut undelivered.indeterminate);
             }
-            remains.tags.extend(self.lanes.over(lane));
-            remains.tags.push(job.tag);
+            undelivered.tags.extend(self.buffers.over(lane));
+            undelivered.tags.push(job.tag);
         }
         self.finished_weight = self.stats.batched_weight;
         self.over.clear();
         self.wake_stopped(wakes);
         wakes.driver(self.driver.take());
-        remains
+        undelivered
     }
 
     /// The batches that were ahead when it all ended.
     fn never_begun(
         &mut self,
-        exchange: &mut Exchange<T, L::Tag>,
+        driver_buffers: &mut DriverBuffers<T, L::Tag>,
         tags: &mut Vec<L::Tag>,
     ) -> Vec<Job<T, L::Tag>> {
         let mut jobs = Vec::new();
-        for handed in exchange.ahead.drain(..) {
-            let job = self.flights.get_mut(handed.place).and_then(|flight| flight.job.take());
-            self.flights.end(handed.place);
+        for handed in driver_buffers.ahead.drain(..) {
+            let job = self
+                .in_flight
+                .get_mut(handed.slot)
+                .and_then(|batch_in_flight| batch_in_flight.job.take());
+            self.in_flight.end(handed.slot);
             tags.push(handed.tag);
             jobs.extend(job.map(|job| Job { items: handed.items, ..job }));
         }
@@ -141,19 +148,19 @@ impl<T, L: Lanes<T>> Core<T, L> {
     }
 
     /// Keeps what a stop left for a shutdown to hand out.
-    pub(crate) fn keep(&mut self, remains: Remains<L::Remain, L::Tag>) {
-        self.remains = remains;
+    pub(crate) fn keep(&mut self, undelivered: Undelivered<L::Unsent, L::Tag>) {
+        self.undelivered = undelivered;
     }
 
-    pub(crate) fn take_remains(&mut self) -> Remains<L::Remain, L::Tag> {
-        mem::replace(&mut self.remains, Remains::NONE)
+    pub(crate) fn take_remains(&mut self) -> Undelivered<L::Unsent, L::Tag> {
+        mem::replace(&mut self.undelivered, Undelivered::NONE)
     }
 
     pub(crate) fn still_held(&self) -> u64 {
         self.still_held
     }
 
-    /// A place among those who wait for the end.
+    /// A slot among those who wait for the end.
     pub(crate) fn await_stop(&mut self) -> u64 {
         let ticket = self.next_ticket;
         self.next_ticket += 1;

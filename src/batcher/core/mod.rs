@@ -6,11 +6,11 @@
 //!          full, flush, close          taken beside another
 //!   open ─────────────────────► sealed ────────────────────► ahead
 //!    │                            │                            │
-//!    │ window over, or idle,      │ a place                    │ its turn
-//!    │ and a place free           │ free                       │
+//!    │ window over, or idle,      │ a slot                     │ its turn
+//!    │ and a slot free            │ free                       │
 //!    └──────────────► out ◄───────┴────────────────────────────┘
 //!                     │ ▲
-//!              failed │ │ due and a place free
+//!              failed │ │ due and a slot free
 //!                     ▼ │
 //!                   waiting        (out, waiting) ── stop ──► indeterminate
 //!
@@ -27,16 +27,16 @@ use std::collections::{BTreeMap, VecDeque};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use super::barrier::Barriers;
-use super::flight::Flights;
-use super::lanes::{Lanes, Sealer, Single};
-use super::report::{ClosedBy, FlushReport, Stats};
-use super::room::{Room, Weight};
-use super::setback::Setback;
+use super::buffers::{Buffers, Sealer, SingleBuffer};
+use super::capacity::{Capacity, Weight};
+use super::failure_state::FailureState;
+use super::flush::Flushes;
+use super::in_flight::InFlightBatches;
+use super::report::{BatcherStats, FlushReport, SealedBy};
 use super::spare::Spares;
 use super::wake::Wakes;
-use crate::semaphore::line::Ticket;
-use crate::timeline::Timeline;
+use crate::base::deadlines::Deadlines;
+use crate::base::wait_list::WaiterId;
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
@@ -50,7 +50,7 @@ pub(crate) struct Limits {
     pub(crate) concurrency: usize,
     /// How long an attempt may take.
     pub(crate) attempt_timeout: Option<Duration>,
-    /// Whether a place in the handler also takes a permit of a semaphore that is shared.
+    /// Whether a slot in the handler also takes a permit of a semaphore that is shared.
     pub(crate) shared: bool,
     /// Keys with an open batch; without meaning where there are none, as the next two.
     pub(crate) max_keys: usize,
@@ -79,11 +79,11 @@ pub(crate) struct Job<T, G = ()> {
     /// The parts of a failing batch that come after it, the last one first.
     pub(crate) parts: Vec<Vec<T>>,
     pub(crate) weight: u64,
-    pub(crate) closed_by: ClosedBy,
+    pub(crate) sealed_by: SealedBy,
     /// Attempts begun, the first counted.
     pub(crate) attempts: u32,
     /// Made when the first attempt has failed.
-    pub(crate) setback: Option<Box<Setback>>,
+    pub(crate) failure_state: Option<Box<FailureState>>,
     pub(crate) opened_at: Instant,
     /// A number that grows with when its first item was accepted.
     pub(crate) first: u64,
@@ -98,10 +98,10 @@ impl<T, G> Job<T, G> {
 /// What is handed to the handler.
 pub(crate) struct Handed<T, G = ()> {
     pub(crate) tag: G,
-    pub(crate) place: usize,
+    pub(crate) slot: usize,
     pub(crate) id: u64,
     pub(crate) attempt: u32,
-    pub(crate) closed_by: ClosedBy,
+    pub(crate) sealed_by: SealedBy,
     pub(crate) items: Vec<T>,
 }
 
@@ -109,11 +109,11 @@ pub(crate) struct Handed<T, G = ()> {
 pub(crate) enum Next<T, G = ()> {
     /// Hand this to the handler; and, if it is finished at once and `flows`, those ahead.
     Run { handed: Handed<T, G>, flows: bool },
-    /// The handler is done with this place, and the guard is back: of the items that were handed over
+    /// The handler is done with this slot, and the guard is back: of the items that were handed over
     /// the job holds those that the guard still held.
-    Returned { place: usize, handed: usize, job: Job<T, G> },
-    /// The attempt in this place has run out of time: the handler is to be done with it.
-    Overdue { place: usize },
+    Returned { slot: usize, handed: usize, job: Job<T, G> },
+    /// The attempt in this slot has run out of time: the handler is to be done with it.
+    Overdue { slot: usize },
     /// Sleep until then, or until woken; and, if so, until there is a permit.
     Sleep { until: Option<Instant>, wants_permit: bool },
     /// The deadline of the shutdown is over: drop the handlers, then call `stop`.
@@ -123,22 +123,22 @@ pub(crate) enum Next<T, G = ()> {
 }
 
 /// What a stopped batcher had not delivered.
-pub(crate) struct Remains<R, G> {
+pub(crate) struct Undelivered<R, G> {
     pub(crate) unsent: Vec<R>,
     pub(crate) indeterminate: Vec<R>,
     /// Keys that are no longer needed.
     pub(crate) tags: Vec<G>,
     /// Of batches that will not be tried again: with a policy's own iterators and a handler's own
     /// errors, so that they too are dropped outside the lock.
-    pub(crate) setbacks: Vec<Setback>,
+    pub(crate) failure_states: Vec<FailureState>,
 }
 
-impl<R, G> Remains<R, G> {
+impl<R, G> Undelivered<R, G> {
     const NONE: Self = Self {
         unsent: Vec::new(),
         indeterminate: Vec::new(),
         tags: Vec::new(),
-        setbacks: Vec::new(),
+        failure_states: Vec::new(),
     };
 }
 
@@ -155,63 +155,63 @@ enum Phase {
     Stopped,
 }
 
-pub(crate) struct Core<T, L: Lanes<T> = Single<T>> {
+pub(crate) struct Core<T, L: Buffers<T> = SingleBuffer<T>> {
     limits: Limits,
     phase: Phase,
-    room: Room,
-    pub(super) lanes: L,
+    capacity: Capacity,
+    pub(super) buffers: L,
     waiting: BTreeMap<(Instant, u64), Job<T, L::Tag>>,
     /// Whether the batch handed over last was a retry.
     retried_last: bool,
-    flights: Flights<T, L::Tag>,
+    in_flight: InFlightBatches<T, L::Tag>,
     /// How many of them the driver has not begun, as far as is known here.
     ahead: usize,
     /// When which attempt has run out of time, if they have a limit.
-    timeline: Option<Timeline>,
-    /// Places whose handler is done and whose guard is back.
+    deadlines: Deadlines,
+    /// Slots whose handler is done and whose guard is back.
     over: VecDeque<usize>,
     next_id: u64,
     spare: Spares<T>,
     stop_at: Option<Instant>,
-    remains: Remains<L::Remain, L::Tag>,
+    undelivered: Undelivered<L::Unsent, L::Tag>,
     still_held: u64,
     /// The batches in guards that outlive the batcher.
     strays: BTreeMap<u64, L::Tag>,
     /// How all finished items ended.
     ended: FlushReport,
     finished_weight: u64,
-    stats: Stats,
-    barriers: Barriers,
+    stats: BatcherStats,
+    flushes: Flushes,
     stop_wakers: BTreeMap<u64, Option<Waker>>,
     next_ticket: u64,
     /// Present exactly while the driver sleeps.
     driver: Option<Waker>,
 }
 
-impl<T, L: Lanes<T>> Core<T, L> {
+impl<T, L: Buffers<T>> Core<T, L> {
     pub(crate) fn new(limits: Limits) -> Self {
         let weight = limits.capacity_weight.unwrap_or(0);
         Self {
             limits,
             phase: Phase::Accepting,
-            room: Room::new(limits.capacity, usize::try_from(weight).unwrap_or(usize::MAX)),
-            lanes: L::new(&limits),
+            capacity: Capacity::new(limits.capacity, usize::try_from(weight).unwrap_or(usize::MAX)),
+            buffers: L::new(&limits),
             waiting: BTreeMap::new(),
             retried_last: false,
-            flights: Flights::new(),
+            in_flight: InFlightBatches::new(),
             ahead: 0,
-            timeline: limits.attempt_timeout.map(Timeline::new),
+            deadlines: Deadlines::new(),
             over: VecDeque::new(),
             next_id: 0,
             spare: Spares::new(limits.capacity),
             stop_at: None,
-            remains: Remains::NONE,
+            undelivered: Undelivered::NONE,
             still_held: 0,
             strays: BTreeMap::new(),
             ended: FlushReport::default(),
             finished_weight: 0,
-            stats: Stats { window: limits.window, ..Stats::default() },
-            barriers: Barriers::default(),
+            stats: BatcherStats { window: limits.window, ..BatcherStats::default() },
+            flushes: Flushes::default(),
             stop_wakers: BTreeMap::new(),
             next_ticket: 0,
             driver: None,
@@ -222,59 +222,59 @@ impl<T, L: Lanes<T>> Core<T, L> {
 
     /// Takes room for one item of this weight, which is then to be given to `accept`.
     #[inline]
-    pub(crate) fn take_room(&mut self, weight: Weight) -> Result<(), Refusal> {
+    pub(crate) fn take_capacity(&mut self, weight: Weight) -> Result<(), Refusal> {
         if self.phase != Phase::Accepting {
             Err(Refusal::Closed)
-        } else if self.room.take(weight) {
+        } else if self.capacity.take(weight) {
             Ok(())
         } else {
             Err(Refusal::Full)
         }
     }
 
-    /// Whether `take_room` would find room, or finds the batcher closed: a send need not wait then.
+    /// Whether `take_capacity` would find room, or finds the batcher closed: a send need not wait then.
     pub(crate) fn is_immediate(&self, weight: Weight) -> bool {
-        self.phase != Phase::Accepting || self.room.fits(weight)
+        self.phase != Phase::Accepting || self.capacity.fits(weight)
     }
 
-    /// Takes a place in line for room.
-    pub(crate) fn join(&mut self, weight: Weight, waker: Waker) -> Ticket {
-        self.room.join(weight, waker)
+    /// Takes a place in the wait list for room.
+    pub(crate) fn join(&mut self, weight: Weight, waker: Waker) -> WaiterId {
+        self.capacity.join(weight, waker)
     }
 
-    /// The waker of a place in line; `None` once room was granted to it. Not to be asked when
+    /// The waker of a place in the wait list; `None` once room was granted to it. Not to be asked when
     /// closed.
-    pub(crate) fn waiting(&mut self, ticket: Ticket) -> Option<&mut Waker> {
-        self.room.waker(ticket)
+    pub(crate) fn waiting(&mut self, waiter: WaiterId) -> Option<&mut Waker> {
+        self.capacity.waker(waiter)
     }
 
-    /// Gives up a place in line, or the room that was granted to it.
-    pub(crate) fn leave(&mut self, ticket: Ticket, weight: Weight, wakes: &mut Wakes) {
+    /// Gives up a place in the wait list, or the room that was granted to it.
+    pub(crate) fn leave(&mut self, waiter: WaiterId, weight: Weight, wakes: &mut Wakes) {
         // When it was closed the line was emptied, and room is of no use any more.
         if self.phase == Phase::Accepting {
-            self.room.leave(ticket, weight, wakes);
+            self.capacity.leave(waiter, weight, wakes);
         }
     }
 
     /// Gives room back that was taken and not used.
-    pub(crate) fn give_room(&mut self, items: usize, weight: Weight, wakes: &mut Wakes) {
-        self.room.give(items, weight as usize, wakes);
+    pub(crate) fn return_capacity(&mut self, items: usize, weight: Weight, wakes: &mut Wakes) {
+        self.capacity.give(items, weight as usize, wakes);
     }
 
     /// Serves those who wait, or sends them away.
     pub(crate) fn serve(&mut self, wakes: &mut Wakes) {
         match self.phase {
             Phase::Accepting => {
-                self.lanes.serve(wakes);
-                self.room.serve(wakes);
+                self.buffers.serve(wakes);
+                self.capacity.serve(wakes);
             }
             Phase::Draining | Phase::Stopped => self.dismiss(wakes),
         }
     }
 
     fn dismiss(&mut self, wakes: &mut Wakes) {
-        self.room.dismiss(wakes);
-        self.lanes.dismiss(wakes);
+        self.capacity.dismiss(wakes);
+        self.buffers.dismiss(wakes);
     }
 
     /// Accepts an item for which room was taken. The clock is read for the first item of a batch
@@ -287,9 +287,9 @@ impl<T, L: Lanes<T>> Core<T, L> {
         weight: u64,
         clock: impl FnOnce() -> Instant,
     ) -> (Option<Waker>, Option<L::Key>) {
-        let (lanes, sealer) = self.sealing();
-        let (news, key) = lanes.push(key, item, weight, clock, sealer);
-        // Without a free place there is nothing to start and no window to watch.
+        let (buffers, sealer) = self.sealing();
+        let (news, key) = buffers.push(key, item, weight, clock, sealer);
+        // Without a free slot there is nothing to start and no window to watch.
         let driver = if news && self.has_place() { self.driver.take() } else { None };
         (driver, key)
     }
@@ -305,19 +305,19 @@ impl<T, L: Lanes<T>> Core<T, L> {
     /// The lanes, and what it takes to close batches in them.
     #[inline]
     pub(super) fn sealing(&mut self) -> (&mut L, Sealer<'_, T>) {
-        let Self { limits, stats, next_id, spare, lanes, .. } = self;
-        (lanes, Sealer { limits, stats, next_id, spare })
+        let Self { limits, stats, next_id, spare, buffers, .. } = self;
+        (buffers, Sealer { limits, stats, next_id, spare })
     }
 
-    fn seal_all(&mut self, closed_by: ClosedBy) {
-        let (lanes, sealer) = self.sealing();
-        lanes.seal_all(closed_by, sealer);
+    fn seal_all(&mut self, sealed_by: SealedBy) {
+        let (buffers, sealer) = self.sealing();
+        buffers.seal_all(sealed_by, sealer);
     }
 
     // ---- figures
 
     fn accepted(&self) -> u64 {
-        self.stats.batched_items + self.lanes.items() as u64
+        self.stats.batched_items + self.buffers.items() as u64
     }
 
     /// Items accepted and unfinished. Asked for at each rest of a batcher that drains, so it must
@@ -333,24 +333,34 @@ impl<T, L: Lanes<T>> Core<T, L> {
 
     /// The pending items counted where they are, so that the equation of the figures can be wrong.
     fn counted(&self) -> usize {
-        self.lanes.counted()
+        self.buffers.counted()
             + self.waiting.values().map(Job::len).sum::<usize>()
-            + self.flights.iter().map(|flight| flight.unfinished).sum::<usize>()
+            + self.in_flight.iter().map(|batch_in_flight| batch_in_flight.unfinished).sum::<usize>()
     }
 
-    pub(crate) fn stats(&self) -> Stats {
+    /// Panics if the structures do not agree.
+    #[cfg(debug_assertions)]
+    pub(crate) fn validate(&self) {
+        self.capacity.validate();
+        self.in_flight.validate();
+        self.buffers.validate();
+    }
+
+    pub(crate) fn stats(&self) -> BatcherStats {
         let pending = self.pending();
         debug_assert_eq!(pending, self.counted() as u64, "an item was lost or made up");
+        #[cfg(debug_assertions)]
+        self.validate();
         let mut stats = self.stats;
         let FlushReport { delivered, failed, unsent, indeterminate } = self.ended;
         (stats.delivered, stats.failed) = (delivered, failed);
         (stats.unsent, stats.indeterminate) = (unsent, indeterminate);
         stats.accepted = self.accepted();
         stats.pending = pending;
-        stats.pending_weight = stats.batched_weight + self.lanes.weight() - self.finished_weight;
+        stats.pending_weight = stats.batched_weight + self.buffers.weight() - self.finished_weight;
         stats.peak_pending = stats.peak_pending.max(pending);
-        stats.waiting_senders = self.room.waiting() + self.lanes.waiting();
-        self.lanes.note(&mut stats);
+        stats.waiting_senders = self.capacity.waiting() + self.buffers.waiting();
+        self.buffers.note(&mut stats);
         stats
     }
 }

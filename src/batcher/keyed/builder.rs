@@ -8,14 +8,12 @@ use std::error::Error;
 use std::sync::Arc;
 
 use super::batch::KeyedBatch;
+use super::buffers::KeyedBuffers;
 use super::handle::KeyedBatcher;
-use super::lanes::KeyedLanes;
 use crate::batcher::builder::{Builder, Parts, at_most_permits, no_dead_letter};
-use crate::batcher::driver::{Driver, Run, Timer};
+use crate::batcher::driver::{Driver, Run};
 use crate::batcher::error::{BatchError, HandlerError};
 use crate::batcher::shared::{DeadLetter, Shared};
-#[cfg(feature = "tokio")]
-use crate::batcher::timer::TokioTimer;
 use crate::{ConfigError, RetryWhen, Semaphore};
 
 /// Sets the limits of a [`KeyedBatcher`] and builds it.
@@ -120,9 +118,9 @@ impl<K, T> KeyedBuilder<K, T> {
         self
     }
 
-    /// As [`Builder::shared_concurrency`].
-    pub fn shared_concurrency(mut self, semaphore: Arc<Semaphore>) -> Self {
-        self.inner = self.inner.shared_concurrency(semaphore);
+    /// As [`Builder::semaphore`].
+    pub fn semaphore(mut self, semaphore: Arc<Semaphore>) -> Self {
+        self.inner = self.inner.semaphore(semaphore);
         self
     }
 
@@ -176,7 +174,7 @@ where
         F: Future<Output = Result<(), E>> + Send + 'static,
         E: Into<Box<dyn Error + Send + Sync>> + 'static,
     {
-        let runtime = crate::batcher::timer::runtime()?;
+        let runtime = crate::batcher::runtime::runtime()?;
         let (batcher, driver) = self.build_with_driver(handler)?;
         runtime.spawn(driver);
         Ok(batcher)
@@ -188,30 +186,14 @@ where
     /// # Errors
     ///
     /// A limit that may not be, or a missing `dead_letter`.
-    #[cfg(feature = "tokio")]
     pub fn build_with_driver<H, F, E>(
-        self,
-        handler: H,
-    ) -> Result<(KeyedBatcher<K, T>, Driver), ConfigError>
-    where
-        H: Fn(KeyedBatch<K, T>) -> F + Send + 'static,
-        F: Future<Output = Result<(), E>> + Send + 'static,
-        E: Into<Box<dyn Error + Send + Sync>> + 'static,
-    {
-        self.build_with_timer(handler, TokioTimer::default())
-    }
-
-    /// The seam between the drivers that ship and the models, which have a clock of their own.
-    pub(crate) fn build_with_timer<H, F, E, C>(
         mut self,
         handler: H,
-        timer: C,
     ) -> Result<(KeyedBatcher<K, T>, Driver), ConfigError>
     where
         H: Fn(KeyedBatch<K, T>) -> F + Send + 'static,
         F: Future<Output = Result<(), E>> + Send + 'static,
         E: Into<Box<dyn Error + Send + Sync>> + 'static,
-        C: Timer + Send + 'static,
     {
         let Self { max_keys, capacity_per_key, in_order, .. } = self;
         if max_keys == 0 || max_keys > MOST_KEYS {
@@ -236,8 +218,8 @@ where
         limits.max_keys = max_keys;
         limits.capacity_per_key = capacity_per_key.unwrap_or(usize::MAX);
         limits.in_order = in_order;
-        let shared = Shared::<T, KeyedLanes<K, T>>::new(limits, C::now, weigher, dead_letter);
-        let driver = Run::new(shared.clone(), shared.clone(), handler, failing, semaphore, timer);
+        let shared = Shared::<T, KeyedBuffers<K, T>>::new(limits, weigher, dead_letter);
+        let driver = Run::new(shared.clone(), shared.clone(), handler, failing, semaphore);
         Ok((KeyedBatcher::over(shared), Driver(Box::pin(driver))))
     }
 }

@@ -8,15 +8,15 @@ use core::time::Duration;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::buffers::{Hashed, LaneState};
 use super::builder::KeyedBuilder;
-use super::lanes::{Hashed, Place};
 use super::many::KeyedSendingMany;
 use super::send::{KeyedReserving, KeyedSending, KeyedShared};
 use super::wait::KeyFlushWait;
 use crate::base::sync::HashBuilder;
+use crate::batcher::capacity::Weight;
 use crate::batcher::error::{Closed, SendError, SendManyError, TrySendError};
-use crate::batcher::report::{FlushReport, ShutdownReport, Stats};
-use crate::batcher::room::Weight;
+use crate::batcher::report::{BatcherStats, FlushReport, ShutdownReport};
 use crate::batcher::send::heaviest;
 use crate::batcher::wait::{FlushWait, StopWait};
 
@@ -77,7 +77,7 @@ use crate::batcher::wait::{FlushWait, StopWait};
 /// # How it is built
 ///
 /// On the state machine and the driver of the batcher without keys; what differs is where the
-/// batches are that were never handed over. A table finds the lane of a key. Lanes are kept in a slab
+/// batches are that were never handed over. A table finds the lane of a key. Buffers are kept in a slab
 /// and linked into lists: by when their open batch was opened, by when they were last used, and in
 /// the order of their turns. As all windows are equally long, the first of those lists is all that
 /// the one timer must know. What a send touches of a lane, the key included until a batch shares it,
@@ -135,7 +135,7 @@ impl<K: Hash + Eq, T> KeyedBatcher<K, T> {
     /// Closes all open batches and waits for all that was accepted so far: what is in the handler
     /// or waits for a retry included, what is sent later never.
     ///
-    /// Returns how those items ended; the dead letter has been given what failed.
+    /// ReturnBox how those items ended; the dead letter has been given what failed.
     ///
     /// # Cancel safety
     ///
@@ -154,7 +154,7 @@ impl<K: Hash + Eq, T> KeyedBatcher<K, T> {
     /// Closes the open batch of `key` and waits for all that was accepted under it so far. The other
     /// keys go on as they are.
     ///
-    /// Returns how those items ended.
+    /// ReturnBox how those items ended.
     ///
     /// # Cancel safety
     ///
@@ -192,7 +192,7 @@ impl<K: Hash + Eq, T> KeyedBatcher<K, T> {
 
     /// How many keys have an open batch; at most `max_keys`.
     pub fn keys(&self) -> usize {
-        self.shared().lock().lanes.keys()
+        self.shared().lock().buffers.keys()
     }
 
     /// A [`Sink`](futures_sink::Sink) for whoever has a stream of items with their keys to forward: a
@@ -228,7 +228,7 @@ impl<K: Hash + Eq, T> KeyedBatcher<K, T> {
     /// # Complexity
     ///
     /// O(1). With debug assertions the pending items are counted again, batch by batch.
-    pub fn stats(&self) -> Stats {
+    pub fn stats(&self) -> BatcherStats {
         self.shared().stats()
     }
 }
@@ -344,7 +344,7 @@ impl<K: Hash + Eq, T> fmt::Debug for KeyedBatcher<K, T> {
 
 const UNUSED: &str = "a slot is used once";
 
-/// Room for one item of a key, held until it is used or dropped.
+/// Capacity for one item of a key, held until it is used or dropped.
 ///
 /// Made by [`KeyedBatcher::reserve`].
 #[must_use = "a slot takes up room until an item is sent with it or it is dropped"]
@@ -376,7 +376,7 @@ impl<K: Hash + Eq, T> KeyedSlot<'_, K, T> {
             Ok(()) => Ok(()),
             Err(TrySendError::TooHeavy((key, item))) => {
                 self.key = Some(key);
-                Err(SendError::TooHeavy((self.give_back().expect(UNUSED), item)))
+                Err(SendError::TooHeavy((self.return_items().expect(UNUSED), item)))
             }
             // Never full, as room under the key is reserved where that is limited.
             Err(TrySendError::Closed((key, item)) | TrySendError::Full((key, item))) => {
@@ -386,18 +386,18 @@ impl<K: Hash + Eq, T> KeyedSlot<'_, K, T> {
     }
 
     /// Gives back what room there is, and returns the key if the slot was not used.
-    fn give_back(&mut self) -> Option<K> {
+    fn return_items(&mut self) -> Option<K> {
         let (key, room) = (self.key.take(), self.room.take());
         let lane = match &key {
-            Some(Hashed { place: Place::Reserved(lane), .. }) => Some(*lane),
+            Some(Hashed { lane: LaneState::Reserved(lane), .. }) => Some(*lane),
             _ => None,
         };
         if lane.is_some() || room.is_some() {
             let _gone = self.shared.locked(|core, wakes| {
                 if let Some(room) = room {
-                    core.give_room(1, room, wakes);
+                    core.return_capacity(1, room, wakes);
                 }
-                core.give_key_room(lane, wakes)
+                core.return_key_capacity(lane, wakes)
             });
         }
         key.map(|key| key.key)
@@ -406,7 +406,7 @@ impl<K: Hash + Eq, T> KeyedSlot<'_, K, T> {
 
 impl<K: Hash + Eq, T> Drop for KeyedSlot<'_, K, T> {
     fn drop(&mut self) {
-        let _key = self.give_back();
+        let _key = self.return_items();
     }
 }
 

@@ -4,18 +4,17 @@ use core::borrow::Borrow;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::list::{Linked, Links};
-use crate::batcher::barrier::Barriers;
-use crate::batcher::report::{ClosedBy, FlushReport};
-use crate::map::slab::NONE;
-use crate::semaphore::line::Line;
+use crate::base::slab::NONE;
+use crate::base::wait_list::WaitList;
+use crate::batcher::flush::Flushes;
+use crate::batcher::report::{FlushReport, SealedBy};
 
 /// A key, and the open batch under it: open exactly while it holds items.
 ///
 /// A send with ten thousand keys is the price of the memory that it touches. So all that one to an
 /// open batch looks at is here, aligned to the line of a cache, and the key itself too.
 #[repr(align(64))]
-pub(super) struct Open<K, T> {
+pub(super) struct OpenLane<K, T> {
     pub(super) key: Key<K>,
     pub(super) items: Vec<T>,
     pub(super) weight: u64,
@@ -23,7 +22,7 @@ pub(super) struct Open<K, T> {
     pub(super) used: u64,
 }
 
-impl<K, T> Open<K, T> {
+impl<K, T> OpenLane<K, T> {
     pub(super) fn new(key: K) -> Self {
         Self { key: Key::Own(key), items: Vec::new(), weight: 0, used: 0 }
     }
@@ -77,7 +76,7 @@ impl<K> Key<K> {
 /// The batches of one flush of one key.
 #[derive(Debug, Default)]
 pub(super) struct KeyFlushes {
-    pub(super) barriers: Barriers,
+    pub(super) spans: Flushes,
     /// How the items that finished since the first of these flushes ended.
     pub(super) ended: FlushReport,
     /// How many wait for one.
@@ -94,27 +93,19 @@ pub(super) struct Lane {
     /// Whether one of its batches is to be handed over next: until it is, no other has its turn.
     pub(super) ahead: bool,
     /// Why the open batch may be handed over, though it goes on filling until it is.
-    pub(super) ripe: Option<ClosedBy>,
+    pub(super) ripe: Option<SealedBy>,
     /// The closed batches, from the first to the last.
     pub(super) first: u32,
     pub(super) last: u32,
-    links: [Links; 3],
     /// Unfinished items in closed batches, wherever these are.
-    pub(super) closed_items: usize,
-    /// Room that was granted or reserved and not used yet.
+    pub(super) sealed_items: usize,
+    /// Capacity that was granted or reserved and not used yet.
     pub(super) reserved: usize,
     /// Batches that are with the handler or wait for their retry.
     pub(super) running: usize,
     /// Those who wait for room in this lane.
-    pub(super) line: Option<Box<Line>>,
+    pub(super) waiters: Option<Box<WaitList<()>>>,
     pub(super) flushes: Option<Box<KeyFlushes>>,
-}
-
-impl Linked<3> for Lane {
-    #[inline]
-    fn links(&mut self) -> &mut [Links; 3] {
-        &mut self.links
-    }
 }
 
 impl Lane {
@@ -127,28 +118,27 @@ impl Lane {
             ripe: None,
             first: NONE,
             last: NONE,
-            links: [Links::OUTSIDE; 3],
-            closed_items: 0,
+            sealed_items: 0,
             reserved: 0,
             running: 0,
-            line: None,
+            waiters: None,
             flushes: None,
         }
     }
 
     /// Whether nothing is left of it but an open batch, if there is one.
     pub(super) fn is_unused(&self) -> bool {
-        self.closed_items == 0
+        self.sealed_items == 0
             && self.reserved == 0
             && self.nobody_waits()
             && self.flushes.is_none()
     }
 
     pub(super) fn nobody_waits(&self) -> bool {
-        self.line.as_ref().is_none_or(|line| line.waiting() == 0)
+        self.waiters.as_ref().is_none_or(|waiters| waiters.is_empty())
     }
 
-    pub(super) fn has_closed(&self) -> bool {
+    pub(super) fn has_sealed(&self) -> bool {
         self.first != NONE
     }
 }

@@ -13,7 +13,7 @@ use core::pin::Pin;
 use core::task::{Context, Poll, ready};
 use std::collections::VecDeque;
 
-use super::lanes::{Hashed, Place};
+use super::buffers::{Hashed, LaneState};
 use super::send::{COMPLETED, KeyedShared, Wait};
 use crate::base::sync::HashBuilder;
 use crate::batcher::error::SendManyError;
@@ -66,7 +66,7 @@ impl<'a, K: Hash + Eq, T> KeyedSendingMany<'a, K, T> {
 
     fn take_next(&mut self, hash: u64) -> bool {
         let Some((key, item)) = self.items.pop_front() else { return false };
-        self.key = Some(Hashed { hash, key, place: Place::Unknown });
+        self.key = Some(Hashed { hash, key, lane: LaneState::Unknown });
         self.item = Some(item);
         true
     }
@@ -91,7 +91,7 @@ impl<'a, K: Hash + Eq, T> KeyedSendingMany<'a, K, T> {
         for hash in &hashes[..run] {
             self.take_next(*hash);
             let Some(key) = &mut self.key else { break };
-            if !core.lanes.look_up(key) || core.take_room(0).is_err() {
+            if !core.buffers.look_up(key) || core.take_capacity(0).is_err() {
                 break;
             }
             if let (Some(key), Some(item)) = (self.key.take(), self.item.take()) {

@@ -1,11 +1,10 @@
 //! A batch for each key, on the core that serves the batcher without keys.
 
 mod batch;
+mod buffers;
 mod builder;
 mod handle;
 mod lane;
-mod lanes;
-mod list;
 mod many;
 mod recency;
 mod send;

@@ -20,32 +20,33 @@ use core::pin::Pin;
 use core::task::{Context, Poll, ready};
 use std::task::Waker;
 
-use super::lanes::{Hashed, KeyedLanes, Place};
+use super::buffers::{Hashed, KeyedBuffers, LaneState};
 use crate::base::coop;
+use crate::base::timer::now;
+use crate::base::wait_list::WaiterId;
+use crate::batcher::capacity::Weight;
 use crate::batcher::core::{Core, Refusal};
 use crate::batcher::error::{Closed, SendError, TrySendError};
-use crate::batcher::room::Weight;
-use crate::batcher::send::{Parcel, charge};
+use crate::batcher::send::{Outgoing, charge};
 use crate::batcher::shared::{Shared, wake};
-use crate::semaphore::line::Ticket;
 
-pub(crate) type KeyedCore<K, T> = Core<T, KeyedLanes<K, T>>;
-pub(crate) type KeyedShared<K, T> = Shared<T, KeyedLanes<K, T>>;
+pub(crate) type KeyedCore<K, T> = Core<T, KeyedBuffers<K, T>>;
+pub(crate) type KeyedShared<K, T> = Shared<T, KeyedBuffers<K, T>>;
 
 #[derive(Debug, Clone, Copy)]
 enum Stage {
     Outside,
     InKeyLine {
         lane: u32,
-        ticket: Ticket,
+        waiter: WaiterId,
     },
-    /// Room under the key is granted or taken, that in all is not.
+    /// Capacity under the key is granted or taken, that in all is not.
     HasKey {
         lane: u32,
     },
     InLine {
         lane: Option<u32>,
-        ticket: Ticket,
+        waiter: WaiterId,
     },
 }
 
@@ -78,8 +79,8 @@ impl Wait {
         };
         if matches!(self.stage, Stage::Outside) && !self.holds {
             let mut core = shared.lock();
-            if core.lanes.look_up(key.as_mut().expect(COMPLETED)) {
-                match core.take_room(self.need) {
+            if core.buffers.look_up(key.as_mut().expect(COMPLETED)) {
+                match core.take_capacity(self.need) {
                     Ok(()) => {
                         unit.made_progress();
                         let key = key.take().expect(COMPLETED);
@@ -111,13 +112,13 @@ impl Wait {
         spent: bool,
         granted: impl FnOnce(&mut KeyedCore<K, T>, Hashed<K>) -> R,
     ) -> Poll<Result<R, Closed>> {
-        // Both are cloned before the lock and dropped after it: they are a stranger's code.
+        // Both are cloned before the lock and dropped after it: they are user code.
         let mut fresh: Option<Waker> = None;
         let mut spare: Option<K> = None;
         loop {
             let mut core = shared.lock();
             if spent && matches!(self.stage, Stage::Outside) {
-                let has_key = core.lanes.look_up(key.as_mut().expect(COMPLETED));
+                let has_key = core.buffers.look_up(key.as_mut().expect(COMPLETED));
                 if core.is_immediate(self.need) && (has_key || !core.is_accepting()) {
                     return Poll::Pending;
                 }
@@ -127,31 +128,31 @@ impl Wait {
                 return Poll::Ready(Err(Closed));
             }
             let lane = match self.stage {
-                Stage::Outside if core.lanes.limits_keys() => {
+                Stage::Outside if core.buffers.limits_keys() => {
                     let known = key.as_ref().expect(COMPLETED);
-                    let Some(lane) = core.lanes.lane_of(known, &mut spare) else {
+                    let Some(lane) = core.buffers.lane_of(known, &mut spare) else {
                         drop(core);
                         spare = Some(known.key.clone());
                         continue;
                     };
-                    if !core.lanes.lane_has_room(lane) {
+                    if !core.buffers.lane_has_room(lane) {
                         let Some(waker) = fresh.take() else {
                             drop(core);
                             fresh = Some(cx.waker().clone());
                             continue;
                         };
-                        let ticket = core.lanes.join(lane, waker);
-                        self.stage = Stage::InKeyLine { lane, ticket };
+                        let waiter = core.buffers.join(lane, waker);
+                        self.stage = Stage::InKeyLine { lane, waiter };
                         return Poll::Pending;
                     }
-                    core.lanes.reserve(lane);
+                    core.buffers.reserve(lane);
                     self.stage = Stage::HasKey { lane };
                     Some(lane)
                 }
                 Stage::Outside => None,
                 Stage::HasKey { lane } => Some(lane),
-                Stage::InKeyLine { lane, ticket } => {
-                    if let Some(waker) = core.lanes.waker(lane, ticket) {
+                Stage::InKeyLine { lane, waiter } => {
+                    if let Some(waker) = core.buffers.waker(lane, waiter) {
                         if still_waits(waker, &mut fresh, cx) {
                             return Poll::Pending;
                         }
@@ -162,8 +163,8 @@ impl Wait {
                     self.stage = Stage::HasKey { lane };
                     Some(lane)
                 }
-                Stage::InLine { lane, ticket } => {
-                    if let Some(waker) = core.waiting(ticket) {
+                Stage::InLine { lane, waiter } => {
+                    if let Some(waker) = core.waiting(waiter) {
                         if still_waits(waker, &mut fresh, cx) {
                             return Poll::Pending;
                         }
@@ -176,12 +177,12 @@ impl Wait {
                 }
             };
             settle(&core, key, lane);
-            if core.take_room(self.need).is_ok() {
+            if core.take_capacity(self.need).is_ok() {
                 return Poll::Ready(Ok(self.grant(&mut core, key, granted)));
             }
             if let Some(waker) = fresh.take() {
-                let ticket = core.join(self.need, waker);
-                self.stage = Stage::InLine { lane, ticket };
+                let waiter = core.join(self.need, waker);
+                self.stage = Stage::InLine { lane, waiter };
                 return Poll::Pending;
             }
             drop(core);
@@ -202,24 +203,24 @@ impl Wait {
     /// To be called when the future is dropped.
     #[inline]
     pub(super) fn leave<K: Hash + Eq, T>(&mut self, shared: &KeyedShared<K, T>) {
-        let (lane, ticket) = match mem::replace(&mut self.stage, Stage::Outside) {
+        let (lane, waiter) = match mem::replace(&mut self.stage, Stage::Outside) {
             Stage::Outside => return,
-            Stage::InKeyLine { lane, ticket } => {
+            Stage::InKeyLine { lane, waiter } => {
                 // Once closed, nobody waits, and room is of no use to anybody.
                 let _gone = shared.locked(|core, wakes| {
                     let accepts = core.is_accepting();
-                    accepts.then(|| core.lanes.leave(lane, ticket, wakes)).flatten()
+                    accepts.then(|| core.buffers.leave(lane, waiter, wakes)).flatten()
                 });
                 return;
             }
             Stage::HasKey { lane } => (Some(lane), None),
-            Stage::InLine { lane, ticket } => (lane, Some(ticket)),
+            Stage::InLine { lane, waiter } => (lane, Some(waiter)),
         };
         let _gone = shared.locked(|core, wakes| {
-            if let Some(ticket) = ticket {
-                core.leave(ticket, self.need, wakes);
+            if let Some(waiter) = waiter {
+                core.leave(waiter, self.need, wakes);
             }
-            core.give_key_room(lane, wakes)
+            core.return_key_capacity(lane, wakes)
         });
     }
 }
@@ -232,9 +233,9 @@ fn settle<K: Hash + Eq, T>(
 ) {
     let key = key.as_mut().expect(COMPLETED);
     match reserved {
-        Some(lane) => key.place = Place::Reserved(lane),
+        Some(lane) => key.lane = LaneState::Reserved(lane),
         None => {
-            let _has_room = core.lanes.look_up(key);
+            let _has_room = core.buffers.look_up(key);
         }
     }
 }
@@ -261,28 +262,28 @@ pub(super) const COMPLETED: &str = "a future that sends was polled after it had 
 pub(crate) struct KeyedSending<'a, K: Hash + Eq, T, P = Option<T>> {
     shared: &'a KeyedShared<K, T>,
     key: Option<Hashed<K>>,
-    pub(crate) parcel: P,
+    pub(crate) outgoing: P,
     weight: u64,
     wait: Wait,
 }
 
-impl<'a, K: Hash + Eq, T, P: Parcel<T>> KeyedSending<'a, K, T, P> {
+impl<'a, K: Hash + Eq, T, P: Outgoing<T>> KeyedSending<'a, K, T, P> {
     #[inline]
-    pub(crate) fn new(shared: &'a KeyedShared<K, T>, key: Hashed<K>, mut parcel: P) -> Self {
-        let weight = parcel.weigh(shared);
+    pub(crate) fn new(shared: &'a KeyedShared<K, T>, key: Hashed<K>, mut outgoing: P) -> Self {
+        let weight = outgoing.weigh(shared);
         let wait = Wait::new(shared.limits().room_for(weight), false);
-        Self { shared, key: Some(key), parcel, weight, wait }
+        Self { shared, key: Some(key), outgoing, weight, wait }
     }
 
     fn hand_back(&mut self) -> (K, P::Content) {
-        (self.key.take().expect(COMPLETED).key, self.parcel.hand_back())
+        (self.key.take().expect(COMPLETED).key, self.outgoing.hand_back())
     }
 }
 
 // Key and item are moved out, never pinned.
 impl<K: Hash + Eq, T, P> Unpin for KeyedSending<'_, K, T, P> {}
 
-impl<K: Hash + Eq + Clone, T, P: Parcel<T>> Future for KeyedSending<'_, K, T, P> {
+impl<K: Hash + Eq + Clone, T, P: Outgoing<T>> Future for KeyedSending<'_, K, T, P> {
     type Output = Result<(), SendError<(K, P::Content)>>;
 
     #[inline]
@@ -292,9 +293,9 @@ impl<K: Hash + Eq + Clone, T, P: Parcel<T>> Future for KeyedSending<'_, K, T, P>
             ready!(charge(cx));
             return Poll::Ready(Err(SendError::TooHeavy(this.hand_back())));
         }
-        let Self { shared, key, parcel, weight, wait } = this;
+        let Self { shared, key, outgoing, weight, wait } = this;
         let accepted = wait.poll(shared, key, cx, |core, key| {
-            shared.accept_keyed(core, key, || parcel.accepted(), *weight)
+            shared.accept_keyed(core, key, || outgoing.accepted(), *weight)
         });
         Poll::Ready(match ready!(accepted) {
             Ok((driver, _key)) => {
@@ -357,7 +358,7 @@ impl<K: Hash + Eq, T> KeyedShared<K, T> {
         item: impl FnOnce() -> T,
         weight: u64,
     ) -> (Option<Waker>, Option<Hashed<K>>) {
-        core.accept(key, item, weight, self.clock())
+        core.accept(key, item, weight, now)
     }
 
     #[inline]
@@ -371,10 +372,10 @@ impl<K: Hash + Eq, T> KeyedShared<K, T> {
             return Err(TrySendError::TooHeavy((key.key, item)));
         }
         let mut core = self.lock();
-        if !core.lanes.look_up(&mut key) && core.is_accepting() {
+        if !core.buffers.look_up(&mut key) && core.is_accepting() {
             return Err(TrySendError::Full((key.key, item)));
         }
-        match core.take_room(self.limits().room_for(weight)) {
+        match core.take_capacity(self.limits().room_for(weight)) {
             Ok(()) => {
                 let (driver, _key) = self.accept_keyed(&mut core, key, || item, weight);
                 drop(core);
@@ -397,7 +398,7 @@ impl<K: Hash + Eq, T> KeyedShared<K, T> {
     ) -> Result<(), TrySendError<(Hashed<K>, T)>> {
         if weight > self.limits().max_weight {
             if let Some(room) = room.take() {
-                self.give_room(room);
+                self.return_capacity(room);
             }
             return Err(TrySendError::TooHeavy((key, item)));
         }
@@ -405,18 +406,18 @@ impl<K: Hash + Eq, T> KeyedShared<K, T> {
         // Out here, so that they are dropped after the lock should the key's `Eq` panic.
         let mut sent = Some((key, item));
         let (driver, _key) = self.locked(|core, wakes| {
-            let has_room = sent.as_mut().is_some_and(|(key, _)| core.lanes.look_up(key));
+            let has_room = sent.as_mut().is_some_and(|(key, _)| core.buffers.look_up(key));
             let (key, item) = sent.take().expect(RESERVED);
             let room = room.take().expect(RESERVED);
             if !core.is_accepting() {
                 return Err(TrySendError::Closed((key, item)));
             }
             if !has_room {
-                core.give_room(1, room, wakes);
+                core.return_capacity(1, room, wakes);
                 return Err(TrySendError::Full((key, item)));
             }
             if room > need {
-                core.give_room(0, room - need, wakes);
+                core.return_capacity(0, room - need, wakes);
             }
             Ok(self.accept_keyed(core, key, || item, weight))
         })?;

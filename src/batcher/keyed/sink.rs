@@ -16,11 +16,11 @@ use std::sync::Arc;
 
 use futures_sink::Sink;
 
+use super::buffers::Hashed;
 use super::handle::KeyedBatcher;
-use super::lanes::Hashed;
 use super::send::{self, COMPLETED};
+use crate::batcher::capacity::Weight;
 use crate::batcher::error::{BatchError, Closed, TrySendError};
-use crate::batcher::room::Weight;
 use crate::batcher::send::{Wait, heaviest};
 use crate::batcher::shared::wake;
 use crate::batcher::sink::{Flushing, SinkError};
@@ -104,9 +104,9 @@ impl<K: Hash + Eq, T> KeyedBatcherSink<K, T> {
         held.into_inner()
     }
 
-    fn give_room(&mut self) {
+    fn return_capacity(&mut self) {
         if let Some(room) = self.room.take() {
-            self.batcher.shared().give_room(room);
+            self.batcher.shared().return_capacity(room);
         }
     }
 }
@@ -191,7 +191,7 @@ impl<K: Hash + Eq + Clone, T> Sink<(K, T)> for KeyedBatcherSink<K, T> {
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         let this = &mut *self;
         this.wait.leave(this.batcher.shared());
-        this.give_room();
+        this.return_capacity();
         self.poll_flush(cx)
     }
 }
@@ -202,10 +202,14 @@ impl<K: Hash + Eq, T> Unpin for KeyedBatcherSink<K, T> {}
 impl<K: Hash + Eq, T> Drop for KeyedBatcherSink<K, T> {
     fn drop(&mut self) {
         self.wait.leave(self.batcher.shared());
-        self.give_room();
+        self.return_capacity();
         self.flushing.forget(self.batcher.shared());
         if let Some((key, item)) = self.take_held() {
-            self.batcher.shared().bury(&Arc::new(key), vec![item], BatchError::NeverAccepted);
+            self.batcher.shared().to_dead_letter(
+                &Arc::new(key),
+                vec![item],
+                BatchError::NeverAccepted,
+            );
         }
     }
 }

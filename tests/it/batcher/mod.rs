@@ -19,7 +19,7 @@ mod windows;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use sluicegate::batcher::{Batch, BatchError, Batcher, Builder, ClosedBy};
+use sluicegate::batcher::{Batch, BatchError, Batcher, Builder, SealedBy};
 use tokio::time::Instant;
 
 /// One call of a handler.
@@ -28,7 +28,7 @@ struct Call {
     at: u64,
     items: Vec<u32>,
     attempt: u32,
-    closed_by: ClosedBy,
+    sealed_by: SealedBy,
 }
 
 /// What came to the dead letter, and why.
@@ -63,7 +63,7 @@ impl Log {
             at: self.ms(),
             items: batch.as_slice().to_vec(),
             attempt: batch.attempt(),
-            closed_by: batch.closed_by(),
+            sealed_by: batch.sealed_by(),
         };
         self.calls.lock().unwrap().push(call);
     }

@@ -136,7 +136,7 @@ fn a_flush_sees_what_the_same_thread_sent_before_it_and_nothing_later() {
         assert_eq!(log.ms(), 10);
         assert_eq!(log.batches(), [(0, vec![1, 2])]);
         assert_eq!(batcher.stats().pending, 1, "the third waits for its own window");
-        assert_eq!(log.calls.lock().unwrap()[0].closed_by, ClosedBy::Flush);
+        assert_eq!(log.calls.lock().unwrap()[0].sealed_by, SealedBy::Flush);
 
         let _ = batcher.flush().await;
         let nothing = batcher.flush().await;

@@ -203,7 +203,7 @@ fn a_limit_holds_while_a_permit_is_waited_for() {
         let batcher = log
             .builder()
             .max_items(1)
-            .shared_concurrency(semaphore.clone())
+            .semaphore(semaphore.clone())
             .retry(limited(1, 0, 20))
             .build(move |batch: Batch<u32>| {
                 noted.note(&batch);

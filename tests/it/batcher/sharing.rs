@@ -14,7 +14,7 @@ fn two_batchers_on_one_semaphore_keep_within_it_together() {
             log.builder()
                 .max_items(1)
                 .capacity(10)
-                .shared_concurrency(semaphore.clone())
+                .semaphore(semaphore.clone())
                 .build(log.handler(10))
                 .unwrap()
         });
@@ -40,7 +40,7 @@ fn a_batch_that_waits_for_a_permit_fills_and_one_that_waits_for_its_retry_holds_
             .builder()
             .max_items(4)
             .window(millis(5))
-            .shared_concurrency(semaphore.clone())
+            .semaphore(semaphore.clone())
             .retry(Retry::constant(2, millis(50)).unwrap())
             .build({
                 let log = log.clone();
@@ -74,12 +74,8 @@ fn a_closed_semaphore_ends_the_batcher_and_nothing_is_lost() {
         let log = Log::new();
         let semaphore = Arc::new(Semaphore::new(1));
         let held = semaphore.clone().try_acquire_owned().unwrap();
-        let batcher = log
-            .builder()
-            .max_items(2)
-            .shared_concurrency(semaphore.clone())
-            .build(log.handler(0))
-            .unwrap();
+        let batcher =
+            log.builder().max_items(2).semaphore(semaphore.clone()).build(log.handler(0)).unwrap();
         for item in 0..3 {
             batcher.send(item).await.unwrap();
         }

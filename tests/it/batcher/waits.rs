@@ -422,9 +422,8 @@ fn a_smaller_limit_on_a_shared_semaphore_keeps_no_batch_from_its_turn() {
         let log = Log::new();
         let semaphore = Arc::new(Semaphore::new(8));
         let builders = [0, 1].map(|_| log.builder().max_items(1).capacity(10).window(millis(0)));
-        let batchers = builders.map(|builder| {
-            builder.shared_concurrency(semaphore.clone()).build(log.handler(10)).unwrap()
-        });
+        let batchers = builders
+            .map(|builder| builder.semaphore(semaphore.clone()).build(log.handler(10)).unwrap());
         let held = semaphore.clone().try_acquire_many_owned(8).unwrap();
         for (item, batcher) in (0..6).zip(batchers.iter().cycle()) {
             batcher.try_send(item).unwrap();

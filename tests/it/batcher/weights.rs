@@ -20,8 +20,8 @@ fn no_batch_weighs_more_than_it_may_and_none_is_empty() {
         }
         pass(1).await;
         let closed: Vec<_> =
-            log.calls.lock().unwrap().iter().map(|c| (c.items.clone(), c.closed_by)).collect();
-        let weight = |items: &[u32]| (items.to_vec(), ClosedBy::Weight);
+            log.calls.lock().unwrap().iter().map(|c| (c.items.clone(), c.sealed_by)).collect();
+        let weight = |items: &[u32]| (items.to_vec(), SealedBy::Weight);
         assert_eq!(
             closed,
             [weight(&[4, 5]), weight(&[2, 8]), weight(&[10]), weight(&[1, 0, 9])],

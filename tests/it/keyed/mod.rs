@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use sluicegate::Retry;
 use sluicegate::batcher::{
-    BatchError, ClosedBy, KeyedBatch, KeyedBatcher, KeyedBuilder, TrySendError,
+    BatchError, KeyedBatch, KeyedBatcher, KeyedBuilder, SealedBy, TrySendError,
 };
 use tokio::time::Instant;
 
@@ -26,7 +26,7 @@ struct Call {
     at: u64,
     key: Key,
     items: Vec<u32>,
-    closed_by: ClosedBy,
+    sealed_by: SealedBy,
 }
 
 /// What came to the dead letter.
@@ -62,7 +62,7 @@ impl Log {
                 at: log.began.elapsed().as_millis() as u64,
                 key: batch.key(),
                 items: batch.as_slice().to_vec(),
-                closed_by: batch.closed_by(),
+                sealed_by: batch.sealed_by(),
             };
             log.calls.lock().unwrap().push(call);
             Box::pin(async move {
@@ -79,8 +79,8 @@ impl Log {
         calls.iter().map(|call| (call.at, call.key, call.items.clone())).collect()
     }
 
-    fn reasons(&self) -> Vec<ClosedBy> {
-        self.calls.lock().unwrap().iter().map(|call| call.closed_by).collect()
+    fn reasons(&self) -> Vec<SealedBy> {
+        self.calls.lock().unwrap().iter().map(|call| call.sealed_by).collect()
     }
 }
 
@@ -138,7 +138,7 @@ fn a_full_map_hands_over_its_least_recently_used_key() {
         }
         pass(1).await;
         assert_eq!(log.batches(), [(0, "b", vec![2])]);
-        assert_eq!(log.reasons(), [ClosedBy::Evicted]);
+        assert_eq!(log.reasons(), [SealedBy::Evicted]);
         let ended = batcher.shutdown(None).await;
         assert_eq!(ended.delivered, 4);
         assert_eq!(batcher.stats().peak_keys, 2);

@@ -19,7 +19,7 @@ fn no_batch_of_a_key_weighs_more_than_it_may() {
         let rounds =
             [(0, "a", vec![4, 5]), (0, "b", vec![9, 1]), (0, "c", vec![10]), (0, "a", vec![2, 8])];
         assert_eq!(log.batches(), rounds);
-        assert_eq!(log.reasons(), [ClosedBy::Weight; 4]);
+        assert_eq!(log.reasons(), [SealedBy::Weight; 4]);
         assert_eq!((batcher.stats().heaviest_batch, batcher.keys()), (10, 0));
     });
 }

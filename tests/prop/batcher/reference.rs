@@ -93,7 +93,7 @@ enum Guard {
 }
 
 struct Batch {
-    closed_by: Closed,
+    sealed_by: Closed,
     opened_at: Time,
     attempts: u32,
     /// When the latest attempt began, and how many had before.
@@ -325,7 +325,7 @@ impl Reference {
         }
     }
 
-    fn seal(&mut self, closed_by: Closed) {
+    fn seal(&mut self, sealed_by: Closed) {
         let batch = self.batches.len();
         let mut any = false;
         for item in self.items.iter_mut().filter(|item| item.place == Place::Open) {
@@ -337,7 +337,7 @@ impl Reference {
             let (guard, held) = (Guard::None, Vec::new());
             let opened_at = self.opened_at;
             self.batches.push(Batch {
-                closed_by,
+                sealed_by,
                 opened_at,
                 attempts: 0,
                 begun: (0, 0),
@@ -931,7 +931,7 @@ impl Reference {
 
     pub(crate) fn figures(&self) -> Figures {
         let number = |is| self.count(|place| place == is) as u64;
-        let by = |reason| self.batches.iter().filter(|b| b.closed_by == reason).count() as u64;
+        let by = |reason| self.batches.iter().filter(|b| b.sealed_by == reason).count() as u64;
         let of = |batch| self.items.iter().filter(move |item| item.batch == Some(batch));
         let batches = 0..self.batches.len();
         let sizes: Vec<_> = batches.clone().map(|batch| of(batch).count()).collect();

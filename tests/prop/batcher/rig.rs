@@ -203,7 +203,7 @@ impl Rig {
         }
         let semaphore = limits.permits.map(|permits| Arc::new(Semaphore::new(permits)));
         if let Some(semaphore) = &semaphore {
-            builder = builder.shared_concurrency(semaphore.clone());
+            builder = builder.semaphore(semaphore.clone());
         }
         if limits.max_probes > 0 {
             builder = if limits.cuts_rejected {

@@ -17,7 +17,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use reference::{Flushed, Key, Limits, Reference, weight};
 use sluicegate::Retry;
-use sluicegate::batcher::{ClosedBy, Driver, KeyedBatch, KeyedBatcher};
+use sluicegate::batcher::{Driver, KeyedBatch, KeyedBatcher, SealedBy};
 use tokio::task::coop::unconstrained;
 
 /// Numbers that choose among what there is are taken modulo its count.
@@ -226,7 +226,7 @@ impl Pair {
                         key: *batch.key(),
                         items: batch.as_slice().to_vec(),
                         attempt: batch.attempt(),
-                        evicted: batch.closed_by() == ClosedBy::Evicted,
+                        evicted: batch.sealed_by() == SealedBy::Evicted,
                     };
                     let call = Arc::new(Call {
                         batch: seen,

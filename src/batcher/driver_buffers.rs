@@ -8,23 +8,23 @@ use std::time::Instant;
 use super::core::Handed;
 
 /// What a guard held when it was dropped.
-pub(crate) struct Back<T> {
-    pub(crate) place: usize,
+pub(crate) struct Returned<T> {
+    pub(crate) slot: usize,
     pub(crate) id: u64,
     pub(crate) items: Vec<T>,
 }
 
 /// Kept by the driver, whose vectors are used again.
-pub(crate) struct Exchange<T, G> {
+pub(crate) struct DriverBuffers<T, G> {
     /// Batches that the driver may begin without asking: one when the one before it is finished, and
     /// well. To the core they are with the handler, and are unsent if they never are.
     pub(crate) ahead: VecDeque<Handed<T, G>>,
     /// Those of them that were begun, and when.
     pub(crate) begun: Vec<(usize, Instant)>,
-    /// Places whose handler is done, and whether well.
+    /// Slots whose handler is done, and whether well.
     pub(crate) handled: Vec<(usize, bool)>,
     /// Guards that are back.
-    pub(crate) backs: Vec<Back<T>>,
+    pub(crate) returned: Vec<Returned<T>>,
     /// Keys that are to be dropped after the lock.
     pub(crate) tags: Vec<G>,
     /// The driver's, while the core does not have it.
@@ -33,13 +33,13 @@ pub(crate) struct Exchange<T, G> {
     pub(crate) stale: Option<Waker>,
 }
 
-impl<T, G> Exchange<T, G> {
+impl<T, G> DriverBuffers<T, G> {
     pub(crate) fn new() -> Self {
         Self {
             ahead: VecDeque::new(),
             begun: Vec::new(),
             handled: Vec::new(),
-            backs: Vec::new(),
+            returned: Vec::new(),
             tags: Vec::new(),
             waker: None,
             stale: None,
@@ -49,35 +49,35 @@ impl<T, G> Exchange<T, G> {
 
 /// Where guards leave what they hold while the driver is about, which is sure to look before it
 /// sleeps: so a handler that drops its guard where it was called keeps no sender waiting for a lock.
-pub(crate) struct Returns<T> {
-    backs: Vec<Back<T>>,
+pub(crate) struct ReturnBox<T> {
+    returned: Vec<Returned<T>>,
     /// Whether the driver is about. What it does not fetch goes to the core.
     attended: bool,
 }
 
-impl<T> Returns<T> {
+impl<T> ReturnBox<T> {
     pub(crate) fn new() -> Self {
-        Self { backs: Vec::new(), attended: false }
+        Self { returned: Vec::new(), attended: false }
     }
 
     /// Takes what a guard held, unless the driver is not about.
-    pub(crate) fn leave(&mut self, back: Back<T>) -> Result<(), Back<T>> {
+    pub(crate) fn leave(&mut self, back: Returned<T>) -> Result<(), Returned<T>> {
         if !self.attended {
             return Err(back);
         }
-        self.backs.push(back);
+        self.returned.push(back);
         Ok(())
     }
 
     /// The driver is about, and fetches what is there.
-    pub(crate) fn fetch(&mut self, backs: &mut Vec<Back<T>>) {
+    pub(crate) fn fetch(&mut self, returned: &mut Vec<Returned<T>>) {
         self.attended = true;
-        backs.append(&mut self.backs);
+        returned.append(&mut self.returned);
     }
 
     /// The driver goes, if nothing was left here since it looked.
     pub(crate) fn close(&mut self) -> bool {
-        self.attended = !self.backs.is_empty();
+        self.attended = !self.returned.is_empty();
         !self.attended
     }
 }

@@ -6,19 +6,19 @@ use core::pin::Pin;
 use core::task::{Context, Poll};
 use std::error::Error;
 
-use super::setback::Failure;
+use super::failure_state::Failure;
 use crate::OwnedSemaphorePermit;
 use crate::base::panic::{caught, quietly};
 
 /// A handler's future in a box that is used again, and what became of it.
-pub(crate) struct Place<F> {
+pub(crate) struct HandlerSlot<F> {
     future: Pin<Box<Option<F>>>,
     ended: Result<(), Failure>,
     /// Of the semaphore that is shared; held until the handler is done and its guard is back.
     pub(crate) permit: Option<OwnedSemaphorePermit>,
 }
 
-impl<F> Place<F> {
+impl<F> HandlerSlot<F> {
     pub(crate) fn new() -> Self {
         Self { future: Box::pin(None), ended: Ok(()), permit: None }
     }

@@ -6,19 +6,19 @@ use std::time::Instant;
 
 use super::batch::Batch;
 use super::core::{Job, Limits};
-use super::open::{Closed, Open};
-use super::report::{ClosedBy, Fate, Stats};
+use super::open_batch::{OpenBatch, Sealed};
+use super::report::{BatcherStats, Fate, SealedBy};
 use super::spare::Spares;
 use super::wake::Wakes;
 
 /// What the state machine asks of the lanes, behind its lock: no key's destructor may run in here.
-pub(crate) trait Lanes<T> {
+pub(crate) trait Buffers<T> {
     /// Says into which lane an item goes.
     type Key;
     /// What a batch carries of its key.
     type Tag: Clone;
     /// What a stop hands back.
-    type Remain;
+    type Unsent;
     /// What the handler is given.
     type Guard;
 
@@ -39,7 +39,7 @@ pub(crate) trait Lanes<T> {
     /// Items in open and closed batches, counted where they are.
     fn counted(&self) -> usize;
 
-    /// Takes an item in, which is made in its place. Whether the driver has something to do now, or
+    /// Takes an item in, which is made in place. Whether the driver has something to do now, or
     /// another time to wake at; and the key, if it is not needed any more.
     fn push(
         &mut self,
@@ -63,7 +63,7 @@ pub(crate) trait Lanes<T> {
 
     /// The batch whose turn it is, if it is closed already. It is to be handed over later, and its
     /// lane has no other turn until then.
-    fn next_closed(&mut self) -> Option<Job<T, Self::Tag>>;
+    fn next_sealed(&mut self) -> Option<Job<T, Self::Tag>>;
 
     /// The batch of a lane that was to be handed over later was handed over.
     fn begun(&mut self, _lane: u32) {}
@@ -72,15 +72,22 @@ pub(crate) trait Lanes<T> {
     fn opened_at(&self) -> Option<Instant>;
 
     /// Closes all open batches.
-    fn seal_all(&mut self, closed_by: ClosedBy, sealer: Sealer<'_, T>);
+    fn seal_all(&mut self, sealed_by: SealedBy, sealer: Sealer<'_, T>);
+
+    /// Panics if the structures below do not agree.
+    #[cfg(debug_assertions)]
+    fn validate(&self) {}
 
     /// All closed batches.
     fn drain(&mut self) -> Vec<Job<T, Self::Tag>>;
 
-    fn remain(tag: Self::Tag, items: Vec<T>, remains: &mut Vec<Self::Remain>);
+    fn add_unsent(tag: Self::Tag, items: Vec<T>, undelivered: &mut Vec<Self::Unsent>);
 
-    /// Calls `bury` with what remains.
-    fn bury(remains: Vec<Self::Remain>, bury: impl FnMut(&Self::Tag, Vec<T>));
+    /// Calls `to_dead_letter` with what undelivered.
+    fn to_dead_letter(
+        undelivered: Vec<Self::Unsent>,
+        to_dead_letter: impl FnMut(&Self::Tag, Vec<T>),
+    );
 
     fn guard(batch: Batch<T>, tag: Self::Tag) -> Self::Guard;
 
@@ -104,13 +111,13 @@ pub(crate) trait Lanes<T> {
     }
 
     /// Writes the figures of its own.
-    fn note(&self, _stats: &mut Stats) {}
+    fn note(&self, _stats: &mut BatcherStats) {}
 }
 
 /// Closes batches: what of the state machine that takes.
 pub(crate) struct Sealer<'a, T> {
     pub(crate) limits: &'a Limits,
-    pub(crate) stats: &'a mut Stats,
+    pub(crate) stats: &'a mut BatcherStats,
     pub(crate) next_id: &'a mut u64,
     pub(crate) spare: &'a mut Spares<T>,
 }
@@ -119,13 +126,13 @@ impl<T> Sealer<'_, T> {
     /// A batch of what was taken out of an open one.
     pub(crate) fn seal<G>(
         &mut self,
-        closed: Closed<T>,
-        closed_by: ClosedBy,
+        closed: Sealed<T>,
+        sealed_by: SealedBy,
         lane: u32,
         tag: G,
     ) -> Job<T, G> {
-        let Closed { items, weight, opened_at, first } = closed;
-        self.stats.batches.add(closed_by);
+        let Sealed { items, weight, opened_at, first } = closed;
+        self.stats.batches.add(sealed_by);
         self.stats.batched_items += items.len() as u64;
         self.stats.batched_weight += weight;
         self.stats.largest_batch = self.stats.largest_batch.max(items.len());
@@ -139,9 +146,9 @@ impl<T> Sealer<'_, T> {
             items,
             parts: Vec::new(),
             weight,
-            closed_by,
+            sealed_by,
             attempts: 0,
-            setback: None,
+            failure_state: None,
             opened_at,
             first,
         }
@@ -149,49 +156,49 @@ impl<T> Sealer<'_, T> {
 }
 
 /// The batcher without keys: one lane.
-pub(crate) struct Single<T> {
-    open: Open<T>,
+pub(crate) struct SingleBuffer<T> {
+    open: OpenBatch<T>,
     sealed: VecDeque<Job<T>>,
 }
 
-impl<T> Single<T> {
+impl<T> SingleBuffer<T> {
     /// Closes the open batch, if it holds anything.
-    fn seal(&mut self, closed_by: ClosedBy, sealer: &mut Sealer<'_, T>) {
+    fn seal(&mut self, sealed_by: SealedBy, sealer: &mut Sealer<'_, T>) {
         let spare = &mut *sealer.spare;
         // Without one to use again: as large as the last, not as large as might be.
         let next = |len| spare.take().unwrap_or_else(|| Vec::with_capacity(len));
         // All items of the batches before it were accepted before.
         let first = sealer.stats.batched_items;
-        if let Some(closed) = self.open.close(first, next) {
-            self.sealed.push_back(sealer.seal(closed, closed_by, 0, ()));
+        if let Some(closed) = self.open.seal(first, next) {
+            self.sealed.push_back(sealer.seal(closed, sealed_by, 0, ()));
         }
     }
 
-    /// What closes the open batch now that there is a place for it, if anything.
-    fn closes_open(&self, now: Instant, idle: bool, limits: &Limits) -> Option<ClosedBy> {
+    /// What closes the open batch now that there is a slot for it, if anything.
+    fn closes_open(&self, now: Instant, idle: bool, limits: &Limits) -> Option<SealedBy> {
         let opened_at = self.open.opened_at()?;
         // Without looking at the clock, which may have been read before the batch was opened.
         if limits.window.is_zero() || opened_at + limits.window <= now {
-            Some(ClosedBy::Window)
+            Some(SealedBy::Window)
         } else if limits.eager_when_idle && idle {
-            Some(ClosedBy::Idle)
+            Some(SealedBy::Idle)
         } else {
             None
         }
     }
 }
 
-impl<T> Lanes<T> for Single<T> {
+impl<T> Buffers<T> for SingleBuffer<T> {
     type Key = ();
     type Tag = ();
-    type Remain = T;
+    type Unsent = T;
     type Guard = Batch<T>;
 
     const ONE_LINE: bool = true;
     const TAGS_NEED_DROP: bool = false;
 
     fn new(_: &Limits) -> Self {
-        Self { open: Open::new(), sealed: VecDeque::new() }
+        Self { open: OpenBatch::new(), sealed: VecDeque::new() }
     }
 
     #[inline]
@@ -219,13 +226,13 @@ impl<T> Lanes<T> for Single<T> {
         let limits = sealer.limits;
         let fits = weight <= limits.max_weight - self.open.weight();
         if !fits {
-            self.seal(ClosedBy::Weight, &mut sealer);
+            self.seal(SealedBy::Weight, &mut sealer);
         }
         let first = self.open.push(item, weight, clock);
         if self.open.len() == limits.max_items {
-            self.seal(ClosedBy::Count, &mut sealer);
+            self.seal(SealedBy::Count, &mut sealer);
         } else if self.open.weight() == limits.max_weight {
-            self.seal(ClosedBy::Weight, &mut sealer);
+            self.seal(SealedBy::Weight, &mut sealer);
         }
         // Within a batch nothing changes for the driver.
         (first || self.open.opened_at().is_none(), None)
@@ -237,13 +244,13 @@ impl<T> Lanes<T> for Single<T> {
 
     fn next(&mut self, now: Instant, idle: bool, mut sealer: Sealer<'_, T>) -> Option<Job<T>> {
         if self.sealed.is_empty() {
-            let closed_by = self.closes_open(now, idle, sealer.limits)?;
-            self.seal(closed_by, &mut sealer);
+            let sealed_by = self.closes_open(now, idle, sealer.limits)?;
+            self.seal(sealed_by, &mut sealer);
         }
         self.sealed.pop_front()
     }
 
-    fn next_closed(&mut self) -> Option<Job<T>> {
+    fn next_sealed(&mut self) -> Option<Job<T>> {
         self.sealed.pop_front()
     }
 
@@ -251,20 +258,20 @@ impl<T> Lanes<T> for Single<T> {
         self.open.opened_at()
     }
 
-    fn seal_all(&mut self, closed_by: ClosedBy, mut sealer: Sealer<'_, T>) {
-        self.seal(closed_by, &mut sealer);
+    fn seal_all(&mut self, sealed_by: SealedBy, mut sealer: Sealer<'_, T>) {
+        self.seal(sealed_by, &mut sealer);
     }
 
     fn drain(&mut self) -> Vec<Job<T>> {
         self.sealed.drain(..).collect()
     }
 
-    fn remain((): (), mut items: Vec<T>, remains: &mut Vec<T>) {
-        remains.append(&mut items);
+    fn add_unsent((): (), mut items: Vec<T>, undelivered: &mut Vec<T>) {
+        undelivered.append(&mut items);
     }
 
-    fn bury(remains: Vec<T>, mut bury: impl FnMut(&(), Vec<T>)) {
-        bury(&(), remains);
+    fn to_dead_letter(undelivered: Vec<T>, mut to_dead_letter: impl FnMut(&(), Vec<T>)) {
+        to_dead_letter(&(), undelivered);
     }
 
     fn guard(batch: Batch<T>, (): ()) -> Batch<T> {

@@ -4,14 +4,14 @@ use std::time::Instant;
 use std::{iter, mem};
 
 /// The items accepted since the last batch was closed, and when the first of them was.
-pub(crate) struct Open<T> {
+pub(crate) struct OpenBatch<T> {
     items: Vec<T>,
     weight: u64,
     opened_at: Option<Instant>,
 }
 
 /// What an open batch leaves when it is closed.
-pub(crate) struct Closed<T> {
+pub(crate) struct Sealed<T> {
     pub(crate) items: Vec<T>,
     pub(crate) weight: u64,
     pub(crate) opened_at: Instant,
@@ -19,7 +19,7 @@ pub(crate) struct Closed<T> {
     pub(crate) first: u64,
 }
 
-impl<T> Open<T> {
+impl<T> OpenBatch<T> {
     pub(crate) fn new() -> Self {
         Self { items: Vec::new(), weight: 0, opened_at: None }
     }
@@ -56,14 +56,14 @@ impl<T> Open<T> {
 
     /// Takes everything out; nothing if there is nothing. `first` goes with it, and `next` makes the vector for the next
     /// batch, and is told how many items this one held.
-    pub(crate) fn close(
+    pub(crate) fn seal(
         &mut self,
         first: u64,
         next: impl FnOnce(usize) -> Vec<T>,
-    ) -> Option<Closed<T>> {
+    ) -> Option<Sealed<T>> {
         let opened_at = self.opened_at.take()?;
         let next = next(self.items.len());
         let items = mem::replace(&mut self.items, next);
-        Some(Closed { items, weight: mem::take(&mut self.weight), opened_at, first })
+        Some(Sealed { items, weight: mem::take(&mut self.weight), opened_at, first })
     }
 }

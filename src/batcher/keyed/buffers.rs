@@ -23,72 +23,66 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Instant;
 
-use hashbrown::HashTable;
-
 use super::batch::KeyedBatch;
-use super::lane::{Lane, Open};
-use super::list::List;
+use super::lane::{Lane, OpenLane};
 use super::recency::Recency;
+use crate::base::list::List;
+use crate::base::slab::{NONE, Slab};
 use crate::base::sync::HashBuilder;
-use crate::batcher::barrier;
+use crate::base::table::SlotTable;
+use crate::base::wait_list::WaiterId;
 use crate::batcher::batch::Batch;
+use crate::batcher::buffers::{Buffers, Sealer};
 use crate::batcher::core::{Job, Limits};
-use crate::batcher::lanes::{Lanes, Sealer};
-use crate::batcher::open;
-use crate::batcher::report::{ClosedBy, Fate, FlushReport, Stats};
+use crate::batcher::flush;
+use crate::batcher::open_batch;
+use crate::batcher::report::{BatcherStats, Fate, FlushReport, SealedBy};
 use crate::batcher::wake::Wakes;
-use crate::map::slab::{NONE, Slab};
-use crate::semaphore::line::Ticket;
-
-/// Lanes with an open batch whose window is not over, the oldest batch first.
-const OPENED: usize = 0;
-/// Lanes that a batch may be taken from, in turn.
-const TURNS: usize = 1;
-/// Lanes in whose line are some who can be served now, or are to be sent away.
-const UNSERVED: usize = 2;
 
 /// A key with its hash, which was found outside the lock.
 pub(crate) struct Hashed<K> {
     pub(crate) hash: u64,
     pub(crate) key: K,
-    pub(crate) place: Place,
+    pub(crate) lane: LaneState,
 }
 
 /// Where the lane of a key is. It is looked up before any room is taken for an item, as that calls
 /// the key's `Eq`, and holds until the lock is released.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum LaneState {
     Unknown,
     /// There is none yet.
     New,
     Lane(u32),
-    /// Room for the item is reserved in it already, which keeps it.
+    /// Capacity for the item is reserved in it already, which keeps it.
     Reserved(u32),
 }
 
 impl<K: Hash> Hashed<K> {
     #[inline]
     pub(crate) fn new(hasher: &HashBuilder, key: K) -> Self {
-        Self { hash: hasher.hash_one(&key), key, place: Place::Unknown }
+        Self { hash: hasher.hash_one(&key), key, lane: LaneState::Unknown }
     }
 }
 
 /// A closed batch, and the one of the same key after it.
-struct Closed<K, T> {
+struct Sealed<K, T> {
     job: Job<T, Arc<K>>,
     next: u32,
 }
 
-pub(crate) struct KeyedLanes<K, T> {
-    table: HashTable<u32>,
+pub(crate) struct KeyedBuffers<K, T> {
+    table: SlotTable,
     lanes: Slab<Lane>,
     /// What a send touches, by lane: that of a lane which is gone stays until another comes.
-    open: Vec<Open<K, T>>,
-    closed: Slab<Closed<K, T>>,
-    opened: List<OPENED>,
+    open: Vec<OpenLane<K, T>>,
+    sealed: Slab<Sealed<K, T>>,
+    /// Lanes with an open batch whose window is not over, the oldest batch first.
+    opened: List,
     recency: Recency,
-    turns: List<TURNS>,
-    /// Lanes with an open batch.
+    /// Lanes that a batch may be taken from, in turn.
+    turns: List,
+    /// Buffers with an open batch.
     keys: usize,
     peak_keys: usize,
     /// Items in open batches, their weight, and items in closed ones.
@@ -96,32 +90,33 @@ pub(crate) struct KeyedLanes<K, T> {
     weight: u64,
     /// Those who wait for room in some lane.
     waiting: usize,
-    unserved: List<UNSERVED>,
+    /// Lanes with waiters that can be served now, or are to be sent away.
+    unserved: List,
     /// Whether all who wait are sent away.
     dismissed: bool,
     max_per_key: usize,
     in_order: bool,
 }
 
-impl<K: Hash + Eq, T> KeyedLanes<K, T> {
+impl<K: Hash + Eq, T> KeyedBuffers<K, T> {
     #[inline]
     fn find<Q>(&self, hash: u64, key: &Q) -> Option<u32>
     where
         K: Borrow<Q>,
         Q: Eq + ?Sized,
     {
-        self.table.find(hash, |slot| self.open[*slot as usize].key.is(key)).copied()
+        self.table.find(hash, |slot| self.open[slot as usize].key.is(key))
     }
 
     fn insert(&mut self, hash: u64, key: K) -> u32 {
         let slot = self.lanes.insert(Lane::new(hash));
-        let open = Open::new(key);
+        let open = OpenLane::new(key);
         match self.open.get_mut(slot as usize) {
             // Of the lane that was here nothing is left that has a destructor.
             Some(gone) => *gone = open,
             None => self.open.push(open),
         }
-        self.table.insert_unique(hash, slot, |slot| self.lanes[*slot].hash);
+        self.table.insert(hash, slot, |slot| self.lanes[slot].hash);
         slot
     }
 
@@ -131,11 +126,11 @@ impl<K: Hash + Eq, T> KeyedLanes<K, T> {
     /// for that.
     #[inline]
     pub(crate) fn look_up(&self, key: &mut Hashed<K>) -> bool {
-        let lane = match key.place {
-            Place::Reserved(_) => return true,
+        let lane = match key.lane {
+            LaneState::Reserved(_) => return true,
             _ => self.find(key.hash, &key.key),
         };
-        key.place = lane.map_or(Place::New, Place::Lane);
+        key.lane = lane.map_or(LaneState::New, LaneState::Lane);
         lane.is_none_or(|lane| !self.limits_keys() || self.lane_has_room(lane))
     }
 
@@ -146,7 +141,7 @@ impl<K: Hash + Eq, T> KeyedLanes<K, T> {
 
     /// Items of a lane that are accepted and unfinished.
     fn pending(&self, slot: u32) -> usize {
-        self.open[slot as usize].items.len() + self.lanes[slot].closed_items
+        self.open[slot as usize].items.len() + self.lanes[slot].sealed_items
     }
 
     pub(crate) fn limits_keys(&self) -> bool {
@@ -174,22 +169,27 @@ impl<K: Hash + Eq, T> KeyedLanes<K, T> {
     }
 
     /// Takes a place in line for room in a lane that has none.
-    pub(crate) fn join(&mut self, slot: u32, waker: Waker) -> Ticket {
+    pub(crate) fn join(&mut self, slot: u32, waker: Waker) -> WaiterId {
         self.waiting += 1;
-        self.lanes[slot].line.get_or_insert_default().join(1, waker)
+        self.lanes[slot].waiters.get_or_insert_with(Default::default).push((), Some(waker))
     }
 
     /// The waker of one who waits in a lane; `None` once room was granted to it.
-    pub(crate) fn waker(&mut self, slot: u32, ticket: Ticket) -> Option<&mut Waker> {
-        self.lanes[slot].line.as_mut()?.waker(ticket)
+    pub(crate) fn waker(&mut self, slot: u32, waiter: WaiterId) -> Option<&mut Waker> {
+        self.lanes[slot].waiters.as_mut()?.get_mut(waiter)?.waker.as_mut()
     }
 
     /// Gives up a place in line, or the room that was granted to it.
-    pub(crate) fn leave(&mut self, slot: u32, ticket: Ticket, wakes: &mut Wakes) -> Option<Arc<K>> {
-        match self.lanes[slot].line.as_mut().and_then(|line| line.leave(ticket)) {
-            Some((_, waker)) => {
+    pub(crate) fn leave(
+        &mut self,
+        slot: u32,
+        waiter: WaiterId,
+        wakes: &mut Wakes,
+    ) -> Option<Arc<K>> {
+        match self.lanes[slot].waiters.as_mut().and_then(|waiters| waiters.remove(waiter)) {
+            Some(waiter) => {
                 self.waiting -= 1;
-                wakes.discard(Some(waker));
+                wakes.discard(waiter.waker);
                 self.remove_if_unused(slot)
             }
             None => self.unreserve(slot, wakes),
@@ -202,18 +202,16 @@ impl<K: Hash + Eq, T> KeyedLanes<K, T> {
         }
         let pending = self.pending(slot);
         let lane = &mut self.lanes[slot];
-        let Some(line) = &mut lane.line else { return };
-        let mut free = self.max_per_key - pending - lane.reserved;
-        while line.can_serve(free) {
+        let Some(waiters) = &mut lane.waiters else { return };
+        while !waiters.is_empty() && pending + lane.reserved < self.max_per_key {
             if wakes.senders_are_full() {
-                self.unserved.enter(&mut self.lanes, slot);
+                self.unserved.insert(slot);
                 return;
             }
-            if let Some((_, waker)) = line.serve_head(&mut free) {
-                lane.reserved += 1;
-                self.waiting -= 1;
-                wakes.sender(waker);
-            }
+            let Some(waiter) = waiters.pop_front() else { return };
+            lane.reserved += 1;
+            self.waiting -= 1;
+            waiter.waker.into_iter().for_each(|waker| wakes.sender(waker));
         }
     }
 
@@ -221,11 +219,9 @@ impl<K: Hash + Eq, T> KeyedLanes<K, T> {
         if self.open[slot as usize].is_open() || !self.lanes[slot].is_unused() {
             return None;
         }
-        self.unserved.leave(&mut self.lanes, slot);
+        self.unserved.discard(slot);
         let lane = self.lanes.remove(slot);
-        if let Ok(entry) = self.table.find_entry(lane.hash, |known| *known == slot) {
-            entry.remove();
-        }
+        self.table.remove(lane.hash, slot);
         Some(self.open[slot as usize].key.take())
     }
 
@@ -246,15 +242,15 @@ impl<K: Hash + Eq, T> KeyedLanes<K, T> {
         let mut news = false;
         if self.keys == sealer.limits.max_keys {
             if let Some(oldest) = self.least_recent() {
-                self.seal(oldest, ClosedBy::Evicted, sealer);
+                self.seal(oldest, SealedBy::Evicted, sealer);
                 news = true;
             }
         }
         self.keys += 1;
         self.peak_keys = self.peak_keys.max(self.keys);
         // The timer is set for the first of them, and the others come after it.
-        news |= self.opened.head().is_none();
-        self.opened.enter(&mut self.lanes, slot);
+        news |= self.opened.front().is_none();
+        self.opened.insert(slot);
         let lane = &mut self.lanes[slot];
         (lane.opened_at, lane.first_use) = (Some(now), self.recency.coming_use());
         self.recency.enter(slot);
@@ -265,7 +261,7 @@ impl<K: Hash + Eq, T> KeyedLanes<K, T> {
     }
 
     /// Closes the open batch of a lane and puts it behind the closed ones.
-    fn close(&mut self, slot: u32, closed_by: ClosedBy, sealer: &mut Sealer<'_, T>) {
+    fn seal_open(&mut self, slot: u32, sealed_by: SealedBy, sealer: &mut Sealer<'_, T>) {
         let lane = &mut self.lanes[slot];
         let Some(opened_at) = lane.opened_at.take() else { return };
         let open = &mut self.open[slot as usize];
@@ -273,39 +269,39 @@ impl<K: Hash + Eq, T> KeyedLanes<K, T> {
         self.items -= items.len();
         self.weight -= weight;
         self.keys -= 1;
-        lane.closed_items += items.len();
+        lane.sealed_items += items.len();
         lane.ripe = None;
-        let closed = open::Closed { items, weight, opened_at, first: lane.first_use };
-        let job = sealer.seal(closed, closed_by, slot, open.key.share());
-        let closed = self.closed.insert(Closed { job, next: NONE });
+        let sealed = open_batch::Sealed { items, weight, opened_at, first: lane.first_use };
+        let job = sealer.seal(sealed, sealed_by, slot, open.key.share());
+        let sealed = self.sealed.insert(Sealed { job, next: NONE });
         match lane.last {
-            NONE => lane.first = closed,
-            last => self.closed[last].next = closed,
+            NONE => lane.first = sealed,
+            last => self.sealed[last].next = sealed,
         }
-        lane.last = closed;
-        self.opened.leave(&mut self.lanes, slot);
+        lane.last = sealed;
+        self.opened.discard(slot);
     }
 
-    fn seal(&mut self, slot: u32, closed_by: ClosedBy, sealer: &mut Sealer<'_, T>) {
-        self.close(slot, closed_by, sealer);
+    fn seal(&mut self, slot: u32, sealed_by: SealedBy, sealer: &mut Sealer<'_, T>) {
+        self.seal_open(slot, sealed_by, sealer);
         self.take_turn(slot);
     }
 
     /// Whether the lane has its turn, now or later: it has something to hand over and may.
     fn take_turn(&mut self, slot: u32) {
         let lane = &self.lanes[slot];
-        let something = lane.has_closed() || lane.ripe.is_some();
+        let something = lane.has_sealed() || lane.ripe.is_some();
         if something && !lane.ahead && !(self.in_order && lane.running > 0) {
-            self.turns.enter(&mut self.lanes, slot);
+            self.turns.insert(slot);
         }
     }
 
-    fn pop_closed(&mut self, slot: u32) -> Option<Job<T, Arc<K>>> {
+    fn pop_sealed(&mut self, slot: u32) -> Option<Job<T, Arc<K>>> {
         let lane = &mut self.lanes[slot];
-        if !lane.has_closed() {
+        if !lane.has_sealed() {
             return None;
         }
-        let Closed { job, next } = self.closed.remove(lane.first);
+        let Sealed { job, next } = self.sealed.remove(lane.first);
         lane.first = next;
         if next == NONE {
             lane.last = NONE;
@@ -314,9 +310,9 @@ impl<K: Hash + Eq, T> KeyedLanes<K, T> {
     }
 
     /// The oldest of the open batches may be handed over.
-    fn ripen(&mut self, slot: u32, closed_by: ClosedBy) {
-        self.lanes[slot].ripe = Some(closed_by);
-        self.opened.leave(&mut self.lanes, slot);
+    fn ripen(&mut self, slot: u32, sealed_by: SealedBy) {
+        self.lanes[slot].ripe = Some(sealed_by);
+        self.opened.discard(slot);
         self.take_turn(slot);
     }
 
@@ -331,38 +327,38 @@ impl<K: Hash + Eq, T> KeyedLanes<K, T> {
         Q: Eq + ?Sized,
     {
         let slot = self.find(hash, key)?;
-        self.seal(slot, ClosedBy::Flush, sealer);
+        self.seal(slot, SealedBy::Flush, sealer);
         Some(slot)
     }
 
     // ---- flushes of one key
 
     /// A barrier over all that is pending in a lane; `before` is the number of the next batch.
-    pub(crate) fn raise(&mut self, slot: u32, before: u64) -> barrier::Ticket {
+    pub(crate) fn begin_flush(&mut self, slot: u32, before: u64) -> flush::FlushId {
         let pending = self.pending(slot) as u64;
         let flushes = self.lanes[slot].flushes.get_or_insert_default();
         flushes.waiting += 1;
-        flushes.barriers.raise(before, pending, flushes.ended)
+        flushes.spans.begin(before, pending, flushes.ended)
     }
 
     pub(crate) fn poll_flush(
         &mut self,
         slot: u32,
-        ticket: barrier::Ticket,
+        ticket: flush::FlushId,
         waker: &mut Option<Waker>,
     ) -> Option<FlushReport> {
-        self.lanes[slot].flushes.as_mut()?.barriers.poll(ticket, waker)
+        self.lanes[slot].flushes.as_mut()?.spans.poll(ticket, waker)
     }
 
     /// Nobody waits for this flush any more. What is to be dropped once the lock is released.
-    pub(crate) fn lower(
+    pub(crate) fn forget_flush(
         &mut self,
         slot: u32,
-        ticket: barrier::Ticket,
+        ticket: flush::FlushId,
     ) -> (Option<Waker>, Option<Arc<K>>) {
         let lane = &mut self.lanes[slot];
         let Some(flushes) = &mut lane.flushes else { return (None, None) };
-        let waker = flushes.barriers.lower(ticket);
+        let waker = flushes.spans.forget(ticket);
         flushes.waiting -= 1;
         if flushes.waiting == 0 {
             lane.flushes = None;
@@ -375,10 +371,10 @@ impl<K: Hash + Eq, T> KeyedLanes<K, T> {
     }
 }
 
-impl<K: Hash + Eq, T> Lanes<T> for KeyedLanes<K, T> {
+impl<K: Hash + Eq, T> Buffers<T> for KeyedBuffers<K, T> {
     type Key = Hashed<K>;
     type Tag = Arc<K>;
-    type Remain = (Arc<K>, Vec<T>);
+    type Unsent = (Arc<K>, Vec<T>);
     type Guard = KeyedBatch<K, T>;
 
     const ONE_LINE: bool = false;
@@ -386,10 +382,10 @@ impl<K: Hash + Eq, T> Lanes<T> for KeyedLanes<K, T> {
 
     fn new(limits: &Limits) -> Self {
         Self {
-            table: HashTable::new(),
+            table: SlotTable::new(),
             lanes: Slab::new(),
             open: Vec::new(),
-            closed: Slab::new(),
+            sealed: Slab::new(),
             opened: List::new(),
             recency: Recency::default(),
             turns: List::new(),
@@ -416,7 +412,7 @@ impl<K: Hash + Eq, T> Lanes<T> for KeyedLanes<K, T> {
 
     fn counted(&self) -> usize {
         let open = self.open.iter().map(|open| open.items.len()).sum::<usize>();
-        open + self.closed.iter_from(0).map(|(_, closed)| closed.job.len()).sum::<usize>()
+        open + self.sealed.iter_from(0).map(|(_, sealed)| sealed.job.len()).sum::<usize>()
     }
 
     #[inline]
@@ -429,19 +425,19 @@ impl<K: Hash + Eq, T> Lanes<T> for KeyedLanes<K, T> {
         mut sealer: Sealer<'_, T>,
     ) -> (bool, Option<Hashed<K>>) {
         let limits = sealer.limits;
-        let (slot, key) = match key.place {
-            Place::Lane(slot) => (slot, Some(key)),
-            Place::Reserved(slot) => {
+        let (slot, key) = match key.lane {
+            LaneState::Lane(slot) => (slot, Some(key)),
+            LaneState::Reserved(slot) => {
                 self.lanes[slot].reserved -= 1;
                 (slot, Some(key))
             }
-            Place::New => (self.insert(key.hash, key.key), None),
-            Place::Unknown => unreachable!("it is looked up before room is taken"),
+            LaneState::New => (self.insert(key.hash, key.key), None),
+            LaneState::Unknown => unreachable!("it is looked up before room is taken"),
         };
         let mut news = false;
         let mut open = &mut self.open[slot as usize];
         if weight > limits.max_weight - open.weight {
-            self.seal(slot, ClosedBy::Weight, &mut sealer);
+            self.seal(slot, SealedBy::Weight, &mut sealer);
             news = true;
             open = &mut self.open[slot as usize];
         }
@@ -456,28 +452,28 @@ impl<K: Hash + Eq, T> Lanes<T> for KeyedLanes<K, T> {
         self.items += 1;
         self.weight += weight;
         if items == limits.max_items {
-            self.seal(slot, ClosedBy::Count, &mut sealer);
+            self.seal(slot, SealedBy::Count, &mut sealer);
             news = true;
         } else if heft == limits.max_weight {
-            self.seal(slot, ClosedBy::Weight, &mut sealer);
+            self.seal(slot, SealedBy::Weight, &mut sealer);
             news = true;
         }
         (news, key)
     }
 
     fn is_ripe(&mut self, now: Instant, idle: bool, limits: &Limits) -> bool {
-        while let Some(slot) = self.opened.head() {
+        while let Some(slot) = self.opened.front() {
             let opened_at = self.lanes[slot].opened_at;
             let over = |at: Instant| limits.window.is_zero() || at + limits.window <= now;
             if opened_at.is_some_and(over) {
-                self.ripen(slot, ClosedBy::Window);
-            } else if limits.eager_when_idle && idle && self.turns.head().is_none() {
-                self.ripen(slot, ClosedBy::Idle);
+                self.ripen(slot, SealedBy::Window);
+            } else if limits.eager_when_idle && idle && self.turns.front().is_none() {
+                self.ripen(slot, SealedBy::Idle);
             } else {
                 break;
             }
         }
-        self.turns.head().is_some()
+        self.turns.front().is_some()
     }
 
     fn next(
@@ -486,20 +482,20 @@ impl<K: Hash + Eq, T> Lanes<T> for KeyedLanes<K, T> {
         _idle: bool,
         mut sealer: Sealer<'_, T>,
     ) -> Option<Job<T, Arc<K>>> {
-        let slot = self.turns.head()?;
-        if !self.lanes[slot].has_closed() {
-            let closed_by = self.lanes[slot].ripe?;
-            self.close(slot, closed_by, &mut sealer);
+        let slot = self.turns.front()?;
+        if !self.lanes[slot].has_sealed() {
+            let sealed_by = self.lanes[slot].ripe?;
+            self.seal_open(slot, sealed_by, &mut sealer);
         }
-        let job = self.next_closed()?;
+        let job = self.next_sealed()?;
         self.begun(slot);
         Some(job)
     }
 
-    fn next_closed(&mut self) -> Option<Job<T, Arc<K>>> {
-        let slot = self.turns.head()?;
-        let job = self.pop_closed(slot)?;
-        self.turns.leave(&mut self.lanes, slot);
+    fn next_sealed(&mut self) -> Option<Job<T, Arc<K>>> {
+        let slot = self.turns.front()?;
+        let job = self.pop_sealed(slot)?;
+        self.turns.discard(slot);
         let lane = &mut self.lanes[slot];
         (lane.running, lane.ahead) = (lane.running + 1, true);
         Some(job)
@@ -510,18 +506,32 @@ impl<K: Hash + Eq, T> Lanes<T> for KeyedLanes<K, T> {
         self.take_turn(slot);
     }
 
-    fn opened_at(&self) -> Option<Instant> {
-        self.lanes[self.opened.head()?].opened_at
+    #[cfg(debug_assertions)]
+    fn validate(&self) {
+        self.lanes.validate();
+        self.sealed.validate();
+        for list in [&self.opened, &self.turns, &self.unserved] {
+            list.validate();
+            assert!(list.iter().all(|slot| self.lanes.get(slot).is_some()), "a lane that is gone");
+        }
+        self.table.validate(self.lanes.iter().map(|(slot, lane)| (slot, lane.hash)));
+        let waiters = self.lanes.iter().filter_map(|(_, lane)| lane.waiters.as_ref());
+        let waiting = waiters.inspect(|waiters| waiters.validate()).map(|waiters| waiters.len());
+        assert_eq!(waiting.sum::<usize>(), self.waiting, "waiters");
     }
 
-    fn seal_all(&mut self, closed_by: ClosedBy, mut sealer: Sealer<'_, T>) {
+    fn opened_at(&self) -> Option<Instant> {
+        self.lanes[self.opened.front()?].opened_at
+    }
+
+    fn seal_all(&mut self, sealed_by: SealedBy, mut sealer: Sealer<'_, T>) {
         // Those that are ripe first, and then the others, the oldest first.
         let ripe = self.lanes.iter_from(0).filter(|(_, lane)| lane.ripe.is_some());
         for slot in ripe.map(|(slot, _)| slot).collect::<Vec<_>>() {
-            self.seal(slot, closed_by, &mut sealer);
+            self.seal(slot, sealed_by, &mut sealer);
         }
-        while let Some(slot) = self.opened.head() {
-            self.seal(slot, closed_by, &mut sealer);
+        while let Some(slot) = self.opened.front() {
+            self.seal(slot, sealed_by, &mut sealer);
         }
     }
 
@@ -529,24 +539,27 @@ impl<K: Hash + Eq, T> Lanes<T> for KeyedLanes<K, T> {
         let slots: Vec<_> = self.lanes.iter_from(0).map(|(slot, _)| slot).collect();
         let mut jobs = Vec::new();
         for slot in slots {
-            while let Some(job) = self.pop_closed(slot) {
+            while let Some(job) = self.pop_sealed(slot) {
                 self.lanes[slot].running += 1;
                 jobs.push(job);
             }
-            self.turns.leave(&mut self.lanes, slot);
+            self.turns.discard(slot);
         }
         jobs
     }
 
-    fn remain(key: Arc<K>, items: Vec<T>, remains: &mut Vec<(Arc<K>, Vec<T>)>) {
+    fn add_unsent(key: Arc<K>, items: Vec<T>, undelivered: &mut Vec<(Arc<K>, Vec<T>)>) {
         if !items.is_empty() {
-            remains.push((key, items));
+            undelivered.push((key, items));
         }
     }
 
-    fn bury(remains: Vec<(Arc<K>, Vec<T>)>, mut bury: impl FnMut(&Arc<K>, Vec<T>)) {
-        for (key, items) in remains {
-            bury(&key, items);
+    fn to_dead_letter(
+        undelivered: Vec<(Arc<K>, Vec<T>)>,
+        mut to_dead_letter: impl FnMut(&Arc<K>, Vec<T>),
+    ) {
+        for (key, items) in undelivered {
+            to_dead_letter(&key, items);
         }
     }
 
@@ -556,10 +569,10 @@ impl<K: Hash + Eq, T> Lanes<T> for KeyedLanes<K, T> {
 
     fn count(&mut self, slot: u32, batch: u64, fate: Fate, items: usize, wakes: &mut Wakes) {
         let lane = &mut self.lanes[slot];
-        lane.closed_items -= items;
+        lane.sealed_items -= items;
         if let Some(flushes) = &mut lane.flushes {
             flushes.ended.add(fate, items);
-            flushes.barriers.count(batch, fate, items, wakes);
+            flushes.spans.count(batch, fate, items, wakes);
         }
         self.serve_lane(slot, wakes);
     }
@@ -572,8 +585,8 @@ impl<K: Hash + Eq, T> Lanes<T> for KeyedLanes<K, T> {
 
     fn serve(&mut self, wakes: &mut Wakes) {
         while !wakes.senders_are_full() {
-            let Some(slot) = self.unserved.head() else { return };
-            self.unserved.leave(&mut self.lanes, slot);
+            let Some(slot) = self.unserved.front() else { return };
+            self.unserved.discard(slot);
             self.serve_lane(slot, wakes);
         }
     }
@@ -581,21 +594,21 @@ impl<K: Hash + Eq, T> Lanes<T> for KeyedLanes<K, T> {
     fn dismiss(&mut self, wakes: &mut Wakes) {
         if !self.dismissed {
             self.dismissed = true;
-            let lanes = self.lanes.iter_from(0).filter(|(_, lane)| lane.line.is_some());
+            let lanes = self.lanes.iter_from(0).filter(|(_, lane)| lane.waiters.is_some());
             for slot in lanes.map(|(slot, _)| slot).collect::<Vec<_>>() {
-                self.unserved.enter(&mut self.lanes, slot);
+                self.unserved.insert(slot);
             }
         }
-        while let Some(slot) = self.unserved.head() {
+        while let Some(slot) = self.unserved.front() {
             if wakes.senders_are_full() {
                 return;
             }
-            match self.lanes[slot].line.as_mut().and_then(|line| line.dismiss_head()) {
-                Some(waker) => {
+            match self.lanes[slot].waiters.as_mut().and_then(|waiters| waiters.pop_front()) {
+                Some(waiter) => {
                     self.waiting -= 1;
-                    wakes.sender(waker);
+                    waiter.waker.into_iter().for_each(|waker| wakes.sender(waker));
                 }
-                None => self.unserved.leave(&mut self.lanes, slot),
+                None => self.unserved.discard(slot),
             }
         }
     }
@@ -604,7 +617,7 @@ impl<K: Hash + Eq, T> Lanes<T> for KeyedLanes<K, T> {
         self.waiting
     }
 
-    fn note(&self, stats: &mut Stats) {
+    fn note(&self, stats: &mut BatcherStats) {
         stats.keys = self.keys;
         stats.peak_keys = self.peak_keys;
     }

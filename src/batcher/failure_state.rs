@@ -33,7 +33,7 @@ pub(crate) type CutWhen = dyn Fn(&HandlerError) -> bool + Send + Sync;
 
 /// What a batch carries along once an attempt has failed. It may hold what is the user's.
 #[derive(Default)]
-pub(crate) struct Setback {
+pub(crate) struct FailureState {
     course: RetryState,
     /// Whether its retries are used up.
     course_over: bool,
@@ -69,7 +69,7 @@ pub(crate) enum Then {
     TryAgain(Duration),
     /// Cut in two, to be tried one after the other.
     Split,
-    Bury(GaveUp),
+    GiveUp(GaveUp),
 }
 
 impl Failing {
@@ -82,29 +82,30 @@ impl Failing {
     /// An attempt failed that was given `handed` items and left `left`. Runs the caller's code.
     pub(crate) fn next(
         &self,
-        setback: &mut Setback,
+        failure_state: &mut FailureState,
         failure: &Failure,
         handed: usize,
         left: usize,
     ) -> Then {
-        if let Some(search) = &mut setback.search {
+        if let Some(search) = &mut failure_state.search {
             search.in_vain = if left < handed { 0 } else { search.in_vain.saturating_add(1) };
         }
         let retryable = self.is_retryable(failure);
-        let gave_up = match self.next_wait(setback, retryable) {
+        let gave_up = match self.next_wait(failure_state, retryable) {
             Ok(wait) => return Then::TryAgain(wait),
             Err(gave_up) => gave_up,
         };
-        let Some(isolation) = &self.isolation else { return Then::Bury(gave_up) };
+        let Some(isolation) = &self.isolation else { return Then::GiveUp(gave_up) };
         if left < 2 || !self.is_worth_a_cut(isolation, failure, retryable) {
-            return Then::Bury(gave_up);
+            return Then::GiveUp(gave_up);
         }
-        let search = setback.search.get_or_insert_with(|| Search::new(isolation.max_probes, left));
+        let search =
+            failure_state.search.get_or_insert_with(|| Search::new(isolation.max_probes, left));
         // One for each half, so that a part that was cut off is sure to be tried.
         if search.probes < 2 || search.in_vain >= search.most_in_vain {
-            Then::Bury(gave_up)
+            Then::GiveUp(gave_up)
         } else if !self.retry.policy().may_retry() {
-            Then::Bury(GaveUp::BudgetSpent)
+            Then::GiveUp(GaveUp::BudgetSpent)
         } else {
             search.probes -= 2;
             Then::Split
@@ -130,18 +131,23 @@ impl Failing {
     }
 
     /// The wait before the next attempt, unless this was the last. What panics allows none.
-    fn next_wait(&self, setback: &mut Setback, retryable: bool) -> Result<Duration, GaveUp> {
+    fn next_wait(
+        &self,
+        failure_state: &mut FailureState,
+        retryable: bool,
+    ) -> Result<Duration, GaveUp> {
         let policy = self.retry.policy();
-        if retryable && !setback.course_over {
-            let next = caught(|| policy.next_wait(&mut setback.course)).unwrap_or_else(|panic| {
-                quietly(|| drop(panic));
-                Err(GaveUp::WaitsEnded)
-            });
-            setback.course_over = next.is_err();
+        if retryable && !failure_state.course_over {
+            let next =
+                caught(|| policy.next_wait(&mut failure_state.course)).unwrap_or_else(|panic| {
+                    quietly(|| drop(panic));
+                    Err(GaveUp::WaitsEnded)
+                });
+            failure_state.course_over = next.is_err();
             return next;
         }
         // Every probe is charged, whatever it failed with: an outage is seen by that.
-        if retryable || setback.search.is_some() {
+        if retryable || failure_state.search.is_some() {
             policy.charge();
         }
         Err(if retryable { GaveUp::AttemptsSpent } else { GaveUp::NotRetryable })
@@ -151,7 +157,7 @@ impl Failing {
     pub(crate) fn error(
         &self,
         failure: Failure,
-        setback: &mut Setback,
+        failure_state: &mut FailureState,
         attempts: u32,
         gave_up: GaveUp,
     ) -> BatchError {
@@ -160,7 +166,7 @@ impl Failing {
             Failure::Panicked(panic) => BatchError::Panicked { panic, attempts, gave_up },
             Failure::TimedOut => {
                 let limit = self.retry.policy().attempt_timeout().unwrap_or_default();
-                let earlier = setback.earlier.take();
+                let earlier = failure_state.earlier.take();
                 BatchError::TimedOut { limit, earlier, attempts, gave_up }
             }
         }
@@ -175,7 +181,7 @@ fn says_yes(says: impl FnOnce() -> bool) -> bool {
     })
 }
 
-impl Setback {
+impl FailureState {
     /// A part of the batch was delivered.
     pub(crate) fn delivered(&mut self) {
         if let Some(search) = &mut self.search {
