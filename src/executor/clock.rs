@@ -88,7 +88,7 @@ impl Clock {
     }
 
     /// The run is being polled.
-    pub(super) fn wind(&mut self) {
+    pub(super) fn begin(&mut self) {
         if !core::mem::replace(&mut self.wound, true) {
             self.batch_due = self.deadline.start();
         }
@@ -119,14 +119,14 @@ impl Clock {
     #[inline]
     pub(super) fn item_started(
         &mut self,
-        place: usize,
+        slot: usize,
         index: usize,
-        places: usize,
+        slots: usize,
         runs: impl Fn(usize, usize) -> bool,
     ) {
         if let Some(timeline) = &mut self.timeline {
             let now = Instant::now().into_std();
-            timeline.start(place, index, now, places, |item| runs(item.place, item.index));
+            timeline.start(slot, index, now, slots, |item| runs(item.place, item.index));
         }
     }
 
@@ -134,14 +134,14 @@ impl Clock {
     #[inline]
     pub(super) fn attempt_started(
         &mut self,
-        place: usize,
+        slot: usize,
         serial: usize,
-        places: usize,
+        slots: usize,
         runs: impl Fn(usize, usize) -> bool,
     ) {
         if let Some(attempts) = &mut self.attempts {
             let now = Instant::now().into_std();
-            attempts.start(place, serial, now, places, |item| runs(item.place, item.index));
+            attempts.start(slot, serial, now, slots, |item| runs(item.place, item.index));
         }
     }
 

@@ -1,4 +1,4 @@
-//! A clock for loom, in the place of `tokio::time`: what the models run is the
+//! A clock for loom, instead of `tokio::time`: what the models run is the
 //! [`Clock`](super::clock) that ships.
 
 use core::future::Future;
@@ -71,7 +71,7 @@ pub(super) fn sleep_until(deadline: Instant) -> Sleep {
 }
 
 impl Sleep {
-    pub(super) fn deadline(&self) -> Instant {
+    pub(super) fn timeout(&self) -> Instant {
         self.0
     }
 

@@ -38,7 +38,7 @@ impl Clock {
         std::time::Instant::now()
     }
 
-    pub(super) fn wind(&mut self) {}
+    pub(super) fn begin(&mut self) {}
 
     #[inline]
     pub(super) fn may_be_due(&self, _: Option<std::time::Instant>) -> bool {

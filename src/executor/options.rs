@@ -15,7 +15,7 @@ pub(super) struct Options {
     pub(super) limit: usize,
     pub(super) backlog: usize,
     pub(super) throttle: Option<Arc<Throttle>>,
-    pub(super) budget: Option<Arc<Semaphore>>,
+    pub(super) semaphore: Option<Arc<Semaphore>>,
     pub(super) limits: TimeLimits,
     pub(super) stop: Option<StopToken>,
     pub(super) stop_when: Option<(usize, Stop)>,
@@ -29,7 +29,7 @@ pub(super) struct Batch {
     pub(super) limit: usize,
     pub(super) backlog: usize,
     pub(super) throttle: Option<Arc<Throttle>>,
-    pub(super) budget: Option<Arc<Semaphore>>,
+    pub(super) semaphore: Option<Arc<Semaphore>>,
     pub(super) limits: TimeLimits,
     pub(super) deadline: Deadline,
     pub(super) stops: Vec<StopToken>,
@@ -41,17 +41,17 @@ pub(super) struct Batch {
 impl Options {
     /// For a new batch, whose items may weigh more than one permit each or not.
     pub(super) fn batch(&self, weighs: bool) -> Batch {
-        let budget = match &self.budget {
+        let semaphore = match &self.semaphore {
             None if weighs => {
                 Some(Arc::new(Semaphore::new(self.limit.min(Semaphore::MAX_PERMITS))))
             }
-            budget => budget.clone(),
+            semaphore => semaphore.clone(),
         };
         Batch {
             limit: self.limit,
             backlog: self.backlog,
             throttle: self.throttle.clone(),
-            budget,
+            semaphore,
             limits: self.limits,
             deadline: Deadline::new(self.limits),
             stops: self.stop.iter().cloned().collect(),
@@ -76,7 +76,7 @@ impl fmt::Debug for Options {
             .field("limit", &self.limit)
             .field("backlog", &self.backlog)
             .field("throttle", &self.throttle)
-            .field("budget", &self.budget)
+            .field("semaphore", &self.semaphore)
             .field("limits", &self.limits)
             .field("stop", &self.stop)
             .field("stop_when", &self.stop_when)

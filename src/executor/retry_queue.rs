@@ -4,7 +4,7 @@
 //!              pending                 failed, worth another
 //!   attempt ◀─────────▶ attempt ────────────────────────────▶ resting
 //!      ▲                                                         │ due
-//!      │                     a place among those that run        ▼
+//!      │                     a slot among those that run        ▼
 //!      └────────────────────────────────────────────────────── ready
 //! ```
 //!
@@ -19,7 +19,7 @@ use crate::base::panic::quietly;
 use crate::retry::Course;
 
 /// An item that may be tried again.
-pub(super) struct Trial<I, E> {
+pub(super) struct RetryItem<I, E> {
     /// For the next attempt, or the dead letters.
     pub(super) input: I,
     pub(super) course: Course,
@@ -32,7 +32,7 @@ pub(super) struct Trial<I, E> {
     serial: usize,
 }
 
-impl<I, E> Trial<I, E> {
+impl<I, E> RetryItem<I, E> {
     /// Nobody needs it any more.
     pub(super) fn end(self) {
         let Self { input, course, last_error, .. } = self;
@@ -42,10 +42,10 @@ impl<I, E> Trial<I, E> {
     }
 }
 
-/// By place, for those that have one. Nothing for a run that does not retry.
-pub(super) struct Trials<I, E> {
-    trials: Vec<Option<Trial<I, E>>>,
-    /// Left behind by an item that panicked on the short way, for whoever settles it.
+/// By slot, for those that have one. Nothing for a run that does not retry.
+pub(super) struct RetryQueue<I, E> {
+    retries: Vec<Option<RetryItem<I, E>>>,
+    /// Left behind by an item that panicked on the fast path, for `settle`.
     /// With how many attempts it had.
     pub(super) fresh: Option<(I, u32)>,
     resting: BinaryHeap<Reverse<(Instant, usize, usize)>>,
@@ -53,20 +53,20 @@ pub(super) struct Trials<I, E> {
     next_serial: usize,
 }
 
-impl<I, E> Trials<I, E> {
+impl<I, E> RetryQueue<I, E> {
     pub(super) fn new() -> Self {
-        let (trials, resting, ready) = (Vec::new(), BinaryHeap::new(), VecDeque::new());
-        Self { trials, fresh: None, resting, ready, next_serial: 0 }
+        let (retries, resting, ready) = (Vec::new(), BinaryHeap::new(), VecDeque::new());
+        Self { retries, fresh: None, resting, ready, next_serial: 0 }
     }
 
-    /// Notes the input of an item that is about to start at this place.
+    /// Notes the input of an item that is about to start in this slot.
     #[inline]
-    pub(super) fn open(&mut self, place: usize, input: Option<I>) {
+    pub(super) fn open(&mut self, slot: usize, input: Option<I>) {
         let serial = self.serial();
-        if self.trials.len() <= place {
-            self.trials.resize_with(place + 1, || None);
+        if self.retries.len() <= slot {
+            self.retries.resize_with(slot + 1, || None);
         }
-        self.trials[place] = input.map(|input| Trial {
+        self.retries[slot] = input.map(|input| RetryItem {
             input,
             course: Course::new(),
             attempts: 1,
@@ -76,13 +76,13 @@ impl<I, E> Trials<I, E> {
         });
     }
 
-    /// What was left behind is of the item at this place.
+    /// What was left behind is of the item in this slot.
     #[inline]
-    pub(super) fn open_fresh(&mut self, place: usize) {
-        let Some((input, attempts)) = self.fresh.take() else { return self.open(place, None) };
-        self.open(place, Some(input));
-        if let Some(trial) = self.get(place) {
-            trial.attempts = attempts;
+    pub(super) fn open_fresh(&mut self, slot: usize) {
+        let Some((input, attempts)) = self.fresh.take() else { return self.open(slot, None) };
+        self.open(slot, Some(input));
+        if let Some(retry_item) = self.get(slot) {
+            retry_item.attempts = attempts;
         }
     }
 
@@ -93,42 +93,42 @@ impl<I, E> Trials<I, E> {
     }
 
     #[inline]
-    pub(super) fn get(&mut self, place: usize) -> Option<&mut Trial<I, E>> {
-        self.trials.get_mut(place)?.as_mut()
+    pub(super) fn get(&mut self, slot: usize) -> Option<&mut RetryItem<I, E>> {
+        self.retries.get_mut(slot)?.as_mut()
     }
 
     /// The item is gone.
     #[inline]
-    pub(super) fn take(&mut self, place: usize) -> Option<Trial<I, E>> {
-        self.trials.get_mut(place)?.take()
+    pub(super) fn take(&mut self, slot: usize) -> Option<RetryItem<I, E>> {
+        self.retries.get_mut(slot)?.take()
     }
 
-    /// Told apart from earlier attempts at the same place.
-    pub(super) fn serial_at(&self, place: usize) -> Option<usize> {
-        Some(self.trials.get(place)?.as_ref()?.serial)
+    /// Told apart from earlier attempts at the same slot.
+    pub(super) fn serial_at(&self, slot: usize) -> Option<usize> {
+        Some(self.retries.get(slot)?.as_ref()?.serial)
     }
 
     /// The next attempt begins.
-    pub(super) fn begin(&mut self, place: usize) -> Option<&mut Trial<I, E>> {
+    pub(super) fn begin(&mut self, slot: usize) -> Option<&mut RetryItem<I, E>> {
         let serial = self.serial();
-        let trial = self.trials.get_mut(place)?.as_mut()?;
-        trial.serial = serial;
-        Some(trial)
+        let retry_item = self.retries.get_mut(slot)?.as_mut()?;
+        retry_item.serial = serial;
+        Some(retry_item)
     }
 
-    /// The item at this place is to be tried again at once, or when it is due.
-    pub(super) fn rest(&mut self, place: usize, due: Option<Instant>) {
-        let Some(due) = due else { return self.ready.push_back(place) };
+    /// The item in this slot is to be tried again at once, or when it is due.
+    pub(super) fn rest(&mut self, slot: usize, due: Option<Instant>) {
+        let Some(due) = due else { return self.ready.push_back(slot) };
         let serial = self.serial();
-        let Some(trial) = self.get(place) else { return };
-        trial.serial = serial;
-        if self.resting.len() >= 2 * self.trials.len() {
-            let trials = &self.trials;
-            self.resting.retain(|Reverse((_, serial, place))| {
-                trials[*place].as_ref().is_some_and(|trial| trial.serial == *serial)
+        let Some(retry_item) = self.get(slot) else { return };
+        retry_item.serial = serial;
+        if self.resting.len() >= 2 * self.retries.len() {
+            let retries = &self.retries;
+            self.resting.retain(|Reverse((_, serial, slot))| {
+                retries[*slot].as_ref().is_some_and(|retry_item| retry_item.serial == *serial)
             });
         }
-        self.resting.push(Reverse((due, serial, place)));
+        self.resting.push(Reverse((due, serial, slot)));
     }
 
     /// When the first of the notes is due, whether what it is of still rests or not.
@@ -140,8 +140,8 @@ impl<I, E> Trials<I, E> {
     /// When the first of those that rest is due.
     #[inline]
     pub(super) fn next_due(&mut self) -> Option<Instant> {
-        while let Some(Reverse((due, serial, place))) = self.resting.peek() {
-            if self.serial_at(*place) == Some(*serial) {
+        while let Some(Reverse((due, serial, slot))) = self.resting.peek() {
+            if self.serial_at(*slot) == Some(*serial) {
                 return Some(*due);
             }
             self.resting.pop();
@@ -152,8 +152,8 @@ impl<I, E> Trials<I, E> {
     /// Moves on those that are due.
     pub(super) fn wake_due(&mut self, now: Instant) {
         while self.next_due().is_some_and(|due| due <= now) {
-            if let Some(Reverse((_, _, place))) = self.resting.pop() {
-                self.ready.push_back(place);
+            if let Some(Reverse((_, _, slot))) = self.resting.pop() {
+                self.ready.push_back(slot);
             }
         }
     }
@@ -168,9 +168,9 @@ impl<I, E> Trials<I, E> {
         self.ready.pop_front();
     }
 
-    /// The item at this place ends while it rests or is ready.
-    pub(super) fn forget(&mut self, place: usize) {
-        self.ready.retain(|ready| *ready != place);
+    /// The item in this slot ends while it rests or is ready.
+    pub(super) fn forget(&mut self, slot: usize) {
+        self.ready.retain(|ready| *ready != slot);
     }
 
     pub(super) fn forget_all(&mut self) {
@@ -180,12 +180,12 @@ impl<I, E> Trials<I, E> {
 }
 
 /// The copies of inputs that a run still has when it is dropped.
-impl<I, E> Drop for Trials<I, E> {
+impl<I, E> Drop for RetryQueue<I, E> {
     fn drop(&mut self) {
         let fresh = self.fresh.take();
         quietly(|| drop(fresh));
-        for trial in self.trials.drain(..).flatten() {
-            trial.end();
+        for retry_item in self.retries.drain(..).flatten() {
+            retry_item.end();
         }
     }
 }
