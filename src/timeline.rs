@@ -43,7 +43,7 @@ impl Timeline {
     }
 
     /// When the first of those noted is due, whether it still runs or not.
-    #[inline]
+    #[cfg(test)]
     pub(crate) fn first_due(&self) -> Option<Instant> {
         self.started.front().map(|first| first.due)
     }

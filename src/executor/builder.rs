@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::BatchExecutor;
 use super::attempts::NoRetry;
-use super::clock::TimeLimits;
+use super::limits::TimeLimits;
 use super::observe::{BatchEvent, Observer};
 use super::options::Options;
 use super::order::Unordered;

@@ -3,12 +3,8 @@
 mod all_settled;
 mod attempts;
 mod builder;
-#[cfg_attr(not(any(feature = "tokio", loom)), path = "no_clock.rs")]
-mod clock;
 mod in_task;
-#[cfg(loom)]
-#[doc(hidden)]
-pub mod model;
+mod limits;
 mod observe;
 mod options;
 mod order;

@@ -3,7 +3,7 @@
 use core::fmt;
 use std::sync::Arc;
 
-use super::clock::{Deadline, TimeLimits};
+use super::limits::{BatchDeadline, TimeLimits};
 use super::observe::Observer;
 use super::stop::{Failures, Stop, StopToken};
 use crate::semaphore::Semaphore;
@@ -31,7 +31,7 @@ pub(super) struct Batch {
     pub(super) throttle: Option<Arc<Throttle>>,
     pub(super) semaphore: Option<Arc<Semaphore>>,
     pub(super) limits: TimeLimits,
-    pub(super) deadline: Deadline,
+    pub(super) deadline: BatchDeadline,
     pub(super) stops: Vec<StopToken>,
     pub(super) failures: Option<Failures>,
     pub(super) observer: Option<Observer>,
@@ -53,7 +53,7 @@ impl Options {
             throttle: self.throttle.clone(),
             semaphore,
             limits: self.limits,
-            deadline: Deadline::new(self.limits),
+            deadline: BatchDeadline::new(self.limits),
             stops: self.stop.iter().cloned().collect(),
             failures: self.stop_when.map(|(most, how)| Failures::new(most, how)),
             observer: self.observer.clone(),

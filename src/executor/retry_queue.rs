@@ -1,20 +1,20 @@
-//! What is known of items that may be tried more than once, and which of them wait for that.
+//! Items that may be tried again: the input of each for its next attempt, and those that wait.
 //!
 //! ```text
 //!              pending                 failed, worth another
-//!   attempt ◀─────────▶ attempt ────────────────────────────▶ resting
-//!      ▲                                                         │ due
-//!      │                     a slot among those that run        ▼
-//!      └────────────────────────────────────────────────────── ready
+//!   attempt ◀─────────▶ attempt ────────────────────────────▶ backing off
+//!      ▲                                                           │ due
+//!      │                    a running item makes room              ▼
+//!      └──────────────────────────────────────────────────────── ready
 //! ```
 //!
-//! Time is an argument. What leaves while it rests leaves a note behind among those that are to come
-//! due, which is told by its serial number; notes are cleared out when they may be half of all.
+//! Time is an argument. An item that is cancelled while it backs off leaves its deadline behind, which
+//! its serial number gives away.
 
-use core::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::VecDeque;
 use std::time::Instant;
 
+use crate::base::deadlines::{Deadline, Deadlines};
 use crate::base::panic::quietly;
 use crate::retry::Course;
 
@@ -23,18 +23,18 @@ pub(super) struct RetryItem<I, E> {
     /// For the next attempt, or the dead letters.
     pub(super) input: I,
     pub(super) course: Course,
-    /// That have begun.
+    /// How many have begun.
     pub(super) attempts: u32,
     pub(super) last_error: Option<E>,
     /// Whether the item's own time limit counts already.
     pub(super) timed: bool,
-    /// Of its latest attempt or rest, different from all others of the run.
+    /// Of its latest attempt or backoff: unique in the run.
     serial: usize,
 }
 
 impl<I, E> RetryItem<I, E> {
-    /// Nobody needs it any more.
-    pub(super) fn end(self) {
+    /// Drops it, one part after the other.
+    pub(super) fn discard(self) {
         let Self { input, course, last_error, .. } = self;
         quietly(|| drop(input));
         quietly(|| drop(course));
@@ -42,31 +42,32 @@ impl<I, E> RetryItem<I, E> {
     }
 }
 
-/// By slot, for those that have one. Nothing for a run that does not retry.
+/// Empty in a run that does not retry.
 pub(super) struct RetryQueue<I, E> {
-    retries: Vec<Option<RetryItem<I, E>>>,
-    /// Left behind by an item that panicked on the fast path, for `settle`.
-    /// With how many attempts it had.
+    /// By slot.
+    items: Vec<Option<RetryItem<I, E>>>,
+    /// The input of an item that panicked on the fast path, for `settle`, and how many attempts it
+    /// had.
     pub(super) fresh: Option<(I, u32)>,
-    resting: BinaryHeap<Reverse<(Instant, usize, usize)>>,
+    backing_off: Deadlines,
     ready: VecDeque<usize>,
     next_serial: usize,
 }
 
 impl<I, E> RetryQueue<I, E> {
     pub(super) fn new() -> Self {
-        let (retries, resting, ready) = (Vec::new(), BinaryHeap::new(), VecDeque::new());
-        Self { retries, fresh: None, resting, ready, next_serial: 0 }
+        let (backing_off, ready) = (Deadlines::new(), VecDeque::new());
+        Self { items: Vec::new(), fresh: None, backing_off, ready, next_serial: 0 }
     }
 
-    /// Notes the input of an item that is about to start in this slot.
+    /// Keeps the input of an item that is about to start in this slot.
     #[inline]
-    pub(super) fn open(&mut self, slot: usize, input: Option<I>) {
+    pub(super) fn insert(&mut self, slot: usize, input: Option<I>) {
         let serial = self.serial();
-        if self.retries.len() <= slot {
-            self.retries.resize_with(slot + 1, || None);
+        if self.items.len() <= slot {
+            self.items.resize_with(slot + 1, || None);
         }
-        self.retries[slot] = input.map(|input| RetryItem {
+        self.items[slot] = input.map(|input| RetryItem {
             input,
             course: Course::new(),
             attempts: 1,
@@ -76,13 +77,13 @@ impl<I, E> RetryQueue<I, E> {
         });
     }
 
-    /// What was left behind is of the item in this slot.
+    /// Gives the item in this slot the `fresh` input.
     #[inline]
-    pub(super) fn open_fresh(&mut self, slot: usize) {
-        let Some((input, attempts)) = self.fresh.take() else { return self.open(slot, None) };
-        self.open(slot, Some(input));
-        if let Some(retry_item) = self.get(slot) {
-            retry_item.attempts = attempts;
+    pub(super) fn insert_fresh(&mut self, slot: usize) {
+        let Some((input, attempts)) = self.fresh.take() else { return self.insert(slot, None) };
+        self.insert(slot, Some(input));
+        if let Some(item) = self.get(slot) {
+            item.attempts = attempts;
         }
     }
 
@@ -94,67 +95,57 @@ impl<I, E> RetryQueue<I, E> {
 
     #[inline]
     pub(super) fn get(&mut self, slot: usize) -> Option<&mut RetryItem<I, E>> {
-        self.retries.get_mut(slot)?.as_mut()
+        self.items.get_mut(slot)?.as_mut()
     }
 
     /// The item is gone.
     #[inline]
     pub(super) fn take(&mut self, slot: usize) -> Option<RetryItem<I, E>> {
-        self.retries.get_mut(slot)?.take()
+        self.items.get_mut(slot)?.take()
     }
 
-    /// Told apart from earlier attempts at the same slot.
+    /// Tells the attempt in this slot from earlier ones.
     pub(super) fn serial_at(&self, slot: usize) -> Option<usize> {
-        Some(self.retries.get(slot)?.as_ref()?.serial)
+        Some(self.items.get(slot)?.as_ref()?.serial)
     }
 
     /// The next attempt begins.
     pub(super) fn begin(&mut self, slot: usize) -> Option<&mut RetryItem<I, E>> {
         let serial = self.serial();
-        let retry_item = self.retries.get_mut(slot)?.as_mut()?;
-        retry_item.serial = serial;
-        Some(retry_item)
+        let item = self.items.get_mut(slot)?.as_mut()?;
+        item.serial = serial;
+        Some(item)
     }
 
-    /// The item in this slot is to be tried again at once, or when it is due.
-    pub(super) fn rest(&mut self, slot: usize, due: Option<Instant>) {
-        let Some(due) = due else { return self.ready.push_back(slot) };
-        let serial = self.serial();
-        let Some(retry_item) = self.get(slot) else { return };
-        retry_item.serial = serial;
-        if self.resting.len() >= 2 * self.retries.len() {
-            let retries = &self.retries;
-            self.resting.retain(|Reverse((_, serial, slot))| {
-                retries[*slot].as_ref().is_some_and(|retry_item| retry_item.serial == *serial)
-            });
-        }
-        self.resting.push(Reverse((due, serial, slot)));
+    /// The item in this slot is tried again when it is due, or at once.
+    pub(super) fn back_off(&mut self, slot: usize, due: Option<Instant>) {
+        let Some(at) = due else { return self.ready.push_back(slot) };
+        let stamp = self.serial();
+        let Some(item) = self.get(slot) else { return };
+        item.serial = stamp;
+        let items = &self.items;
+        self.backing_off
+            .push(Deadline { at, slot, stamp }, items.len(), |known| is_live(items, known));
     }
 
-    /// When the first of the notes is due, whether what it is of still rests or not.
+    /// When the first deadline is due, whether its item still backs off or not.
     #[inline]
     pub(super) fn first_due(&self) -> Option<Instant> {
-        self.resting.peek().map(|Reverse((due, ..))| *due)
+        self.backing_off.first_noted()
     }
 
-    /// When the first of those that rest is due.
+    /// When the first of the items that back off is due.
     #[inline]
     pub(super) fn next_due(&mut self) -> Option<Instant> {
-        while let Some(Reverse((due, serial, slot))) = self.resting.peek() {
-            if self.serial_at(*slot) == Some(*serial) {
-                return Some(*due);
-            }
-            self.resting.pop();
-        }
-        None
+        let items = &self.items;
+        self.backing_off.peek(|known| is_live(items, known)).map(|first| first.at)
     }
 
-    /// Moves on those that are due.
-    pub(super) fn wake_due(&mut self, now: Instant) {
-        while self.next_due().is_some_and(|due| due <= now) {
-            if let Some(Reverse((_, _, slot))) = self.resting.pop() {
-                self.ready.push_back(slot);
-            }
+    /// Moves the items that are due to those that are ready.
+    pub(super) fn take_due(&mut self, now: Instant) {
+        let items = &self.items;
+        while let Some(due) = self.backing_off.pop_due(now, |known| is_live(items, known)) {
+            self.ready.push_back(due.slot);
         }
     }
 
@@ -168,15 +159,20 @@ impl<I, E> RetryQueue<I, E> {
         self.ready.pop_front();
     }
 
-    /// The item in this slot ends while it rests or is ready.
-    pub(super) fn forget(&mut self, slot: usize) {
+    /// The item in this slot ends while it backs off or is ready.
+    pub(super) fn cancel(&mut self, slot: usize) {
         self.ready.retain(|ready| *ready != slot);
     }
 
-    pub(super) fn forget_all(&mut self) {
+    pub(super) fn clear(&mut self) {
         self.ready.clear();
-        self.resting.clear();
+        self.backing_off.clear();
     }
+}
+
+/// Whether the item still backs off until this deadline.
+fn is_live<I, E>(items: &[Option<RetryItem<I, E>>], deadline: &Deadline) -> bool {
+    items[deadline.slot].as_ref().is_some_and(|item| item.serial == deadline.stamp)
 }
 
 /// The copies of inputs that a run still has when it is dropped.
@@ -184,8 +180,8 @@ impl<I, E> Drop for RetryQueue<I, E> {
     fn drop(&mut self) {
         let fresh = self.fresh.take();
         quietly(|| drop(fresh));
-        for retry_item in self.retries.drain(..).flatten() {
-            retry_item.end();
+        for item in self.items.drain(..).flatten() {
+            item.discard();
         }
     }
 }

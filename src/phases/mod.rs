@@ -12,6 +12,7 @@ pub use report::{PhaseError, PhaseReport, PhasesReport};
 
 use crate::base::panic::caught;
 use crate::base::sync::{AtomicUsize, Ordering};
+use crate::base::timer::now;
 use crate::executor::{Attempts, BatchExecutor, Keys, Owned, Weigher};
 use crate::settled::{Settled, SettledError};
 
@@ -87,7 +88,7 @@ impl<K, W, A> BatchExecutor<K, W, A> {
         let items: Vec<_> = inputs.into_iter().map(Ok).collect();
         events::start(name, items.len());
         let (executor, phases) = (self.clone(), Vec::new());
-        Phases { executor, name, began: Instant::now(), items, phases }
+        Phases { executor, name, began: now(), items, phases }
     }
 }
 
@@ -158,7 +159,7 @@ impl<K, W, A, V, E> Phases<K, W, A, V, E> {
     /// Prepares each item by a plain function, one after the other. A panic is that item's failure,
     /// and no other's. The phase is called `prepare`.
     pub fn prepare<U>(self, mut prepare: impl FnMut(V) -> Result<U, E>) -> Phases<K, W, A, U, E> {
-        let began = Instant::now();
+        let began = now();
         let (mut entered, mut succeeded) = (0, 0);
         let items = self.items.into_iter().map(|item| {
             item.and_then(|value| {
@@ -175,7 +176,8 @@ impl<K, W, A, V, E> Phases<K, W, A, V, E> {
             })
         });
         let items = items.collect();
-        let report = PhaseReport::new("prepare", entered, succeeded, began.elapsed());
+        let report =
+            PhaseReport::new("prepare", entered, succeeded, now().saturating_duration_since(began));
         events::prepared(self.name, &report);
         let mut phases = self.phases;
         phases.push(report);
@@ -198,7 +200,7 @@ impl<K, W, A, V, E> Phases<K, W, A, V, E> {
         W: Weigher<V> + Clone,
         A: Attempts<V, E> + Clone,
     {
-        let began = Instant::now();
+        let began = now();
         let Self { executor, name: batch, began: batch_began, items, mut phases } = self;
         let (waiting, mut rest) = part(items);
         let entered = waiting.len();
@@ -218,7 +220,8 @@ impl<K, W, A, V, E> Phases<K, W, A, V, E> {
             },
         });
         let items = items.collect();
-        let report = PhaseReport::new(name, entered, succeeded, began.elapsed());
+        let report =
+            PhaseReport::new(name, entered, succeeded, now().saturating_duration_since(began));
         events::created(batch, &report);
         phases.push(report);
         Phases { executor, name: batch, began: batch_began, items, phases }
@@ -265,7 +268,7 @@ impl<K, W, A, V, E> Phases<K, W, A, V, E> {
         A: Attempts<Flowing<V>, E> + Clone,
     {
         const { assert!(N > 0, "a flow has at least one phase") };
-        let began = Instant::now();
+        let began = now();
         let Self { executor, name: batch, began: batch_began, items, mut phases } = self;
         let (waiting, mut rest) = part(items);
         let names: Arc<[&'static str]> = names.into();
@@ -300,7 +303,7 @@ impl<K, W, A, V, E> Phases<K, W, A, V, E> {
             }
         });
         let items = items.collect();
-        let elapsed = began.elapsed();
+        let elapsed = now().saturating_duration_since(began);
         for phase in 0..N {
             let entered = reached[phase..].iter().sum();
             let report = PhaseReport::new(names[phase], entered, entered - failed[phase], elapsed);
@@ -315,7 +318,7 @@ impl<K, W, A, V, E> Phases<K, W, A, V, E> {
         let report = PhasesReport {
             outcomes: self.items,
             phases: self.phases,
-            elapsed: self.began.elapsed(),
+            elapsed: now().saturating_duration_since(self.began),
         };
         events::complete(self.name, &report);
         report

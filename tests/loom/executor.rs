@@ -15,7 +15,7 @@ use loom::sync::Mutex;
 use loom::sync::atomic::{AtomicBool, Ordering};
 use loom::thread::{self, JoinHandle};
 use run::{Run, Task};
-use sluicegate::executor::model::advance;
+use sluicegate::model::advance;
 use sluicegate::{BatchExecutor, Semaphore, Settled, Stop, StopToken};
 
 /// A door that another thread opens: the item behind it waits for that, as for any event.

@@ -14,7 +14,7 @@ use std::time::Duration;
 use loom::sync::atomic::{AtomicBool, Ordering};
 use loom::thread::{self, JoinHandle};
 use run::{Run, Task};
-use sluicegate::executor::model::advance;
+use sluicegate::model::advance;
 use sluicegate::{
     AcquireOwned, AllSettled, BatchExecutor, OwnedSemaphorePermit, Retry, Semaphore, Settled, Stop,
     StopToken,

@@ -141,7 +141,7 @@ where
                 if A::RETRIES {
                     self.attempts.succeeded();
                     if let Some(retry_item) = self.retries.take(slot) {
-                        retry_item.end();
+                        retry_item.discard();
                     }
                 }
                 self.slots.clear(slot);
@@ -158,7 +158,8 @@ where
         let alone = self.ready.is_empty();
         // What is in hand may be woken meanwhile.
         let none_in_hand = self.slots.occupied() == 0;
-        let Self { source, source_waker, start, sink, stops, at, summary, clock, ready, .. } = self;
+        let Self { source, source_waker, start, sink, stops, at, summary, limits, ready, .. } =
+            self;
         let (source, start) = (&mut **source, &mut **start);
         let (attempts, retries) = (&*self.attempts, &mut self.retries);
         let mut future = self.slots.future(slot);
@@ -178,7 +179,7 @@ where
                 }
             };
             any = true;
-            if clock.is_batch_due() {
+            if limits.is_batch_due() {
                 self.check_deadline();
                 self.admit(index, input);
                 return true;
@@ -195,7 +196,7 @@ where
                     let copy = fresh.copy.take();
                     drop(fresh);
                     quietly(|| future.clear());
-                    retries.open(slot, copy);
+                    retries.insert(slot, copy);
                     self.slots.keep(slot, index);
                     self.attempt_ended(slot, Err(error));
                     return true;
@@ -215,7 +216,7 @@ where
                     let copy = fresh.copy.take();
                     drop(fresh);
                     if A::RETRIES {
-                        retries.open(slot, copy);
+                        retries.insert(slot, copy);
                     }
                     self.slots.keep(slot, index);
                     self.time(slot, index);
@@ -228,7 +229,7 @@ where
                 return true;
             }
             let alarm = if A::RETRIES { retries.first_due() } else { None };
-            if clock.may_be_due(alarm) {
+            if limits.may_be_due(alarm) {
                 return true;
             }
             *steps -= 1;
@@ -243,7 +244,7 @@ where
             At::Item(index) => {
                 let slot = self.vacant_slot();
                 quietly(|| self.slots.clear(slot));
-                self.retries.open_fresh(slot);
+                self.retries.insert_fresh(slot);
                 let retry_item = self.retries.take(slot);
                 self.record(index, Settled::Panicked(panic), retry_item);
             }

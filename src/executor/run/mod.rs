@@ -25,7 +25,7 @@ use std::task::Waker;
 use std::time::Instant;
 
 use super::attempts::Attempts;
-use super::clock::Clock;
+use super::limits::Limits;
 use super::observe::{ItemReport, Reporter};
 use super::options::Batch;
 use super::order::Order;
@@ -74,7 +74,7 @@ pub(super) struct Run<S: Source, F, Fut, R, W, A, O, E> {
     retries: RetryQueue<S::Input, E>,
     permits: Option<Box<Permits>>,
     throttling: Option<Box<Throttling>>,
-    clock: Clock,
+    limits: Limits,
     stops: Stops,
     stop_waker: Waker,
     reporter: Option<Box<Reporter>>,
@@ -146,7 +146,7 @@ impl<S: Source, F, Fut, R, W, A, O, E> Run<S, F, Fut, R, W, A, O, E> {
             start: Quiet::new(start),
             order: Quiet::new(order),
             weigher: Quiet::new(weigher),
-            clock: Clock::new(batch.limits, batch.deadline, attempts.attempt_timeout()),
+            limits: Limits::new(batch.limits, batch.deadline, attempts.attempt_timeout()),
             attempts: Quiet::new(attempts),
             slots: Slots::new(),
             ready,
@@ -187,7 +187,7 @@ where
 {
     /// The run is being polled: its deadline counts from the first time.
     pub(super) fn begin(&mut self) {
-        self.clock.begin();
+        self.limits.begin();
     }
 
     /// Charges the task's coop budget when it is done. The unit that is looked at in the beginning is not
@@ -244,7 +244,7 @@ where
     /// Whether a time limit may have passed, or something is due that waits for its time.
     #[inline]
     fn is_time_up(&self) -> bool {
-        self.clock.may_be_due(self.first_alarm())
+        self.limits.may_be_due(self.first_alarm())
     }
 
     #[inline]
@@ -372,13 +372,13 @@ where
 
     /// Whether the batch is to end, of which the run has not been told.
     pub(super) fn should_stop(&self) -> bool {
-        self.stops.is_news() || self.clock.is_batch_due()
+        self.stops.is_news() || self.limits.is_batch_due()
     }
 
     /// Ends the batch if its time is up: pulling may have taken long.
     #[inline]
     fn check_deadline(&mut self) {
-        if self.clock.is_batch_due() {
+        if self.limits.is_batch_due() {
             self.stop(Stop::Abort, BatchEnd::TimedOut);
         }
     }

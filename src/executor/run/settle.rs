@@ -4,6 +4,7 @@ use core::future::Future;
 
 use super::Run;
 use crate::base::panic::{caught, quietly};
+use crate::base::timer::now;
 use crate::executor::attempts::{Attempts, DeadLetter};
 use crate::executor::order::Order;
 use crate::executor::outcome_sink::OutcomeSink;
@@ -53,8 +54,8 @@ where
         let wait = caught(|| attempts.next_wait(&mut retry_item.course, error.as_ref()));
         let wait = wait.map_err(|panic| quietly(|| drop(panic)));
         let Ok(Ok(wait)) = wait else { return Err(error) };
-        let due = (!wait.is_zero()).then(|| self.clock.now() + wait);
-        if due.is_some_and(|due| self.clock.is_past_the_deadline(due)) {
+        let due = (!wait.is_zero()).then(|| now() + wait);
+        if due.is_some_and(|due| self.limits.is_past_the_deadline(due)) {
             return Err(error);
         }
         if let Some(error) = error {
@@ -65,7 +66,7 @@ where
         if let Some(permits) = &mut self.permits {
             permits.release(slot);
         }
-        self.retries.rest(slot, due);
+        self.retries.back_off(slot, due);
         let index = self.slots.index(slot);
         self.time_item(slot, index);
         if let Some(reporter) = &mut self.reporter {
@@ -105,7 +106,7 @@ where
         let retry_item = if A::RETRIES { self.retries.take(slot) } else { None };
         self.record(index, outcome, retry_item);
         if let Some(reporter) = &mut self.reporter {
-            reporter.settled(slot, index, kind, self.clock.now());
+            reporter.settled(slot, index, kind, now());
         }
     }
 
@@ -141,7 +142,7 @@ where
         retry_item: RetryItem<S::Input, E>,
     ) {
         if outcome.is_fulfilled() {
-            return retry_item.end();
+            return retry_item.discard();
         }
         let RetryItem { input, attempts, last_error, course, .. } = retry_item;
         let error = outcome.last_error().or(last_error.as_ref());

@@ -5,6 +5,7 @@ use core::task::Poll;
 
 use super::Run;
 use crate::base::panic::{caught, quietly};
+use crate::base::timer::now;
 use crate::executor::attempts::Attempts;
 use crate::executor::order::Order;
 use crate::executor::outcome_sink::OutcomeSink;
@@ -28,7 +29,7 @@ where
         let slot = self.vacant_slot();
         self.slots.hold(slot, index, input);
         if let Some(reporter) = &mut self.reporter {
-            reporter.pulled(slot, index, self.clock.now());
+            reporter.pulled(slot, index, now());
         }
         if self.aborted {
             self.ended_early = true;
@@ -82,7 +83,7 @@ where
             return false;
         }
         if let Some(throttling) = &mut self.throttling {
-            if !throttling.may_start(|| self.clock.now()) {
+            if !throttling.may_start(|| now()) {
                 return false;
             }
         }
@@ -145,7 +146,7 @@ where
     pub(super) fn start_no_more(&mut self) {
         self.due.clear();
         self.next = None;
-        self.retries.forget_all();
+        self.retries.clear();
         self.stop_waiting();
     }
 
@@ -154,11 +155,11 @@ where
         self.ready.new_started();
         let index = self.slots.index(slot);
         if let Some(reporter) = &mut self.reporter {
-            reporter.started(slot, index, self.clock.now());
+            reporter.started(slot, index, now());
         }
         if A::RETRIES {
             match caught(|| self.attempts.keep(&input)) {
-                Ok(kept) => self.retries.open(slot, kept),
+                Ok(kept) => self.retries.insert(slot, kept),
                 Err(panic) => {
                     self.dead_letter_unstarted(index, input, SettledKind::Panicked);
                     return self.settle(slot, Settled::Panicked(panic));
@@ -176,7 +177,7 @@ where
         self.ready.new_started();
         let index = self.slots.index(slot);
         if let Some(reporter) = &mut self.reporter {
-            reporter.started(slot, index, self.clock.now());
+            reporter.started(slot, index, now());
         }
         let attempts = &*self.attempts;
         let Some(retry_item) = self.retries.begin(slot) else { return };
@@ -239,7 +240,7 @@ where
             let (slots, retries) = (&self.slots, &self.retries);
             let tries =
                 |slot, serial| slots.has_started(slot) && retries.serial_at(slot) == Some(serial);
-            self.clock.attempt_started(slot, serial, slots.len(), tries);
+            self.limits.attempt_started(slot, serial, slots.len(), tries);
         }
     }
 
@@ -255,6 +256,6 @@ where
         }
         let slots = &self.slots;
         let runs = |slot, index| slots.runs(slot, index);
-        self.clock.item_started(slot, index, slots.len(), runs);
+        self.limits.item_started(slot, index, slots.len(), runs);
     }
 }

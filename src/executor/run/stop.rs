@@ -6,8 +6,9 @@ use std::task::Waker;
 
 use super::{Run, SourceState};
 use crate::base::panic::{caught, quietly};
+use crate::base::timer::now;
 use crate::executor::attempts::Attempts;
-use crate::executor::clock::Overdue;
+use crate::executor::limits::Overdue;
 use crate::executor::order::Order;
 use crate::executor::outcome_sink::OutcomeSink;
 use crate::executor::slots::Cancelled;
@@ -38,13 +39,13 @@ where
             let runs = |slot, index| slots.runs(slot, index);
             let tries =
                 |slot, serial| slots.has_started(slot) && retries.serial_at(slot) == Some(serial);
-            match self.clock.poll_overdue(cx, alarm, runs, tries) {
+            match self.limits.poll_overdue(cx, alarm, runs, tries) {
                 None => return any,
                 Some(Overdue::Item(slot)) => self.end_item(slot),
                 Some(Overdue::Attempt(slot)) => self.end_attempt(slot),
                 Some(Overdue::Alarm) => {
-                    let now = self.clock.now();
-                    self.retries.wake_due(now);
+                    let now = now();
+                    self.retries.take_due(now);
                     if let (true, Some(throttling)) =
                         (throttle.is_some_and(|until| until <= now), &mut self.throttling)
                     {
@@ -63,7 +64,7 @@ where
                 // What is asked for is what this one weighs.
                 permits.stop_waiting();
             }
-            self.retries.forget(slot);
+            self.retries.cancel(slot);
             if self.next == Some(slot) {
                 self.next = None;
                 if let Some(throttling) = &mut self.throttling {

@@ -10,7 +10,7 @@ use super::chunk_size::ChunkSize;
 use super::shared::{BatchShared, Request, Response};
 use crate::base::sync::{AtomicUsize, Ordering};
 use crate::executor::attempts::Attempts;
-use crate::executor::clock::Deadline;
+use crate::executor::limits::BatchDeadline;
 use crate::executor::options::Batch;
 use crate::executor::order::Order;
 use crate::executor::outcome_sink::OutcomeSink;
@@ -110,7 +110,7 @@ struct SharedSource<N: Inputs, T, E> {
     /// How many it may have in hand.
     share: usize,
     stops: Vec<StopToken>,
-    deadline: Deadline,
+    deadline: BatchDeadline,
     /// Pulled, and to be started next.
     chunk: VecDeque<(usize, N::Input)>,
     chunk_size: ChunkSize,

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use super::intake::Step;
 use super::{BatchShared, wake};
 use crate::base::panic::{Panic, caught, quietly};
-use crate::executor::clock::Deadline;
+use crate::executor::limits::BatchDeadline;
 use crate::executor::source::Inputs;
 use crate::executor::stop::StopToken;
 use crate::executor::summary::BatchEnd;
@@ -34,7 +34,7 @@ pub(in crate::executor::spawned) struct Request<'a> {
     /// Nothing is pulled after one of them has stopped the batch.
     pub(in crate::executor::spawned) stops: &'a [StopToken],
     /// Nor after this.
-    pub(in crate::executor::spawned) deadline: &'a Deadline,
+    pub(in crate::executor::spawned) deadline: &'a BatchDeadline,
     pub(in crate::executor::spawned) waker: &'a Waker,
     /// What a stream of inputs is polled with.
     pub(in crate::executor::spawned) source_waker: &'a Waker,
