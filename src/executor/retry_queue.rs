@@ -164,6 +164,16 @@ impl<I, E> RetryQueue<I, E> {
         self.ready.retain(|ready| *ready != slot);
     }
 
+    /// Panics unless each item that is ready is there, once.
+    #[cfg(debug_assertions)]
+    pub(super) fn validate(&self) {
+        self.backing_off.validate(self.items.len());
+        for (at, slot) in self.ready.iter().enumerate() {
+            assert!(self.items[*slot].is_some(), "slot {slot} is ready and has no item");
+            assert!(!self.ready.iter().skip(at + 1).any(|other| other == slot), "ready twice");
+        }
+    }
+
     pub(super) fn clear(&mut self) {
         self.ready.clear();
         self.backing_off.clear();

@@ -1,17 +1,17 @@
 //! The slots of a run: where an input is from being pulled until it settles.
 //!
 //! ```text
-//!           waits for its key or for permits          its turn
-//!   vacant ──────────────────────────────────▶ held ───────────▶ started
-//!     ▲ │                                        │                 │ ▲
-//!     │ └────────────────────────────────────────┼─────────────────┼─┘ pending when first polled
-//!     └──────────────────────────────────────────┴─────────────────┘
+//!           waits for its key or for permits           starts
+//!   vacant ──────────────────────────────────▶ held ───────────▶ started ◀──▶ backing off
+//!     ▲ │                                        │                 │ ▲  failed    │
+//!     │ └────────────────────────────────────────┼─────────────────┼─┘            │
+//!     │                  pending when first polled                 │              │
+//!     └──────────────────────────────────────────┴─────────────────┴──────────────┘
 //!                              settled, cancelled
 //! ```
 //!
-//! An item that is to be tried again rests in between: it has started, and has no future.
-//!
-//! What is ready when it is first polled uses a vacant slot for that poll, and leaves it vacant.
+//! An item that is ready when it is first polled uses a vacant slot for that poll, and leaves it
+//! vacant.
 //!
 //! A slot keeps its box and its waker when it is vacated, so that an item costs no allocation.
 
@@ -21,20 +21,24 @@ use core::task::{Context, Poll};
 use std::task::Waker;
 
 use crate::base::panic::quietly;
+use crate::base::slab::Slab;
 
 enum State<I> {
-    Vacant,
     /// Pulled; others go first.
     Held(I),
     Started,
-    /// Started, failed, and to be tried again.
+    /// Started, failed, and to be tried again: there is no future.
     BackingOff,
 }
 
-struct Slot<I, Fut> {
+struct Item<I> {
     /// The position of its input.
     index: usize,
     state: State<I>,
+}
+
+/// What a slot keeps from one item to the next.
+struct Kept<Fut> {
     future: Pin<Box<Option<Fut>>>,
     waker: Waker,
 }
@@ -45,55 +49,53 @@ pub(super) enum Cancelled<I> {
     NotStarted(I),
 }
 
-/// As many slots as were ever needed at once, made one by one and used again. A slot is named by
-/// its number.
+/// As many slots as were ever needed at once, made one by one and used again.
 pub(super) struct Slots<I, Fut> {
-    slots: Vec<Slot<I, Fut>>,
-    vacant: Vec<usize>,
+    items: Slab<Item<I>>,
+    /// By slot, vacant ones included.
+    kept: Vec<Kept<Fut>>,
     held: usize,
     backing_off: usize,
 }
 
 impl<I, Fut> Slots<I, Fut> {
     pub(super) fn new() -> Self {
-        Self { slots: Vec::new(), vacant: Vec::new(), held: 0, backing_off: 0 }
+        Self { items: Slab::new(), kept: Vec::new(), held: 0, backing_off: 0 }
     }
 
     /// How many slots there are, vacant ones included.
     pub(super) fn len(&self) -> usize {
-        self.slots.len()
+        self.kept.len()
     }
 
     #[inline]
     pub(super) fn occupied(&self) -> usize {
-        self.slots.len() - self.vacant.len()
+        self.items.len()
     }
 
-    /// How many rest between two attempts.
+    /// How many back off between two attempts.
     #[inline]
     pub(super) fn backing_off(&self) -> usize {
         self.backing_off
     }
 
-    /// How many have started and do not rest.
+    /// How many have started and do not back off.
     pub(super) fn running(&self) -> usize {
         self.occupied() - self.held - self.backing_off
     }
 
-    /// The slot that the next item will have, if one was made already.
+    /// The slot of the next item, if it was made already.
     #[inline]
     pub(super) fn next_vacant(&self) -> Option<usize> {
-        self.vacant.last().copied()
+        let next = self.items.next_slot() as usize;
+        (next < self.kept.len()).then_some(next)
     }
 
-    /// Makes one more slot, which is the next.
+    /// Makes one more slot, when none is vacant: it is the next.
     #[cold]
     pub(super) fn add(&mut self, waker: Waker) -> usize {
-        let slot = self.slots.len();
-        let future = Box::pin(None);
-        self.slots.push(Slot { index: 0, state: State::Vacant, future, waker });
-        self.vacant.push(slot);
-        slot
+        self.kept.push(Kept { future: Box::pin(None), waker });
+        self.kept.len() - 1
     }
 
     /// Puts an input into the next vacant slot, to be started later.
@@ -110,24 +112,26 @@ impl<I, Fut> Slots<I, Fut> {
 
     #[inline]
     fn occupy(&mut self, slot: usize, index: usize, state: State<I>) {
-        let next = self.vacant.pop();
-        debug_assert_eq!(next, Some(slot));
-        let slot = &mut self.slots[slot];
-        slot.index = index;
-        slot.state = state;
+        let next = self.items.insert(Item { index, state });
+        debug_assert_eq!(next as usize, slot);
+    }
+
+    #[inline]
+    fn state(&self, slot: usize) -> Option<&State<I>> {
+        self.items.get(slot as u32).map(|item| &item.state)
     }
 
     /// The input that is held in this slot.
     pub(super) fn held(&self, slot: usize) -> Option<&I> {
-        match &self.slots[slot].state {
-            State::Held(input) => Some(input),
+        match self.state(slot) {
+            Some(State::Held(input)) => Some(input),
             _ => None,
         }
     }
 
     /// Takes the input that is held in this slot; from now on it has started.
     pub(super) fn begin(&mut self, slot: usize) -> Option<I> {
-        let state = &mut self.slots[slot].state;
+        let state = &mut self.items.get_mut(slot as u32)?.state;
         match core::mem::replace(state, State::Started) {
             State::Held(input) => {
                 self.held -= 1;
@@ -140,71 +144,88 @@ impl<I, Fut> Slots<I, Fut> {
         }
     }
 
+    /// The position of the input of the item in this slot.
+    ///
+    /// # Panics
+    ///
+    /// If the slot is vacant.
+    #[inline]
     pub(super) fn index(&self, slot: usize) -> usize {
-        self.slots[slot].index
+        self.items[slot as u32].index
     }
 
     #[inline]
     pub(super) fn has_started(&self, slot: usize) -> bool {
-        matches!(self.slots[slot].state, State::Started)
+        matches!(self.state(slot), Some(State::Started))
     }
 
     #[inline]
     pub(super) fn is_backing_off(&self, slot: usize) -> bool {
-        matches!(self.slots[slot].state, State::BackingOff)
+        matches!(self.state(slot), Some(State::BackingOff))
     }
 
-    /// The item in this slot rests from now on.
+    /// The item in this slot backs off from now on.
     pub(super) fn back_off(&mut self, slot: usize) {
-        self.slots[slot].state = State::BackingOff;
+        self.items[slot as u32].state = State::BackingOff;
         self.backing_off += 1;
     }
 
-    /// The item in this slot rests no longer.
+    /// The item in this slot starts again.
     pub(super) fn resume(&mut self, slot: usize) {
-        self.slots[slot].state = State::Started;
+        self.items[slot as u32].state = State::Started;
         self.backing_off -= 1;
     }
 
     /// Whether this slot still has the item with this index, and it has started.
     pub(super) fn runs(&self, slot: usize, index: usize) -> bool {
-        self.slots[slot].index == index && (self.has_started(slot) || self.is_backing_off(slot))
+        let item = self.items.get(slot as u32);
+        item.is_some_and(|item| item.index == index && !matches!(item.state, State::Held(_)))
     }
 
     /// Makes the slot of a settled item vacant.
     #[inline]
     pub(super) fn vacate(&mut self, slot: usize) {
-        self.slots[slot].state = State::Vacant;
-        self.vacant.push(slot);
+        self.items.remove(slot as u32);
     }
 
     /// Drops the future in this slot.
     #[inline]
     pub(super) fn clear(&mut self, slot: usize) {
-        self.slots[slot].future.set(None);
+        self.kept[slot].future.set(None);
     }
 
-    /// Ends an item that is not done, and drops its future; nothing if the slot is vacant.
-    pub(super) fn cancel(&mut self, slot: usize) -> Option<Cancelled<I>> {
-        let slot = &mut self.slots[slot];
-        match core::mem::replace(&mut slot.state, State::Started) {
-            State::Vacant => {
-                slot.state = State::Vacant;
-                None
-            }
+    /// Ends an item that is not done, and drops its future, with its index; nothing if the slot is
+    /// vacant. It counts as started until the slot is vacated.
+    pub(super) fn cancel(&mut self, slot: usize) -> Option<(usize, Cancelled<I>)> {
+        let item = self.items.get_mut(slot as u32)?;
+        let cancelled = match core::mem::replace(&mut item.state, State::Started) {
             State::Held(input) => {
                 self.held -= 1;
-                Some(Cancelled::NotStarted(input))
+                Cancelled::NotStarted(input)
             }
             State::BackingOff => {
                 self.backing_off -= 1;
-                Some(Cancelled::Started)
+                Cancelled::Started
             }
             State::Started => {
-                quietly(|| slot.future.as_mut().set(None));
-                Some(Cancelled::Started)
+                quietly(|| self.kept[slot].future.set(None));
+                Cancelled::Started
             }
-        }
+        };
+        Some((item.index, cancelled))
+    }
+
+    /// Panics unless the counts are those of the states.
+    #[cfg(debug_assertions)]
+    pub(super) fn validate(&self) {
+        self.items.validate();
+        let count = |is: fn(&State<I>) -> bool| {
+            self.items.iter().filter(|(_, item)| is(&item.state)).count()
+        };
+        assert_eq!(count(|state| matches!(state, State::Held(_))), self.held, "held");
+        let backing_off = count(|state| matches!(state, State::BackingOff));
+        assert_eq!(backing_off, self.backing_off, "backing off");
+        assert!(self.items.slots() <= self.kept.len(), "slots without a box");
     }
 }
 
@@ -212,38 +233,30 @@ impl<I, Fut: Future> Slots<I, Fut> {
     /// The future's part of this slot.
     #[inline]
     pub(super) fn future(&mut self, slot: usize) -> SlotFuture<'_, Fut> {
-        self.slots[slot].future()
+        let Kept { future, waker } = &mut self.kept[slot];
+        SlotFuture { future: future.as_mut(), waker }
     }
 
-    /// The same, if its item has started and has not settled.
+    /// The same, with the index of the item, if one has started in this slot and has not settled.
     #[inline]
-    pub(super) fn started(&mut self, slot: usize) -> Option<SlotFuture<'_, Fut>> {
-        let slot = &mut self.slots[slot];
-        matches!(slot.state, State::Started).then(|| slot.future())
-    }
-}
-
-impl<I, Fut> Slot<I, Fut> {
-    #[inline]
-    fn future(&mut self) -> SlotFuture<'_, Fut> {
-        SlotFuture { index: self.index, future: self.future.as_mut(), waker: &self.waker }
+    pub(super) fn started(&mut self, slot: usize) -> Option<(usize, SlotFuture<'_, Fut>)> {
+        match self.items.get(slot as u32)? {
+            Item { index, state: State::Started } => {
+                let index = *index;
+                Some((index, self.future(slot)))
+            }
+            _ => None,
+        }
     }
 }
 
 /// Where a future is while it runs.
 pub(super) struct SlotFuture<'a, Fut> {
-    index: usize,
     future: Pin<&'a mut Option<Fut>>,
     waker: &'a Waker,
 }
 
 impl<Fut: Future> SlotFuture<'_, Fut> {
-    /// The position of the input of the item that has this slot, if one has.
-    #[inline]
-    pub(super) fn index(&self) -> usize {
-        self.index
-    }
-
     /// Puts a future here and polls it.
     #[inline]
     pub(super) fn start(&mut self, start: impl FnOnce() -> Fut) -> Poll<Fut::Output> {
@@ -270,8 +283,8 @@ impl<Fut: Future> SlotFuture<'_, Fut> {
 /// Drops every future and every input in hand once, whatever the destructors of the others do.
 impl<I, Fut> Drop for Slots<I, Fut> {
     fn drop(&mut self) {
-        for slot in 0..self.slots.len() {
-            if let Some(Cancelled::NotStarted(input)) = self.cancel(slot) {
+        for slot in 0..self.len() {
+            if let Some((_, Cancelled::NotStarted(input))) = self.cancel(slot) {
                 quietly(|| drop(input));
             }
         }

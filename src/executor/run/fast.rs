@@ -125,7 +125,7 @@ where
     /// Polls the item in this slot, if it is still there, and settles it if it is done.
     #[inline]
     fn poll_fast(&mut self, slot: usize) {
-        let Some(mut future) = self.slots.started(slot) else { return };
+        let Some((index, mut future)) = self.slots.started(slot) else { return };
         self.at = At::Woken(slot);
         match future.poll() {
             Poll::Pending => {}
@@ -135,7 +135,7 @@ where
             }
             Poll::Ready(result) => {
                 count(&result, &mut self.summary, &mut self.stops);
-                self.sink.settle(future.index(), result.into());
+                self.sink.settle(index, result.into());
                 self.at = At::Drop;
                 self.slots.vacate(slot);
                 if A::RETRIES {

@@ -195,7 +195,10 @@ where
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.begin();
         let _ = ready!(coop::poll_proceed(cx));
-        ready!(self.poll_steps(cx));
+        let polled = self.poll_steps(cx);
+        #[cfg(debug_assertions)]
+        self.validate();
+        ready!(polled);
         if let Poll::Ready(unit) = coop::poll_proceed(&mut Context::from_waker(Waker::noop())) {
             unit.made_progress();
         }
@@ -235,6 +238,15 @@ where
         self.settle_overdue(cx);
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    /// Panics unless what it counts agrees with what it has. Of many slots that takes long.
+    #[cfg(debug_assertions)]
+    fn validate(&self) {
+        if self.slots.len() <= 64 {
+            self.slots.validate();
+            self.retries.validate();
+        }
     }
 
     fn is_done(&self) -> bool {

@@ -57,7 +57,7 @@ where
                 }
             }
             Err(panic) => {
-                if let Some(Cancelled::NotStarted(input)) = self.slots.cancel(slot) {
+                if let Some((_, Cancelled::NotStarted(input))) = self.slots.cancel(slot) {
                     self.dead_letter_unstarted(index, input, SettledKind::Panicked);
                 }
                 self.vacate(slot, Settled::Panicked(panic));

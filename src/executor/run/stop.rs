@@ -168,13 +168,12 @@ where
     }
 
     /// Ends an item that does not run, if there is one in this slot: one that has not started, or
-    /// rests.
+    /// backs off.
     pub(super) fn cancel_unstarted(&mut self, slot: usize) {
         let outcome = match self.slots.cancel(slot) {
             None => return,
-            Some(Cancelled::Started) => self.ended_with_batch(slot),
-            Some(Cancelled::NotStarted(input)) => {
-                let index = self.slots.index(slot);
+            Some((_, Cancelled::Started)) => self.ended_with_batch(slot),
+            Some((index, Cancelled::NotStarted(input))) => {
                 if let Some(input) = self.sink.not_started(index, input) {
                     self.dead_letter_unstarted(index, input, SettledKind::Cancelled);
                 }
@@ -190,15 +189,14 @@ where
             return;
         }
         for slot in 0..self.slots.len() {
-            let index = self.slots.index(slot);
             match self.slots.cancel(slot) {
                 None => {}
-                Some(Cancelled::Started) => {
+                Some((index, Cancelled::Started)) => {
                     if let Some(retry_item) = self.retries.take(slot) {
                         self.release_input(index, &Settled::cancelled(true), retry_item);
                     }
                 }
-                Some(Cancelled::NotStarted(input)) => {
+                Some((index, Cancelled::NotStarted(input))) => {
                     self.dead_letter_unstarted(index, input, SettledKind::Cancelled);
                 }
             }
