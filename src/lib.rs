@@ -49,8 +49,6 @@ pub mod retry;
 mod semaphore;
 mod settled;
 pub mod throttle;
-#[cfg(any(feature = "tokio", loom))]
-mod timeline;
 
 pub use base::config::ConfigError;
 pub use base::panic::Panic;

@@ -93,11 +93,11 @@ async fn each_boundary_is_told_with_its_counts() {
     assert!(told[0].starts_with(created), "{told:?}");
 
     let phases = phases
-        .flow(["index", "enqueue"], async |n, passage| {
+        .flow(["index", "enqueue"], async |n, cursor| {
             if n == 2 {
                 return Err("no");
             }
-            passage.next();
+            cursor.next();
             if n == 3 {
                 std::panic::resume_unwind(Box::new("bad luck"))
             }

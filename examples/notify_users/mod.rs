@@ -104,7 +104,7 @@ pub async fn notify(
         .stop(stop.clone())
         .build()?
         .retry(retry)
-        .dead_letters(|letter: DeadLetter<'_, i64, Failure>| {
+        .dead_letter(|letter: DeadLetter<'_, i64, Failure>| {
             if letter.kind == SettledKind::Cancelled {
                 // It is left for the next time.
                 return;

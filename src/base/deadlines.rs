@@ -85,6 +85,17 @@ impl Deadlines {
         }
     }
 
+    /// When the first of those noted is due, live or not.
+    #[inline]
+    pub(crate) fn first_noted(&self) -> Option<Instant> {
+        let other = self.others.peek().map(|Reverse(first)| first.at);
+        let first = self.in_order.front().map(|first| first.at);
+        match (first, other) {
+            (Some(first), Some(other)) => Some(first.min(other)),
+            (first, other) => first.or(other),
+        }
+    }
+
     /// Takes out the earliest deadline that `is_live`, if it has come by `now`.
     #[inline]
     pub(crate) fn pop_due(
@@ -180,6 +191,8 @@ mod tests {
                 assert_eq!(due, expected);
                 model.retain(|known| Some(*known) != due);
             }
+            let first = model.first().map(|known| known.at);
+            assert!(deadlines.first_noted().or(first) <= first.or(deadlines.first_noted()));
             let live = model.clone();
             assert_eq!(deadlines.peek(|known| live.contains(known)), model.first().copied());
         }

@@ -8,8 +8,7 @@ use crate::base::panic::quietly;
 use crate::retry::{GaveUp, RetryState, RetryWhen};
 use crate::settled::SettledKind;
 
-/// How often an item is tried; implemented by what [`BatchExecutor`](super::BatchExecutor) puts in
-/// place of its third parameter.
+/// How often an item is tried; implemented by what [`BatchExecutor`](super::BatchExecutor) puts in for its third parameter.
 pub trait Attempts<I, E> {
     /// Whether inputs may be kept for another attempt.
     const RETRIES: bool = false;
@@ -29,14 +28,14 @@ pub trait Attempts<I, E> {
     fn next_wait(&self, course: &mut RetryState, error: Option<&E>) -> Result<Duration, GaveUp>;
 
     /// Nothing more is tried. Runs the caller's code.
-    fn bury(&self, letter: DeadLetter<'_, I, E>);
+    fn dead_letter(&self, letter: DeadLetter<'_, I, E>);
 }
 
 /// Each item is tried once.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Once;
+pub struct NoRetry;
 
-impl<I, E> Attempts<I, E> for Once {
+impl<I, E> Attempts<I, E> for NoRetry {
     #[inline]
     fn keep(&self, _: &I) -> Option<I> {
         None
@@ -53,18 +52,18 @@ impl<I, E> Attempts<I, E> for Once {
         Err(GaveUp::AttemptsSpent)
     }
 
-    fn bury(&self, _: DeadLetter<'_, I, E>) {}
+    fn dead_letter(&self, _: DeadLetter<'_, I, E>) {}
 }
 
 /// Items are tried as a [`Retry`](crate::Retry) says, and what fails for good goes to `D`.
-pub struct Retrying<E, D = NoDeadLetters> {
+pub struct Retrying<E, D = NoDeadLetter> {
     pub(super) retry: RetryWhen<E>,
-    pub(super) dead_letters: D,
+    pub(super) dead_letter: D,
 }
 
 impl<E, D: Clone> Clone for Retrying<E, D> {
     fn clone(&self) -> Self {
-        Self { retry: self.retry.clone(), dead_letters: self.dead_letters.clone() }
+        Self { retry: self.retry.clone(), dead_letter: self.dead_letter.clone() }
     }
 }
 
@@ -74,7 +73,7 @@ impl<E, D> fmt::Debug for Retrying<E, D> {
     }
 }
 
-impl<I: Clone, E, D: DeadLetters<I, E>> Attempts<I, E> for Retrying<E, D> {
+impl<I: Clone, E, D: DeadLetterSink<I, E>> Attempts<I, E> for Retrying<E, D> {
     const RETRIES: bool = true;
 
     #[inline]
@@ -101,8 +100,8 @@ impl<I: Clone, E, D: DeadLetters<I, E>> Attempts<I, E> for Retrying<E, D> {
         }
     }
 
-    fn bury(&self, letter: DeadLetter<'_, I, E>) {
-        self.dead_letters.bury(letter);
+    fn dead_letter(&self, letter: DeadLetter<'_, I, E>) {
+        self.dead_letter.dead_letter(letter);
     }
 }
 
@@ -140,14 +139,20 @@ impl<I: Iterator, E, A: Attempts<I::Item, E>> Drop for Owned<'_, I, E, A> {
         for (index, input) in (self.pulled..).zip(self.inputs.by_ref()) {
             let kind = SettledKind::Cancelled;
             quietly(|| {
-                self.attempts.bury(DeadLetter { index, input, kind, attempts: 0, error: None });
+                self.attempts.dead_letter(DeadLetter {
+                    index,
+                    input,
+                    kind,
+                    attempts: 0,
+                    error: None,
+                });
             });
         }
     }
 }
 
 /// What was not done, with its input: what
-/// [`dead_letters`](super::BatchExecutor::dead_letters) hands out.
+/// [`dead_letters`](super::BatchExecutor::dead_letter) hands out.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct DeadLetter<'a, I, E> {
@@ -164,39 +169,39 @@ pub struct DeadLetter<'a, I, E> {
     pub error: Option<&'a E>,
 }
 
-/// Where dead letters go; implemented for what [`Retrying`] puts in place of its second parameter.
-pub trait DeadLetters<I, E> {
+/// Where dead letters go; implemented for what [`Retrying`] puts in for its second parameter.
+pub trait DeadLetterSink<I, E> {
     /// Whether there is somewhere.
     const WANTED: bool;
 
     /// Runs the caller's code.
-    fn bury(&self, letter: DeadLetter<'_, I, E>);
+    fn dead_letter(&self, letter: DeadLetter<'_, I, E>);
 }
 
 /// What fails for good is an outcome, and nothing else.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct NoDeadLetters;
+pub struct NoDeadLetter;
 
-impl<I, E> DeadLetters<I, E> for NoDeadLetters {
+impl<I, E> DeadLetterSink<I, E> for NoDeadLetter {
     const WANTED: bool = false;
 
-    fn bury(&self, _: DeadLetter<'_, I, E>) {}
+    fn dead_letter(&self, _: DeadLetter<'_, I, E>) {}
 }
 
 /// Dead letters go to a function.
 #[derive(Clone)]
-pub struct ToSink<F>(pub(super) F);
+pub struct FnSink<F>(pub(super) F);
 
-impl<I, E, F: Fn(DeadLetter<'_, I, E>)> DeadLetters<I, E> for ToSink<F> {
+impl<I, E, F: Fn(DeadLetter<'_, I, E>)> DeadLetterSink<I, E> for FnSink<F> {
     const WANTED: bool = true;
 
-    fn bury(&self, letter: DeadLetter<'_, I, E>) {
+    fn dead_letter(&self, letter: DeadLetter<'_, I, E>) {
         (self.0)(letter);
     }
 }
 
-impl<F> fmt::Debug for ToSink<F> {
+impl<F> fmt::Debug for FnSink<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ToSink(..)")
+        f.write_str("FnSink(..)")
     }
 }

@@ -6,13 +6,13 @@ use core::time::Duration;
 use std::sync::Arc;
 
 use super::BatchExecutor;
-use super::attempts::Once;
-use super::clock::TimeLimits;
+use super::attempts::NoRetry;
+use super::limits::TimeLimits;
 use super::observe::{BatchEvent, Observer};
 use super::options::Options;
-use super::order::SideBySide;
+use super::order::Unordered;
 use super::stop::{Stop, StopToken};
-use super::weight::Alike;
+use super::weight::UnitWeight;
 use crate::ConfigError;
 use crate::semaphore::Semaphore;
 use crate::throttle::Throttle;
@@ -34,7 +34,7 @@ pub struct BatchExecutorBuilder {
     limit: Option<usize>,
     backlog: usize,
     throttle: Option<Arc<Throttle>>,
-    budget: Option<Arc<Semaphore>>,
+    semaphore: Option<Arc<Semaphore>>,
     limits: TimeLimits,
     stop: Option<StopToken>,
     stop_when: Option<(usize, Stop)>,
@@ -44,22 +44,22 @@ pub struct BatchExecutorBuilder {
 
 impl BatchExecutorBuilder {
     /// How many items of a batch may be in hand at once, at least 1. Without it there must be a
-    /// [`budget`](Self::budget), whose limit at the time of building is taken.
+    /// [`semaphore`](Self::semaphore), whose limit at the time of building is taken.
     pub fn limit(mut self, limit: usize) -> Self {
         self.limit = Some(limit);
         self
     }
 
-    /// A semaphore shared with whoever else draws on it: an item starts when it has a permit, for
-    /// which it waits in line, and gives it back when it has settled.
+    /// A semaphore that others may share: an item starts when it has a permit, for
+    /// which it waits first come, first served, and gives it back when it has settled.
     ///
     /// Inputs are pulled one ahead: the next waits, as one of those in hand, for its permit.
     ///
     /// # Nested batches
     ///
-    /// A batch that is polled inside an item of another on the same budget shares that item's
+    /// A batch that is polled inside an item of another on the same semaphore shares that item's
     /// permits, first come, first served, and runs further items on permits of their own. So it
-    /// gets on also when its parents hold the whole budget. An item is counted by its own permits
+    /// gets on also when its parents hold the whole semaphore. An item is counted by its own permits
     /// or by those of what runs inside of it, never by both.
     ///
     /// With [weights](BatchExecutor::by_weight), a nested item may weigh no more than the item that
@@ -77,8 +77,8 @@ impl BatchExecutorBuilder {
     ///
     /// # When it is closed
     ///
-    /// Once the semaphore is closed nothing more starts: the batch ends with
-    /// [`BatchEnd::BudgetClosed`](super::BatchEnd::BudgetClosed).
+    /// NoRetry the semaphore is closed nothing more starts: the batch ends with
+    /// [`BatchEnd::SemaphoreClosed`](super::BatchEnd::SemaphoreClosed).
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -87,7 +87,7 @@ impl BatchExecutorBuilder {
     /// use sluicegate::{BatchExecutor, Semaphore, Settled};
     ///
     /// let connections = Arc::new(Semaphore::new(2));
-    /// let executor = BatchExecutor::builder().budget(connections).build()?;
+    /// let executor = BatchExecutor::builder().semaphore(connections).build()?;
     /// let sums = executor.all_settled([10, 20, 30], async |ten| {
     ///     let digits = executor.all_settled(0..10, async |n| Ok::<_, ()>(ten + n)).await;
     ///     Settled::all_fulfilled(digits).map(|digits| digits.iter().sum::<u32>())
@@ -96,8 +96,8 @@ impl BatchExecutorBuilder {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn budget(mut self, budget: Arc<Semaphore>) -> Self {
-        self.budget = Some(budget);
+    pub fn semaphore(mut self, semaphore: Arc<Semaphore>) -> Self {
+        self.semaphore = Some(semaphore);
         self
     }
 
@@ -116,10 +116,10 @@ impl BatchExecutorBuilder {
         self
     }
 
-    /// Every attempt of an item waits in line for its start on this throttle, which others may
+    /// Every attempt of an item waits for its start on this throttle, which others may
     /// share.
     ///
-    /// One item of a run at a time is in that line; if there is a [`budget`](Self::budget), it has
+    /// One item of a run at a time waits there; if there is a [`semaphore`](Self::semaphore), it has
     /// its permit by then, so that it does start when the throttle counts it.
     ///
     /// Runs need tokio's timer then. Available with the feature `tokio`.
@@ -175,7 +175,7 @@ impl BatchExecutorBuilder {
     ///
     /// Runs need tokio's timer then. Available with the feature `tokio`.
     #[cfg(any(feature = "tokio", loom))]
-    pub fn deadline(mut self, limit: Duration) -> Self {
+    pub fn timeout(mut self, limit: Duration) -> Self {
         self.limits.batch = Some(limit);
         self
     }
@@ -250,12 +250,12 @@ impl BatchExecutorBuilder {
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] if the limit is zero, or neither it nor a budget is set; if a duration or
+    /// [`ConfigError`] if the limit is zero, or neither it nor a semaphore is set; if a duration or
     /// the number of failures is out of its bounds.
     pub fn build(self) -> Result<BatchExecutor, ConfigError> {
-        let limit = match (self.limit, &self.budget) {
+        let limit = match (self.limit, &self.semaphore) {
             (Some(limit), _) => limit,
-            (None, Some(budget)) => budget.limit(),
+            (None, Some(semaphore)) => semaphore.limit(),
             (None, None) => {
                 return Err(ConfigError::new("limit", format_args!("unset"), "at least 1"));
             }
@@ -267,25 +267,25 @@ impl BatchExecutorBuilder {
         #[cfg(any(feature = "tokio", loom))]
         {
             check_duration("item_timeout", self.limits.item)?;
-            check_duration("deadline", self.limits.batch)?;
+            check_duration("timeout", self.limits.batch)?;
         }
         if limit.checked_add(self.backlog).is_none() {
             return Err(ConfigError::new("backlog", self.backlog, "less, with `limit`"));
         }
-        let Self { limit: _, backlog, throttle, budget, limits, .. } = self;
+        let Self { limit: _, backlog, throttle, semaphore, limits, .. } = self;
         let Self { stop, stop_when, observer, reports, .. } = self;
         let options = Options {
             limit,
             backlog,
             throttle,
-            budget,
+            semaphore,
             limits,
             stop,
             stop_when,
             observer,
             reports,
         };
-        Ok(BatchExecutor { options, keys: SideBySide, weigher: Alike, attempts: Once })
+        Ok(BatchExecutor { options, keys: Unordered, weigher: UnitWeight, attempts: NoRetry })
     }
 }
 
@@ -295,7 +295,7 @@ impl fmt::Debug for BatchExecutorBuilder {
             .field("limit", &self.limit)
             .field("backlog", &self.backlog)
             .field("throttle", &self.throttle)
-            .field("budget", &self.budget)
+            .field("semaphore", &self.semaphore)
             .field("limits", &self.limits)
             .field("stop", &self.stop)
             .field("stop_when", &self.stop_when)

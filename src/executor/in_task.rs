@@ -9,9 +9,9 @@ use super::all_settled::AllSettled;
 use super::attempts::Attempts;
 use super::observe::{BatchEvent, ItemReport, tell};
 use super::order::Keys;
-use super::outlet::{Collected, Outlet, Slots, Sunk};
+use super::outcome_sink::{CallerSink, CallerSlots, Collected, OutcomeSink};
 use super::run::{InTask, Run};
-use super::source::{Inputs, OfIterator, OfStream, Own};
+use super::source::{Inputs, IterInputs, Own, StreamInputs};
 use super::summary::BatchSummary;
 use super::weight::Weigher;
 use crate::settled::Settled;
@@ -61,7 +61,7 @@ impl<K, W, A> BatchExecutor<K, W, A> {
     /// Dropping the future cancels every item that runs, by dropping its future once, and loses
     /// the outcomes so far. What must survive goes to slots of the caller's
     /// ([`settle_into`](Self::settle_into)) or to a sink ([`for_each`](Self::for_each)). The inputs of
-    /// what it cancels go to the [dead letters](Self::dead_letters).
+    /// what it cancels go to the [dead letters](Self::dead_letter).
     ///
     /// # Complexity
     ///
@@ -81,10 +81,10 @@ impl<K, W, A> BatchExecutor<K, W, A> {
     {
         let executor = self.clone();
         async move {
-            let inputs = OfIterator(inputs.into_iter());
-            let outlet = Collected::with_room_for(inputs.at_least());
-            let (outlet, summary, reports) = executor.run(inputs, f, outlet).await;
-            AllSettled { outcomes: outlet.into_outcomes(), summary, reports }
+            let inputs = IterInputs(inputs.into_iter());
+            let sink = Collected::with_room_for(inputs.at_least());
+            let (sink, summary, reports) = executor.run(inputs, f, sink).await;
+            AllSettled { outcomes: sink.into_outcomes(), summary, reports }
         }
     }
 
@@ -106,7 +106,7 @@ impl<K, W, A> BatchExecutor<K, W, A> {
     ///
     /// Dropping the future cancels every item that runs, by dropping its future once, and leaves
     /// `slots` with all that has settled. The inputs of what it cancels go to the
-    /// [dead letters](Self::dead_letters).
+    /// [dead letters](Self::dead_letter).
     ///
     /// # Complexity
     ///
@@ -148,10 +148,10 @@ impl<K, W, A> BatchExecutor<K, W, A> {
     {
         let executor = self.clone().without_reports();
         async move {
-            let inputs = OfIterator(inputs.into_iter());
+            let inputs = IterInputs(inputs.into_iter());
             // As much as promised, if that is a number to believe.
             let _ = slots.try_reserve(inputs.at_least());
-            executor.run(inputs, f, Slots::new(slots)).await.1
+            executor.run(inputs, f, CallerSlots::new(slots)).await.1
         }
     }
 
@@ -177,7 +177,7 @@ impl<K, W, A> BatchExecutor<K, W, A> {
     ///
     /// Dropping the future cancels every item that runs, and the sink with the outcome it is busy
     /// with. What the sink was done with is done; at most `limit` outcomes were waiting for it. The
-    /// inputs of what it cancels go to the [dead letters](Self::dead_letters).
+    /// inputs of what it cancels go to the [dead letters](Self::dead_letter).
     ///
     /// # Complexity
     ///
@@ -225,8 +225,8 @@ impl<K, W, A> BatchExecutor<K, W, A> {
     {
         let executor = self.clone().without_reports();
         async move {
-            let inputs = OfIterator(inputs.into_iter());
-            executor.run(inputs, f, Sunk::new(sink)).await.1
+            let inputs = IterInputs(inputs.into_iter());
+            executor.run(inputs, f, CallerSink::new(sink)).await.1
         }
     }
 
@@ -268,7 +268,7 @@ impl<K, W, A> BatchExecutor<K, W, A> {
         A: Attempts<St::Item, E> + Clone,
     {
         let executor = self.clone().without_reports();
-        async move { executor.run(OfStream(Box::pin(inputs)), f, Sunk::new(sink)).await.1 }
+        async move { executor.run(StreamInputs(Box::pin(inputs)), f, CallerSink::new(sink)).await.1 }
     }
 
     /// For what returns none: those of an endless input would have no bound.
@@ -282,7 +282,7 @@ impl<K, W, A> BatchExecutor<K, W, A> {
         self,
         inputs: N,
         f: F,
-        outlet: O,
+        sink: O,
     ) -> (O, BatchSummary, Vec<ItemReport>)
     where
         N: Inputs,
@@ -291,15 +291,15 @@ impl<K, W, A> BatchExecutor<K, W, A> {
         K: Keys<N::Input>,
         W: Weigher<N::Input>,
         A: Attempts<N::Input, E>,
-        O: Outlet<N::Input, T, E>,
+        O: OutcomeSink<N::Input, T, E>,
     {
         let Self { options, keys, weigher, attempts } = self;
         let batch = options.batch(W::WEIGHS);
-        let run = Run::new(batch, Own::new(inputs), f, keys.order(), weigher, attempts, outlet);
+        let run = Run::new(batch, Own::new(inputs), f, keys.order(), weigher, attempts, sink);
         let mut run = InTask::new(run);
         poll_fn(|cx| run.poll(cx)).await;
-        let (outlet, summary, reports) = run.into_done().into_parts();
+        let (sink, summary, reports) = run.into_done().into_parts();
         tell(options.observer.as_ref(), BatchEvent::Ended { summary: &summary });
-        (outlet, summary, reports)
+        (sink, summary, reports)
     }
 }

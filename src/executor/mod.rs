@@ -2,43 +2,39 @@
 
 mod all_settled;
 mod attempts;
-mod budget;
 mod builder;
-#[cfg_attr(not(any(feature = "tokio", loom)), path = "no_clock.rs")]
-mod clock;
 mod in_task;
-#[cfg(loom)]
-#[doc(hidden)]
-pub mod model;
+mod limits;
 mod observe;
 mod options;
 mod order;
-mod outlet;
+mod outcome_sink;
 mod pages;
-mod places;
-mod refine;
+mod permits;
+mod policies;
+mod ready_queue;
+mod retry_queue;
 mod run;
+mod slots;
 mod source;
 mod spawned;
 mod stop;
 mod summary;
 mod throttling;
-mod trials;
-mod wakes;
 mod weight;
 
 pub use all_settled::AllSettled;
 pub(crate) use attempts::Owned;
-pub use attempts::{Attempts, DeadLetter, DeadLetters, NoDeadLetters, Once, Retrying, ToSink};
+pub use attempts::{Attempts, DeadLetter, DeadLetterSink, FnSink, NoDeadLetter, NoRetry, Retrying};
 pub use builder::BatchExecutorBuilder;
 pub use observe::{BatchEvent, ItemReport};
-pub use order::{ByKey, Keys, SideBySide};
+pub use order::{ByKey, Keys, Unordered};
 pub use pages::{Page, Paged, PagesSummary};
-pub use source::{Inputs, OfIterator, OfStream};
-pub use spawned::{BatchHandle, BatchStream, Finished, Joined};
+pub use source::{Inputs, IterInputs, StreamInputs};
+pub use spawned::{BatchHandle, BatchResult, BatchStream, StreamEnd};
 pub use stop::{Stop, StopToken};
 pub use summary::{BatchEnd, BatchSummary};
-pub use weight::{Alike, ByWeight, Weigher};
+pub use weight::{ByWeight, UnitWeight, Weigher};
 
 use crate::ConfigError;
 use options::Options;
@@ -67,11 +63,11 @@ use options::Options;
 /// - A failure or a panic of one item changes no other item's outcome.
 /// - The work goes on while the sink is busy.
 /// - What runs is never more than the limit, nor, over all executors that share one, than the
-///   [budget](BatchExecutorBuilder::budget).
+///   [semaphore](BatchExecutorBuilder::semaphore).
 /// - Nothing is pulled after a [stop](BatchExecutorBuilder::stop), the deadline or the end.
 /// - Dropping a run at any time drops every future and every input in hand once, and gives back
 ///   every permit.
-/// - With [dead letters](Self::dead_letters), each input that was pulled is done or comes back, also
+/// - With [dead letters](Self::dead_letter), each input that was pulled is done or comes back, also
 ///   from a batch that is aborted or dropped.
 ///
 /// # When not to use it
@@ -89,10 +85,10 @@ use options::Options;
 /// # Fairness
 ///
 /// Inputs start in input order, also those of one key. All items that were woken since the last time
-/// are polled once, up to 64 neighbours at a time in the order of their places, before any of them
-/// is polled again. New items take turns with woken ones: while n woken items are polled, at most n + 1
+/// are polled once, up to 64 neighbours at a time in the order of their slots, before any of them
+/// is polled again. New items alternate with woken ones: while n woken items are polled, at most n + 1
 /// new ones start. A run gives way to the other tasks of its thread after a bounded number of polls,
-/// also if its items are always ready, and takes part in tokio's cooperative budget.
+/// also if its items are always ready, and takes part in tokio's coop budget.
 ///
 /// # Time limits
 ///
@@ -120,15 +116,15 @@ use options::Options;
 ///
 /// # How it is built
 ///
-/// A run is one future. Its items sit in places that are made when first needed and used again,
+/// A run is one future. Its items sit in slots that are made when first needed and used again,
 /// so that an item costs no allocation beside what its future takes itself; what is ready when it
-/// is first polled does not even take a place. Each place has a waker of its own, which sets a bit
+/// is first polled does not even take a slot. Each slot has a waker of its own, which sets a bit
 /// in a word of 64; a poll of the run takes the words that were woken, and polls nothing else.
 /// Spawned, there is such a run on each worker, and they meet in two places alone: where they take
 /// inputs, several at a time if items are short, and where they bring outcomes. Any runtime will
 /// do; only [`spawn`](Self::spawn) and the two time limits need tokio's.
 #[derive(Debug, Clone)]
-pub struct BatchExecutor<K = SideBySide, W = Alike, A = Once> {
+pub struct BatchExecutor<K = Unordered, W = UnitWeight, A = NoRetry> {
     options: Options,
     keys: K,
     weigher: W,

@@ -30,7 +30,7 @@ pub enum BatchEvent<'a> {
     Retrying {
         /// The position of the input.
         index: usize,
-        /// How long it waits, until it is ready for its turn.
+        /// How long it waits, until it is due.
         wait: Duration,
     },
     /// An item has settled, and its future is gone.
@@ -83,10 +83,10 @@ pub(super) fn tell(observer: Option<&Observer>, event: BatchEvent<'_>) {
 }
 
 /// Keeps the times of the items of a run, if somebody wants to know.
-pub(super) struct Watch {
+pub(super) struct Reporter {
     pub(super) observer: Option<Observer>,
     reports: Option<Vec<ItemReport>>,
-    /// By place.
+    /// By slot.
     times: Vec<Times>,
 }
 
@@ -96,24 +96,24 @@ struct Times {
     started: Option<Instant>,
 }
 
-impl Watch {
+impl Reporter {
     pub(super) fn new(observer: Option<Observer>, reports: bool) -> Option<Box<Self>> {
         (observer.is_some() || reports).then(|| {
             Box::new(Self { observer, reports: reports.then(Vec::new), times: Vec::new() })
         })
     }
 
-    pub(super) fn pulled(&mut self, place: usize, index: usize, now: Instant) {
+    pub(super) fn pulled(&mut self, slot: usize, index: usize, now: Instant) {
         let times = Times { pulled: now, started: None };
-        match self.times.get_mut(place) {
+        match self.times.get_mut(slot) {
             Some(slot) => *slot = times,
-            None => self.times.resize(place + 1, times),
+            None => self.times.resize(slot + 1, times),
         }
         tell(self.observer.as_ref(), BatchEvent::Pulled { index });
     }
 
-    pub(super) fn started(&mut self, place: usize, index: usize, now: Instant) {
-        self.times[place].started.get_or_insert(now);
+    pub(super) fn started(&mut self, slot: usize, index: usize, now: Instant) {
+        self.times[slot].started.get_or_insert(now);
         tell(self.observer.as_ref(), BatchEvent::Started { index });
     }
 
@@ -121,8 +121,8 @@ impl Watch {
         tell(self.observer.as_ref(), BatchEvent::Retrying { index, wait });
     }
 
-    pub(super) fn settled(&mut self, place: usize, index: usize, kind: SettledKind, now: Instant) {
-        let Times { pulled, started } = self.times[place];
+    pub(super) fn settled(&mut self, slot: usize, index: usize, kind: SettledKind, now: Instant) {
+        let Times { pulled, started } = self.times[slot];
         let queued = started.unwrap_or(now).saturating_duration_since(pulled);
         let running = started.map(|started| now.saturating_duration_since(started));
         let running = running.unwrap_or_default();

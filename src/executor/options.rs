@@ -3,7 +3,7 @@
 use core::fmt;
 use std::sync::Arc;
 
-use super::clock::{Deadline, TimeLimits};
+use super::limits::{BatchDeadline, TimeLimits};
 use super::observe::Observer;
 use super::stop::{Failures, Stop, StopToken};
 use crate::semaphore::Semaphore;
@@ -15,7 +15,7 @@ pub(super) struct Options {
     pub(super) limit: usize,
     pub(super) backlog: usize,
     pub(super) throttle: Option<Arc<Throttle>>,
-    pub(super) budget: Option<Arc<Semaphore>>,
+    pub(super) semaphore: Option<Arc<Semaphore>>,
     pub(super) limits: TimeLimits,
     pub(super) stop: Option<StopToken>,
     pub(super) stop_when: Option<(usize, Stop)>,
@@ -29,9 +29,9 @@ pub(super) struct Batch {
     pub(super) limit: usize,
     pub(super) backlog: usize,
     pub(super) throttle: Option<Arc<Throttle>>,
-    pub(super) budget: Option<Arc<Semaphore>>,
+    pub(super) semaphore: Option<Arc<Semaphore>>,
     pub(super) limits: TimeLimits,
-    pub(super) deadline: Deadline,
+    pub(super) deadline: BatchDeadline,
     pub(super) stops: Vec<StopToken>,
     pub(super) failures: Option<Failures>,
     pub(super) observer: Option<Observer>,
@@ -41,19 +41,19 @@ pub(super) struct Batch {
 impl Options {
     /// For a new batch, whose items may weigh more than one permit each or not.
     pub(super) fn batch(&self, weighs: bool) -> Batch {
-        let budget = match &self.budget {
+        let semaphore = match &self.semaphore {
             None if weighs => {
                 Some(Arc::new(Semaphore::new(self.limit.min(Semaphore::MAX_PERMITS))))
             }
-            budget => budget.clone(),
+            semaphore => semaphore.clone(),
         };
         Batch {
             limit: self.limit,
             backlog: self.backlog,
             throttle: self.throttle.clone(),
-            budget,
+            semaphore,
             limits: self.limits,
-            deadline: Deadline::new(self.limits),
+            deadline: BatchDeadline::new(self.limits),
             stops: self.stop.iter().cloned().collect(),
             failures: self.stop_when.map(|(most, how)| Failures::new(most, how)),
             observer: self.observer.clone(),
@@ -76,7 +76,7 @@ impl fmt::Debug for Options {
             .field("limit", &self.limit)
             .field("backlog", &self.backlog)
             .field("throttle", &self.throttle)
-            .field("budget", &self.budget)
+            .field("semaphore", &self.semaphore)
             .field("limits", &self.limits)
             .field("stop", &self.stop)
             .field("stop_when", &self.stop_when)

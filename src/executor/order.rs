@@ -8,20 +8,20 @@ use crate::base::panic::{drop_each, quietly};
 
 pub trait Order<I> {
     /// Whether everything may start at once.
-    const ALL_SIDE_BY_SIDE: bool = false;
+    const ALL_UNORDERED: bool = false;
 
-    /// Whether the item that has taken `place` may start. If it may not, the order remembers its
-    /// place and will name it.
+    /// Whether the item that has taken `slot` may start. If it may not, the order remembers its
+    /// slot and will name it.
     ///
     /// Runs user code, whose panic leaves the order as it was, without the item.
-    fn admit(&mut self, place: usize, item: &I) -> bool;
+    fn admit(&mut self, slot: usize, item: &I) -> bool;
 
-    /// The item at `place`, admitted earlier, has settled: which held one may start now?
-    fn release(&mut self, place: usize) -> Option<usize>;
+    /// The item at `slot`, admitted earlier, has settled: which held one may start now?
+    fn release(&mut self, slot: usize) -> Option<usize>;
 }
 
 /// Which items may run side by side; implemented by what [`BatchExecutor`](super::BatchExecutor)
-/// puts in place of its first parameter.
+/// puts in for its first parameter.
 pub trait Keys<I> {
     /// Keeps the order during a run.
     type Order: Order<I>;
@@ -37,10 +37,10 @@ pub trait Keys<I> {
 
 /// Every item beside every other.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct SideBySide;
+pub struct Unordered;
 
-impl<I> Order<I> for SideBySide {
-    const ALL_SIDE_BY_SIDE: bool = true;
+impl<I> Order<I> for Unordered {
+    const ALL_UNORDERED: bool = true;
 
     fn admit(&mut self, _: usize, _: &I) -> bool {
         true
@@ -51,7 +51,7 @@ impl<I> Order<I> for SideBySide {
     }
 }
 
-impl<I> Keys<I> for SideBySide {
+impl<I> Keys<I> for Unordered {
     type Order = Self;
 
     fn order(&self) -> Self {
@@ -72,10 +72,10 @@ where
     K: Hash + Eq,
     F: Fn(&I) -> K + Clone,
 {
-    type Order = Lanes<K, F>;
+    type Order = KeyOrder<K, F>;
 
     fn order(&self) -> Self::Order {
-        Lanes::new(self.0.clone())
+        KeyOrder::new(self.0.clone())
     }
 
     fn route<H: BuildHasher>(&self, hasher: &H, item: &I) -> Option<u64> {
@@ -89,144 +89,144 @@ impl<F> core::fmt::Debug for ByKey<F> {
     }
 }
 
-/// Items of one key in a lane of their own, one behind the other.
+/// Items of one key in a queue of their own, one behind the other.
 ///
-/// There are never more lanes than items in hand: a lane closes with its last item. Keys are
-/// hashed, compared and dropped at points where their panic does no harm; lanes are found again by
+/// There are never more queues than items in hand: a queue closes with its last item. Keys are
+/// hashed, compared and dropped at points where their panic does no harm; queues are found again by
 /// number, so that closing one needs none of the user's code.
-pub struct Lanes<K, F> {
+pub struct KeyOrder<K, F> {
     key: F,
     hasher: RandomState,
-    /// The first of the lanes whose keys have this hash.
+    /// The first of the queues whose keys have this hash.
     first: HashMap<u64, usize>,
-    lanes: Vec<Lane<K>>,
+    queues: Vec<KeyQueue<K>>,
     closed: Vec<usize>,
-    /// By place.
-    seats: Vec<Seat>,
+    /// By slot.
+    links: Vec<Link>,
 }
 
-struct Lane<K> {
-    /// `None` in a closed lane.
+struct KeyQueue<K> {
+    /// `None` in a closed queue.
     key: Option<K>,
     hash: u64,
-    /// The next lane whose key has the same hash.
+    /// The next queue whose key has the same hash.
     next: Option<usize>,
-    /// The place of the last item in this lane.
+    /// The slot of the last item in this queue.
     tail: usize,
 }
 
 #[derive(Clone, Copy, Default)]
-struct Seat {
-    lane: usize,
-    /// The place of the next item in the same lane.
+struct Link {
+    queue: usize,
+    /// The slot of the next item in the same queue.
     behind: Option<usize>,
 }
 
-impl<K, F> core::fmt::Debug for Lanes<K, F> {
+impl<K, F> core::fmt::Debug for KeyOrder<K, F> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.write_str("Lanes(..)")
+        f.write_str("KeyOrder(..)")
     }
 }
 
-impl<K, F> Lanes<K, F> {
+impl<K, F> KeyOrder<K, F> {
     pub(super) fn new(key: F) -> Self {
         Self {
             key,
             hasher: RandomState::new(),
             first: HashMap::new(),
-            lanes: Vec::new(),
+            queues: Vec::new(),
             closed: Vec::new(),
-            seats: Vec::new(),
+            links: Vec::new(),
         }
     }
 
-    fn seat(&mut self, place: usize, lane: usize) {
-        if self.seats.len() <= place {
-            self.seats.resize(place + 1, Seat::default());
+    fn link(&mut self, slot: usize, queue: usize) {
+        if self.links.len() <= slot {
+            self.links.resize(slot + 1, Link::default());
         }
-        self.seats[place] = Seat { lane, behind: None };
+        self.links[slot] = Link { queue, behind: None };
     }
 
-    fn open(&mut self, key: K, hash: u64, place: usize) -> usize {
+    fn open(&mut self, key: K, hash: u64, slot: usize) -> usize {
         let key = Some(key);
-        let opened = Lane { key, hash, next: self.first.get(&hash).copied(), tail: place };
-        let lane = match self.closed.pop() {
-            Some(lane) => {
-                self.lanes[lane] = opened;
-                lane
+        let opened = KeyQueue { key, hash, next: self.first.get(&hash).copied(), tail: slot };
+        let queue = match self.closed.pop() {
+            Some(queue) => {
+                self.queues[queue] = opened;
+                queue
             }
             None => {
-                self.lanes.push(opened);
-                self.lanes.len() - 1
+                self.queues.push(opened);
+                self.queues.len() - 1
             }
         };
-        self.first.insert(hash, lane);
-        lane
+        self.first.insert(hash, queue);
+        queue
     }
 
-    fn close(&mut self, lane: usize) {
-        let Lane { hash, next, .. } = self.lanes[lane];
-        if self.first[&hash] == lane {
+    fn close(&mut self, queue: usize) {
+        let KeyQueue { hash, next, .. } = self.queues[queue];
+        if self.first[&hash] == queue {
             match next {
                 Some(next) => self.first.insert(hash, next),
                 None => self.first.remove(&hash),
             };
         } else {
             let mut before = self.first[&hash];
-            while self.lanes[before].next != Some(lane) {
-                before = self.lanes[before].next.expect("an open lane is on its hash's chain");
+            while self.queues[before].next != Some(queue) {
+                before = self.queues[before].next.expect("an open queue is on its hash's chain");
             }
-            self.lanes[before].next = next;
+            self.queues[before].next = next;
         }
-        let key = self.lanes[lane].key.take();
-        self.closed.push(lane);
+        let key = self.queues[queue].key.take();
+        self.closed.push(queue);
         quietly(|| drop(key));
     }
 }
 
-impl<I, K, F> Order<I> for Lanes<K, F>
+impl<I, K, F> Order<I> for KeyOrder<K, F>
 where
     K: Hash + Eq,
     F: Fn(&I) -> K,
 {
-    fn admit(&mut self, place: usize, item: &I) -> bool {
+    fn admit(&mut self, slot: usize, item: &I) -> bool {
         let key = (self.key)(item);
         let hash = self.hasher.hash_one(&key);
-        let mut lane = self.first.get(&hash).copied();
-        while let Some(number) = lane {
-            if self.lanes[number].key.as_ref() == Some(&key) {
+        let mut queue = self.first.get(&hash).copied();
+        while let Some(number) = queue {
+            if self.queues[number].key.as_ref() == Some(&key) {
                 break;
             }
-            lane = self.lanes[number].next;
+            queue = self.queues[number].next;
         }
-        match lane {
-            Some(lane) => {
+        match queue {
+            Some(queue) => {
                 // The last of the user's code, and so before the first change.
                 drop(key);
-                let ahead = core::mem::replace(&mut self.lanes[lane].tail, place);
-                self.seat(place, lane);
-                self.seats[ahead].behind = Some(place);
+                let ahead = core::mem::replace(&mut self.queues[queue].tail, slot);
+                self.link(slot, queue);
+                self.links[ahead].behind = Some(slot);
                 false
             }
             None => {
-                let lane = self.open(key, hash, place);
-                self.seat(place, lane);
+                let queue = self.open(key, hash, slot);
+                self.link(slot, queue);
                 true
             }
         }
     }
 
-    fn release(&mut self, place: usize) -> Option<usize> {
-        let Seat { lane, behind } = self.seats[place];
+    fn release(&mut self, slot: usize) -> Option<usize> {
+        let Link { queue, behind } = self.links[slot];
         if behind.is_none() {
-            self.close(lane);
+            self.close(queue);
         }
         behind
     }
 }
 
-impl<K, F> Drop for Lanes<K, F> {
+impl<K, F> Drop for KeyOrder<K, F> {
     fn drop(&mut self) {
-        drop_each(self.lanes.drain(..));
+        drop_each(self.queues.drain(..));
     }
 }

@@ -27,7 +27,7 @@ use super::BatchExecutor;
 use super::attempts::Attempts;
 use super::observe::{BatchEvent, ItemReport, tell};
 use super::order::Keys;
-use super::outlet::{Collected, Outlet, Sunk};
+use super::outcome_sink::{CallerSink, Collected, OutcomeSink};
 use super::run::{InTask, Run};
 use super::source::Source;
 use super::summary::BatchSummary;
@@ -98,7 +98,7 @@ pub struct Paged<T, E, I, FE> {
     pub summary: PagesSummary<I, FE>,
 }
 
-struct Ledger<I> {
+struct PageState<I> {
     /// Of both pages: fetched and not pulled.
     items: VecDeque<I>,
     /// Pulled and cancelled before they started.
@@ -115,64 +115,64 @@ struct Ledger<I> {
     waker: Option<Waker>,
 }
 
-type SharedLedger<I> = Arc<Mutex<Ledger<I>>>;
+type SharedPages<I> = Arc<Mutex<PageState<I>>>;
 
-fn settled<I>(ledger: &SharedLedger<I>, index: usize) {
-    let mut ledger = ledger.lock();
-    if let Some(page) = ledger.pages.iter_mut().find(|(end, _)| index < *end) {
+fn settled<I>(pages_state: &SharedPages<I>, index: usize) {
+    let mut pages_state = pages_state.lock();
+    if let Some(page) = pages_state.pages.iter_mut().find(|(end, _)| index < *end) {
         page.1 -= 1;
     }
-    ledger.pages.retain(|(_, unsettled)| *unsettled > 0);
+    pages_state.pages.retain(|(_, unsettled)| *unsettled > 0);
 }
 
 /// The items, as a source.
-struct Fetched<I>(SharedLedger<I>);
+struct PageSource<I>(SharedPages<I>);
 
-impl<I> Source for Fetched<I> {
+impl<I> Source for PageSource<I> {
     type Input = I;
 
     fn poll_pull(&mut self, _: usize, cx: &mut Context<'_>) -> Poll<Option<(usize, I)>> {
-        let mut ledger = self.0.lock();
-        if ledger.closed {
+        let mut pages_state = self.0.lock();
+        if pages_state.closed {
             return Poll::Ready(None);
         }
-        if let Some(item) = ledger.items.pop_front() {
-            let index = ledger.pulled;
-            ledger.pulled = index + 1;
+        if let Some(item) = pages_state.items.pop_front() {
+            let index = pages_state.pulled;
+            pages_state.pulled = index + 1;
             return Poll::Ready(Some((index, item)));
         }
-        if let Some(panic) = ledger.panic.take() {
-            drop(ledger);
+        if let Some(panic) = pages_state.panic.take() {
+            drop(pages_state);
             panic.resume();
         }
-        if ledger.ended {
+        if pages_state.ended {
             return Poll::Ready(None);
         }
         // A waker of ours, which runs nobody's code.
-        ledger.waker = Some(cx.waker().clone());
+        pages_state.waker = Some(cx.waker().clone());
         Poll::Pending
     }
 
     fn close(&mut self) {
-        let mut ledger = self.0.lock();
-        ledger.closed = true;
-        ledger.ended = true;
+        let mut pages_state = self.0.lock();
+        pages_state.closed = true;
+        pages_state.ended = true;
     }
 
     fn take_unpulled(&mut self) -> Option<(usize, I)> {
-        let mut ledger = self.0.lock();
-        ledger.not_started.pop().or_else(|| {
-            let item = ledger.items.pop_front()?;
-            ledger.pulled += 1;
-            Some((ledger.pulled - 1, item))
+        let mut pages_state = self.0.lock();
+        pages_state.not_started.pop().or_else(|| {
+            let item = pages_state.items.pop_front()?;
+            pages_state.pulled += 1;
+            Some((pages_state.pulled - 1, item))
         })
     }
 }
 
-/// Tells the ledger what has settled.
-struct Counted<O, I>(O, SharedLedger<I>);
+/// Records what has settled.
+struct PageSink<O, I>(O, SharedPages<I>);
 
-impl<I, T, E, O: Outlet<I, T, E>> Outlet<I, T, E> for Counted<O, I> {
+impl<I, T, E, O: OutcomeSink<I, T, E>> OutcomeSink<I, T, E> for PageSink<O, I> {
     fn settle(&mut self, index: usize, outcome: Settled<T, E>) {
         self.0.settle(index, outcome);
         settled(&self.1, index);
@@ -195,8 +195,8 @@ impl<I, T, E, O: Outlet<I, T, E>> Outlet<I, T, E> for Counted<O, I> {
         self.0.woken();
     }
 
-    fn rest(&mut self) {
-        self.0.rest();
+    fn flush(&mut self) {
+        self.0.flush();
     }
 
     fn is_empty(&self) -> bool {
@@ -212,7 +212,7 @@ struct Fetcher<I, C, E, G, GFut> {
     cursor: Option<C>,
     pages: usize,
     error: Option<E>,
-    ledger: SharedLedger<I>,
+    pages_state: SharedPages<I>,
 }
 
 impl<I, C, E, G, GFut, P> Fetcher<I, C, E, G, GFut>
@@ -223,13 +223,13 @@ where
 {
     /// Whether a fetch is to begin, though none is polled.
     fn is_idle(&self) -> bool {
-        let ledger = self.ledger.lock();
-        self.fetching.is_none() && !ledger.ended && ledger.pages.len() < PAGES
+        let pages_state = self.pages_state.lock();
+        self.fetching.is_none() && !pages_state.ended && pages_state.pages.len() < PAGES
     }
 
     /// At most one page in a poll, as pages may come without end and with nothing on them.
-    fn poll(&mut self, cx: &mut Context<'_>, is_to_stop: impl FnOnce() -> bool) {
-        if self.is_idle() && !is_to_stop() {
+    fn poll(&mut self, cx: &mut Context<'_>, should_stop: impl FnOnce() -> bool) {
+        if self.is_idle() && !should_stop() {
             let (cursor, fetch) = (self.cursor.take(), &mut self.fetch);
             match caught(|| fetch(cursor)) {
                 Ok(fetching) => self.fetching.set(Some(fetching)),
@@ -268,15 +268,15 @@ where
     fn arrived(&mut self, mut items: VecDeque<I>, next: Option<C>) {
         self.pages += 1;
         let waker = {
-            let mut ledger = self.ledger.lock();
-            ledger.ended |= next.is_none();
+            let mut pages_state = self.pages_state.lock();
+            pages_state.ended |= next.is_none();
             if !items.is_empty() {
-                ledger.fetched += items.len();
-                let page = (ledger.fetched, items.len());
-                ledger.pages.push_back(page);
-                ledger.items.append(&mut items);
+                pages_state.fetched += items.len();
+                let page = (pages_state.fetched, items.len());
+                pages_state.pages.push_back(page);
+                pages_state.items.append(&mut items);
             }
-            ledger.waker.take()
+            pages_state.waker.take()
         };
         self.cursor = next;
         waker.into_iter().for_each(Waker::wake);
@@ -284,10 +284,10 @@ where
 
     fn end(&mut self, panic: Option<Panic>) {
         let waker = {
-            let mut ledger = self.ledger.lock();
-            ledger.ended = true;
-            ledger.panic = panic;
-            ledger.waker.take()
+            let mut pages_state = self.pages_state.lock();
+            pages_state.ended = true;
+            pages_state.panic = panic;
+            pages_state.waker.take()
         };
         waker.into_iter().for_each(Waker::wake);
     }
@@ -318,7 +318,7 @@ impl<K, W, A> BatchExecutor<K, W, A> {
     ///
     /// Dropping the future drops the fetch and every item that runs, once each, and loses the
     /// outcomes so far. What was fetched and is not done goes to the
-    /// [dead letters](Self::dead_letters).
+    /// [dead letters](Self::dead_letter).
     ///
     /// # Complexity
     ///
@@ -359,9 +359,9 @@ impl<K, W, A> BatchExecutor<K, W, A> {
     {
         let executor = self.clone();
         async move {
-            let outlet = Collected::with_room_for(0);
-            let (outlet, summary, reports) = executor.run_pages(fetch, f, outlet).await;
-            Paged { outcomes: outlet.into_outcomes(), reports, summary }
+            let sink = Collected::with_room_for(0);
+            let (sink, summary, reports) = executor.run_pages(fetch, f, sink).await;
+            Paged { outcomes: sink.into_outcomes(), reports, summary }
         }
     }
 
@@ -395,14 +395,14 @@ impl<K, W, A> BatchExecutor<K, W, A> {
         A: Attempts<P::Item, E> + Clone,
     {
         let executor = self.clone().without_reports();
-        async move { executor.run_pages(fetch, f, Sunk::new(sink)).await.1 }
+        async move { executor.run_pages(fetch, f, CallerSink::new(sink)).await.1 }
     }
 
     async fn run_pages<C, P, FE, G, GFut, F, Fut, T, E, O>(
         self,
         fetch: G,
         f: F,
-        outlet: O,
+        sink: O,
     ) -> (O, PagesSummary<P::Item, FE>, Vec<ItemReport>)
     where
         P: IntoIterator,
@@ -413,11 +413,11 @@ impl<K, W, A> BatchExecutor<K, W, A> {
         K: Keys<P::Item>,
         W: Weigher<P::Item>,
         A: Attempts<P::Item, E>,
-        O: Outlet<P::Item, T, E>,
+        O: OutcomeSink<P::Item, T, E>,
     {
         let Self { options, keys, weigher, attempts } = self;
         let batch = options.batch(W::WEIGHS);
-        let ledger = Arc::new(Mutex::new(Ledger {
+        let pages_state = Arc::new(Mutex::new(PageState {
             items: VecDeque::new(),
             not_started: Vec::new(),
             pages: VecDeque::new(),
@@ -434,17 +434,17 @@ impl<K, W, A> BatchExecutor<K, W, A> {
             cursor: None,
             pages: 0,
             error: None,
-            ledger: Arc::clone(&ledger),
+            pages_state: Arc::clone(&pages_state),
         };
-        let source = Fetched(Arc::clone(&ledger));
-        let outlet = Counted(outlet, Arc::clone(&ledger));
-        let run = Run::new(batch, source, f, keys.order(), weigher, attempts, outlet);
+        let source = PageSource(Arc::clone(&pages_state));
+        let sink = PageSink(sink, Arc::clone(&pages_state));
+        let run = Run::new(batch, source, f, keys.order(), weigher, attempts, sink);
         let mut run = InTask::new(run);
         poll_fn(|cx| {
-            run.wind();
+            run.begin();
             // Before a fetch begins; what a poll of the run costs is charged there.
             let _ = ready!(coop::poll_proceed(cx));
-            fetcher.poll(cx, || run.is_to_stop());
+            fetcher.poll(cx, || run.should_stop());
             if run.poll(cx).is_ready() {
                 return Poll::Ready(());
             }
@@ -455,12 +455,12 @@ impl<K, W, A> BatchExecutor<K, W, A> {
             Poll::Pending
         })
         .await;
-        let (Counted(outlet, _), batch, reports) = run.into_done().into_parts();
+        let (PageSink(sink, _), batch, reports) = run.into_done().into_parts();
         tell(options.observer.as_ref(), BatchEvent::Ended { summary: &batch });
         let (items, mut not_started, panic) = {
-            let mut ledger = ledger.lock();
-            let items = core::mem::take(&mut ledger.items);
-            (items, core::mem::take(&mut ledger.not_started), ledger.panic.take())
+            let mut pages_state = pages_state.lock();
+            let items = core::mem::take(&mut pages_state.items);
+            (items, core::mem::take(&mut pages_state.not_started), pages_state.panic.take())
         };
         let not_pulled = items.into();
         not_started.sort_unstable_by_key(|(index, _)| *index);
@@ -470,6 +470,6 @@ impl<K, W, A> BatchExecutor<K, W, A> {
         quietly(|| drop(fetch));
         quietly(|| drop(cursor));
         quietly(|| drop(panic));
-        (outlet, PagesSummary { batch, pages, fetch_error, not_pulled, not_started }, reports)
+        (sink, PagesSummary { batch, pages, fetch_error, not_pulled, not_started }, reports)
     }
 }

@@ -23,7 +23,7 @@ pub(super) trait Source {
     fn close(&mut self);
 
     /// The batch does not come to its own end, but to this one.
-    fn cut_short(&mut self, _: BatchEnd) {}
+    fn note_end(&mut self, _: BatchEnd) {}
 
     /// Whether it is known that the input has no more, though the run was not told. What was set aside
     /// for the run may still be there.
@@ -32,7 +32,7 @@ pub(super) trait Source {
     }
 
     /// The run is not there any more: nothing more is to be set aside for it.
-    fn leave(&mut self) {}
+    fn detach(&mut self) {}
 
     /// An input that was not pulled and that nobody else has, when the run is dropped.
     fn take_unpulled(&mut self) -> Option<(usize, Self::Input)> {
@@ -79,7 +79,7 @@ impl<S: Inputs> Source for Own<S> {
     }
 }
 
-/// Inputs, from wherever: an [iterator](OfIterator) or a [stream](OfStream).
+/// Inputs, from wherever: an [iterator](IterInputs) or a [stream](StreamInputs).
 pub trait Inputs {
     /// One of them.
     type Input;
@@ -98,9 +98,9 @@ pub trait Inputs {
 
 /// The inputs of a batch that come from an iterator.
 #[derive(Debug)]
-pub struct OfIterator<I>(pub(super) I);
+pub struct IterInputs<I>(pub(super) I);
 
-impl<I: Iterator> Inputs for OfIterator<I> {
+impl<I: Iterator> Inputs for IterInputs<I> {
     type Input = I::Item;
     type Rest = I;
 
@@ -120,9 +120,9 @@ impl<I: Iterator> Inputs for OfIterator<I> {
 
 /// The inputs of a batch that come from a stream.
 #[derive(Debug)]
-pub struct OfStream<S>(pub(super) Pin<Box<S>>);
+pub struct StreamInputs<S>(pub(super) Pin<Box<S>>);
 
-impl<S: Stream> Inputs for OfStream<S> {
+impl<S: Stream> Inputs for StreamInputs<S> {
     type Input = S::Item;
     type Rest = Pin<Box<S>>;
 

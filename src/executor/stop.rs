@@ -14,7 +14,7 @@ pub enum Stop {
     Drain,
     /// They are polled once more and, if not ready then, dropped as
     /// [`Cancelled`](crate::Settled::Cancelled). For their inputs see
-    /// [`dead_letters`](super::BatchExecutor::dead_letters).
+    /// [`dead_letters`](super::BatchExecutor::dead_letter).
     Abort,
 }
 
@@ -40,7 +40,7 @@ impl Stop {
 /// Clones are the same token. It stops for good: a run that begins later pulls nothing.
 ///
 /// To cancel one run that is at hand, drop its future; for a limit in time there is
-/// [`deadline`](super::BatchExecutorBuilder).
+/// [`timeout`](super::BatchExecutorBuilder).
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -185,7 +185,7 @@ impl Stops {
     }
 
     /// The run is being polled: from now on it is woken when it is to stop.
-    pub(super) fn wind(&mut self, waker: &Waker) {
+    pub(super) fn begin(&mut self, waker: &Waker) {
         for (token, listener) in &mut self.tokens {
             if listener.is_none() {
                 let mut listeners = token.shared.listeners.lock();

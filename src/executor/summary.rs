@@ -13,22 +13,22 @@ pub enum BatchEnd {
     #[default]
     Exhausted,
     /// The batch's time limit passed before it was done.
-    DeadlinePassed,
+    TimedOut,
     /// It was stopped from outside before it was done.
     Stopped,
     /// As many items failed as were to stop it.
     TooManyFailures,
     /// The semaphore that it shared was closed.
-    BudgetClosed,
-    /// It was nested in an item of another batch on the same budget, and one of its own items would
+    SemaphoreClosed,
+    /// It was nested in an item of another batch on the same semaphore, and one of its own items would
     /// have taken more permits than that one held. Nothing more was started; what had been went on.
     ///
     /// Waiting for the rest would be a deadlock where other parents hold it and do the same. So give
     /// the outer item at least the weight of what runs in it, or the nested batch a
-    /// [budget](super::BatchExecutorBuilder::budget) of its own.
+    /// [semaphore](super::BatchExecutorBuilder::semaphore) of its own.
     #[non_exhaustive]
     NestedTooHeavy {
-        /// How many permits the item would have taken: its weight, or the budget's limit.
+        /// How many permits the item would have taken: its weight, or the semaphore's limit.
         weight: u32,
         /// How many the item around it held.
         permits: u32,
@@ -41,9 +41,9 @@ impl BatchEnd {
     /// The same once more, of an end that is no panic.
     pub(super) fn of_stop(&self) -> Self {
         match self {
-            Self::DeadlinePassed => Self::DeadlinePassed,
+            Self::TimedOut => Self::TimedOut,
             Self::TooManyFailures => Self::TooManyFailures,
-            Self::BudgetClosed => Self::BudgetClosed,
+            Self::SemaphoreClosed => Self::SemaphoreClosed,
             _ => Self::Stopped,
         }
     }
@@ -53,14 +53,14 @@ impl fmt::Display for BatchEnd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Exhausted => f.write_str("exhausted"),
-            Self::DeadlinePassed => f.write_str("deadline passed"),
+            Self::TimedOut => f.write_str("timed out"),
             Self::Stopped => f.write_str("stopped"),
             Self::TooManyFailures => f.write_str("too many failures"),
-            Self::BudgetClosed => f.write_str("budget closed"),
+            Self::SemaphoreClosed => f.write_str("semaphore closed"),
             Self::NestedTooHeavy { weight, permits } => write!(
                 f,
                 "an item that takes {weight} permits is nested in one that holds {permits} of the \
-                 same budget: give the outer item that weight, or the nested batch another budget"
+                 same semaphore: give the outer item that weight, or the nested batch another semaphore"
             ),
             Self::SourcePanicked(panic) => write!(f, "source {panic}"),
         }

@@ -1,4 +1,4 @@
-//! A run's place in the line of a throttle: for the one item that is to start next.
+//! A run's waiter at a throttle, for the one item that starts next.
 
 use core::task::Context;
 use std::sync::Arc;
@@ -49,7 +49,7 @@ impl Throttling {
     }
 
     /// Nobody is to start.
-    pub(super) fn rest(&mut self) {
+    pub(super) fn stop_waiting(&mut self) {
         self.until = None;
         self.asking = None;
     }

@@ -1,7 +1,6 @@
 //! How many permits an item takes.
 
-/// How much an item weighs; implemented by what [`BatchExecutor`](super::BatchExecutor) puts in
-/// place of its second parameter.
+/// How much an item weighs; implemented by what [`BatchExecutor`](super::BatchExecutor) puts in for its second parameter.
 pub trait Weigher<I> {
     /// Whether items weigh anything but 1.
     const WEIGHS: bool;
@@ -12,9 +11,9 @@ pub trait Weigher<I> {
 
 /// Every item takes one permit.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Alike;
+pub struct UnitWeight;
 
-impl<I> Weigher<I> for Alike {
+impl<I> Weigher<I> for UnitWeight {
     const WEIGHS: bool = false;
 
     fn weigh(&mut self, _: &I) -> u32 {

@@ -12,6 +12,7 @@ pub use report::{PhaseError, PhaseReport, PhasesReport};
 
 use crate::base::panic::caught;
 use crate::base::sync::{AtomicUsize, Ordering};
+use crate::base::timer::now;
 use crate::executor::{Attempts, BatchExecutor, Keys, Owned, Weigher};
 use crate::settled::{Settled, SettledError};
 
@@ -87,7 +88,7 @@ impl<K, W, A> BatchExecutor<K, W, A> {
         let items: Vec<_> = inputs.into_iter().map(Ok).collect();
         events::start(name, items.len());
         let (executor, phases) = (self.clone(), Vec::new());
-        Phases { executor, name, began: Instant::now(), items, phases }
+        Phases { executor, name, began: now(), items, phases }
     }
 }
 
@@ -98,12 +99,12 @@ pub struct Flowing<V> {
     /// What came out of the phase before.
     pub value: V,
     /// Which phase it is in.
-    pub passage: Passage,
+    pub cursor: PhaseCursor,
 }
 
 /// Says which of the phases of a [flow](Phases::flow) an item is in.
 #[derive(Clone)]
-pub struct Passage {
+pub struct PhaseCursor {
     names: Arc<[&'static str]>,
     /// As many for each attempt as there are phases.
     at: Arc<AtomicUsize>,
@@ -111,7 +112,7 @@ pub struct Passage {
     first: usize,
 }
 
-impl Passage {
+impl PhaseCursor {
     fn new(names: &Arc<[&'static str]>) -> Self {
         Self { names: Arc::clone(names), at: Arc::new(AtomicUsize::new(0)), first: 0 }
     }
@@ -148,9 +149,9 @@ impl Passage {
     }
 }
 
-impl fmt::Debug for Passage {
+impl fmt::Debug for PhaseCursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Passage").field("phase", &self.phase()).finish()
+        f.debug_struct("PhaseCursor").field("phase", &self.phase()).finish()
     }
 }
 
@@ -158,7 +159,7 @@ impl<K, W, A, V, E> Phases<K, W, A, V, E> {
     /// Prepares each item by a plain function, one after the other. A panic is that item's failure,
     /// and no other's. The phase is called `prepare`.
     pub fn prepare<U>(self, mut prepare: impl FnMut(V) -> Result<U, E>) -> Phases<K, W, A, U, E> {
-        let began = Instant::now();
+        let began = now();
         let (mut entered, mut succeeded) = (0, 0);
         let items = self.items.into_iter().map(|item| {
             item.and_then(|value| {
@@ -175,7 +176,8 @@ impl<K, W, A, V, E> Phases<K, W, A, V, E> {
             })
         });
         let items = items.collect();
-        let report = PhaseReport::new("prepare", entered, succeeded, began.elapsed());
+        let report =
+            PhaseReport::new("prepare", entered, succeeded, now().saturating_duration_since(began));
         events::prepared(self.name, &report);
         let mut phases = self.phases;
         phases.push(report);
@@ -188,7 +190,7 @@ impl<K, W, A, V, E> Phases<K, W, A, V, E> {
     /// # Cancel safety
     ///
     /// Dropping the future cancels what runs, and everything before is lost with it, but what goes to
-    /// the [dead letters](BatchExecutor::dead_letters): the value of each item that entered the phase
+    /// the [dead letters](BatchExecutor::dead_letter): the value of each item that entered the phase
     /// and did not come through.
     pub async fn phase<F, Fut, U>(self, name: &'static str, f: F) -> Phases<K, W, A, U, E>
     where
@@ -198,7 +200,7 @@ impl<K, W, A, V, E> Phases<K, W, A, V, E> {
         W: Weigher<V> + Clone,
         A: Attempts<V, E> + Clone,
     {
-        let began = Instant::now();
+        let began = now();
         let Self { executor, name: batch, began: batch_began, items, mut phases } = self;
         let (waiting, mut rest) = part(items);
         let entered = waiting.len();
@@ -218,14 +220,15 @@ impl<K, W, A, V, E> Phases<K, W, A, V, E> {
             },
         });
         let items = items.collect();
-        let report = PhaseReport::new(name, entered, succeeded, began.elapsed());
+        let report =
+            PhaseReport::new(name, entered, succeeded, now().saturating_duration_since(began));
         events::created(batch, &report);
         phases.push(report);
         Phases { executor, name: batch, began: batch_began, items, phases }
     }
 
     /// Runs a future for each item that has not failed, which takes it through the phases `names`
-    /// without waiting for other items in between. It says by [`Passage::next`] that it enters the
+    /// without waiting for other items in between. It says by [`PhaseCursor::next`] that it enters the
     /// next; a failure is told by the name of the phase it happens in. An attempt after one that
     /// failed goes through all phases again, and the last attempt's phase is told.
     ///
@@ -234,9 +237,9 @@ impl<K, W, A, V, E> Phases<K, W, A, V, E> {
     /// # async fn main() -> Result<(), sluicegate::ConfigError> {
     /// let report = sluicegate::BatchExecutor::new(2)?
     ///     .phases("numbers", 0..3)
-    ///     .flow(["halve", "double"], async |n: u32, passage| {
+    ///     .flow(["halve", "double"], async |n: u32, cursor| {
     ///         let half = if n % 2 == 0 { n / 2 } else { return Err("odd") };
-    ///         passage.next();
+    ///         cursor.next();
     ///         if half == 0 { Err("nothing") } else { Ok(half * 2) }
     ///     })
     ///     .await
@@ -258,32 +261,32 @@ impl<K, W, A, V, E> Phases<K, W, A, V, E> {
         mut f: F,
     ) -> Phases<K, W, A, U, E>
     where
-        F: FnMut(V, Passage) -> Fut,
+        F: FnMut(V, PhaseCursor) -> Fut,
         Fut: Future<Output = Result<U, E>>,
         K: Keys<Flowing<V>> + Clone,
         W: Weigher<Flowing<V>> + Clone,
         A: Attempts<Flowing<V>, E> + Clone,
     {
         const { assert!(N > 0, "a flow has at least one phase") };
-        let began = Instant::now();
+        let began = now();
         let Self { executor, name: batch, began: batch_began, items, mut phases } = self;
         let (waiting, mut rest) = part(items);
         let names: Arc<[&'static str]> = names.into();
-        let passages: Vec<_> = waiting.iter().map(|_| Passage::new(&names)).collect();
-        let inputs = waiting.into_iter().zip(&passages);
-        let inputs = inputs.map(|(value, passage)| Flowing { value, passage: passage.clone() });
+        let cursors: Vec<_> = waiting.iter().map(|_| PhaseCursor::new(&names)).collect();
+        let inputs = waiting.into_iter().zip(&cursors);
+        let inputs = inputs.map(|(value, cursor)| Flowing { value, cursor: cursor.clone() });
         let inputs = Owned::new(inputs, executor.attempts());
         let outcomes = executor
-            .all_settled(inputs, |Flowing { value, passage }| f(value, passage.again()))
+            .all_settled(inputs, |Flowing { value, cursor }| f(value, cursor.again()))
             .await;
-        let mut outcomes = outcomes.into_iter().zip(&passages);
+        let mut outcomes = outcomes.into_iter().zip(&cursors);
         let mut reached = vec![0; N];
         let mut failed = vec![0; N];
         let items = rest.iter_mut().map(|slot| match slot.take() {
             Some(error) => Err(error),
             None => {
                 let (outcome, at) = match outcomes.next() {
-                    Some((outcome, passage)) => (outcome, passage.index()),
+                    Some((outcome, cursor)) => (outcome, cursor.index()),
                     None => (Settled::cancelled(false), 0),
                 };
                 match outcome.into_result() {
@@ -300,7 +303,7 @@ impl<K, W, A, V, E> Phases<K, W, A, V, E> {
             }
         });
         let items = items.collect();
-        let elapsed = began.elapsed();
+        let elapsed = now().saturating_duration_since(began);
         for phase in 0..N {
             let entered = reached[phase..].iter().sum();
             let report = PhaseReport::new(names[phase], entered, entered - failed[phase], elapsed);
@@ -315,7 +318,7 @@ impl<K, W, A, V, E> Phases<K, W, A, V, E> {
         let report = PhasesReport {
             outcomes: self.items,
             phases: self.phases,
-            elapsed: self.began.elapsed(),
+            elapsed: now().saturating_duration_since(self.began),
         };
         events::complete(self.name, &report);
         report

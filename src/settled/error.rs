@@ -24,7 +24,7 @@ pub enum SettledError<E> {
         /// What the last attempt before that ended with an error ended with.
         last_error: Option<E>,
     },
-    /// The batch was stopped before the item was done, or its deadline passed before the item
+    /// The batch was stopped before the item was done, or its timed out before the item
     /// started.
     #[non_exhaustive]
     Cancelled {

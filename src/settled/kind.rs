@@ -14,7 +14,7 @@ pub enum SettledKind {
     Panicked,
     /// A time limit passed: its attempt's, its own, or the batch's deadline.
     TimedOut,
-    /// The batch was stopped first, or its deadline passed before it started.
+    /// The batch was stopped first, or its timed out before it started.
     Cancelled,
 }
 

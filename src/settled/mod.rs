@@ -55,12 +55,12 @@ pub enum Settled<T, E> {
     #[non_exhaustive]
     TimedOut {
         /// Whose limit it was: the attempt's, after which there was to be no other, the item's, or
-        /// the batch's [deadline](crate::BatchExecutorBuilder::deadline).
+        /// the batch's [deadline](crate::BatchExecutorBuilder::timeout).
         scope: Scope,
         /// What the last attempt before that ended with an error ended with.
         last_error: Option<E>,
     },
-    /// The batch was stopped before the item was done, or its deadline passed before the item
+    /// The batch was stopped before the item was done, or its timed out before the item
     /// started.
     #[non_exhaustive]
     Cancelled {
@@ -117,7 +117,7 @@ impl<T, E> Settled<T, E> {
         matches!(self, Self::TimedOut { .. })
     }
 
-    /// Whether the batch was stopped before the item was done, or its deadline passed before it
+    /// Whether the batch was stopped before the item was done, or its timed out before it
     /// started.
     pub fn is_cancelled(&self) -> bool {
         matches!(self, Self::Cancelled { .. })

@@ -12,7 +12,7 @@ pub enum Scope {
     Attempt,
     /// An item with all its attempts and the waits between them.
     Item,
-    /// The batch: its deadline passed, or it was stopped.
+    /// The batch: its timed out, or it was stopped.
     Batch,
 }
 

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::Arc;
 
-use sluicegate::executor::{BatchHandle, BatchStream, OfIterator};
+use sluicegate::executor::{BatchHandle, BatchStream, IterInputs};
 use sluicegate::queue::Pushed;
 use sluicegate::{
     Acquire, AcquireError, AcquireOwned, AcquireTimeoutError, AllSettled, BatchExecutor,
@@ -49,8 +49,8 @@ fn everything_crosses_threads() {
     shared::<BatchExecutorBuilder>();
     shared::<BatchSummary>();
     shared::<AllSettled<u64, u64>>();
-    shared::<BatchHandle<OfIterator<Range<u64>>, u64, u64>>();
-    shared::<BatchStream<OfIterator<Range<u64>>, u64, u64>>();
+    shared::<BatchHandle<IterInputs<Range<u64>>, u64, u64>>();
+    shared::<BatchStream<IterInputs<Range<u64>>, u64, u64>>();
     shared::<StopToken>();
     shared::<Settled<u64, u64>>();
     shared::<Retry>();

@@ -1,4 +1,4 @@
-//! What an executor's run shares with other threads is its wake list. Each model wakes items from
+//! What an executor's run shares with other threads is its ready queue. Each model wakes items from
 //! threads of their own while the run polls, sleeps, settles, and gives places to other items. If
 //! they are all through, the run is not done, and its task has not been woken, a wake-up is lost.
 
@@ -15,7 +15,7 @@ use loom::sync::Mutex;
 use loom::sync::atomic::{AtomicBool, Ordering};
 use loom::thread::{self, JoinHandle};
 use run::{Run, Task};
-use sluicegate::executor::model::advance;
+use sluicegate::model::advance;
 use sluicegate::{BatchExecutor, Semaphore, Settled, Stop, StopToken};
 
 /// A door that another thread opens: the item behind it waits for that, as for any event.
@@ -86,7 +86,7 @@ fn all_passed(outcomes: impl IntoIterator<Item = Settled<(), String>>) -> usize 
 
 /// Two threads wake two items while the run goes to sleep.
 ///
-/// Seen to fail when `Wakes::take_or_sleep` looks at the list in one critical section and
+/// Seen to fail when `ReadyQueue::take_or_sleep` looks at the list in one critical section and
 /// leaves its waker in another.
 #[test]
 fn no_wake_up_is_lost_while_the_run_goes_to_sleep() {
@@ -100,7 +100,7 @@ fn no_wake_up_is_lost_while_the_run_goes_to_sleep() {
 /// One item is woken from two threads, and needs both: the second may come while it is being polled
 /// for the first.
 ///
-/// Seen to fail when the group's word is read by `Wakes::next` and cleared by the call after that,
+/// Seen to fail when the group's word is read by `ReadyQueue::next` and cleared by the call after that,
 /// when the future has been polled.
 #[test]
 fn a_wake_up_during_the_poll_counts() {
@@ -171,7 +171,7 @@ fn a_late_wake_up_does_not_start_an_item_ahead_of_its_key() {
 
 /// The sink waits for one thread and an item for another.
 ///
-/// Seen to fail when the run does not tell the sink's outlet that it was woken.
+/// Seen to fail when the run does not tell the outcome sink that it was woken.
 #[test]
 fn the_sink_is_woken_beside_the_work() {
     loom::model(|| {
@@ -195,7 +195,7 @@ fn the_sink_is_woken_beside_the_work() {
 /// The run is dropped while two of its three items are being woken; the third keeps its waker. All
 /// futures are dropped, and nothing keeps the run's task alive.
 ///
-/// Seen to fail (the task's waker is still held) when dropping `Wakes` does nothing.
+/// Seen to fail (the task's waker is still held) when dropping `ReadyQueue` does nothing.
 #[test]
 fn a_run_dropped_while_it_is_woken_leaves_nothing_behind() {
     loom::model(|| {
@@ -281,8 +281,9 @@ fn a_stop_against_a_pull() {
 fn settling_against_cancelling_has_one_winner() {
     loom::model(|| {
         let (token, item) = (StopToken::new(), door());
-        let budget = Arc::new(Semaphore::new(1));
-        let executor = BatchExecutor::builder().budget(Arc::clone(&budget)).stop(token.clone());
+        let semaphore = Arc::new(Semaphore::new(1));
+        let executor =
+            BatchExecutor::builder().semaphore(Arc::clone(&semaphore)).stop(token.clone());
         let outcomes = Cell::new(0);
         let run = Run::start(executor.build().unwrap().for_each([&item], pass, |index, _| {
             assert_eq!(index, 0);
@@ -293,7 +294,7 @@ fn settling_against_cancelling_has_one_winner() {
         let stopper = thread::spawn(move || token.stop(Stop::Abort));
         let summary = run.finish_soon([opened, stopper]);
         assert_eq!((summary.pulled(), outcomes.get()), (1, 1));
-        assert_eq!(budget.available_permits(), 1);
+        assert_eq!(semaphore.available_permits(), 1);
     });
 }
 
@@ -359,11 +360,11 @@ fn settling_against_cancelling_against_a_timeout_has_one_winner() {
 #[test]
 fn a_permit_handed_over_to_a_run_that_leaves_goes_on() {
     loom::model(|| {
-        let budget = Arc::new(Semaphore::new(1));
-        let held = Arc::clone(&budget).try_acquire_owned().unwrap();
-        let executor = BatchExecutor::builder().budget(Arc::clone(&budget)).build().unwrap();
+        let semaphore = Arc::new(Semaphore::new(1));
+        let held = Arc::clone(&semaphore).try_acquire_owned().unwrap();
+        let executor = BatchExecutor::builder().semaphore(Arc::clone(&semaphore)).build().unwrap();
         let run = Run::start(executor.all_settled([()], async |()| Ok::<_, String>(())));
-        let mut behind = Box::pin(Arc::clone(&budget).acquire_owned());
+        let mut behind = Box::pin(Arc::clone(&semaphore).acquire_owned());
         let cx = &mut Context::from_waker(Waker::noop());
         assert!(behind.as_mut().poll(cx).is_pending());
         let released = thread::spawn(move || drop(held));
@@ -380,8 +381,8 @@ fn a_permit_handed_over_to_a_run_that_leaves_goes_on() {
 #[test]
 fn a_lent_permit_that_comes_back_wakes_who_waits_for_it() {
     loom::model(|| {
-        let budget = Arc::new(Semaphore::new(1));
-        let executor = BatchExecutor::builder().budget(budget).build().unwrap();
+        let semaphore = Arc::new(Semaphore::new(1));
+        let executor = BatchExecutor::builder().semaphore(semaphore).build().unwrap();
         let (other, gone) = (executor.clone(), Cell::new(None));
         let run = executor.all_settled([()], async |()| {
             let mut first =
@@ -420,9 +421,9 @@ fn bounded() -> loom::model::Builder {
     model
 }
 
-/// Two workers share an input, and the last one out wakes whoever joins.
+/// Two workers share an input, and the last one out wakes the task that joins.
 ///
-/// Seen to fail (a deadlock) when `Hall::leave` looks for a joiner before it says that nobody
+/// Seen to fail (a deadlock) when `BatchShared::leave` looks for a joiner before it says that nobody
 /// works any more, in critical sections of their own.
 #[test]
 fn the_last_worker_against_the_joiner() {
@@ -465,7 +466,7 @@ fn a_pull_of_one_worker_for_another_against_a_stop() {
 /// A worker delivers outcomes while their consumer takes one and goes: everything that was pulled
 /// is dropped once.
 ///
-/// Seen to fail (a deadlock) when `Hall::poll_next` leaves its waker without looking again; and
+/// Seen to fail (a deadlock) when `BatchShared::poll_next` leaves its waker without looking again; and
 /// (something lives) when outcomes that nobody wants stay where they are.
 #[test]
 fn delivering_against_a_consumer_that_goes() {

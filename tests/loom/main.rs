@@ -4,7 +4,7 @@
 
 mod batcher;
 mod executor;
-mod executor_budget;
+mod executor_semaphore;
 mod keyed;
 mod map;
 mod queue;

@@ -14,7 +14,7 @@ use std::time::Duration;
 use loom::sync::atomic::{AtomicBool, Ordering};
 use loom::thread::{self, JoinHandle};
 use run::{Run, Task};
-use sluicegate::executor::model::advance;
+use sluicegate::model::advance;
 use sluicegate::{
     AcquireOwned, AllSettled, BatchExecutor, OwnedSemaphorePermit, Retry, Semaphore, Settled, Stop,
     StopToken,
@@ -22,11 +22,11 @@ use sluicegate::{
 
 const BUSY: Result<(), &str> = Err("busy");
 
-/// One item, with two attempts that follow at once on each other, on this budget. The attempts are
+/// One item, with two attempts that follow at once on each other, on this semaphore. The attempts are
 /// counted before they begin.
 fn run_twice<F, Fut>(
     token: &StopToken,
-    budget: &Arc<Semaphore>,
+    semaphore: &Arc<Semaphore>,
     mut attempt: F,
 ) -> impl Future<Output = AllSettled<(), &'static str>> + use<F, Fut>
 where
@@ -35,7 +35,7 @@ where
 {
     let executor = BatchExecutor::builder()
         .limit(1)
-        .budget(Arc::clone(budget))
+        .semaphore(Arc::clone(semaphore))
         .stop(token.clone())
         .build()
         .unwrap()
@@ -71,16 +71,16 @@ fn stop(token: &StopToken, how: Stop) -> JoinHandle<()> {
 /// its retry.
 fn in_line_again<'a>(
     token: &StopToken,
-    budget: &'a Arc<Semaphore>,
+    semaphore: &'a Arc<Semaphore>,
     attempts: &'a Cell<usize>,
 ) -> (Run<impl Future<Output = AllSettled<(), &'static str>> + use<'a>>, OwnedSemaphorePermit) {
     let cx = &mut Context::from_waker(Waker::noop());
     let behind: std::rc::Rc<Cell<Option<AcquireOwned>>> = std::rc::Rc::default();
     let left = std::rc::Rc::clone(&behind);
-    let run = Run::start(run_twice(token, budget, move |attempt| {
+    let run = Run::start(run_twice(token, semaphore, move |attempt| {
         attempts.set(attempt);
         if attempt == 1 {
-            let mut next = Arc::clone(budget).acquire_owned();
+            let mut next = Arc::clone(semaphore).acquire_owned();
             let cx = &mut Context::from_waker(Waker::noop());
             assert!(Pin::new(&mut next).poll(cx).is_pending());
             left.set(Some(next));
@@ -102,9 +102,9 @@ fn in_line_again<'a>(
 /// rests is not cut short.
 fn a_retry_comes_due_against(how: Stop) {
     bounded().check(move || {
-        let (token, budget) = (StopToken::new(), Arc::new(Semaphore::new(1)));
+        let (token, semaphore) = (StopToken::new(), Arc::new(Semaphore::new(1)));
         let attempts = Cell::new(0);
-        let (run, permit) = in_line_again(&token, &budget, &attempts);
+        let (run, permit) = in_line_again(&token, &semaphore, &attempts);
         let released = thread::spawn(move || drop(permit));
         let all = run.finish([released, stop(&token, how)]);
         assert_eq!(all.len(), 1);
@@ -115,7 +115,7 @@ fn a_retry_comes_due_against(how: Stop) {
             }
             other => panic!("{other:?}"),
         }
-        assert_eq!(budget.available_permits(), 1);
+        assert_eq!(semaphore.available_permits(), 1);
     });
 }
 
@@ -176,17 +176,17 @@ fn a_retry_whose_time_comes_against_a_drain() {
 #[test]
 fn an_abort_does_not_wait_for_the_permit_of_a_retry() {
     loom::model(|| {
-        let (token, budget) = (StopToken::new(), Arc::new(Semaphore::new(1)));
+        let (token, semaphore) = (StopToken::new(), Arc::new(Semaphore::new(1)));
         let attempts = Cell::new(0);
-        let (run, permit) = in_line_again(&token, &budget, &attempts);
+        let (run, permit) = in_line_again(&token, &semaphore, &attempts);
         let all = run.finish([stop(&token, Stop::Abort)]);
         assert!(matches!(
             all[0],
             Settled::Cancelled { started: true, last_error: Some("busy"), .. }
         ));
-        assert_eq!((attempts.get(), budget.waiters()), (1, 0));
+        assert_eq!((attempts.get(), semaphore.waiters()), (1, 0));
         drop(permit);
-        assert_eq!(budget.available_permits(), 1);
+        assert_eq!(semaphore.available_permits(), 1);
     });
 }
 
@@ -198,10 +198,10 @@ fn an_abort_does_not_wait_for_the_permit_of_a_retry() {
 #[test]
 fn no_retry_begins_after_an_abort() {
     loom::model(|| {
-        let (token, budget) = (StopToken::new(), Arc::new(Semaphore::new(1)));
+        let (token, semaphore) = (StopToken::new(), Arc::new(Semaphore::new(1)));
         let stopped = Arc::new(AtomicBool::new(false));
         let (attempts, seen, late) = (Cell::new(0), Cell::new(false), Cell::new(false));
-        let run = run_twice(&token, &budget, |attempt| {
+        let run = run_twice(&token, &semaphore, |attempt| {
             attempts.set(attempt);
             late.set(late.get() || seen.get());
             let (stopped, seen) = (&stopped, &seen);
@@ -244,7 +244,7 @@ fn no_retry_begins_after_an_abort() {
             other => panic!("{other:?}"),
         }
         drop(all);
-        assert_eq!(budget.available_permits(), 1);
+        assert_eq!(semaphore.available_permits(), 1);
     });
 }
 
@@ -256,9 +256,9 @@ fn no_retry_begins_after_an_abort() {
 #[test]
 fn the_permit_of_an_item_that_waits_goes_to_another() {
     bounded().check(|| {
-        let (token, budget) = (StopToken::new(), Arc::new(Semaphore::new(1)));
+        let (token, semaphore) = (StopToken::new(), Arc::new(Semaphore::new(1)));
         let left = Cell::new(None);
-        let run = Run::start(run_twice(&token, &budget, |attempt| {
+        let run = Run::start(run_twice(&token, &semaphore, |attempt| {
             let (mut polls, left) = (0, &left);
             poll_fn(move |cx| {
                 polls += 1;
@@ -272,14 +272,14 @@ fn the_permit_of_an_item_that_waits_goes_to_another() {
                 }
             })
         }));
-        let mut behind = Arc::clone(&budget).acquire_owned();
+        let mut behind = Arc::clone(&semaphore).acquire_owned();
         let cx = &mut Context::from_waker(Waker::noop());
         assert!(Pin::new(&mut behind).poll(cx).is_pending());
         left.take().unwrap().wake();
         let other = thread::spawn(move || drop(loom::future::block_on(behind).unwrap()));
         let all = run.finish([other]);
         assert!(all[0].is_fulfilled());
-        assert_eq!(budget.available_permits(), 1);
+        assert_eq!(semaphore.available_permits(), 1);
     });
 }
 
@@ -290,15 +290,15 @@ fn the_permit_of_an_item_that_waits_goes_to_another() {
 #[test]
 fn a_run_dropped_while_its_retry_is_in_line_keeps_no_permit() {
     loom::model(|| {
-        let (token, budget) = (StopToken::new(), Arc::new(Semaphore::new(1)));
+        let (token, semaphore) = (StopToken::new(), Arc::new(Semaphore::new(1)));
         let attempts = Cell::new(0);
-        let (run, permit) = in_line_again(&token, &budget, &attempts);
+        let (run, permit) = in_line_again(&token, &semaphore, &attempts);
         let released = thread::spawn(move || drop(permit));
         let stopper = stop(&token, Stop::Abort);
         drop(run);
         released.join().unwrap();
         stopper.join().unwrap();
         assert_eq!(attempts.get(), 1);
-        assert_eq!(budget.available_permits(), 1);
+        assert_eq!(semaphore.available_permits(), 1);
     });
 }

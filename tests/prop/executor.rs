@@ -23,7 +23,7 @@ use std::time::Duration;
 use futures_util::future::{Either, select};
 use futures_util::stream;
 use proptest::prelude::*;
-use sluicegate::executor::{SideBySide, Weigher};
+use sluicegate::executor::{Unordered, Weigher};
 use sluicegate::{
     BatchEnd, BatchExecutor, BatchSummary, Panic, Semaphore, Settled, Stop, StopToken,
 };
@@ -75,7 +75,7 @@ struct Batch {
     drop_after_polls: Option<usize>,
     stop_after_polls: Option<(usize, Stop)>,
     /// So many permits, some of which others hold until they give them back in between.
-    budget: Option<usize>,
+    semaphore: Option<usize>,
     weighed: bool,
     observed: bool,
 }
@@ -173,7 +173,7 @@ impl World {
         let last = self.last_start.insert(line, index);
         self.check(last.is_none_or(|last| last < index), "started out of order");
         self.running.insert(index, key);
-        let most = self.batch.limit.min(self.batch.budget.unwrap_or(usize::MAX));
+        let most = self.batch.limit.min(self.batch.semaphore.unwrap_or(usize::MAX));
         self.check(self.running.len() <= most, "too many run");
     }
 
@@ -313,7 +313,7 @@ async fn run_batch(world: &Shared, executor: BatchExecutor) -> Option<BatchSumma
     run_on(world, executor.by_weight(|token: &Token| token.index as u32 % 4)).await
 }
 
-async fn run_on<W>(world: &Shared, executor: BatchExecutor<SideBySide, W>) -> Option<BatchSummary>
+async fn run_on<W>(world: &Shared, executor: BatchExecutor<Unordered, W>) -> Option<BatchSummary>
 where
     W: Weigher<Token> + Clone,
 {
@@ -357,21 +357,21 @@ where
     }
 }
 
-enum Finished {
+enum StreamEnd {
     Dropped,
     Returned(Option<BatchSummary>),
     Panicked(Panic),
 }
 
 /// Polls the run to its end, or for as long as the script says, with the checks after each poll.
-async fn drive(world: &Shared, executor: BatchExecutor, token: StopToken) -> Finished {
+async fn drive(world: &Shared, executor: BatchExecutor, token: StopToken) -> StreamEnd {
     let mut run = Box::pin(run_batch(world, executor));
     let last = world.borrow().batch.drop_after_polls;
     let stop = world.borrow().batch.stop_after_polls;
     let mut polls = 0;
     poll_fn(move |cx| {
         if last == Some(polls) {
-            return Poll::Ready(Finished::Dropped);
+            return Poll::Ready(StreamEnd::Dropped);
         }
         if let Some((after, how)) = stop {
             if after == polls {
@@ -386,8 +386,8 @@ async fn drive(world: &Shared, executor: BatchExecutor, token: StopToken) -> Fin
         let violations = std::mem::take(&mut world.violations);
         assert!(violations.is_empty(), "{violations:?}");
         match polled {
-            Ok(polled) => polled.map(Finished::Returned),
-            Err(payload) => Poll::Ready(Finished::Panicked(Panic::new(payload))),
+            Ok(polled) => polled.map(StreamEnd::Returned),
+            Err(payload) => Poll::Ready(StreamEnd::Panicked(Panic::new(payload))),
         }
     })
     .await
@@ -405,7 +405,7 @@ fn check(batch: Batch) {
             builder = builder.item_timeout(Duration::from_millis(limit));
         }
         if let Some(limit) = batch.deadline {
-            builder = builder.deadline(Duration::from_millis(limit));
+            builder = builder.timeout(Duration::from_millis(limit));
         }
         let world = Rc::new(RefCell::new(World {
             batch: batch.clone(),
@@ -425,17 +425,17 @@ fn check(batch: Batch) {
         let hour = Duration::from_secs(3600);
         let token = StopToken::new();
         builder = builder.stop(token.clone()).reports(true);
-        let budget = batch.budget.map(|permits| Arc::new(Semaphore::new(permits)));
-        if let Some(budget) = &budget {
-            builder = builder.budget(Arc::clone(budget));
+        let semaphore = batch.semaphore.map(|permits| Arc::new(Semaphore::new(permits)));
+        if let Some(semaphore) = &semaphore {
+            builder = builder.semaphore(Arc::clone(semaphore));
         }
         if batch.observed {
             builder = builder.observer(|_| resume_unwind(Box::new("in the observer")));
         }
         let executor = builder.build().unwrap();
         let others = async {
-            while let Some(budget) = &budget {
-                let held = budget.acquire().await.unwrap();
+            while let Some(semaphore) = &semaphore {
+                let held = semaphore.acquire().await.unwrap();
                 sleep(Duration::from_millis(3)).await;
                 drop(held);
             }
@@ -457,13 +457,13 @@ fn check(batch: Batch) {
         assert_eq!(world.dropped.len(), world.pulled);
         assert!(world.dropped.values().all(|&times| times == 1));
 
-        if let Some(budget) = budget {
-            assert_eq!(budget.available_permits(), batch.budget.unwrap());
+        if let Some(semaphore) = semaphore {
+            assert_eq!(semaphore.available_permits(), batch.semaphore.unwrap());
         }
         let summary = match finished.expect("asleep, and nobody will wake it") {
-            Finished::Dropped => return,
-            Finished::Panicked(panic) => panic!("{panic}"),
-            Finished::Returned(summary) => summary,
+            StreamEnd::Dropped => return,
+            StreamEnd::Panicked(panic) => panic!("{panic}"),
+            StreamEnd::Returned(summary) => summary,
         };
         assert_eq!(world.outcomes.len(), world.pulled);
         let cut = |shown: &&str| shown.starts_with("cancelled") || *shown == "batch timed out";
@@ -485,7 +485,7 @@ fn check(batch: Batch) {
             match summary.end() {
                 BatchEnd::Exhausted => assert!(exhausted && !cut),
                 BatchEnd::Stopped => assert!(world.stopped),
-                BatchEnd::DeadlinePassed => assert!(batch.deadline.is_some()),
+                BatchEnd::TimedOut => assert!(batch.deadline.is_some()),
                 BatchEnd::SourcePanicked(panic) => {
                     assert!(source_panicked);
                     assert_eq!(panic.message(), Some("in the source"));
@@ -536,7 +536,7 @@ fn batches() -> impl Strategy<Value = Batch> {
             (source_panics_at, mut source_steps, mut sink_steps),
             drop_after_polls,
             stop_after_polls,
-            (budget, weighed, observed),
+            (semaphore, weighed, observed),
         )| {
             for item in &mut items {
                 if item.ending == Ending::Hang && item_timeout.or(deadline).is_none() {
@@ -557,7 +557,7 @@ fn batches() -> impl Strategy<Value = Batch> {
                 sink_steps,
                 drop_after_polls,
                 stop_after_polls,
-                budget,
+                semaphore,
                 weighed,
                 observed,
             }

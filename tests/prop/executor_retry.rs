@@ -1,5 +1,5 @@
 //! Items that are tried again, in every form the executor has, against an oracle that follows one
-//! item at a time: in the task and spawned, by key, by weight, with a budget that others draw on, a
+//! item at a time: in the task and spawned, by key, by weight, with a semaphore that others draw on, a
 //! backlog, a throttle, time limits, stops, dead letters, and workers that are dropped.
 //!
 //! Under paused time, in whole milliseconds, the world notes when each input was pulled, when each
@@ -83,7 +83,7 @@ struct Plan {
     keyed: bool,
     weighed: bool,
     /// So many permits, of which somebody else takes one now and then.
-    budget: Option<usize>,
+    semaphore: Option<usize>,
     limit: usize,
     backlog: usize,
     most: u32,
@@ -108,7 +108,7 @@ impl Plan {
     }
 
     fn permits(&self) -> Option<usize> {
-        self.budget.or(self.weighed.then_some(self.limit))
+        self.semaphore.or(self.weighed.then_some(self.limit))
     }
 
     fn weight(&self, index: usize) -> usize {
@@ -523,7 +523,7 @@ where
         return run(world, executor).await;
     }
     let cemetery = Arc::clone(world);
-    let executor = executor.dead_letters(move |letter: DeadLetter<'_, Input, Failure>| {
+    let executor = executor.dead_letter(move |letter: DeadLetter<'_, Input, Failure>| {
         let DeadLetter { index, kind, attempts, error, ref input, .. } = letter;
         let mut world = lock(&cemetery);
         let intact = input.index == index && input.name == format!("input {index}");
@@ -571,14 +571,14 @@ async fn check(plan: Plan) {
         builder = builder.item_timeout(ms(limit));
     }
     if let Some(limit) = plan.deadline {
-        builder = builder.deadline(ms(limit));
+        builder = builder.timeout(ms(limit));
     }
     if let Some((failures, how)) = plan.stop_when {
         builder = builder.stop_when(failures, how);
     }
-    let budget = plan.budget.map(|permits| Arc::new(Semaphore::new(permits)));
-    if let Some(budget) = &budget {
-        builder = builder.budget(Arc::clone(budget));
+    let semaphore = plan.semaphore.map(|permits| Arc::new(Semaphore::new(permits)));
+    if let Some(semaphore) = &semaphore {
+        builder = builder.semaphore(Arc::clone(semaphore));
     }
     let executor = builder.build().unwrap();
     let others = async {
@@ -586,8 +586,8 @@ async fn check(plan: Plan) {
             sleep(ms(at)).await;
             token.stop(how);
         }
-        while let Some(budget) = &budget {
-            let held = budget.acquire().await.unwrap();
+        while let Some(semaphore) = &semaphore {
+            let held = semaphore.acquire().await.unwrap();
             sleep(ms(3)).await;
             drop(held);
             sleep(ms(5)).await;
@@ -607,8 +607,8 @@ async fn check(plan: Plan) {
     let mut world = lock(&world);
     assert_eq!(std::mem::take(&mut world.violations), [""; 0]);
     assert!(world.lives.iter().all(|life| life.gone.is_some()), "an input is not gone");
-    if let Some(budget) = &budget {
-        assert_eq!(budget.available_permits(), plan.budget.unwrap());
+    if let Some(semaphore) = &semaphore {
+        assert_eq!(semaphore.available_permits(), plan.semaphore.unwrap());
     }
     let verdict = Verdict { world: &world, plan: &plan };
     verdict.conserved();
@@ -913,7 +913,7 @@ fn plans() -> impl Strategy<Value = Plan> {
         (prop::option::weighted(0.4, (0..80_u64, cut)), half()),
     )
         .prop_map(|(shape, policy, rate, limits, ends, (cut, buried))| {
-            let (mut items, flavour, keyed, weighed, budget) = shape;
+            let (mut items, flavour, keyed, weighed, semaphore) = shape;
             let (limit, backlog, most, waits) = policy;
             let (attempt_timeout, item_timeout) = limits;
             let (deadline, stop_when) = ends;
@@ -928,7 +928,7 @@ fn plans() -> impl Strategy<Value = Plan> {
                 flavour,
                 keyed,
                 weighed,
-                budget,
+                semaphore,
                 limit,
                 backlog,
                 most,

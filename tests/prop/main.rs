@@ -8,8 +8,8 @@ mod call;
 #[path = "../support/coop.rs"]
 mod coop;
 mod executor;
-mod executor_budget;
 mod executor_retry;
+mod executor_semaphore;
 mod keyed;
 mod map;
 mod queue;

@@ -19,7 +19,7 @@ pub(crate) enum Kind {
     Ready,
     /// Gives way once, to be woken by the runtime when that gets round to it.
     Yield,
-    /// Wakes itself once, while it is being polled.
+    /// ReadyQueue itself once, while it is being polled.
     Wake,
     /// Five microseconds of work.
     Cpu,

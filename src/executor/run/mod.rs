@@ -12,10 +12,10 @@
 //!                deadline, or an abort         (what is in hand is cut short)
 //! ```
 
-mod end;
+mod fast;
 mod settle;
 mod start;
-mod turns;
+mod stop;
 
 use core::future::Future;
 use core::ops::{Deref, DerefMut};
@@ -25,34 +25,34 @@ use std::task::Waker;
 use std::time::Instant;
 
 use super::attempts::Attempts;
-use super::budget::Permits;
-use super::clock::Clock;
-use super::observe::{ItemReport, Watch};
+use super::limits::Limits;
+use super::observe::{ItemReport, Reporter};
 use super::options::Batch;
 use super::order::Order;
-use super::outlet::Outlet;
-use super::places::Places;
+use super::outcome_sink::OutcomeSink;
+use super::permits::Permits;
+use super::ready_queue::ReadyQueue;
+use super::retry_queue::RetryQueue;
+use super::slots::Slots;
 use super::source::Source;
 use super::stop::{Stop, Stops};
 use super::summary::{BatchEnd, BatchSummary};
 use super::throttling::Throttling;
-use super::trials::Trials;
-use super::wakes::Wakes;
 use super::weight::Weigher;
 use crate::base::coop;
 use crate::base::panic::{Quiet, caught};
 
-/// Lines of the wake list that belong to no place.
+/// Lines of the ready queue that belong to no slot.
 const SOURCE: usize = 0;
 const SINK: usize = 1;
 const PERMITS: usize = 2;
 const STOP: usize = 3;
 const THROTTLE: usize = 4;
-const FIRST_PLACE: usize = 5;
+const FIRST_SLOT: usize = 5;
 
 /// How many items one poll of a run pulls, at most, before it gives way to the thread's other
 /// tasks; and how many it polls because they were woken.
-const TURNS: usize = if cfg!(loom) { 4 } else { 256 };
+const STEPS: usize = if cfg!(loom) { 4 } else { 256 };
 
 pub(super) struct Run<S: Source, F, Fut, R, W, A, O, E> {
     limit: usize,
@@ -65,20 +65,20 @@ pub(super) struct Run<S: Source, F, Fut, R, W, A, O, E> {
     weigher: Quiet<W>,
     attempts: Quiet<A>,
     // Before the permits, which its futures give back when they are gone.
-    places: Places<S::Input, Fut>,
-    wakes: Wakes,
-    /// Places whose items may start, in the order in which they do.
+    slots: Slots<S::Input, Fut>,
+    ready: ReadyQueue,
+    /// Slots whose items may start, in the order in which they do.
     due: VecDeque<usize>,
-    /// No longer in line for permits, which it has, but for the throttle.
+    /// Has its permits, and waits for the throttle.
     next: Option<usize>,
-    trials: Trials<S::Input, E>,
+    retries: RetryQueue<S::Input, E>,
     permits: Option<Box<Permits>>,
     throttling: Option<Box<Throttling>>,
-    clock: Clock,
+    limits: Limits,
     stops: Stops,
     stop_waker: Waker,
-    watch: Option<Box<Watch>>,
-    outlet: O,
+    reporter: Option<Box<Reporter>>,
+    sink: O,
     sink_waker: Waker,
     /// What is pulled from now on is cancelled: there is only what was set aside.
     aborted: bool,
@@ -86,7 +86,7 @@ pub(super) struct Run<S: Source, F, Fut, R, W, A, O, E> {
     late: bool,
     /// Something that was pulled has ended, or is about to, because the batch does.
     ended_early: bool,
-    /// Whose code runs on the short way, for when it panics.
+    /// Whose code runs on the fast path, for when it panics.
     at: At,
     summary: BatchSummary,
 }
@@ -94,7 +94,7 @@ pub(super) struct Run<S: Source, F, Fut, R, W, A, O, E> {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum SourceState {
     Ready,
-    /// It will wake its line.
+    /// It will wake its entry.
     Pending,
     /// Ended or panicked: it is not asked again.
     Done,
@@ -103,10 +103,10 @@ enum SourceState {
 #[derive(Clone, Copy)]
 enum At {
     Source,
-    /// The closure of the item with this index, or its first poll, in the place that is vacant
+    /// The closure of the item with this index, or its first poll, in the slot that is vacant
     /// next.
     Item(usize),
-    /// The item at this place.
+    /// The item in this slot.
     Woken(usize),
     /// The destructor of what has settled.
     Drop,
@@ -120,22 +120,23 @@ impl<S: Source, F, Fut, R, W, A, O, E> Run<S, F, Fut, R, W, A, O, E> {
         order: R,
         weigher: W,
         attempts: A,
-        outlet: O,
+        sink: O,
     ) -> Self
     where
         A: Attempts<S::Input, E>,
     {
-        let mut wakes = Wakes::new();
+        let mut ready = ReadyQueue::new();
         let [source_waker, sink_waker, permits_waker, stop_waker, throttle_waker] =
             [SOURCE, SINK, PERMITS, STOP, THROTTLE].map(|expected| {
-                let (line, waker) = wakes.open_line();
-                debug_assert_eq!(line, expected);
+                let (entry, waker) = ready.add_entry();
+                debug_assert_eq!(entry, expected);
                 waker
             });
         let throttling = batch.throttle;
         let throttling =
             throttling.map(|throttle| Box::new(Throttling::new(throttle, throttle_waker)));
-        let permits = batch.budget.map(|budget| Box::new(Permits::new(budget, permits_waker)));
+        let permits =
+            batch.semaphore.map(|semaphore| Box::new(Permits::new(semaphore, permits_waker)));
         Self {
             limit: batch.limit,
             backlog: batch.backlog,
@@ -145,19 +146,19 @@ impl<S: Source, F, Fut, R, W, A, O, E> Run<S, F, Fut, R, W, A, O, E> {
             start: Quiet::new(start),
             order: Quiet::new(order),
             weigher: Quiet::new(weigher),
-            clock: Clock::new(batch.limits, batch.deadline, attempts.attempt_timeout()),
+            limits: Limits::new(batch.limits, batch.deadline, attempts.attempt_timeout()),
             attempts: Quiet::new(attempts),
-            places: Places::new(),
-            wakes,
+            slots: Slots::new(),
+            ready,
             due: VecDeque::new(),
             permits,
             throttling,
             next: None,
-            trials: Trials::new(),
+            retries: RetryQueue::new(),
             stops: Stops::new(batch.stops, batch.failures),
             stop_waker,
-            watch: Watch::new(batch.observer, batch.reports),
-            outlet,
+            reporter: Reporter::new(batch.observer, batch.reports),
+            sink,
             sink_waker,
             aborted: false,
             late: false,
@@ -169,8 +170,8 @@ impl<S: Source, F, Fut, R, W, A, O, E> Run<S, F, Fut, R, W, A, O, E> {
 
     /// Ends a run that is done.
     pub(super) fn into_parts(self) -> (O, BatchSummary, Vec<ItemReport>) {
-        let Self { outlet, watch, summary, .. } = self;
-        (outlet, summary, watch.map(|watch| watch.into_reports()).unwrap_or_default())
+        let Self { sink, reporter, summary, .. } = self;
+        (sink, summary, reporter.map(|reporter| reporter.into_reports()).unwrap_or_default())
     }
 }
 
@@ -182,51 +183,54 @@ where
     R: Order<S::Input>,
     W: Weigher<S::Input>,
     A: Attempts<S::Input, E>,
-    O: Outlet<S::Input, T, E>,
+    O: OutcomeSink<S::Input, T, E>,
 {
     /// The run is being polled: its deadline counts from the first time.
-    pub(super) fn wind(&mut self) {
-        self.clock.wind();
+    pub(super) fn begin(&mut self) {
+        self.limits.begin();
     }
 
-    /// Charges the task's budget when it is done. The unit that is looked at in the beginning is not
+    /// Charges the task's coop budget when it is done. The unit that is looked at in the beginning is not
     /// kept: what gives it back would give back what the items are charged meanwhile.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.wind();
+        self.begin();
         let _ = ready!(coop::poll_proceed(cx));
-        ready!(self.poll_turns(cx));
+        let polled = self.poll_steps(cx);
+        #[cfg(debug_assertions)]
+        self.validate();
+        ready!(polled);
         if let Poll::Ready(unit) = coop::poll_proceed(&mut Context::from_waker(Waker::noop())) {
             unit.made_progress();
         }
         Poll::Ready(())
     }
 
-    fn poll_turns(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.stops.wind(&self.stop_waker);
-        self.wakes.take();
-        let mut turns = TURNS;
-        while turns > 0 {
-            turns -= 1;
+    fn poll_steps(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.stops.begin(&self.stop_waker);
+        self.ready.take();
+        let mut steps = STEPS;
+        while steps > 0 {
+            steps -= 1;
             if let Some((how, failed)) = self.stops.news() {
                 let end = if failed { BatchEnd::TooManyFailures } else { BatchEnd::Stopped };
                 self.stop(how, end);
             }
             let moved = if self.is_time_up() && self.settle_overdue(cx) {
                 true
-            } else if self.is_plain() {
-                self.take_plain_turns(&mut turns)
+            } else if self.takes_fast_path() {
+                self.fast_steps(&mut steps)
             } else {
-                self.take_turn()
+                self.step()
             };
-            let sunk = self.outlet.step(&mut Context::from_waker(&self.sink_waker));
+            let sunk = self.sink.step(&mut Context::from_waker(&self.sink_waker));
             if moved || sunk || self.settle_overdue(cx) {
                 continue;
             }
-            self.outlet.rest();
+            self.sink.flush();
             if self.is_done() {
                 return Poll::Ready(());
             }
-            if !self.wakes.take_or_sleep(cx.waker()) {
+            if !self.ready.take_or_sleep(cx.waker()) {
                 return Poll::Pending;
             }
         }
@@ -236,28 +240,35 @@ where
         Poll::Pending
     }
 
+    /// Panics unless what it counts agrees with what it has. Of many slots that takes long.
+    #[cfg(debug_assertions)]
+    fn validate(&self) {
+        if self.slots.len() <= 64 {
+            self.slots.validate();
+            self.retries.validate();
+        }
+    }
+
     fn is_done(&self) -> bool {
-        self.source_state == SourceState::Done
-            && self.places.occupied() == 0
-            && self.outlet.is_empty()
+        self.source_state == SourceState::Done && self.slots.occupied() == 0 && self.sink.is_empty()
     }
 
     /// Whether a time limit may have passed, or something is due that waits for its time.
     #[inline]
     fn is_time_up(&self) -> bool {
-        self.clock.may_be_due(self.first_alarm())
+        self.limits.may_be_due(self.first_alarm())
     }
 
     #[inline]
     fn first_alarm(&self) -> Option<Instant> {
         let throttle = self.throttling.as_ref().and_then(|throttling| throttling.until());
-        let retry = if A::RETRIES { self.trials.first_due() } else { None };
+        let retry = if A::RETRIES { self.retries.first_due() } else { None };
         [throttle, retry].into_iter().flatten().min()
     }
 
-    /// Many turns of what needs nothing but a place, and one of what is tried again.
-    fn take_plain_turns(&mut self, turns: &mut usize) -> bool {
-        let moved = self.take_turns(turns);
+    /// Many turns of what needs nothing but a slot, and one of what is tried again.
+    fn fast_steps(&mut self, steps: &mut usize) -> bool {
+        let moved = self.fast_path(steps);
         if moved && self.is_time_up() {
             return true;
         }
@@ -265,8 +276,8 @@ where
     }
 
     /// One turn of each kind, so that none can starve another. Looks at the clock in between.
-    fn take_turn(&mut self) -> bool {
-        self.wakes.take_turn();
+    fn step(&mut self) -> bool {
+        self.ready.take_if_due();
         let visited = self.visit_woken();
         if visited && self.is_time_up() {
             return true;
@@ -280,17 +291,17 @@ where
 
     /// Polls the next woken line; whether there was one.
     fn visit_woken(&mut self) -> bool {
-        match self.wakes.next() {
-            Some(line) => self.visit(line),
+        match self.ready.next() {
+            Some(entry) => self.visit(entry),
             None => return false,
         }
         true
     }
 
-    fn visit(&mut self, line: usize) {
-        match line {
+    fn visit(&mut self, entry: usize) {
+        match entry {
             SOURCE => self.ask_source_again(),
-            SINK => self.outlet.woken(),
+            SINK => self.sink.woken(),
             PERMITS => {
                 if let Some(permits) = &mut self.permits {
                     permits.woken();
@@ -302,11 +313,11 @@ where
                     throttling.woken();
                 }
             }
-            line => {
-                let place = line - FIRST_PLACE;
-                // A late wake-up may find the place vacant, or held.
-                if self.places.has_started(place) {
-                    self.poll_place(place);
+            entry => {
+                let slot = entry - FIRST_SLOT;
+                // A late wake-up may find the slot vacant, or held.
+                if self.slots.has_started(slot) {
+                    self.poll_slot(slot);
                 }
             }
         }
@@ -320,29 +331,30 @@ where
 
     #[inline]
     fn room(&self) -> usize {
-        let in_hand = self.places.occupied() + self.outlet.waiting();
+        let in_hand = self.slots.occupied() + self.sink.waiting();
         if !A::RETRIES {
             return self.limit.saturating_sub(in_hand);
         }
-        let room = self.limit.saturating_sub(in_hand - self.places.resting());
+        let room = self.limit.saturating_sub(in_hand - self.slots.backing_off());
         room.min((self.limit + self.backlog).saturating_sub(in_hand))
     }
 
-    /// Whether nobody is in line to start.
+    /// Whether no item is due to start.
     #[inline]
-    fn nobody_is_due(&self) -> bool {
-        self.due.is_empty() && self.next.is_none() && !(A::RETRIES && self.trials.ready().is_some())
+    fn none_due(&self) -> bool {
+        self.due.is_empty()
+            && self.next.is_none()
+            && !(A::RETRIES && self.retries.ready().is_some())
     }
 
     /// How many inputs may be pulled now: none also if other things go first.
     #[inline]
     fn room_to_pull(&self) -> usize {
-        if self.source_state != SourceState::Ready || !self.nobody_is_due() || self.stops.is_news()
-        {
+        if self.source_state != SourceState::Ready || !self.none_due() || self.stops.is_news() {
             return 0;
         }
         let room = self.room();
-        if self.wakes.is_empty() || room >= self.source.worth_asking() { room } else { 0 }
+        if self.ready.is_empty() || room >= self.source.worth_asking() { room } else { 0 }
     }
 
     /// Pulls an input, if there is room and the source has any; whether it did.
@@ -354,7 +366,7 @@ where
         let cx = &mut Context::from_waker(&self.source_waker);
         match caught(|| self.source.poll_pull(room, cx)) {
             Ok(Poll::Ready(Some((index, input)))) => {
-                self.keep_deadline();
+                self.check_deadline();
                 self.admit(index, input);
             }
             Ok(Poll::Ready(None)) => {
@@ -371,27 +383,27 @@ where
     }
 
     /// Whether the batch is to end, of which the run has not been told.
-    pub(super) fn is_to_stop(&self) -> bool {
-        self.stops.is_news() || self.clock.is_batch_due()
+    pub(super) fn should_stop(&self) -> bool {
+        self.stops.is_news() || self.limits.is_batch_due()
     }
 
     /// Ends the batch if its time is up: pulling may have taken long.
     #[inline]
-    fn keep_deadline(&mut self) {
-        if self.clock.is_batch_due() {
-            self.stop(Stop::Abort, BatchEnd::DeadlinePassed);
+    fn check_deadline(&mut self) {
+        if self.limits.is_batch_due() {
+            self.stop(Stop::Abort, BatchEnd::TimedOut);
         }
     }
 
     #[inline]
-    fn vacant_place(&mut self) -> usize {
-        match self.places.next_vacant() {
-            Some(place) => place,
+    fn vacant_slot(&mut self) -> usize {
+        match self.slots.next_vacant() {
+            Some(slot) => slot,
             None => {
-                let (line, waker) = self.wakes.open_line();
-                let place = self.places.add(waker);
-                debug_assert_eq!(line, place + FIRST_PLACE);
-                place
+                let (entry, waker) = self.ready.add_entry();
+                let slot = self.slots.add(waker);
+                debug_assert_eq!(entry, slot + FIRST_SLOT);
+                slot
             }
         }
     }
@@ -464,20 +476,20 @@ where
     R: Order<S::Input>,
     W: Weigher<S::Input>,
     A: Attempts<S::Input, E>,
-    O: Outlet<S::Input, T, E>,
+    O: OutcomeSink<S::Input, T, E>,
 {
     fn poll_run(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.poll(cx)
     }
 
     fn drop_run(mut self) {
-        self.return_inputs();
+        self.dead_letter_inputs();
     }
 
     fn end_run(mut self) -> RunEnd {
         if !self.is_done() {
-            self.cut_off();
-            self.outlet.rest();
+            self.cancel_all();
+            self.sink.flush();
         }
         let ended_early = self.ended_early;
         let (_, summary, reports) = self.into_parts();

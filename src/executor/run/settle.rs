@@ -4,11 +4,12 @@ use core::future::Future;
 
 use super::Run;
 use crate::base::panic::{caught, quietly};
+use crate::base::timer::now;
 use crate::executor::attempts::{Attempts, DeadLetter};
 use crate::executor::order::Order;
-use crate::executor::outlet::Outlet;
+use crate::executor::outcome_sink::OutcomeSink;
+use crate::executor::retry_queue::RetryItem;
 use crate::executor::source::Source;
-use crate::executor::trials::Trial;
 use crate::executor::weight::Weigher;
 use crate::settled::{Scope, Settled, SettledKind};
 
@@ -20,23 +21,23 @@ where
     R: Order<S::Input>,
     W: Weigher<S::Input>,
     A: Attempts<S::Input, E>,
-    O: Outlet<S::Input, T, E>,
+    O: OutcomeSink<S::Input, T, E>,
 {
     /// An attempt has come to its end.
-    pub(super) fn finish(&mut self, place: usize, result: Result<T, E>) {
+    pub(super) fn attempt_ended(&mut self, slot: usize, result: Result<T, E>) {
         match result {
             Ok(value) => {
                 if A::RETRIES {
                     self.attempts.succeeded();
                 }
-                self.settle(place, Settled::Fulfilled(value));
+                self.settle(slot, Settled::Fulfilled(value));
             }
             Err(error) if A::RETRIES => {
-                if let Err(Some(error)) = self.try_again(place, Some(error)) {
-                    self.settle(place, Settled::Rejected(error));
+                if let Err(Some(error)) = self.try_to_retry(slot, Some(error)) {
+                    self.settle(slot, Settled::Rejected(error));
                 }
             }
-            Err(error) => self.settle(place, Settled::Rejected(error)),
+            Err(error) => self.settle(slot, Settled::Rejected(error)),
         }
     }
 
@@ -46,66 +47,66 @@ where
     /// # Errors
     ///
     /// The error, if there is to be no other attempt.
-    pub(super) fn try_again(&mut self, place: usize, error: Option<E>) -> Result<(), Option<E>> {
+    pub(super) fn try_to_retry(&mut self, slot: usize, error: Option<E>) -> Result<(), Option<E>> {
         let attempts = &self.attempts;
-        let Some(trial) = self.trials.get(place) else { return Err(error) };
+        let Some(retry_item) = self.retries.get(slot) else { return Err(error) };
         // What cannot decide does not try again.
-        let wait = caught(|| attempts.next_wait(&mut trial.course, error.as_ref()));
+        let wait = caught(|| attempts.next_wait(&mut retry_item.course, error.as_ref()));
         let wait = wait.map_err(|panic| quietly(|| drop(panic)));
         let Ok(Ok(wait)) = wait else { return Err(error) };
-        let due = (!wait.is_zero()).then(|| self.clock.now() + wait);
-        if due.is_some_and(|due| self.clock.is_past_the_deadline(due)) {
+        let due = (!wait.is_zero()).then(|| now() + wait);
+        if due.is_some_and(|due| self.limits.is_past_the_deadline(due)) {
             return Err(error);
         }
         if let Some(error) = error {
-            let before = trial.last_error.replace(error);
+            let before = retry_item.last_error.replace(error);
             quietly(|| drop(before));
         }
-        self.places.rest(place);
+        self.slots.back_off(slot);
         if let Some(permits) = &mut self.permits {
-            permits.release(place);
+            permits.release(slot);
         }
-        self.trials.rest(place, due);
-        let index = self.places.index(place);
-        self.time_item(place, index);
-        if let Some(watch) = &mut self.watch {
-            watch.retrying(index, wait);
+        self.retries.back_off(slot, due);
+        let index = self.slots.index(slot);
+        self.time_item(slot, index);
+        if let Some(reporter) = &mut self.reporter {
+            reporter.retrying(index, wait);
         }
         Ok(())
     }
 
     /// The outcome of a started item that ends with the batch.
-    pub(super) fn unfinished(&mut self, place: usize) -> Settled<T, E> {
+    pub(super) fn ended_with_batch(&mut self, slot: usize) -> Settled<T, E> {
         if self.late {
-            return self.timed_out(place, Scope::Batch);
+            return self.timed_out(slot, Scope::Batch);
         }
-        let last_error = self.trials.get(place).and_then(|trial| trial.last_error.take());
+        let last_error = self.retries.get(slot).and_then(|retry_item| retry_item.last_error.take());
         Settled::Cancelled { started: true, scope: Scope::Batch, last_error }
     }
 
     /// The outcome of an item that has run out of time.
-    pub(super) fn timed_out(&mut self, place: usize, scope: Scope) -> Settled<T, E> {
-        let last_error = self.trials.get(place).and_then(|trial| trial.last_error.take());
+    pub(super) fn timed_out(&mut self, slot: usize, scope: Scope) -> Settled<T, E> {
+        let last_error = self.retries.get(slot).and_then(|retry_item| retry_item.last_error.take());
         Settled::TimedOut { scope, last_error }
     }
 
-    pub(super) fn settle(&mut self, place: usize, outcome: Settled<T, E>) {
-        if let Some(next) = self.order.release(place) {
+    pub(super) fn settle(&mut self, slot: usize, outcome: Settled<T, E>) {
+        if let Some(next) = self.order.release(slot) {
             self.due.push_back(next);
         }
-        self.vacate(place, outcome);
+        self.vacate(slot, outcome);
     }
 
-    pub(super) fn vacate(&mut self, place: usize, outcome: Settled<T, E>) {
-        let (index, kind) = (self.places.index(place), outcome.kind());
-        self.places.vacate(place);
+    pub(super) fn vacate(&mut self, slot: usize, outcome: Settled<T, E>) {
+        let (index, kind) = (self.slots.index(slot), outcome.kind());
+        self.slots.vacate(slot);
         if let Some(permits) = &mut self.permits {
-            permits.release(place);
+            permits.release(slot);
         }
-        let trial = if A::RETRIES { self.trials.take(place) } else { None };
-        self.record(index, outcome, trial);
-        if let Some(watch) = &mut self.watch {
-            watch.settled(place, index, kind, self.clock.now());
+        let retry_item = if A::RETRIES { self.retries.take(slot) } else { None };
+        self.record(index, outcome, retry_item);
+        if let Some(reporter) = &mut self.reporter {
+            reporter.settled(slot, index, kind, now());
         }
     }
 
@@ -114,35 +115,40 @@ where
         &mut self,
         index: usize,
         outcome: Settled<T, E>,
-        trial: Option<Trial<S::Input, E>>,
+        retry_item: Option<RetryItem<S::Input, E>>,
     ) {
         self.summary.counts.record(&outcome);
         if !outcome.is_fulfilled() {
             self.stops.failed();
         }
-        if let Some(trial) = trial {
-            self.let_go(index, &outcome, trial);
+        if let Some(retry_item) = retry_item {
+            self.release_input(index, &outcome, retry_item);
         }
-        self.outlet.settle(index, outcome);
+        self.sink.settle(index, outcome);
     }
 
     /// The input of an item that ends before its first attempt goes to the dead letters.
-    pub(super) fn return_unstarted(&self, index: usize, input: S::Input, kind: SettledKind) {
+    pub(super) fn dead_letter_unstarted(&self, index: usize, input: S::Input, kind: SettledKind) {
         quietly(|| {
-            self.attempts.bury(DeadLetter { index, input, kind, attempts: 0, error: None });
+            self.attempts.dead_letter(DeadLetter { index, input, kind, attempts: 0, error: None });
         });
     }
 
     /// What was kept of an item that has settled goes to the dead letters, unless it is done.
-    pub(super) fn let_go(&self, index: usize, outcome: &Settled<T, E>, trial: Trial<S::Input, E>) {
+    pub(super) fn release_input(
+        &self,
+        index: usize,
+        outcome: &Settled<T, E>,
+        retry_item: RetryItem<S::Input, E>,
+    ) {
         if outcome.is_fulfilled() {
-            return trial.end();
+            return retry_item.discard();
         }
-        let Trial { input, attempts, last_error, course, .. } = trial;
+        let RetryItem { input, attempts, last_error, course, .. } = retry_item;
         let error = outcome.last_error().or(last_error.as_ref());
         quietly(|| {
             let kind = outcome.kind();
-            self.attempts.bury(DeadLetter { index, input, kind, attempts, error });
+            self.attempts.dead_letter(DeadLetter { index, input, kind, attempts, error });
         });
         quietly(|| drop(last_error));
         quietly(|| drop(course));

@@ -1,14 +1,15 @@
-//! From being pulled to being polled: places, keys, permits, the throttle, and further attempts.
+//! From being pulled to being polled: slots, keys, permits, the throttle, and further attempts.
 
 use core::future::Future;
 use core::task::Poll;
 
 use super::Run;
 use crate::base::panic::{caught, quietly};
+use crate::base::timer::now;
 use crate::executor::attempts::Attempts;
 use crate::executor::order::Order;
-use crate::executor::outlet::Outlet;
-use crate::executor::places::{Places, Unfinished};
+use crate::executor::outcome_sink::OutcomeSink;
+use crate::executor::slots::{Cancelled, Slots};
 use crate::executor::source::Source;
 use crate::executor::weight::Weigher;
 use crate::settled::{Settled, SettledKind};
@@ -21,45 +22,45 @@ where
     R: Order<S::Input>,
     W: Weigher<S::Input>,
     A: Attempts<S::Input, E>,
-    O: Outlet<S::Input, T, E>,
+    O: OutcomeSink<S::Input, T, E>,
 {
-    /// Gives an input a place, where it may have to wait for its key or for permits.
+    /// Gives an input a slot, where it may have to wait for its key or for permits.
     pub(super) fn admit(&mut self, index: usize, input: S::Input) {
-        let place = self.vacant_place();
-        self.places.hold(place, index, input);
-        if let Some(watch) = &mut self.watch {
-            watch.pulled(place, index, self.clock.now());
+        let slot = self.vacant_slot();
+        self.slots.hold(slot, index, input);
+        if let Some(reporter) = &mut self.reporter {
+            reporter.pulled(slot, index, now());
         }
         if self.aborted {
             self.ended_early = true;
-            self.cut_short(place);
+            self.cancel_unstarted(slot);
             return;
         }
-        let Some(input) = self.places.held(place) else { return };
+        let Some(input) = self.slots.held(slot) else { return };
         let admitted = caught(|| {
             // The weight first: an order that has admitted an item is told when it settles.
             let weight = if W::WEIGHS { self.weigher.weigh(input) } else { 1 };
-            (weight, self.order.admit(place, input))
+            (weight, self.order.admit(slot, input))
         });
         match admitted {
             Ok((weight, may_start)) => {
                 if let Some(permits) = &mut self.permits {
-                    permits.weigh(place, weight);
+                    permits.weigh(slot, weight);
                 }
                 if self.permits.is_some() || self.throttling.is_some() {
                     if may_start {
-                        self.due.push_back(place);
+                        self.due.push_back(slot);
                         self.start_due();
                     }
                 } else if may_start {
-                    self.start_place(place);
+                    self.start_slot(slot);
                 }
             }
             Err(panic) => {
-                if let Some(Unfinished::NotStarted(input)) = self.places.cancel(place) {
-                    self.return_unstarted(index, input, SettledKind::Panicked);
+                if let Some((_, Cancelled::NotStarted(input))) = self.slots.cancel(slot) {
+                    self.dead_letter_unstarted(index, input, SettledKind::Panicked);
                 }
-                self.vacate(place, Settled::Panicked(panic));
+                self.vacate(slot, Settled::Panicked(panic));
             }
         }
     }
@@ -68,13 +69,13 @@ where
     /// Those that are to be tried again go first.
     pub(super) fn start_due(&mut self) -> bool {
         // An item that was polled in this turn may have stopped the batch.
-        if self.nobody_is_due() || self.stops.is_news() {
+        if self.none_due() || self.stops.is_news() {
             return false;
         }
-        let place = match self.next {
-            Some(place) => place,
+        let slot = match self.next {
+            Some(slot) => slot,
             None => match self.next_due() {
-                Some(place) => place,
+                Some(slot) => slot,
                 None => return true,
             },
         };
@@ -82,18 +83,18 @@ where
             return false;
         }
         if let Some(throttling) = &mut self.throttling {
-            if !throttling.may_start(|| self.clock.now()) {
+            if !throttling.may_start(|| now()) {
                 return false;
             }
         }
         self.next = None;
-        if A::RETRIES && self.places.is_resting(place) {
-            self.start_again(place);
+        if A::RETRIES && self.slots.is_backing_off(slot) {
+            self.start_again(slot);
         } else {
-            self.start_place(place);
+            self.start_slot(slot);
         }
-        if self.nobody_is_due() {
-            self.rest_lines();
+        if self.none_due() {
+            self.stop_waiting();
         }
         true
     }
@@ -101,131 +102,131 @@ where
     /// Gets the item in front of those that are due its permits, if it may have them; `None` if it
     /// ended instead.
     fn next_due(&mut self) -> Option<usize> {
-        let again = if A::RETRIES { self.trials.ready() } else { None };
-        let place = again.or_else(|| self.due.front().copied())?;
+        let again = if A::RETRIES { self.retries.ready() } else { None };
+        let slot = again.or_else(|| self.due.front().copied())?;
         // Those held for their keys are not seen by the room that there is.
-        if A::RETRIES && self.places.running() >= self.limit {
-            return Some(place);
+        if A::RETRIES && self.slots.running() >= self.limit {
+            return Some(slot);
         }
         let permitted = match &mut self.permits {
-            Some(permits) => permits.poll(place),
+            Some(permits) => permits.poll(slot),
             None => Poll::Ready(Ok(())),
         };
         match permitted {
-            Poll::Pending => return Some(place),
-            Poll::Ready(Ok(())) => self.next = Some(place),
+            Poll::Pending => return Some(slot),
+            Poll::Ready(Ok(())) => self.next = Some(slot),
             Poll::Ready(Err(end)) => self.refuse(end),
         }
         if again.is_some() {
-            self.trials.take_ready();
+            self.retries.take_ready();
         } else {
             self.due.pop_front();
         }
         if self.next.is_some() {
-            return Some(place);
+            return Some(slot);
         }
-        if let Some(next) = self.order.release(place) {
+        if let Some(next) = self.order.release(slot) {
             self.due.push_back(next);
         }
-        self.cut_short(place);
+        self.cancel_unstarted(slot);
         None
     }
 
-    /// Nobody is in line: what was asked for is given back.
-    pub(super) fn rest_lines(&mut self) {
+    /// Nothing is due: gives back what was asked for.
+    pub(super) fn stop_waiting(&mut self) {
         if let Some(permits) = &mut self.permits {
-            permits.rest();
+            permits.stop_waiting();
         }
         if let Some(throttling) = &mut self.throttling {
-            throttling.rest();
+            throttling.stop_waiting();
         }
     }
 
     /// Nobody is to start any more.
-    pub(super) fn clear_lines(&mut self) {
+    pub(super) fn start_no_more(&mut self) {
         self.due.clear();
         self.next = None;
-        self.trials.forget_all();
-        self.rest_lines();
+        self.retries.clear();
+        self.stop_waiting();
     }
 
-    fn start_place(&mut self, place: usize) {
-        let Some(input) = self.places.begin(place) else { return };
-        self.wakes.new_started();
-        let index = self.places.index(place);
-        if let Some(watch) = &mut self.watch {
-            watch.started(place, index, self.clock.now());
+    fn start_slot(&mut self, slot: usize) {
+        let Some(input) = self.slots.begin(slot) else { return };
+        self.ready.new_started();
+        let index = self.slots.index(slot);
+        if let Some(reporter) = &mut self.reporter {
+            reporter.started(slot, index, now());
         }
         if A::RETRIES {
             match caught(|| self.attempts.keep(&input)) {
-                Ok(kept) => self.trials.open(place, kept),
+                Ok(kept) => self.retries.insert(slot, kept),
                 Err(panic) => {
-                    self.return_unstarted(index, input, SettledKind::Panicked);
-                    return self.settle(place, Settled::Panicked(panic));
+                    self.dead_letter_unstarted(index, input, SettledKind::Panicked);
+                    return self.settle(slot, Settled::Panicked(panic));
                 }
             }
         }
-        if self.poll_with(place, |places, start| places.slot(place).start(|| start(input))) {
-            self.time(place, index);
+        if self.poll_with(slot, |slots, start| slots.future(slot).start(|| start(input))) {
+            self.time(slot, index);
         }
     }
 
     /// Starts another attempt.
-    fn start_again(&mut self, place: usize) {
-        self.places.resume(place);
-        self.wakes.new_started();
-        let index = self.places.index(place);
-        if let Some(watch) = &mut self.watch {
-            watch.started(place, index, self.clock.now());
+    fn start_again(&mut self, slot: usize) {
+        self.slots.resume(slot);
+        self.ready.new_started();
+        let index = self.slots.index(slot);
+        if let Some(reporter) = &mut self.reporter {
+            reporter.started(slot, index, now());
         }
         let attempts = &*self.attempts;
-        let Some(trial) = self.trials.begin(place) else { return };
-        let input = match caught(|| attempts.keep(&trial.input)) {
+        let Some(retry_item) = self.retries.begin(slot) else { return };
+        let input = match caught(|| attempts.keep(&retry_item.input)) {
             Ok(Some(input)) => input,
             Ok(None) => return,
-            Err(panic) => return self.settle(place, Settled::Panicked(panic)),
+            Err(panic) => return self.settle(slot, Settled::Panicked(panic)),
         };
-        trial.attempts = trial.attempts.saturating_add(1);
-        if self.poll_with(place, |places, start| places.slot(place).start(|| start(input))) {
-            self.time(place, index);
+        retry_item.attempts = retry_item.attempts.saturating_add(1);
+        if self.poll_with(slot, |slots, start| slots.future(slot).start(|| start(input))) {
+            self.time(slot, index);
         }
     }
 
-    pub(super) fn poll_place(&mut self, place: usize) {
-        self.poll_with(place, |places, _| places.slot(place).poll());
+    pub(super) fn poll_slot(&mut self, slot: usize) {
+        self.poll_with(slot, |slots, _| slots.future(slot).poll());
     }
 
-    /// Polls the item at this place, and settles it if it is done; whether it is not.
+    /// Polls the item in this slot, and settles it if it is done; whether it is not.
     pub(super) fn poll_with(
         &mut self,
-        place: usize,
-        poll: impl FnOnce(&mut Places<S::Input, Fut>, &mut F) -> Poll<Result<T, E>>,
+        slot: usize,
+        poll: impl FnOnce(&mut Slots<S::Input, Fut>, &mut F) -> Poll<Result<T, E>>,
     ) -> bool {
         if let Some(permits) = &mut self.permits {
-            permits.enter(place);
+            permits.begin_poll(slot);
         }
         // Outside the closure, so that a future that panics when dropped does not take along
         // what it has already returned.
         let mut output = None;
         let run = caught(|| {
-            if let Poll::Ready(result) = poll(&mut self.places, &mut self.start) {
+            if let Poll::Ready(result) = poll(&mut self.slots, &mut self.start) {
                 output = Some(result);
-                self.places.clear(place);
+                self.slots.clear(slot);
             }
         });
         if let Some(permits) = &mut self.permits {
-            permits.leave(place);
+            permits.end_poll(slot);
         }
         match (output, run) {
             (None, Ok(())) => return true,
-            (Some(result), Ok(())) => self.finish(place, result),
+            (Some(result), Ok(())) => self.attempt_ended(slot, result),
             (Some(result), Err(panic)) => {
                 quietly(|| drop(panic));
-                self.finish(place, result);
+                self.attempt_ended(slot, result);
             }
             (None, Err(panic)) => {
-                quietly(|| self.places.clear(place));
-                self.settle(place, Settled::Panicked(panic));
+                quietly(|| self.slots.clear(slot));
+                self.settle(slot, Settled::Panicked(panic));
             }
         }
         false
@@ -233,29 +234,28 @@ where
 
     /// An item has been started, and is pending.
     #[inline]
-    pub(super) fn time(&mut self, place: usize, index: usize) {
-        self.time_item(place, index);
-        if let (true, Some(serial)) = (A::RETRIES, self.trials.serial_at(place)) {
-            let (places, trials) = (&self.places, &self.trials);
-            let tries = |place, serial| {
-                places.has_started(place) && trials.serial_at(place) == Some(serial)
-            };
-            self.clock.attempt_started(place, serial, places.len(), tries);
+    pub(super) fn time(&mut self, slot: usize, index: usize) {
+        self.time_item(slot, index);
+        if let (true, Some(serial)) = (A::RETRIES, self.retries.serial_at(slot)) {
+            let (slots, retries) = (&self.slots, &self.retries);
+            let tries =
+                |slot, serial| slots.has_started(slot) && retries.serial_at(slot) == Some(serial);
+            self.limits.attempt_started(slot, serial, slots.len(), tries);
         }
     }
 
     /// The time of an item counts from now on, if it does not yet.
     #[inline]
-    pub(super) fn time_item(&mut self, place: usize, index: usize) {
+    pub(super) fn time_item(&mut self, slot: usize, index: usize) {
         if A::RETRIES {
-            if let Some(trial) = self.trials.get(place) {
-                if core::mem::replace(&mut trial.timed, true) {
+            if let Some(retry_item) = self.retries.get(slot) {
+                if core::mem::replace(&mut retry_item.timed, true) {
                     return;
                 }
             }
         }
-        let places = &self.places;
-        let runs = |place, index| places.runs(place, index);
-        self.clock.item_started(place, index, places.len(), runs);
+        let slots = &self.slots;
+        let runs = |slot, index| slots.runs(slot, index);
+        self.limits.item_started(slot, index, slots.len(), runs);
     }
 }

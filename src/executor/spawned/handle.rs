@@ -4,7 +4,7 @@ use core::fmt;
 use core::future::poll_fn;
 use std::sync::Arc;
 
-use super::hall::{End, Hall, Outcomes};
+use super::shared::{BatchOutput, BatchShared, Outcomes};
 use super::stream::BatchStream;
 use crate::executor::all_settled::AllSettled;
 use crate::executor::source::Inputs;
@@ -18,18 +18,18 @@ use crate::executor::stop::{Stop, StopToken};
 ///
 /// Dropping the handle aborts the batch: every future is dropped once, on the worker that runs it,
 /// every permit goes back, an observer is told how everything ended, and what was pulled and is not
-/// done goes to the [dead letters](crate::BatchExecutor::dead_letters).
+/// done goes to the [dead letters](crate::BatchExecutor::dead_letter).
 #[must_use = "dropping the handle aborts the batch"]
 pub struct BatchHandle<N: Inputs, T, E> {
     /// `None` when it has turned into something else.
-    hall: Option<Arc<Hall<N, T, E>>>,
+    shared: Option<Arc<BatchShared<N, T, E>>>,
     stop: StopToken,
 }
 
 /// What a spawned batch came to.
 #[non_exhaustive]
 #[must_use = "outcomes that nobody looks at hide failures"]
-pub struct Joined<N: Inputs, T, E> {
+pub struct BatchResult<N: Inputs, T, E> {
     /// One outcome for each input that was pulled, in input order, and why the batch ended.
     pub outcomes: AllSettled<T, E>,
     /// The input with what was not pulled, untouched; `None` if it panicked.
@@ -40,8 +40,8 @@ pub struct Joined<N: Inputs, T, E> {
 }
 
 impl<N: Inputs, T, E> BatchHandle<N, T, E> {
-    pub(super) fn new(hall: Arc<Hall<N, T, E>>, stop: StopToken) -> Self {
-        Self { hall: Some(hall), stop }
+    pub(super) fn new(shared: Arc<BatchShared<N, T, E>>, stop: StopToken) -> Self {
+        Self { shared: Some(shared), stop }
     }
 
     /// Stops the batch; [`join`](Self::join) then gives the outcomes of all that was pulled, and
@@ -68,17 +68,17 @@ impl<N: Inputs, T, E> BatchHandle<N, T, E> {
     /// # Complexity
     ///
     /// O(1) an item.
-    pub async fn join(self) -> Joined<N, T, E> {
-        let end = poll_fn(|cx| match &self.hall {
-            Some(hall) => hall.poll_end(cx),
+    pub async fn join(self) -> BatchResult<N, T, E> {
+        let end = poll_fn(|cx| match &self.shared {
+            Some(shared) => shared.poll_output(cx),
             None => core::task::Poll::Pending,
         });
-        let End { outcomes, inputs, not_started, summary, reports } = end.await;
+        let BatchOutput { outcomes, inputs, not_started, summary, reports } = end.await;
         let outcomes = match outcomes {
             Outcomes::All(all) => all.outcomes,
             _ => Vec::new(),
         };
-        Joined {
+        BatchResult {
             outcomes: AllSettled { outcomes, summary, reports },
             rest: inputs.map(|inputs| inputs.into_rest()),
             not_started,
@@ -88,7 +88,7 @@ impl<N: Inputs, T, E> BatchHandle<N, T, E> {
     /// The outcomes as they settle, each with the index of its input.
     ///
     /// From now on what was pulled and not taken from the stream is never more than the limit: the
-    /// batch waits for whoever is slow to take it, and what runs goes on meanwhile, on its workers.
+    /// batch waits for a slow consumer, and running items go on meanwhile, on its workers.
     pub fn into_stream(self) -> BatchStream<N, T, E> {
         self.stream(false)
     }
@@ -101,19 +101,19 @@ impl<N: Inputs, T, E> BatchHandle<N, T, E> {
     }
 
     fn stream(mut self, in_order: bool) -> BatchStream<N, T, E> {
-        let hall = self.hall.take();
-        if let Some(hall) = &hall {
-            hall.stream(in_order);
+        let shared = self.shared.take();
+        if let Some(shared) = &shared {
+            shared.stream(in_order);
         }
-        BatchStream::new(hall, self.stop.clone())
+        BatchStream::new(shared, self.stop.clone())
     }
 }
 
 impl<N: Inputs, T, E> Drop for BatchHandle<N, T, E> {
     fn drop(&mut self) {
-        if let Some(hall) = &self.hall {
+        if let Some(shared) = &self.shared {
             self.stop.stop(Stop::Abort);
-            hall.abandon();
+            shared.discard();
         }
     }
 }
@@ -124,9 +124,9 @@ impl<N: Inputs, T, E> fmt::Debug for BatchHandle<N, T, E> {
     }
 }
 
-impl<N: Inputs, T: fmt::Debug, E: fmt::Debug> fmt::Debug for Joined<N, T, E> {
+impl<N: Inputs, T: fmt::Debug, E: fmt::Debug> fmt::Debug for BatchResult<N, T, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Joined")
+        f.debug_struct("BatchResult")
             .field("outcomes", &self.outcomes)
             .field("not_started", &self.not_started.len())
             .finish_non_exhaustive()

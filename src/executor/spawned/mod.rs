@@ -1,14 +1,14 @@
 //! A batch on several workers, each with a run of its own, which share the input and the outcomes.
 
-mod hall;
+mod chunk_size;
 mod handle;
-mod pace;
+mod shared;
 mod spawn;
 mod stream;
 mod worker;
 
-pub use handle::{BatchHandle, Joined};
-pub use stream::{BatchStream, Finished};
+pub use handle::{BatchHandle, BatchResult};
+pub use stream::{BatchStream, StreamEnd};
 
 use core::future::Future;
 use core::pin::Pin;
@@ -22,7 +22,7 @@ use super::stop::StopToken;
 use super::weight::Weigher;
 use crate::base::sync::HashBuilder;
 use crate::settled::SettledKind;
-use hall::{Hall, Router, Unclaimed};
+use shared::{BatchShared, Router, Unclaimed};
 
 /// What a worker does, to be spawned.
 pub(super) type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -50,12 +50,12 @@ where
     let BatchExecutor { options, keys, weigher, attempts } = executor;
     let workers = workers.min(options.limit).max(1);
     let stop = StopToken::new();
-    let keyed = !<K::Order as Order<N::Input>>::ALL_SIDE_BY_SIDE;
+    let keyed = !<K::Order as Order<N::Input>>::ALL_UNORDERED;
     // Workers with keys need no shares of the limit, which what is in hand keeps. With a backlog
-    // that is more than may run: then permits keep it, unless they are a budget's, which may have
+    // that is more than may run: then permits keep it, unless they are a semaphore's, which may have
     // more of them.
     let more_in_hand = options.backlog > 0;
-    let shares = !keyed || more_in_hand && options.budget.is_some();
+    let shares = !keyed || more_in_hand && options.semaphore.is_some();
     let mut batch = options.batch(W::WEIGHS || keyed && more_in_hand);
     batch.stops.push(stop.clone());
     let router: Option<Router<N::Input>> = keyed.then(|| {
@@ -64,13 +64,13 @@ where
     });
     let unclaimed = A::RETRIES.then(|| {
         let attempts = attempts.clone();
-        let bury = move |index, input| {
+        let dead_letter = move |index, input| {
             let kind = SettledKind::Cancelled;
-            attempts.bury(DeadLetter { index, input, kind, attempts: 0, error: None });
+            attempts.dead_letter(DeadLetter { index, input, kind, attempts: 0, error: None });
         };
-        Box::new(bury) as Unclaimed<N::Input>
+        Box::new(dead_letter) as Unclaimed<N::Input>
     });
-    let hall = Hall::new(
+    let shared = BatchShared::new(
         options.limit + options.backlog,
         workers,
         inputs,
@@ -89,7 +89,7 @@ where
         }
         let order = keys.order();
         let work = worker::work(
-            &hall,
+            &shared,
             worker,
             batch,
             Arc::clone(&f),
@@ -99,5 +99,5 @@ where
         );
         spawn(Box::pin(work));
     }
-    BatchHandle::new(hall, stop)
+    BatchHandle::new(shared, stop)
 }

@@ -9,9 +9,9 @@ use super::{BatchHandle, divide};
 use crate::executor::BatchExecutor;
 use crate::executor::attempts::Attempts;
 use crate::executor::order::Keys;
-use crate::executor::source::OfIterator;
+use crate::executor::source::IterInputs;
 #[cfg(all(feature = "tokio", not(loom)))]
-use crate::executor::source::OfStream;
+use crate::executor::source::StreamInputs;
 use crate::executor::weight::Weigher;
 
 impl<K, W, A> BatchExecutor<K, W, A> {
@@ -49,7 +49,7 @@ impl<K, W, A> BatchExecutor<K, W, A> {
         &self,
         inputs: I,
         f: F,
-    ) -> BatchHandle<OfIterator<I::IntoIter>, T, E>
+    ) -> BatchHandle<IterInputs<I::IntoIter>, T, E>
     where
         I: IntoIterator,
         I::IntoIter: Send + 'static,
@@ -76,7 +76,7 @@ impl<K, W, A> BatchExecutor<K, W, A> {
         &self,
         inputs: St,
         f: F,
-    ) -> BatchHandle<OfStream<St>, T, E>
+    ) -> BatchHandle<StreamInputs<St>, T, E>
     where
         St: Stream + Send + 'static,
         St::Item: Send + 'static,
@@ -89,7 +89,7 @@ impl<K, W, A> BatchExecutor<K, W, A> {
         W: Weigher<St::Item> + Clone + Send + 'static,
         A: Attempts<St::Item, E> + Clone + Send + 'static,
     {
-        let inputs = OfStream(Box::pin(inputs));
+        let inputs = StreamInputs(Box::pin(inputs));
         divide(self.clone(), tokio_workers(), inputs, f, spawn_on_tokio)
     }
 
@@ -115,7 +115,7 @@ impl<K, W, A> BatchExecutor<K, W, A> {
         inputs: I,
         f: F,
         spawn: impl FnMut(core::pin::Pin<Box<dyn Future<Output = ()> + Send>>),
-    ) -> BatchHandle<OfIterator<I::IntoIter>, T, E>
+    ) -> BatchHandle<IterInputs<I::IntoIter>, T, E>
     where
         I: IntoIterator,
         I::IntoIter: Send + 'static,
@@ -129,7 +129,7 @@ impl<K, W, A> BatchExecutor<K, W, A> {
         W: Weigher<I::Item> + Clone + Send + 'static,
         A: Attempts<I::Item, E> + Clone + Send + 'static,
     {
-        divide(self.clone(), workers, OfIterator(inputs.into_iter()), f, spawn)
+        divide(self.clone(), workers, IterInputs(inputs.into_iter()), f, spawn)
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use futures_core::Stream;
 
-use super::hall::{End, Hall};
+use super::shared::{BatchOutput, BatchShared};
 use crate::executor::observe::ItemReport;
 use crate::executor::source::Inputs;
 use crate::executor::stop::{Stop, StopToken};
@@ -26,14 +26,14 @@ use crate::settled::Settled;
 #[must_use = "dropping the stream aborts the batch"]
 pub struct BatchStream<N: Inputs, T, E> {
     /// `None` when it has turned into something else.
-    hall: Option<Arc<Hall<N, T, E>>>,
+    shared: Option<Arc<BatchShared<N, T, E>>>,
     stop: StopToken,
 }
 
 /// What there is beside the outcomes, when a stream of them has ended.
 #[non_exhaustive]
 #[must_use = "it tells whether the input was exhausted, and holds what was not pulled"]
-pub struct Finished<N: Inputs> {
+pub struct StreamEnd<N: Inputs> {
     /// The counts, and why the batch ended.
     pub summary: BatchSummary,
     /// The input with what was not pulled, untouched; `None` if it panicked.
@@ -45,8 +45,8 @@ pub struct Finished<N: Inputs> {
 }
 
 impl<N: Inputs, T, E> BatchStream<N, T, E> {
-    pub(super) fn new(hall: Option<Arc<Hall<N, T, E>>>, stop: StopToken) -> Self {
-        Self { hall, stop }
+    pub(super) fn new(shared: Option<Arc<BatchShared<N, T, E>>>, stop: StopToken) -> Self {
+        Self { shared, stop }
     }
 
     /// Stops the batch; the stream goes on with the outcomes of all that was pulled.
@@ -59,12 +59,12 @@ impl<N: Inputs, T, E> BatchStream<N, T, E> {
     /// # Errors
     ///
     /// The stream itself, if it has not ended.
-    pub fn finish(mut self) -> Result<Finished<N>, Self> {
-        match self.hall.as_ref().and_then(|hall| hall.end_of_stream()) {
-            Some(End { inputs, not_started, summary, reports, .. }) => {
-                self.hall = None;
+    pub fn finish(mut self) -> Result<StreamEnd<N>, Self> {
+        match self.shared.as_ref().and_then(|shared| shared.stream_output()) {
+            Some(BatchOutput { inputs, not_started, summary, reports, .. }) => {
+                self.shared = None;
                 let rest = inputs.map(|inputs| inputs.into_rest());
-                Ok(Finished { summary, rest, not_started, reports })
+                Ok(StreamEnd { summary, rest, not_started, reports })
             }
             None => Err(self),
         }
@@ -78,8 +78,8 @@ impl<N: Inputs, T, E> Stream for BatchStream<N, T, E> {
     type Item = (usize, Settled<T, E>);
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        match &self.hall {
-            Some(hall) => hall.poll_next(cx),
+        match &self.shared {
+            Some(shared) => shared.poll_next(cx),
             None => Poll::Ready(None),
         }
     }
@@ -87,9 +87,9 @@ impl<N: Inputs, T, E> Stream for BatchStream<N, T, E> {
 
 impl<N: Inputs, T, E> Drop for BatchStream<N, T, E> {
     fn drop(&mut self) {
-        if let Some(hall) = &self.hall {
+        if let Some(shared) = &self.shared {
             self.stop.stop(Stop::Abort);
-            hall.abandon();
+            shared.discard();
         }
     }
 }
@@ -100,9 +100,9 @@ impl<N: Inputs, T, E> fmt::Debug for BatchStream<N, T, E> {
     }
 }
 
-impl<N: Inputs> fmt::Debug for Finished<N> {
+impl<N: Inputs> fmt::Debug for StreamEnd<N> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Finished")
+        f.debug_struct("StreamEnd")
             .field("summary", &self.summary)
             .field("not_started", &self.not_started.len())
             .finish_non_exhaustive()

@@ -1,4 +1,4 @@
-//! A worker: a run whose source and outlet are the hall's.
+//! A worker: a run whose source and sink are those of the batch.
 
 use core::future::{Future, poll_fn};
 use core::task::{Context, Poll, Waker};
@@ -6,14 +6,14 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::hall::{Given, Hall, Wants};
-use super::pace::Pace;
+use super::chunk_size::ChunkSize;
+use super::shared::{BatchShared, Request, Response};
 use crate::base::sync::{AtomicUsize, Ordering};
 use crate::executor::attempts::Attempts;
-use crate::executor::clock::Deadline;
+use crate::executor::limits::BatchDeadline;
 use crate::executor::options::Batch;
 use crate::executor::order::Order;
-use crate::executor::outlet::Outlet;
+use crate::executor::outcome_sink::OutcomeSink;
 use crate::executor::run::{Run, Runs};
 use crate::executor::source::{Inputs, Source};
 use crate::executor::stop::StopToken;
@@ -21,12 +21,12 @@ use crate::executor::summary::BatchEnd;
 use crate::executor::weight::Weigher;
 use crate::settled::Settled;
 
-/// Outcomes that are saved up before they are taken to the hall, at most.
+/// Outcomes that are saved up before they are delivered together, at most.
 const SAVED: usize = if cfg!(loom) { 2 } else { 64 };
 
 #[allow(clippy::too_many_arguments)]
 pub(super) fn work<N, F, Fut, T, E, R, W, A>(
-    hall: &Arc<Hall<N, T, E>>,
+    shared: &Arc<BatchShared<N, T, E>>,
     worker: usize,
     batch: Batch,
     f: Arc<F>,
@@ -46,21 +46,21 @@ where
     A: Attempts<N::Input, E> + Send + 'static,
 {
     let tally = Arc::new(Tally(AtomicUsize::new(0)));
-    let source = Shared {
-        hall: Arc::clone(hall),
+    let source = SharedSource {
+        shared: Arc::clone(shared),
         tally: Arc::clone(&tally),
         worker,
         share: batch.limit,
         stops: batch.tokens(),
         deadline: batch.deadline.clone(),
         chunk: VecDeque::new(),
-        pace: Pace::new(),
-        source_waker: hall.source_waker(),
+        chunk_size: ChunkSize::new(),
+        source_waker: shared.source_waker(),
     };
-    let outlet = Settling { hall: Arc::clone(hall), tally, saved: Vec::new(), counted: 0 };
+    let sink = SharedSink { shared: Arc::clone(shared), tally, saved: Vec::new(), counted: 0 };
     let start = move |input| f(input);
-    let run = Run::new(batch, source, start, order, weigher, attempts, outlet);
-    let mut worker = Worker { run: Some(run), hall: Arc::clone(hall) };
+    let run = Run::new(batch, source, start, order, weigher, attempts, sink);
+    let mut worker = Worker { run: Some(run), shared: Arc::clone(shared) };
     async move {
         poll_fn(|cx| match &mut worker.run {
             Some(run) => run.poll_run(cx),
@@ -74,18 +74,18 @@ where
 /// Accounts for everything, also if its task is dropped before it is done.
 struct Worker<N: Inputs, T, E, R: Runs> {
     run: Option<R>,
-    hall: Arc<Hall<N, T, E>>,
+    shared: Arc<BatchShared<N, T, E>>,
 }
 
 impl<N: Inputs, T, E, R: Runs> Drop for Worker<N, T, E, R> {
     fn drop(&mut self) {
         if let Some(run) = self.run.take() {
-            self.hall.leave(run.end_run());
+            self.shared.worker_done(run.end_run());
         }
     }
 }
 
-/// How many items have left the hall that it has not been told of. Only one worker uses it, which
+/// How many items were released and not reported yet. Only one worker uses it, which
 /// is in two places at once; so its operations need not be atomic together.
 #[repr(align(128))]
 struct Tally(AtomicUsize);
@@ -103,21 +103,21 @@ impl Tally {
     }
 }
 
-struct Shared<N: Inputs, T, E> {
-    hall: Arc<Hall<N, T, E>>,
+struct SharedSource<N: Inputs, T, E> {
+    shared: Arc<BatchShared<N, T, E>>,
     tally: Arc<Tally>,
     worker: usize,
     /// How many it may have in hand.
     share: usize,
     stops: Vec<StopToken>,
-    deadline: Deadline,
+    deadline: BatchDeadline,
     /// Pulled, and to be started next.
     chunk: VecDeque<(usize, N::Input)>,
-    pace: Pace,
+    chunk_size: ChunkSize,
     source_waker: Waker,
 }
 
-impl<N, T, E> Source for Shared<N, T, E>
+impl<N, T, E> Source for SharedSource<N, T, E>
 where
     N: Inputs + Send + 'static,
     N::Input: Send + 'static,
@@ -132,68 +132,68 @@ where
             return Poll::Ready(Some(next));
         }
         let most = self.share.div_ceil(2).min(room);
-        let wants = Wants {
+        let request = Request {
             worker: self.worker,
-            count: self.pace.next(Instant::now()).min(most),
+            count: self.chunk_size.next(Instant::now()).min(most),
             released: self.tally.take(),
             stops: &self.stops,
             deadline: &self.deadline,
             waker: cx.waker(),
             source_waker: &self.source_waker,
         };
-        match self.hall.give(wants, &mut self.chunk) {
-            Given::Chunk => Poll::Ready(self.chunk.pop_front()),
-            Given::One(index, input) => Poll::Ready(Some((index, input))),
-            Given::Later => Poll::Pending,
-            Given::Nothing => Poll::Ready(None),
+        match self.shared.request(request, &mut self.chunk) {
+            Response::Chunk => Poll::Ready(self.chunk.pop_front()),
+            Response::One(index, input) => Poll::Ready(Some((index, input))),
+            Response::Later => Poll::Pending,
+            Response::Nothing => Poll::Ready(None),
         }
     }
 
     fn close(&mut self) {
-        self.hall.close();
+        self.shared.close();
     }
 
-    fn cut_short(&mut self, end: BatchEnd) {
-        self.hall.note_end(end);
+    fn note_end(&mut self, end: BatchEnd) {
+        self.shared.note_end(end);
     }
 
     fn is_exhausted(&self) -> bool {
-        self.hall.is_exhausted()
+        self.shared.is_exhausted()
     }
 
-    fn leave(&mut self) {
-        self.hall.send_no_more_to(self.worker);
+    fn detach(&mut self) {
+        self.shared.detach(self.worker);
     }
 
     fn worth_asking(&self) -> usize {
-        if self.chunk.is_empty() { self.pace.size().min(self.share.div_ceil(2)) } else { 1 }
+        if self.chunk.is_empty() { self.chunk_size.size().min(self.share.div_ceil(2)) } else { 1 }
     }
 }
 
-/// Takes outcomes to the hall, several at a time unless somebody waits for each.
-struct Settling<N: Inputs, T, E> {
-    hall: Arc<Hall<N, T, E>>,
+/// Delivers outcomes to the batch, several at a time unless somebody waits for each.
+struct SharedSink<N: Inputs, T, E> {
+    shared: Arc<BatchShared<N, T, E>>,
     tally: Arc<Tally>,
     saved: Vec<(usize, Settled<T, E>)>,
     /// So many of those saved are in the tally already.
     counted: usize,
 }
 
-impl<N: Inputs, T, E> Settling<N, T, E> {
+impl<N: Inputs, T, E> SharedSink<N, T, E> {
     #[inline(never)]
     fn deliver(&mut self) {
         if !self.saved.is_empty() {
             let counted = core::mem::take(&mut self.counted);
-            self.tally.add(self.hall.settle(&mut self.saved, counted));
+            self.tally.add(self.shared.settle(&mut self.saved, counted));
         }
     }
 }
 
-impl<N: Inputs, T, E> Outlet<N::Input, T, E> for Settling<N, T, E> {
+impl<N: Inputs, T, E> OutcomeSink<N::Input, T, E> for SharedSink<N, T, E> {
     #[inline]
     fn settle(&mut self, index: usize, outcome: Settled<T, E>) {
         self.saved.push((index, outcome));
-        if self.hall.is_prompt() {
+        if self.shared.is_prompt() {
             return self.deliver();
         }
         self.tally.add(1);
@@ -204,14 +204,14 @@ impl<N: Inputs, T, E> Outlet<N::Input, T, E> for Settling<N, T, E> {
     }
 
     fn not_started(&mut self, index: usize, input: N::Input) -> Option<N::Input> {
-        self.hall.not_started(index, input)
+        self.shared.not_started(index, input)
     }
 
-    fn rest(&mut self) {
+    fn flush(&mut self) {
         self.deliver();
         let released = self.tally.take();
         if released > 0 {
-            self.hall.release(released);
+            self.shared.release(released);
         }
     }
 }

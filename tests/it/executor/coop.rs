@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::task::{Context, Poll, Wake, Waker};
 
 use futures_util::{FutureExt, StreamExt, stream};
-use sluicegate::executor::{BatchHandle, OfIterator, Page};
+use sluicegate::executor::{BatchHandle, IterInputs, Page};
 use sluicegate::{BatchExecutor, Settled};
 use tokio::task::yield_now;
 
@@ -91,7 +91,7 @@ async fn pages_and_phases_give_way() {
     .await;
 }
 
-type Batch = BatchHandle<OfIterator<std::ops::Range<u32>>, u32, Infallible>;
+type Batch = BatchHandle<IterInputs<std::ops::Range<u32>>, u32, Infallible>;
 
 /// A batch that has run to its end elsewhere, on threads that no budget is of.
 fn done(inputs: u32) -> Batch {

@@ -42,7 +42,7 @@ enum Cut {
     /// After so many milliseconds.
     Stops(u32, Stop),
     FirstFailure(Stop),
-    /// A budget of one permit, closed after so many milliseconds.
+    /// A semaphore of one permit, closed after so many milliseconds.
     Closes(u32),
 }
 use Cut::*;
@@ -68,10 +68,10 @@ const fn case(
 const CASES: &[Case] = &[
     case(&[Takes(10), Takes(20)], 16, &[], "2 fulfilled; exhausted"),
     // Exhausted.
-    case(&[Takes(10), Hangs], 16, &[Deadline(50)], "1 fulfilled, 1 timed out; deadline passed"),
-    case(&[Hangs, Hangs], 16, &[Deadline(50)], "0 fulfilled, 2 timed out; deadline passed"),
+    case(&[Takes(10), Hangs], 16, &[Deadline(50)], "1 fulfilled, 1 timed out; timed out"),
+    case(&[Hangs, Hangs], 16, &[Deadline(50)], "0 fulfilled, 2 timed out; timed out"),
     case(&[Takes(10), Takes(20)], 16, &[Deadline(50)], "2 fulfilled; exhausted"),
-    case(&[Silent, Silent], 16, &[Deadline(50)], "2 fulfilled; deadline passed"),
+    case(&[Silent, Silent], 16, &[Deadline(50)], "2 fulfilled; timed out"),
     case(&[Takes(10), Takes(20)], 16, &[Stops(5, Stop::Drain)], "2 fulfilled; exhausted"),
     case(&[Takes(10), Hangs], 16, &[Stops(15, Stop::Abort)], "1 fulfilled, 1 cancelled; stopped"),
     case(&[Hangs, Hangs], 16, &[Stops(15, Stop::Abort)], "0 fulfilled, 2 cancelled; stopped"),
@@ -80,7 +80,7 @@ const CASES: &[Case] = &[
         &[Takes(10), Hangs],
         16,
         &[Stops(5, Stop::Drain), Deadline(50)],
-        "1 fulfilled, 1 timed out; deadline passed",
+        "1 fulfilled, 1 timed out; timed out",
     ),
     case(
         &[Takes(10), Hangs],
@@ -104,12 +104,12 @@ const CASES: &[Case] = &[
         &[FailsAfter(10), Hangs],
         16,
         &[FirstFailure(Stop::Drain), Deadline(50)],
-        "0 fulfilled, 1 rejected, 1 timed out; deadline passed",
+        "0 fulfilled, 1 rejected, 1 timed out; timed out",
     ),
-    case(&[Takes(10), Takes(10)], 16, &[Closes(5)], "1 fulfilled, 1 cancelled; budget closed"),
+    case(&[Takes(10), Takes(10)], 16, &[Closes(5)], "1 fulfilled, 1 cancelled; semaphore closed"),
     // Not exhausted.
-    case(&[Hangs; 4], 2, &[Deadline(50)], "0 fulfilled, 2 timed out; deadline passed"),
-    case(&[Silent; 4], 2, &[Deadline(50)], "2 fulfilled; deadline passed"),
+    case(&[Hangs; 4], 2, &[Deadline(50)], "0 fulfilled, 2 timed out; timed out"),
+    case(&[Silent; 4], 2, &[Deadline(50)], "2 fulfilled; timed out"),
     case(&[Takes(10); 4], 2, &[Stops(5, Stop::Drain)], "2 fulfilled; stopped"),
     case(&[Hangs; 4], 2, &[Stops(5, Stop::Abort)], "0 fulfilled, 2 cancelled; stopped"),
     case(
@@ -134,7 +134,7 @@ const CASES: &[Case] = &[
         &[Takes(10), Takes(10), Takes(10), Takes(10)],
         2,
         &[Closes(5)],
-        "1 fulfilled, 1 cancelled; budget closed",
+        "1 fulfilled, 1 cancelled; semaphore closed",
     ),
     // The source panics.
     case(&[Takes(10), SourcePanics], 16, &[], "1 fulfilled; source panicked: no"),
@@ -181,7 +181,7 @@ enum Form {
     AllSettled,
     ForEach,
     Pages,
-    Joined(usize),
+    BatchResult(usize),
     Streamed(usize, bool),
 }
 
@@ -191,23 +191,23 @@ async fn ends(form: Form, case: &Case) -> String {
     let mut events = Vec::new();
     for cut in case.cuts {
         match *cut {
-            Deadline(millis) => builder = builder.deadline(MS * millis),
+            Deadline(millis) => builder = builder.timeout(MS * millis),
             FirstFailure(how) => builder = builder.stop_when(1, how),
             Stops(millis, how) => events.push((millis, Some(how))),
             Closes(millis) => events.push((millis, None)),
         }
     }
-    let (token, budget) = (StopToken::new(), Arc::new(Semaphore::new(1)));
+    let (token, semaphore) = (StopToken::new(), Arc::new(Semaphore::new(1)));
     builder = builder.stop(token.clone());
     if events.iter().any(|(_, how)| how.is_none()) {
-        builder = builder.budget(budget.clone());
+        builder = builder.semaphore(semaphore.clone());
     }
     let cutting = async move {
         for (millis, how) in events {
             sleep_until(begun + MS * millis).await;
             match how {
                 Some(how) => token.stop(how),
-                None => budget.close(),
+                None => semaphore.close(),
             }
         }
     };
@@ -232,7 +232,7 @@ async fn ends(form: Form, case: &Case) -> String {
                 };
                 shown(&executor.pages_for_each(fetch, run, |_, _| ready(())).await.batch)
             }
-            Form::Joined(workers) => {
+            Form::BatchResult(workers) => {
                 let batch =
                     executor.spawn_on(workers, inputs, run, |work| drop(tokio::spawn(work)));
                 shown(batch.join().await.outcomes.summary())
@@ -254,7 +254,7 @@ async fn ends(form: Form, case: &Case) -> String {
 }
 
 /// Before: spawned, "2 timed out; exhausted" and others; in the task, "1 fulfilled, 1 cancelled;
-/// exhausted" when the budget was closed.
+/// exhausted" when the semaphore was closed.
 ///
 /// Also seen to fail when counts are added twice, and when `in_full` looks at cancelled items alone or
 /// at none.
@@ -262,7 +262,7 @@ async fn ends(form: Form, case: &Case) -> String {
 async fn every_form_comes_to_the_same_end() {
     let forms = [Form::AllSettled, Form::ForEach, Form::Pages];
     let spawned = [1, 2, 5].into_iter().flat_map(|workers| {
-        [Form::Joined(workers), Form::Streamed(workers, false), Form::Streamed(workers, true)]
+        [Form::BatchResult(workers), Form::Streamed(workers, false), Form::Streamed(workers, true)]
     });
     let forms: Vec<_> = forms.into_iter().chain(spawned).collect();
     let mut wrong = Vec::new();
@@ -277,18 +277,19 @@ async fn every_form_comes_to_the_same_end() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// The budget is closed while an item that is to be tried again waits, and the input is exhausted: the
+/// The semaphore is closed while an item that is to be tried again waits, and the input is exhausted: the
 /// item is cancelled, which is not told as an input that came to its end.
 #[tokio::test(start_paused = true)]
-async fn a_budget_closed_before_a_retry_is_how_the_batch_ends() {
+async fn a_semaphore_closed_before_a_retry_is_how_the_batch_ends() {
     for workers in [None, Some(1), Some(2)] {
-        let budget = Arc::new(Semaphore::new(2));
-        let executor = BatchExecutor::builder().limit(8).budget(budget.clone()).build().unwrap();
+        let semaphore = Arc::new(Semaphore::new(2));
+        let executor =
+            BatchExecutor::builder().limit(8).semaphore(semaphore.clone()).build().unwrap();
         let executor = executor.retry(Retry::constant(2, MS * 50).unwrap());
         let fails = async |_| Err::<(), _>("busy");
         let closing = async {
             sleep(MS * 20).await;
-            budget.close();
+            semaphore.close();
         };
         let running = async {
             match workers {
@@ -302,7 +303,7 @@ async fn a_budget_closed_before_a_retry_is_how_the_batch_ends() {
         };
         let both = futures_util::future::join(running, closing);
         let (shown, ()) = timeout(MS * 60_000, both).await.expect("it hangs");
-        assert_eq!(shown, "0 fulfilled, 1 cancelled; budget closed", "{workers:?}");
+        assert_eq!(shown, "0 fulfilled, 1 cancelled; semaphore closed", "{workers:?}");
     }
 }
 
@@ -326,9 +327,10 @@ fn what_did_not_start_comes_back_in_input_order_and_is_counted_once() {
     for order in [[0, 1, 2], [2, 1, 0], [1, 2, 0]] {
         for dropped in [false, true] {
             for streamed in [false, true] {
-                let budget = Arc::new(Semaphore::new(1));
-                let _held = budget.clone().try_acquire_owned().unwrap();
-                let executor = BatchExecutor::builder().limit(30).budget(budget).build().unwrap();
+                let semaphore = Arc::new(Semaphore::new(1));
+                let _held = semaphore.clone().try_acquire_owned().unwrap();
+                let executor =
+                    BatchExecutor::builder().limit(30).semaphore(semaphore).build().unwrap();
                 let mut works: Vec<Work> = Vec::new();
                 let work = async |n: usize| Ok::<_, ()>(n);
                 let batch = executor.spawn_on(3, 0..1_000_usize, work, |work| works.push(work));

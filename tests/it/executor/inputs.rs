@@ -43,7 +43,7 @@ macro_rules! writing {
         let retry = Retry::constant(2, Duration::from_secs(60)).unwrap();
         $executor
             .retry(retry)
-            .dead_letters(move |letter: DeadLetter<'_, u32, &'static str>| letters.write(letter))
+            .dead_letter(move |letter: DeadLetter<'_, u32, &'static str>| letters.write(letter))
     }};
 }
 
@@ -103,11 +103,11 @@ async fn a_drain_that_becomes_an_abort_returns_what_was_in_hand() {
 #[tokio::test(start_paused = true)]
 async fn a_deadline_returns_what_was_in_hand() {
     let letters = Letters::default();
-    let executor = writing!(keyed(builder(4).deadline(3600 * MS)), letters);
+    let executor = writing!(keyed(builder(4).timeout(3600 * MS)), letters);
     let summary = executor.for_each_stream(stream::iter(10..15), work, |_, _| ready(()));
     assert_eq!(
         in_time(summary).await.to_string(),
-        "1 fulfilled, 1 rejected, 2 timed out, 1 cancelled; deadline passed"
+        "1 fulfilled, 1 rejected, 2 timed out, 1 cancelled; timed out"
     );
     let kinds = [SettledKind::Rejected, SettledKind::TimedOut];
     let expected = CANCELLED.map(|(index, input, kind, attempts)| match index {
@@ -186,7 +186,7 @@ async fn the_dead_letters_of_a_spawned_batch_are_dropped_when_its_workers_are_do
     let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
     let batch = {
         let executor = BatchExecutor::new(2).unwrap().retry(Retry::none());
-        let executor = executor.dead_letters(move |letter: DeadLetter<'_, u32, u32>| {
+        let executor = executor.dead_letter(move |letter: DeadLetter<'_, u32, u32>| {
             sender.send(letter.input).unwrap();
         });
         executor.spawn_on(2, 0..4, async |n| Err::<(), _>(n), |work| drop(tokio::spawn(work)))
@@ -240,14 +240,15 @@ async fn phases_return_what_they_did_not_do() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_closed_budget_returns_what_waited_for_it() {
+async fn a_closed_semaphore_returns_what_waited_for_it() {
     let letters = Letters::default();
-    let budget = Arc::new(Semaphore::new(1));
-    let executor = BatchExecutor::builder().limit(2).budget(Arc::clone(&budget)).build().unwrap();
+    let semaphore = Arc::new(Semaphore::new(1));
+    let executor =
+        BatchExecutor::builder().limit(2).semaphore(Arc::clone(&semaphore)).build().unwrap();
     let executor = writing!(executor, letters);
     let close = async {
         sleep(MS).await;
-        budget.close();
+        semaphore.close();
     };
     let run = executor.all_settled([12, 10], async |n| {
         sleep(2 * MS).await;
@@ -279,9 +280,10 @@ async fn what_panics_before_its_first_attempt_is_returned() {
     for plain in [true, false] {
         let written = letters.clone();
         let executor = BatchExecutor::builder().limit(4);
-        let executor = if plain { executor } else { executor.budget(Arc::new(Semaphore::new(4))) };
+        let executor =
+            if plain { executor } else { executor.semaphore(Arc::new(Semaphore::new(4))) };
         let executor = executor.build().unwrap().retry(Retry::none());
-        let executor = executor.dead_letters(move |letter: DeadLetter<'_, Touchy, &str>| {
+        let executor = executor.dead_letter(move |letter: DeadLetter<'_, Touchy, &str>| {
             let DeadLetter { index, input, kind, attempts, .. } = letter;
             written.0.lock().unwrap().push((index, input.0, kind, attempts));
         });

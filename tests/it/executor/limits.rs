@@ -125,7 +125,7 @@ async fn keeps_its_deadline<K, W, A>(
 }
 
 async fn keep_their_deadline(deadline: u32, blocks: Blocks) {
-    let limited = |limit| builder(limit).deadline(MS * deadline);
+    let limited = |limit| builder(limit).timeout(MS * deadline);
     for form in 0..FORMS {
         for limit in [1, 4, 1_000] {
             if form >= 6 && blocks.item == 0 {
@@ -136,10 +136,10 @@ async fn keep_their_deadline(deadline: u32, blocks: Blocks) {
             keeps_its_deadline(form, plain.retry(Retry::jobs()), deadline, blocks).await;
             let watched = limited(limit).observer(|_| ()).build().unwrap();
             keeps_its_deadline(form, watched, deadline, blocks).await;
-            let budget = Arc::new(Semaphore::new(2));
-            let shared = limited(limit).budget(budget.clone()).build().unwrap();
+            let semaphore = Arc::new(Semaphore::new(2));
+            let shared = limited(limit).semaphore(semaphore.clone()).build().unwrap();
             keeps_its_deadline(form, shared, deadline, blocks).await;
-            assert_eq!(budget.available_permits(), 2);
+            assert_eq!(semaphore.available_permits(), 2);
             let throttle = Arc::new(Throttle::new(100_000, MS * 3_600_000).unwrap());
             let throttled = limited(limit).throttle(throttle).build().unwrap();
             keeps_its_deadline(form, throttled, deadline, blocks).await;
@@ -177,7 +177,7 @@ fn poll_once<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {
 }
 
 /// Polls all workers in turn on this thread until they are done. Yields in between: all of them
-/// spend the budget of the test's task.
+/// spend the semaphore of the test's task.
 async fn finish(mut workers: Vec<Work>) {
     while !workers.is_empty() {
         workers.retain_mut(|work| poll_once(work).is_none());
@@ -198,7 +198,7 @@ async fn workers_keep_the_deadline_to_within_one_item_each() {
             pulled_late.fetch_add(is_late(), SeqCst);
         });
         let mut works = Vec::new();
-        let executor = builder(256).deadline(MS * 100).build().unwrap();
+        let executor = builder(256).timeout(MS * 100).build().unwrap();
         let work = move |n| {
             started_late.fetch_add(is_late(), SeqCst);
             async move {
@@ -211,7 +211,7 @@ async fn workers_keep_the_deadline_to_within_one_item_each() {
         let joined = poll_once(&mut Box::pin(batch.join())).unwrap();
         assert!(begun.elapsed() <= MS * 120, "{workers} workers: {:?}", begun.elapsed());
         assert_eq!((late.load(SeqCst), count.load(SeqCst)), (0, 0));
-        assert!(matches!(joined.outcomes.end(), BatchEnd::DeadlinePassed));
+        assert!(matches!(joined.outcomes.end(), BatchEnd::TimedOut));
         let (all, rest) = (joined.outcomes, joined.rest.unwrap());
         assert_eq!(all.iter().filter(|outcome| outcome.is_fulfilled()).count(), 5);
         assert_eq!(all.len() + rest.count(), 10_000);
@@ -232,7 +232,7 @@ async fn a_worker_looks_at_the_deadline_between_the_pulls_of_a_chunk() {
     });
     for streamed in [false, true] {
         let mut works = Vec::new();
-        let executor = builder(10_000).deadline(MS * 200).build().unwrap();
+        let executor = builder(10_000).timeout(MS * 200).build().unwrap();
         let work = async |n| Ok::<_, ()>(n);
         let batch = executor.spawn_on(2, inputs.clone(), work, |work| works.push(work));
         let begun = Instant::now();
@@ -260,7 +260,7 @@ async fn workers_that_block_keep_the_deadline() {
     let begun = std::time::Instant::now();
     let late = Arc::new(AtomicUsize::new(0));
     let started_late = late.clone();
-    let executor = builder(256).deadline(MS * 100).build().unwrap();
+    let executor = builder(256).timeout(MS * 100).build().unwrap();
     let batch = executor.spawn(0..10_000, move |n| {
         let is_late = begun.elapsed() > MS * 100;
         started_late.fetch_add(usize::from(is_late), SeqCst);
@@ -268,7 +268,7 @@ async fn workers_that_block_keep_the_deadline() {
         async move { Ok::<_, ()>(n) }
     });
     let joined = in_time(batch.join()).await;
-    assert!(matches!(joined.outcomes.end(), BatchEnd::DeadlinePassed));
+    assert!(matches!(joined.outcomes.end(), BatchEnd::TimedOut));
     assert!(late.load(SeqCst) <= 2, "{} started late", late.load(SeqCst));
 }
 
@@ -476,7 +476,7 @@ fn items_that_wake_themselves_do_not_starve_new_ones() {
     }
 }
 
-/// All are woken at once, more than a word of the wake list has bits: each is polled once, in the
+/// All are woken at once, more than a word of the ready queue has bits: each is polled once, in the
 /// poll after that.
 ///
 /// Seen to fail when a group beyond the first is not put on the list.

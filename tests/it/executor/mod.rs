@@ -1,7 +1,6 @@
 //! The executor and its outcomes by example: the cases of `Promise.allSettled` that mean something
 //! here, the stalls of buffered streams, panics wherever user code runs, time limits, keys.
 
-mod budget;
 mod coop;
 mod ends;
 mod inputs;
@@ -9,6 +8,7 @@ mod limits;
 mod options;
 mod pages_phases;
 mod retry;
+mod semaphore;
 mod spawned;
 
 use std::cell::{Cell, RefCell};
@@ -713,7 +713,7 @@ mod timed {
         let start = Instant::now();
         for executor in [
             builder.clone().item_timeout(MS * 10).build().unwrap(),
-            builder.deadline(MS * 10).build().unwrap(),
+            builder.timeout(MS * 10).build().unwrap(),
         ] {
             let start = Instant::now();
             let outcomes = executor
@@ -766,7 +766,7 @@ mod timed {
     #[tokio::test(start_paused = true)]
     async fn a_busy_run_keeps_its_limits() {
         let executor =
-            BatchExecutor::builder().limit(3).item_timeout(MS * 10).deadline(MS * 50).build();
+            BatchExecutor::builder().limit(3).item_timeout(MS * 10).timeout(MS * 50).build();
         let (executor, mut timed_out) = (executor.unwrap(), 0);
         let summary = executor
             .for_each(
@@ -787,12 +787,12 @@ mod timed {
             )
             .await;
         assert_eq!((timed_out, summary.counts().timed_out), (1, 1));
-        assert!(matches!(summary.end(), BatchEnd::DeadlinePassed));
+        assert!(matches!(summary.end(), BatchEnd::TimedOut));
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_deadline_settles_what_is_in_hand_and_leaves_the_rest_in_the_source() {
-        let executor = BatchExecutor::builder().limit(3).deadline(MS * 25).build().unwrap();
+        let executor = BatchExecutor::builder().limit(3).timeout(MS * 25).build().unwrap();
         let mut inputs = 0..100;
         let start = Instant::now();
         let outcomes = executor
@@ -819,7 +819,7 @@ mod timed {
 
     #[tokio::test(start_paused = true)]
     async fn what_is_ready_at_the_deadline_counts_and_is_sunk() {
-        let executor = BatchExecutor::builder().limit(3).deadline(MS * 20).build().unwrap();
+        let executor = BatchExecutor::builder().limit(3).timeout(MS * 20).build().unwrap();
         let mut sunk = Vec::new();
         let summary = executor
             .for_each_stream(
@@ -835,7 +835,7 @@ mod timed {
             )
             .await;
         assert_eq!(sunk, [(0, true), (1, true), (2, false)]);
-        assert_eq!(summary.to_string(), "2 fulfilled, 1 timed out; deadline passed");
+        assert_eq!(summary.to_string(), "2 fulfilled, 1 timed out; timed out");
     }
 
     #[test]
@@ -843,8 +843,8 @@ mod timed {
         for limit in [Duration::ZERO, Duration::MAX] {
             let error = BatchExecutor::builder().limit(1).item_timeout(limit).build().unwrap_err();
             assert_eq!((error.field(), error.value()), ("item_timeout", &*format!("{limit:?}")));
-            let error = BatchExecutor::builder().limit(1).deadline(limit).build().unwrap_err();
-            assert_eq!(error.field(), "deadline");
+            let error = BatchExecutor::builder().limit(1).timeout(limit).build().unwrap_err();
+            assert_eq!(error.field(), "timeout");
             assert_eq!(error.expected(), "more than zero and at most 100 years");
         }
     }
@@ -852,7 +852,7 @@ mod timed {
     #[tokio::test(start_paused = true)]
     async fn the_longest_limits_do_not_overflow() {
         let years = Duration::from_secs(100 * 365 * 24 * 60 * 60);
-        let builder = BatchExecutor::builder().limit(1).item_timeout(years).deadline(years);
+        let builder = BatchExecutor::builder().limit(1).item_timeout(years).timeout(years);
         let outcomes = builder
             .build()
             .unwrap()

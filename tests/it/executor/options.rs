@@ -1,4 +1,4 @@
-//! The options of an executor by example: stops, budgets and nesting, weights, observers, reports,
+//! The options of an executor by example: stops, semaphores and nesting, weights, observers, reports,
 //! slots that survive a dropped run.
 #![cfg(feature = "tokio")]
 
@@ -24,8 +24,8 @@ fn builder(limit: usize) -> BatchExecutorBuilder {
     BatchExecutor::builder().limit(limit)
 }
 
-fn on_budget(budget: &Arc<Semaphore>) -> BatchExecutor {
-    BatchExecutor::builder().budget(Arc::clone(budget)).build().unwrap()
+fn on_semaphore(semaphore: &Arc<Semaphore>) -> BatchExecutor {
+    BatchExecutor::builder().semaphore(Arc::clone(semaphore)).build().unwrap()
 }
 
 fn kinds<'a, T: 'a, E: 'a>(outcomes: impl IntoIterator<Item = &'a Settled<T, E>>) -> String {
@@ -152,8 +152,8 @@ async fn so_many_failures_stop_a_batch() {
 // Budgets.
 
 #[tokio::test(start_paused = true)]
-async fn what_runs_never_exceeds_the_budget_over_all_executors() {
-    let budget = Arc::new(Semaphore::new(3));
+async fn what_runs_never_exceeds_the_semaphore_over_all_executors() {
+    let semaphore = Arc::new(Semaphore::new(3));
     let (running, most) = (Cell::new(0), Cell::new(0));
     let work = async |_| {
         running.set(running.get() + 1);
@@ -162,21 +162,21 @@ async fn what_runs_never_exceeds_the_budget_over_all_executors() {
         running.set(running.get() - 1);
         Ok::<_, ()>(())
     };
-    let one = builder(10).budget(Arc::clone(&budget)).build().unwrap();
-    let other = on_budget(&budget);
+    let one = builder(10).semaphore(Arc::clone(&semaphore)).build().unwrap();
+    let other = on_semaphore(&semaphore);
     let (one, other) =
         in_time(join(one.all_settled(0..20, work), other.all_settled(0..20, work))).await;
     assert!(one.summary().is_complete() && other.summary().is_complete());
-    assert_eq!((most.get(), budget.available_permits()), (3, 3));
+    assert_eq!((most.get(), semaphore.available_permits()), (3, 3));
 }
 
-/// With the whole budget held by parents, each nested batch runs on its parent's permit; and so do
+/// With the whole semaphore held by parents, each nested batch runs on its parent's permit; and so do
 /// batches nested in those.
 #[tokio::test(start_paused = true)]
-async fn a_batch_nested_on_one_budget_finishes() {
+async fn a_batch_nested_on_one_semaphore_finishes() {
     for permits in [1, 2, 3] {
-        let budget = Arc::new(Semaphore::new(permits));
-        let executor = on_budget(&budget);
+        let semaphore = Arc::new(Semaphore::new(permits));
+        let executor = on_semaphore(&semaphore);
         let (leaves, most) = (Cell::new(0), Cell::new(0));
         let leaf = async |_| {
             leaves.set(leaves.get() + 1);
@@ -193,15 +193,15 @@ async fn a_batch_nested_on_one_budget_finishes() {
         });
         assert!(in_time(all).await.summary().is_complete());
         assert!(most.get() <= permits, "{} leaves on {permits} permits", most.get());
-        assert_eq!(budget.available_permits(), permits);
+        assert_eq!(semaphore.available_permits(), permits);
     }
 }
 
 /// Two batches in one item take turns on its permit.
 #[tokio::test(start_paused = true)]
 async fn two_batches_nested_in_one_item_take_turns_on_its_permit() {
-    let budget = Arc::new(Semaphore::new(1));
-    let executor = on_budget(&budget);
+    let semaphore = Arc::new(Semaphore::new(1));
+    let executor = on_semaphore(&semaphore);
     let busy = Cell::new(false);
     let work = async |_| {
         assert!(!busy.replace(true));
@@ -222,8 +222,8 @@ async fn two_batches_nested_in_one_item_take_turns_on_its_permit() {
 /// Seen to fail when `Permits` does not leave its lender as it is dropped.
 #[tokio::test(start_paused = true)]
 async fn nested_runs_that_are_dropped_while_they_wait_leave_nothing_with_their_parent() {
-    let budget = Arc::new(Semaphore::new(1));
-    let executor = on_budget(&budget);
+    let semaphore = Arc::new(Semaphore::new(1));
+    let executor = on_semaphore(&semaphore);
     let outer = executor.all_settled([()], async |()| {
         let nested =
             || Box::pin(executor.all_settled([()], async |()| pending::<Result<(), ()>>().await));
@@ -242,14 +242,14 @@ async fn nested_runs_that_are_dropped_while_they_wait_leave_nothing_with_their_p
         .await
     });
     assert!(in_time(outer).await.summary().is_complete());
-    assert_eq!(budget.available_permits(), 1);
+    assert_eq!(semaphore.available_permits(), 1);
 }
 
 /// A nested run that is carried out of its parent keeps what it has borrowed counted.
 #[tokio::test(start_paused = true)]
 async fn a_nested_run_that_outlives_its_parent_is_counted() {
-    let budget = Arc::new(Semaphore::new(1));
-    let executor = on_budget(&budget);
+    let semaphore = Arc::new(Semaphore::new(1));
+    let executor = on_semaphore(&semaphore);
     let carried = RefCell::new(None);
     let outer = executor.all_settled([()], |()| {
         let mut run = Some(Box::pin(executor.all_settled([()], async |()| {
@@ -264,26 +264,26 @@ async fn a_nested_run_that_outlives_its_parent_is_counted() {
         })
     });
     let _ = in_time(outer).await;
-    assert_eq!(budget.available_permits(), 0);
+    assert_eq!(semaphore.available_permits(), 0);
     let run = carried.take();
     drop(run);
-    assert_eq!(budget.available_permits(), 1);
+    assert_eq!(semaphore.available_permits(), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_closed_budget_ends_a_batch() {
-    let budget = Arc::new(Semaphore::new(2));
-    let executor = builder(4).budget(Arc::clone(&budget)).build().unwrap();
+async fn a_closed_semaphore_ends_a_batch() {
+    let semaphore = Arc::new(Semaphore::new(2));
+    let executor = builder(4).semaphore(Arc::clone(&semaphore)).build().unwrap();
     let mut inputs = 0..100;
     let all = executor.all_settled(inputs.by_ref(), async |n| {
         sleep(MS).await;
         if n == 1 {
-            budget.close();
+            semaphore.close();
         }
         Ok::<_, ()>(())
     });
     let all = in_time(all).await;
-    assert!(matches!(all.end(), BatchEnd::BudgetClosed));
+    assert!(matches!(all.end(), BatchEnd::SemaphoreClosed));
     let kinds = kinds(&all);
     assert!(kinds.starts_with("ff") && kinds.ends_with('n'), "{kinds}");
     assert_eq!(inputs.start, all.len());
@@ -292,8 +292,8 @@ async fn a_closed_budget_ends_a_batch() {
 #[tokio::test(start_paused = true)]
 async fn dropping_after_any_poll_returns_all_permits_and_drops_every_future_once() {
     for polls in 0..40 {
-        let budget = Arc::new(Semaphore::new(2));
-        let executor = on_budget(&budget).by_weight(|n: &u32| n % 3);
+        let semaphore = Arc::new(Semaphore::new(2));
+        let executor = on_semaphore(&semaphore).by_weight(|n: &u32| n % 3);
         let alive = Rc::new(());
         let mut run = Box::pin(executor.all_settled(0..12, async |n| {
             let alive = Rc::clone(&alive);
@@ -310,7 +310,7 @@ async fn dropping_after_any_poll_returns_all_permits_and_drops_every_future_once
             tokio::task::yield_now().await;
         }
         drop(run);
-        assert_eq!((Rc::strong_count(&alive), budget.available_permits()), (1, 2), "{polls}");
+        assert_eq!((Rc::strong_count(&alive), semaphore.available_permits()), (1, 2), "{polls}");
     }
 }
 
@@ -436,9 +436,9 @@ async fn what_settled_before_the_run_was_dropped_survives_in_the_slots() {
 /// Promised: `pulled − settled ≤ limit`.
 #[tokio::test(start_paused = true)]
 async fn what_is_pulled_and_not_settled_never_exceeds_the_limit() {
-    let budget = Arc::new(Semaphore::new(4));
+    let semaphore = Arc::new(Semaphore::new(4));
     for limit in [1, 3, 7] {
-        let executor = builder(limit).budget(Arc::clone(&budget)).build().unwrap();
+        let executor = builder(limit).semaphore(Arc::clone(&semaphore)).build().unwrap();
         let (pulled, settled, most) = (Cell::new(0), Cell::new(0), Cell::new(0));
         let inputs = (0..50).inspect(|_| {
             pulled.set(pulled.get() + 1);
@@ -457,9 +457,9 @@ async fn what_is_pulled_and_not_settled_never_exceeds_the_limit() {
 /// What is ready by the time of an abort counts, also if it comes from a nested run.
 #[tokio::test]
 async fn an_aborted_item_gets_on_with_its_permit_for_the_last_time() {
-    let (token, budget) = (StopToken::new(), Arc::new(Semaphore::new(1)));
-    let outer = BatchExecutor::builder().budget(Arc::clone(&budget)).stop(token.clone());
-    let (outer, inner) = (outer.build().unwrap(), on_budget(&budget));
+    let (token, semaphore) = (StopToken::new(), Arc::new(Semaphore::new(1)));
+    let outer = BatchExecutor::builder().semaphore(Arc::clone(&semaphore)).stop(token.clone());
+    let (outer, inner) = (outer.build().unwrap(), on_semaphore(&semaphore));
     let open = Cell::new(false);
     let mut run = Box::pin(outer.all_settled([()], async |()| {
         poll_fn(|_| if open.get() { Poll::Ready(()) } else { Poll::Pending }).await;
@@ -470,5 +470,5 @@ async fn an_aborted_item_gets_on_with_its_permit_for_the_last_time() {
     token.stop(Stop::Abort);
     let outcomes = run.await;
     assert!(matches!(outcomes[0], Settled::Fulfilled(3)), "{:?}", outcomes[0]);
-    assert_eq!(budget.available_permits(), 1);
+    assert_eq!(semaphore.available_permits(), 1);
 }

@@ -230,10 +230,10 @@ async fn a_fetch_that_never_ends_and_panics_when_dropped_costs_no_outcome() {
             Ok::<_, Infallible>(Page { items: 0..3, next: Some(1) })
         }
     };
-    let executor = BatchExecutor::builder().limit(2).deadline(MS * 20).build().unwrap();
+    let executor = BatchExecutor::builder().limit(2).timeout(MS * 20).build().unwrap();
     let all = in_time(executor.pages(fetch, async |n| Ok::<_, ()>(n))).await;
     assert_eq!((all.outcomes.len(), dropped.get()), (3, 1));
-    assert!(matches!(all.summary.batch.end(), BatchEnd::DeadlinePassed));
+    assert!(matches!(all.summary.batch.end(), BatchEnd::TimedOut));
 }
 
 #[tokio::test(start_paused = true)]
@@ -346,14 +346,14 @@ async fn a_flow_that_is_tried_again_begins_with_its_first_phase() {
         .unwrap()
         .retry(retry)
         .phases("steps", 0..5_usize)
-        .flow(["create", "index", "enqueue"], async |n, passage| {
+        .flow(["create", "index", "enqueue"], async |n, cursor| {
             attempts.borrow_mut()[n] += 1;
             let first = attempts.borrow()[n] == 1;
-            assert_eq!(passage.phase(), "create", "also in a further attempt");
+            assert_eq!(cursor.phase(), "create", "also in a further attempt");
             if n == 1 && !first {
                 return Err("create");
             }
-            passage.next();
+            cursor.next();
             match n {
                 1 => return Err("index"),
                 2 => pending::<()>().await,
@@ -361,7 +361,7 @@ async fn a_flow_that_is_tried_again_begins_with_its_first_phase() {
                 4 if first => return Err("index"),
                 _ => {}
             }
-            passage.next();
+            cursor.next();
             passed.borrow_mut().push(n);
             Ok(n)
         })
@@ -380,7 +380,7 @@ async fn a_flow_that_is_tried_again_begins_with_its_first_phase() {
     assert_eq!(attempts.take(), [1, 2, 2, 1, 2]);
 }
 
-/// A passage that outlives its attempt says nothing of the next one.
+/// A cursor that outlives its attempt says nothing of the next one.
 #[tokio::test(start_paused = true)]
 async fn a_passage_of_an_earlier_attempt_moves_nobody_on() {
     let kept = RefCell::new(Vec::new());
@@ -388,14 +388,14 @@ async fn a_passage_of_an_earlier_attempt_moves_nobody_on() {
         .unwrap()
         .retry(Retry::constant(2, MS).unwrap())
         .phases("steps", [()])
-        .flow(["create", "index"], async |(), passage| {
+        .flow(["create", "index"], async |(), cursor| {
             for earlier in kept.borrow_mut().drain(..) {
-                let earlier: sluicegate::phases::Passage = earlier;
+                let earlier: sluicegate::phases::PhaseCursor = earlier;
                 earlier.next();
                 assert_eq!(earlier.phase(), "create");
             }
-            assert_eq!(passage.phase(), "create");
-            kept.borrow_mut().push(passage);
+            assert_eq!(cursor.phase(), "create");
+            kept.borrow_mut().push(cursor);
             Err::<(), _>("no")
         })
         .await
@@ -405,11 +405,11 @@ async fn a_passage_of_an_earlier_attempt_moves_nobody_on() {
 
 #[tokio::test(start_paused = true)]
 async fn a_deadline_in_a_phase_tells_what_ran_from_what_did_not_start() {
-    let executor = BatchExecutor::builder().limit(2).deadline(MS * 20).build().unwrap();
+    let executor = BatchExecutor::builder().limit(2).timeout(MS * 20).build().unwrap();
     let report = executor
         .phases("steps", 0..3)
-        .flow(["create", "index"], async |_, passage| {
-            passage.next();
+        .flow(["create", "index"], async |_, cursor| {
+            cursor.next();
             pending::<Result<(), ()>>().await
         })
         .await
@@ -562,11 +562,11 @@ proptest! {
                 .prepare(|item| enter(0, item).map(|()| item));
             let report = if flows {
                 prepared
-                    .flow(["create", "index", "enqueue"], async |item, passage| {
+                    .flow(["create", "index", "enqueue"], async |item, cursor| {
                         let item = step(1, item).await?;
-                        passage.next();
+                        cursor.next();
                         let item = step(2, item).await?;
-                        passage.next();
+                        cursor.next();
                         step(3, item).await
                     })
                     .await

@@ -36,13 +36,14 @@ async fn limit_one_without_a_backlog_is_strictly_in_order() {
 
 #[tokio::test(start_paused = true)]
 async fn the_permit_goes_back_while_an_item_waits() {
-    let budget = Arc::new(Semaphore::new(1));
+    let semaphore = Arc::new(Semaphore::new(1));
     let seen = RefCell::new(Vec::new());
-    let executor = BatchExecutor::builder().budget(budget.clone()).backlog(9).build().unwrap();
+    let executor =
+        BatchExecutor::builder().semaphore(semaphore.clone()).backlog(9).build().unwrap();
     let outcomes = executor
         .retry(constant(2, 100))
         .all_settled(0..4, async |n| {
-            seen.borrow_mut().push((n, budget.available_permits()));
+            seen.borrow_mut().push((n, semaphore.available_permits()));
             sleep(MS).await;
             let again = seen.borrow().iter().filter(|(call, _)| *call == n).count() == 2;
             if again { Ok(n) } else { Err(n) }
@@ -52,7 +53,7 @@ async fn the_permit_goes_back_while_an_item_waits() {
     let order: Vec<_> = seen.borrow().iter().map(|(n, _)| *n).collect();
     assert_eq!(order, [0, 1, 2, 3, 0, 1, 2, 3]);
     assert!(seen.borrow().iter().all(|(_, free)| *free == 0));
-    assert_eq!(budget.available_permits(), 1);
+    assert_eq!(semaphore.available_permits(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -76,7 +77,7 @@ async fn retries_go_before_new_inputs() {
 
 #[tokio::test(start_paused = true)]
 async fn a_retry_past_the_deadline_is_not_waited_for() {
-    let executor = BatchExecutor::builder().limit(2).deadline(MS * 50).build().unwrap();
+    let executor = BatchExecutor::builder().limit(2).timeout(MS * 50).build().unwrap();
     let start = Instant::now();
     let outcomes =
         executor.retry(constant(9, 30)).all_settled([0], async |_| Err::<(), _>("busy")).await;
@@ -122,7 +123,7 @@ async fn every_limit_tells_its_scope_and_the_last_error() {
         scoped(&run.await[0], Scope::Item);
         assert_eq!(start.elapsed(), MS * 35);
 
-        let executor = BatchExecutor::builder().limit(1).deadline(MS * 35).build().unwrap();
+        let executor = BatchExecutor::builder().limit(1).timeout(MS * 35).build().unwrap();
         let outcomes = executor.retry(constant(9, 10)).all_settled([()], hang(1)).await;
         assert!(outcomes[0].is_timed_out());
         scoped(&outcomes[0], Scope::Batch);
@@ -179,7 +180,7 @@ async fn policies_that_panic_as_they_are_dropped_cost_no_outcome() {
 #[tokio::test(start_paused = true)]
 async fn what_fails_at_once_for_ever_keeps_to_its_deadline_and_holds_up_nobody() {
     let (attempts, turns) = (Cell::new(0_u32), Cell::new(0_u32));
-    let executor = BatchExecutor::builder().limit(1).deadline(MS * 20).build().unwrap();
+    let executor = BatchExecutor::builder().limit(1).timeout(MS * 20).build().unwrap();
     let executor = executor.retry(Retry::constant(u32::MAX, Duration::ZERO).unwrap());
     let run = executor.all_settled([()], async |()| {
         attempts.set(attempts.get() + 1);
@@ -196,7 +197,7 @@ async fn what_fails_at_once_for_ever_keeps_to_its_deadline_and_holds_up_nobody()
     };
     let (outcomes, ()) = tokio::join!(run, others);
     assert_eq!(outcomes[0].last_error(), Some(&"down"), "{}", outcomes[0]);
-    assert!(matches!(outcomes.end(), BatchEnd::DeadlinePassed));
+    assert!(matches!(outcomes.end(), BatchEnd::TimedOut));
     assert_eq!(attempts.get(), 20_000);
     assert!(turns.get() > 50, "{} turns", turns.get());
 }
@@ -216,13 +217,13 @@ async fn dead_letters_of_what_ran_out_of_time_count_the_attempts_that_began() {
             builder = builder.item_timeout(MS * ms);
         }
         if let Some(ms) = deadline {
-            builder = builder.deadline(MS * ms);
+            builder = builder.timeout(MS * ms);
         }
         let outcomes = builder
             .build()
             .unwrap()
             .retry(constant(9, 10))
-            .dead_letters(|letter: DeadLetter<'_, &str, &str>| {
+            .dead_letter(|letter: DeadLetter<'_, &str, &str>| {
                 let DeadLetter { input, kind, attempts, error, .. } = letter;
                 letters.borrow_mut().push((input, kind, attempts, error.copied()));
             })
@@ -297,7 +298,7 @@ async fn a_dead_letter_counts_the_attempts_that_were_made() {
         .build()
         .unwrap()
         .retry(constant(9, 10))
-        .dead_letters(|letter: DeadLetter<'_, bool, &str>| {
+        .dead_letter(|letter: DeadLetter<'_, bool, &str>| {
             letters.borrow_mut().push((
                 letter.index,
                 letter.kind,
@@ -317,14 +318,14 @@ async fn a_dead_letter_counts_the_attempts_that_were_made() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn spawned_by_key_a_larger_budget_does_not_lift_the_limit() {
+async fn spawned_by_key_a_larger_semaphore_does_not_lift_the_limit() {
     let running = Arc::new(());
     let most = Arc::new(std::sync::Mutex::new(0));
     let (guard, seen) = (running.clone(), most.clone());
     let executor = BatchExecutor::builder()
         .limit(2)
         .backlog(10)
-        .budget(Arc::new(Semaphore::new(8)))
+        .semaphore(Arc::new(Semaphore::new(8)))
         .build()
         .unwrap();
     let batch = executor.by_key(|n: &u32| *n).retry(constant(2, 10)).spawn_on(
@@ -350,11 +351,11 @@ async fn spawned_by_key_a_larger_budget_does_not_lift_the_limit() {
 
 #[tokio::test(start_paused = true)]
 async fn an_item_that_leaves_the_line_takes_its_demand_along() {
-    let budget = Arc::new(Semaphore::new(4));
+    let semaphore = Arc::new(Semaphore::new(4));
     let executor = BatchExecutor::builder()
         .limit(1)
         .backlog(2)
-        .budget(budget.clone())
+        .semaphore(semaphore.clone())
         .item_timeout(MS * 30)
         .build()
         .unwrap()
@@ -370,7 +371,7 @@ async fn an_item_that_leaves_the_line_takes_its_demand_along() {
     let elsewhere = async {
         // While the heavy one waits for its retry, and for long.
         sleep(MS * 6).await;
-        let held = budget.acquire_many(2).await.unwrap();
+        let held = semaphore.acquire_many(2).await.unwrap();
         sleep(MS * 1_000).await;
         drop(held);
     };
@@ -385,12 +386,12 @@ async fn an_item_that_leaves_the_line_takes_its_demand_along() {
 #[tokio::test(start_paused = true)]
 async fn an_abort_waits_neither_for_a_permit_nor_for_the_throttle() {
     for throttled in [false, true] {
-        let (budget, token) = (Arc::new(Semaphore::new(1)), StopToken::new());
+        let (semaphore, token) = (Arc::new(Semaphore::new(1)), StopToken::new());
         let throttle = Arc::new(Throttle::new(1, MS * 1_000).unwrap());
         let builder = BatchExecutor::builder().limit(1).stop(token.clone());
         let builder = match throttled {
             true => builder.throttle(throttle.clone()),
-            false => builder.budget(budget.clone()),
+            false => builder.semaphore(semaphore.clone()),
         };
         let start = Instant::now();
         let run = builder
@@ -400,7 +401,7 @@ async fn an_abort_waits_neither_for_a_permit_nor_for_the_throttle() {
             .all_settled([()], async |()| Err::<(), _>("busy"));
         let stopper = async {
             sleep(MS).await;
-            let held = budget.acquire().await.unwrap();
+            let held = semaphore.acquire().await.unwrap();
             sleep(MS * 29).await;
             token.stop(Stop::Abort);
             sleep(MS * 5_000).await;
@@ -420,7 +421,7 @@ async fn an_abort_waits_neither_for_a_permit_nor_for_the_throttle() {
 /// Copies of two inputs, for retries that do not come because the run is dropped. The inputs
 /// themselves are with the attempts and panic there.
 ///
-/// Seen to abort when `Trials` drops them as a list does.
+/// Seen to abort when `RetryQueue` drops them as a list does.
 #[tokio::test(start_paused = true)]
 async fn copies_of_inputs_that_panic_when_dropped_end_nothing_but_their_run() {
     thread_local!(static DROPPED: Cell<usize> = const { Cell::new(0) });

@@ -212,14 +212,14 @@ async fn after_a_stop_everything_pulled_has_its_outcome_and_the_rest_is_back_unt
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn dropping_the_handle_or_the_stream_stops_and_accounts_for_everything() {
     for streamed in [false, true] {
-        let budget = Arc::new(Semaphore::new(7));
+        let semaphore = Arc::new(Semaphore::new(7));
         let (alive, (told, mut ended)) =
             (Arc::new(AtomicUsize::new(0)), tokio::sync::mpsc::unbounded_channel());
         let observed = Arc::new(AtomicUsize::new(0));
         let (settled, inputs) = (observed.clone(), alive.clone());
         let executor = BatchExecutor::builder()
             .limit(10)
-            .budget(budget.clone())
+            .semaphore(semaphore.clone())
             .observer(move |event| match event {
                 BatchEvent::Settled { .. } => {
                     settled.fetch_add(1, SeqCst);
@@ -234,7 +234,7 @@ async fn dropping_the_handle_or_the_stream_stops_and_accounts_for_everything() {
             drop(alive);
             Ok::<_, ()>(())
         });
-        while budget.available_permits() > 0 {
+        while semaphore.available_permits() > 0 {
             tokio::task::yield_now().await;
         }
         if streamed {
@@ -244,7 +244,7 @@ async fn dropping_the_handle_or_the_stream_stops_and_accounts_for_everything() {
         }
         let counts = in_time(ended.recv()).await.unwrap();
         assert_eq!(counts.total(), counts.cancelled);
-        assert_eq!((counts.total(), budget.available_permits()), (observed.load(SeqCst), 7));
+        assert_eq!((counts.total(), semaphore.available_permits()), (observed.load(SeqCst), 7));
         // What the observer is told comes from the last worker, before it is gone.
         in_time(async {
             while alive.load(SeqCst) > 0 {
@@ -367,7 +367,7 @@ async fn time_limits_and_reports_are_kept_on_workers() {
     let executor = BatchExecutor::builder()
         .limit(5)
         .item_timeout(MS * 51)
-        .deadline(MS * 121)
+        .timeout(MS * 121)
         .reports(true)
         .build()
         .unwrap();
@@ -411,7 +411,7 @@ struct Case {
     workers: usize,
     keys: Option<u8>,
     weighed: bool,
-    budget: Option<usize>,
+    semaphore: Option<usize>,
     consumer: Consumer,
     /// After so many milliseconds.
     stop: Option<(u64, Stop)>,
@@ -422,7 +422,7 @@ struct Case {
 /// Outcomes that nobody wants any more, with the handle or a stream of either kind. Two of them,
 /// dropped by one list, would end the process.
 ///
-/// Seen to abort when `Hall::abandon` drops them as a list does.
+/// Seen to abort when `BatchShared::abandon` drops them as a list does.
 #[tokio::test(start_paused = true)]
 async fn outcomes_that_panic_when_dropped_end_nothing_but_their_batch() {
     struct Brittle(Arc<AtomicUsize>);
@@ -480,13 +480,13 @@ async fn check(case: Case) {
     let alive = Arc::new(AtomicUsize::new(0));
     let running = Arc::new(Mutex::new((0_usize, 0_usize)));
     let pulled = Arc::new(AtomicUsize::new(0));
-    let budget = case.budget.map(|permits| Arc::new(Semaphore::new(permits)));
+    let semaphore = case.semaphore.map(|permits| Arc::new(Semaphore::new(permits)));
     let mut builder =
         BatchExecutor::builder().limit(case.limit).item_timeout(MS * 301).observer(|_| {
             resume_unwind(Box::new("in the observer"));
         });
-    if let Some(budget) = &budget {
-        builder = builder.budget(budget.clone());
+    if let Some(semaphore) = &semaphore {
+        builder = builder.semaphore(semaphore.clone());
     }
     let (scripts, at, count, inputs_alive) =
         (case.scripts.clone(), case.source_panics_at, pulled.clone(), alive.clone());
@@ -628,11 +628,11 @@ async fn check(case: Case) {
         tokio::task::yield_now().await;
     }
     assert_eq!(alive.load(SeqCst), 0, "abandoned: {stopped}");
-    if let Some(budget) = budget {
-        assert_eq!(budget.available_permits(), case.budget.unwrap());
+    if let Some(semaphore) = semaphore {
+        assert_eq!(semaphore.available_permits(), case.semaphore.unwrap());
     }
     let most = running.lock().unwrap().1;
-    let bound = case.limit.min(case.budget.unwrap_or(usize::MAX));
+    let bound = case.limit.min(case.semaphore.unwrap_or(usize::MAX));
     assert!(most <= bound, "{most} ran");
 }
 
@@ -658,7 +658,7 @@ fn cases() -> impl Strategy<Value = Case> {
         prop::option::weighted(0.2, 0..60_usize),
     );
     (shape, order, cuts).prop_map(
-        |((scripts, limit, workers, consumer), (keys, weighed, budget), cuts)| {
+        |((scripts, limit, workers, consumer), (keys, weighed, semaphore), cuts)| {
             let (stop, abandon, source_panics_at) = cuts;
             Case {
                 scripts,
@@ -666,7 +666,7 @@ fn cases() -> impl Strategy<Value = Case> {
                 workers,
                 keys,
                 weighed,
-                budget,
+                semaphore,
                 consumer,
                 stop,
                 abandon,

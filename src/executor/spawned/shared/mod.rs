@@ -16,16 +16,16 @@
 //! There are two locks, one for what goes in and one for what comes out; the first may be taken
 //! under the second.
 
-mod give;
 mod intake;
 mod outcomes;
+mod pull;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 
-pub(super) use give::{Given, Wants};
 pub(super) use outcomes::Outcomes;
+pub(super) use pull::{Request, Response};
 
 use intake::Intake;
 use outcomes::All;
@@ -45,7 +45,7 @@ pub(super) type Router<I> = Arc<dyn Fn(&I) -> Option<u64> + Send + Sync>;
 /// Takes an input that nobody claims, with its index. It is the caller's code.
 pub(super) type Unclaimed<I> = Box<dyn FnMut(usize, I) + Send>;
 
-pub(super) struct Hall<N: Inputs, T, E> {
+pub(super) struct BatchShared<N: Inputs, T, E> {
     limit: usize,
     workers: usize,
     /// Sends inputs of one key to one worker.
@@ -75,7 +75,7 @@ struct Results<N: Inputs, T, E> {
 }
 
 /// What there is when all workers are done.
-pub(super) struct End<N: Inputs, T, E> {
+pub(super) struct BatchOutput<N: Inputs, T, E> {
     pub(super) outcomes: Outcomes<T, E>,
     pub(super) inputs: Option<Box<N>>,
     pub(super) not_started: Vec<(usize, N::Input)>,
@@ -83,7 +83,7 @@ pub(super) struct End<N: Inputs, T, E> {
     pub(super) reports: Vec<ItemReport>,
 }
 
-impl<N: Inputs, T, E> Hall<N, T, E> {
+impl<N: Inputs, T, E> BatchShared<N, T, E> {
     pub(super) fn new(
         limit: usize,
         workers: usize,
@@ -146,8 +146,8 @@ impl<N: Inputs, T, E> Hall<N, T, E> {
         self.results.lock().exhausted
     }
 
-    /// A worker is being dropped: what comes for it from now on is for whoever pulls it.
-    pub(super) fn send_no_more_to(&self, worker: usize) {
+    /// A worker is being dropped: what would go to its inbox from now on goes to the stock.
+    pub(super) fn detach(&self, worker: usize) {
         self.intake.lock().gone[worker] = true;
     }
 
@@ -193,7 +193,7 @@ impl<N: Inputs, T, E> Hall<N, T, E> {
         wake(wanting);
     }
 
-    /// Keeps the input for whoever joins, or gives it back if nobody will.
+    /// Keeps the input for `join`, or returns it if the handle is gone.
     pub(super) fn not_started(&self, index: usize, input: N::Input) -> Option<N::Input> {
         let mut results = self.results.lock();
         if matches!(results.outcomes, Outcomes::Dropped) {
@@ -259,7 +259,7 @@ impl<N: Inputs, T, E> Hall<N, T, E> {
     }
 
     /// Waits until all workers are done.
-    pub(super) fn poll_end(&self, cx: &mut Context<'_>) -> Poll<End<N, T, E>> {
+    pub(super) fn poll_output(&self, cx: &mut Context<'_>) -> Poll<BatchOutput<N, T, E>> {
         let unit = ready!(coop::poll_proceed(cx));
         let waker = cx.waker().clone();
         let before = {
@@ -273,19 +273,19 @@ impl<N: Inputs, T, E> Hall<N, T, E> {
             }
             Err(_) => {
                 unit.made_progress();
-                Poll::Ready(self.take_end())
+                Poll::Ready(self.take_output())
             }
         }
     }
 
     /// What there is when a stream has ended, if that is now.
-    pub(super) fn end_of_stream(&self) -> Option<End<N, T, E>> {
+    pub(super) fn stream_output(&self) -> Option<BatchOutput<N, T, E>> {
         let ended = self.results.lock().working == 0 && self.intake.lock().in_hand == 0;
-        ended.then(|| self.take_end())
+        ended.then(|| self.take_output())
     }
 
     /// All workers are done, so that nobody else is here.
-    fn take_end(&self) -> End<N, T, E> {
+    fn take_output(&self) -> BatchOutput<N, T, E> {
         let inputs = self.intake.lock().inputs.take();
         // Dropped after the lock.
         let _unclaimed;
@@ -295,7 +295,7 @@ impl<N: Inputs, T, E> Hall<N, T, E> {
         reports.sort_unstable_by_key(|report| report.index);
         let mut not_started = core::mem::take(&mut results.not_started);
         not_started.sort_unstable_by_key(|(index, _)| *index);
-        End {
+        BatchOutput {
             outcomes: core::mem::replace(&mut results.outcomes, Outcomes::Dropped),
             inputs,
             not_started,
@@ -305,7 +305,7 @@ impl<N: Inputs, T, E> Hall<N, T, E> {
     }
 
     /// Nobody wants the outcomes any more.
-    pub(super) fn abandon(&self) {
+    pub(super) fn discard(&self) {
         self.close();
         let (outcomes, not_started, unclaimed, others) = {
             let mut results = self.results.lock();
@@ -329,7 +329,7 @@ impl<N: Inputs, T, E> Hall<N, T, E> {
     }
 
     /// A worker is done, and comes to this. How the batch ends was [noted](Self::note_end) before.
-    pub(super) fn leave(&self, end: RunEnd) {
+    pub(super) fn worker_done(&self, end: RunEnd) {
         let RunEnd { summary, mut reports, ended_early } = end;
         let last = {
             let mut results = self.results.lock();
@@ -347,7 +347,7 @@ impl<N: Inputs, T, E> Hall<N, T, E> {
             }
             core::mem::take(&mut results.summary)
         };
-        // Before the last one is gone, so that whoever joins knows the observer has been told.
+        // Before the last one is gone, so that `join` returns after the observer was told.
         tell(self.observer.as_ref(), BatchEvent::Ended { summary: &last });
         let (consumer, unwanted) = {
             let mut results = self.results.lock();

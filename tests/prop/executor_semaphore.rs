@@ -1,5 +1,5 @@
-//! Batches nested in items of batches on one budget, with weights at random, while the limit changes
-//! and others draw on it: never more than the budget, and never a hang.
+//! Batches nested in items of batches on one semaphore, with weights at random, while the limit changes
+//! and others draw on it: never more than the semaphore, and never a hang.
 //!
 //! Under paused time. An item uses its weight while it works by itself, and lends it while the
 //! batches inside of it run. An item holds at least its weight clamped to the smallest limit there
@@ -46,7 +46,7 @@ struct Plan {
     roots: Vec<(Batch, Option<u64>)>,
     /// On so many workers, or in the task.
     workers: Option<usize>,
-    budget: usize,
+    semaphore: usize,
     /// What the limit becomes, one after the other, every three milliseconds.
     limits: Vec<usize>,
     /// Somebody else takes so many permits now and then.
@@ -55,11 +55,11 @@ struct Plan {
 
 impl Plan {
     fn smallest(&self) -> usize {
-        self.limits.iter().fold(self.budget, |least, limit| least.min(*limit))
+        self.limits.iter().fold(self.semaphore, |least, limit| least.min(*limit))
     }
 
     fn largest(&self) -> usize {
-        self.limits.iter().fold(self.budget, |most, limit| most.max(*limit))
+        self.limits.iter().fold(self.semaphore, |most, limit| most.max(*limit))
     }
 
     /// Whether it can be told beforehand what is refused.
@@ -70,7 +70,7 @@ impl Plan {
 
 struct World {
     plan: Plan,
-    budget: Arc<Semaphore>,
+    semaphore: Arc<Semaphore>,
     used: Mutex<(usize, Vec<String>)>,
 }
 
@@ -80,7 +80,7 @@ impl World {
     }
 }
 
-/// A share of the budget while it is in use.
+/// A share of the semaphore while it is in use.
 struct InUse<'a>(&'a World, usize);
 
 impl<'a> InUse<'a> {
@@ -140,7 +140,7 @@ fn run<'a>(
 ) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
     Box::pin(async move {
         let executor = BatchExecutor::builder().limit(batch.limit);
-        let executor = executor.budget(Arc::clone(&world.budget)).build().unwrap();
+        let executor = executor.semaphore(Arc::clone(&world.semaphore)).build().unwrap();
         let executor = executor.by_weight(|item: &Item| weight_of(batch, item) as u32);
         let f = |item| work(world, batch, item);
         let all = executor.all_settled(batch.items.iter().cloned(), f).await;
@@ -155,7 +155,7 @@ fn judge(
     end: &BatchEnd,
     all: &[Settled<(), ()>],
 ) {
-    let limit = world.plan.budget;
+    let limit = world.plan.semaphore;
     // A parent's own parents were no lighter, or it had been refused.
     let held = parent.map_or(usize::MAX, |weight| weight.min(limit));
     let refused = batch.items.iter().position(|item| weight_of(batch, item).min(limit) > held);
@@ -194,7 +194,7 @@ async fn root(world: &Arc<World>, batch: &Batch, drops: Option<u64>) {
 async fn run_root(world: &Arc<World>, batch: &Batch) {
     let Some(workers) = world.plan.workers else { return run(world, batch, None).await };
     let executor = BatchExecutor::builder().limit(batch.limit);
-    let executor = executor.budget(Arc::clone(&world.budget)).build().unwrap();
+    let executor = executor.semaphore(Arc::clone(&world.semaphore)).build().unwrap();
     let shape = Batch { items: Vec::new(), ..batch.clone() };
     let weighed = shape.clone();
     let executor = executor.by_weight(move |item: &Item| weight_of(&weighed, item) as u32);
@@ -207,21 +207,21 @@ async fn run_root(world: &Arc<World>, batch: &Batch) {
 }
 
 async fn check(plan: Plan) {
-    let budget = Arc::new(Semaphore::new(plan.budget));
+    let semaphore = Arc::new(Semaphore::new(plan.semaphore));
     let used = Mutex::new((0, Vec::new()));
-    let world = Arc::new(World { plan: plan.clone(), budget: Arc::clone(&budget), used });
+    let world = Arc::new(World { plan: plan.clone(), semaphore: Arc::clone(&semaphore), used });
     let others = async {
         let mut limits = plan.limits.iter();
         loop {
             let held = match plan.others {
                 // It waits for no more than there can be.
                 0 => None,
-                most => budget.try_acquire_many(most).ok(),
+                most => semaphore.try_acquire_many(most).ok(),
             };
             sleep(Duration::from_millis(3)).await;
             drop(held);
             if let Some(limit) = limits.next() {
-                budget.set_limit(*limit);
+                semaphore.set_limit(*limit);
             }
             sleep(Duration::from_millis(1)).await;
         }
@@ -240,8 +240,8 @@ async fn check(plan: Plan) {
     sleep(Duration::from_millis(1)).await;
     let (in_use, violations) = std::mem::take(&mut *world.used.lock().unwrap());
     assert_eq!((in_use, violations), (0, Vec::new()));
-    assert_eq!(budget.available_permits(), budget.limit());
-    assert_eq!(budget.waiters(), 0);
+    assert_eq!(semaphore.available_permits(), semaphore.limit());
+    assert_eq!(semaphore.waiters(), 0);
 }
 
 fn batch(items: BoxedStrategy<Vec<Item>>) -> impl Strategy<Value = Batch> {
@@ -274,7 +274,13 @@ fn plans() -> impl Strategy<Value = Plan> {
     let workers = prop::option::weighted(0.4, 1..4_usize);
     let drops = prop::option::weighted(0.3, 0..12_u64);
     (vec((batches(), drops), 1..4), workers, 1..8_usize, limits, 0..4_u32).prop_map(
-        |(roots, workers, budget, limits, others)| Plan { roots, workers, budget, limits, others },
+        |(roots, workers, semaphore, limits, others)| Plan {
+            roots,
+            workers,
+            semaphore,
+            limits,
+            others,
+        },
     )
 }
 
@@ -282,7 +288,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 600, ..ProptestConfig::default() })]
 
     #[test]
-    fn never_more_than_the_budget_and_never_a_hang(plan in plans()) {
+    fn never_more_than_the_semaphore_and_never_a_hang(plan in plans()) {
         let mut runtime = tokio::runtime::Builder::new_current_thread();
         let runtime = runtime.enable_time().start_paused(true).build().unwrap();
         runtime.block_on(check(plan));

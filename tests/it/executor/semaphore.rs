@@ -1,4 +1,4 @@
-//! A budget whose limit changes while items wait for it, and weights of nested batches, by example.
+//! A semaphore whose limit changes while items wait for it, and weights of nested batches, by example.
 #![cfg(feature = "tokio")]
 
 use std::cell::Cell;
@@ -17,8 +17,8 @@ fn builder(limit: usize) -> BatchExecutorBuilder {
     BatchExecutor::builder().limit(limit)
 }
 
-fn on_budget(budget: &Arc<Semaphore>) -> BatchExecutor {
-    BatchExecutor::builder().budget(Arc::clone(budget)).build().unwrap()
+fn on_semaphore(semaphore: &Arc<Semaphore>) -> BatchExecutor {
+    BatchExecutor::builder().semaphore(Arc::clone(semaphore)).build().unwrap()
 }
 
 /// A wake-up that is lost leaves nothing but this timer: paused time jumps to it.
@@ -55,22 +55,22 @@ impl Load {
 /// 4. Seen to hang with the weight clamped once, when the item begins to wait.
 #[tokio::test(start_paused = true)]
 async fn a_shrink_serves_a_heavy_item_that_waits_for_more_than_there_are_now() {
-    let budget = Arc::new(Semaphore::new(8));
-    let executor = on_budget(&budget).by_weight(|n: &u32| *n);
-    let held = budget.try_acquire_many(1).unwrap();
+    let semaphore = Arc::new(Semaphore::new(8));
+    let executor = on_semaphore(&semaphore).by_weight(|n: &u32| *n);
+    let held = semaphore.try_acquire_many(1).unwrap();
     let free = Cell::new(usize::MAX);
     let batch = executor.all_settled([8, 1], async |n| {
         if n == 8 {
-            free.set(budget.available_permits());
+            free.set(semaphore.available_permits());
         }
         Ok::<_, ()>(n)
     });
     let unrelated = async {
         sleep(MS).await;
         // Somebody else waits behind the item.
-        let one = budget.acquire();
+        let one = semaphore.acquire();
         let shrink = async {
-            budget.set_limit(4);
+            semaphore.set_limit(4);
             sleep(MS).await;
             drop(held);
         };
@@ -80,33 +80,33 @@ async fn a_shrink_serves_a_heavy_item_that_waits_for_more_than_there_are_now() {
     let (all, ()) = in_time(join(batch, unrelated)).await;
     assert!(all.summary().is_complete());
     // It had all four.
-    assert_eq!((free.get(), budget.available_permits(), budget.limit()), (0, 4, 4));
+    assert_eq!((free.get(), semaphore.available_permits(), semaphore.limit()), (0, 4, 4));
 }
 
 /// Permits that are forgotten make the limit smaller, as a shrink does. Seen to hang as above.
 #[tokio::test(start_paused = true)]
 async fn permits_that_are_forgotten_are_not_waited_for() {
-    let budget = Arc::new(Semaphore::new(8));
-    let executor = on_budget(&budget).by_weight(|n: &u32| *n);
-    let held = Arc::clone(&budget).try_acquire_many_owned(3).unwrap();
+    let semaphore = Arc::new(Semaphore::new(8));
+    let executor = on_semaphore(&semaphore).by_weight(|n: &u32| *n);
+    let held = Arc::clone(&semaphore).try_acquire_many_owned(3).unwrap();
     let batch = executor.all_settled([8], async |n| Ok::<_, ()>(n));
     let forget = async {
         sleep(MS).await;
         held.forget();
-        assert_eq!(budget.limit(), 5);
+        assert_eq!(semaphore.limit(), 5);
     };
     let (all, ()) = in_time(join(batch, forget)).await;
     assert!(all.summary().is_complete());
-    assert_eq!(budget.available_permits(), 5);
+    assert_eq!(semaphore.available_permits(), 5);
 }
 
 /// What was clamped to a small limit counts as all the permits of a larger one.
 #[tokio::test(start_paused = true)]
 async fn a_heavy_item_runs_alone_also_if_the_limit_grows_while_it_waits() {
-    let budget = Arc::new(Semaphore::new(4));
-    let executor = builder(10).budget(Arc::clone(&budget)).build().unwrap();
+    let semaphore = Arc::new(Semaphore::new(4));
+    let executor = builder(10).semaphore(Arc::clone(&semaphore)).build().unwrap();
     let executor = executor.by_weight(|n: &u32| *n);
-    let [held, released] = [1, 1].map(|n| budget.try_acquire_many(n).unwrap());
+    let [held, released] = [1, 1].map(|n| semaphore.try_acquire_many(n).unwrap());
     let load = Load::new();
     let batch = executor.all_settled([8, 1, 1], async |n| {
         load.carry(n as usize).await;
@@ -115,21 +115,21 @@ async fn a_heavy_item_runs_alone_also_if_the_limit_grows_while_it_waits() {
     let grow = async {
         sleep(MS).await;
         drop(released);
-        budget.set_limit(8);
+        semaphore.set_limit(8);
         sleep(MS).await;
         assert_eq!(load.most(), 0);
         drop(held);
     };
     let (all, ()) = in_time(join(batch, grow)).await;
     assert!(all.summary().is_complete());
-    assert_eq!((load.most(), budget.available_permits()), (8, 8));
+    assert_eq!((load.most(), semaphore.available_permits()), (8, 8));
 }
 
 /// Down to nothing pauses, and up again goes on, however heavy the item.
 #[tokio::test(start_paused = true)]
 async fn a_limit_of_zero_pauses_a_batch() {
-    let budget = Arc::new(Semaphore::new(2));
-    let executor = on_budget(&budget).by_weight(|n: &u32| *n);
+    let semaphore = Arc::new(Semaphore::new(2));
+    let executor = on_semaphore(&semaphore).by_weight(|n: &u32| *n);
     let done = Cell::new(0);
     let batch = executor.all_settled([2, 2, 2], async |_| {
         sleep(MS).await;
@@ -137,23 +137,23 @@ async fn a_limit_of_zero_pauses_a_batch() {
         Ok::<_, ()>(())
     });
     let others = async {
-        budget.set_limit(0);
+        semaphore.set_limit(0);
         sleep(10 * MS).await;
         assert_eq!(done.get(), 1);
-        budget.set_limit(1);
+        semaphore.set_limit(1);
     };
     let (all, ()) = in_time(join(batch, others)).await;
     assert!(all.summary().is_complete());
-    assert_eq!(budget.available_permits(), 1);
+    assert_eq!(semaphore.available_permits(), 1);
 }
 
 /// Spawned on several workers, each of which waits with an item of its own.
 #[tokio::test(start_paused = true)]
 async fn spawned_each_worker_is_served_after_a_shrink() {
     for limit in [1, 3, 5] {
-        let budget = Arc::new(Semaphore::new(8));
-        let executor = builder(4).budget(Arc::clone(&budget)).build().unwrap();
-        let held = Arc::clone(&budget).try_acquire_many_owned(2).unwrap();
+        let semaphore = Arc::new(Semaphore::new(8));
+        let executor = builder(4).semaphore(Arc::clone(&semaphore)).build().unwrap();
+        let held = Arc::clone(&semaphore).try_acquire_many_owned(2).unwrap();
         let executor = executor.by_weight(|n: &u32| *n);
         let load = Arc::new(Load::new());
         let work = Arc::clone(&load);
@@ -170,20 +170,22 @@ async fn spawned_each_worker_is_served_after_a_shrink() {
             |work| drop(tokio::spawn(work)),
         );
         sleep(MS).await;
-        budget.set_limit(limit);
+        semaphore.set_limit(limit);
         drop(held);
         let joined = in_time(batch.join()).await;
         assert!(joined.outcomes.summary().is_complete());
-        assert_eq!((load.most(), budget.available_permits()), (limit, limit));
+        assert_eq!((load.most(), semaphore.available_permits()), (limit, limit));
     }
 }
 
 /// A heavy item of a nested batch waits for permits of its own, beside one that has its parent's.
 #[tokio::test(start_paused = true)]
 async fn nested_a_shrink_serves_a_heavy_item() {
-    let budget = Arc::new(Semaphore::new(8));
-    let outer = builder(2).budget(Arc::clone(&budget)).build().unwrap().by_weight(|_: &u32| 4);
-    let inner = builder(2).budget(Arc::clone(&budget)).build().unwrap().by_weight(|_: &u32| 4);
+    let semaphore = Arc::new(Semaphore::new(8));
+    let outer =
+        builder(2).semaphore(Arc::clone(&semaphore)).build().unwrap().by_weight(|_: &u32| 4);
+    let inner =
+        builder(2).semaphore(Arc::clone(&semaphore)).build().unwrap().by_weight(|_: &u32| 4);
     let batch = outer.all_settled(0..4, async |_| {
         let all = inner.all_settled(0..4, async |_| {
             sleep(MS).await;
@@ -194,43 +196,43 @@ async fn nested_a_shrink_serves_a_heavy_item() {
     let shrink = async {
         sleep(MS / 2).await;
         for limit in [2, 6, 1, 3] {
-            budget.set_limit(limit);
+            semaphore.set_limit(limit);
             sleep(2 * MS).await;
         }
     };
     let (all, ()) = in_time(join(batch, shrink)).await;
     assert!(all.summary().is_complete());
-    assert_eq!(budget.available_permits(), 3);
+    assert_eq!(semaphore.available_permits(), 3);
 }
 
-/// A batch whose input is exhausted when the budget is closed, with an item that waits for its key.
+/// A batch whose input is exhausted when the semaphore is closed, with an item that waits for its key.
 ///
 /// Seen to fail (exhausted, though the last item was cancelled).
 #[tokio::test(start_paused = true)]
-async fn a_closed_budget_ends_a_batch_that_has_pulled_all() {
-    let budget = Arc::new(Semaphore::new(4));
-    let executor = on_budget(&budget).by_key(|_: &u32| ());
+async fn a_closed_semaphore_ends_a_batch_that_has_pulled_all() {
+    let semaphore = Arc::new(Semaphore::new(4));
+    let executor = on_semaphore(&semaphore).by_key(|_: &u32| ());
     let all = executor.all_settled(0..2, async |_| {
         sleep(MS).await;
-        budget.close();
+        semaphore.close();
         Ok::<_, ()>(())
     });
     let all = in_time(all).await;
     assert!(all[0].is_fulfilled() && all[1].is_cancelled());
-    assert!(matches!(all.end(), BatchEnd::BudgetClosed), "{:?}", all.end());
+    assert!(matches!(all.end(), BatchEnd::SemaphoreClosed), "{:?}", all.end());
 }
 
 // Weights of nested batches.
 
-/// Five items of weight 1 hold the whole budget, and the items inside of each weigh 5.
+/// Five items of weight 1 hold the whole semaphore, and the items inside of each weigh 5.
 ///
 /// Seen to fail (15 permits' worth at once) when an item runs on its parent's permit whatever it
 /// weighs.
 #[tokio::test(start_paused = true)]
 async fn an_item_heavier_than_the_one_that_it_is_nested_in_is_refused() {
-    let budget = Arc::new(Semaphore::new(5));
-    let (outer, load) = (on_budget(&budget), Load::new());
-    let inner = on_budget(&budget).by_weight(|_: &u32| 5);
+    let semaphore = Arc::new(Semaphore::new(5));
+    let (outer, load) = (on_semaphore(&semaphore), Load::new());
+    let inner = on_semaphore(&semaphore).by_weight(|_: &u32| 5);
     let all = outer.all_settled(0..5, async |_| {
         let mut inputs = 0..3_u32;
         let nested = inner.all_settled(inputs.by_ref(), async |_| {
@@ -249,19 +251,19 @@ async fn an_item_heavier_than_the_one_that_it_is_nested_in_is_refused() {
         assert!(matches!(end, BatchEnd::NestedTooHeavy { weight: 5, permits: 1, .. }), "{end:?}");
         assert_eq!(
             end.to_string(),
-            "an item that takes 5 permits is nested in one that holds 1 of the same budget: give \
-             the outer item that weight, or the nested batch another budget"
+            "an item that takes 5 permits is nested in one that holds 1 of the same semaphore: give \
+             the outer item that weight, or the nested batch another semaphore"
         );
     }
-    assert_eq!(budget.available_permits(), 5);
+    assert_eq!(semaphore.available_permits(), 5);
 }
 
 /// Items of a nested batch share the permits of their parent, as many as there are.
 #[tokio::test(start_paused = true)]
 async fn nested_items_run_side_by_side_on_the_permits_of_their_parent() {
-    let budget = Arc::new(Semaphore::new(5));
-    let outer = on_budget(&budget).by_weight(|_: &u32| 5);
-    let (inner, load) = (on_budget(&budget).by_weight(|n: &u32| *n), Load::new());
+    let semaphore = Arc::new(Semaphore::new(5));
+    let outer = on_semaphore(&semaphore).by_weight(|_: &u32| 5);
+    let (inner, load) = (on_semaphore(&semaphore).by_weight(|n: &u32| *n), Load::new());
     let all = outer.all_settled(0..3, async |_| {
         let nested = inner.all_settled([1, 2, 2, 5, 3, 3, 0, 1, 9], async |n| {
             load.carry(n.clamp(1, 5) as usize).await;
@@ -273,16 +275,17 @@ async fn nested_items_run_side_by_side_on_the_permits_of_their_parent() {
     assert!(in_time(all).await.summary().is_complete());
     // [1 2 2] [5] [3] [3 0 1] [9], each a millisecond, three times.
     assert_eq!((load.most(), began.elapsed()), (5, 15 * MS));
-    assert_eq!(budget.available_permits(), 5);
+    assert_eq!(semaphore.available_permits(), 5);
 }
 
 /// Two batches in one item: many light items of the one do not keep a heavy item of the other
 /// waiting.
 #[tokio::test(start_paused = true)]
 async fn a_heavy_nested_item_has_its_turn_beside_light_ones() {
-    let budget = Arc::new(Semaphore::new(3));
-    let outer = on_budget(&budget).by_weight(|_: &u32| 3);
-    let (light, heavy) = (on_budget(&budget), on_budget(&budget).by_weight(|_: &u32| 3));
+    let semaphore = Arc::new(Semaphore::new(3));
+    let outer = on_semaphore(&semaphore).by_weight(|_: &u32| 3);
+    let (light, heavy) =
+        (on_semaphore(&semaphore), on_semaphore(&semaphore).by_weight(|_: &u32| 3));
     let all = outer.all_settled([0], async |_| {
         let at = Cell::new(0);
         let many = light.all_settled(0..100, async |n| {
@@ -305,9 +308,9 @@ async fn a_heavy_nested_item_has_its_turn_beside_light_ones() {
 /// Seen to take 3 ms when only the first that waits is woken.
 #[tokio::test(start_paused = true)]
 async fn each_nested_batch_that_can_go_on_is_woken() {
-    let budget = Arc::new(Semaphore::new(3));
-    let outer = on_budget(&budget).by_weight(|_: &u32| 3);
-    let inner = on_budget(&budget).by_weight(|n: &u32| *n);
+    let semaphore = Arc::new(Semaphore::new(3));
+    let outer = on_semaphore(&semaphore).by_weight(|_: &u32| 3);
+    let inner = on_semaphore(&semaphore).by_weight(|n: &u32| *n);
     let all = outer.all_settled([0], async |_| {
         let batch = |weight| {
             inner.all_settled([weight], async |_| {
@@ -327,17 +330,17 @@ async fn each_nested_batch_that_can_go_on_is_woken() {
 /// when there are more.
 #[tokio::test(start_paused = true)]
 async fn growth_does_not_make_a_nested_item_too_heavy_for_a_parent_of_its_weight() {
-    let budget = Arc::new(Semaphore::new(4));
-    let outer = on_budget(&budget).by_weight(|_: &u32| 8);
-    let inner = on_budget(&budget).by_weight(|_: &u32| 8);
+    let semaphore = Arc::new(Semaphore::new(4));
+    let outer = on_semaphore(&semaphore).by_weight(|_: &u32| 8);
+    let inner = on_semaphore(&semaphore).by_weight(|_: &u32| 8);
     let all = outer.all_settled([0], async |_| {
-        budget.set_limit(8);
+        semaphore.set_limit(8);
         // Somebody has the others, so that it is the parent's that the items run on.
-        let held = budget.try_acquire_many(4).unwrap();
+        let held = semaphore.try_acquire_many(4).unwrap();
         let nested = inner.all_settled(0..3, async |_| Ok::<_, ()>(())).await;
         drop(held);
         Settled::all_fulfilled(nested).map(drop)
     });
     assert!(in_time(all).await.summary().is_complete());
-    assert_eq!(budget.available_permits(), 8);
+    assert_eq!(semaphore.available_permits(), 8);
 }

@@ -1,7 +1,7 @@
 //! Permits for items: from a semaphore that a run shares with others, or from the item in which it
 //! is nested.
 //!
-//! An item that runs on permits lends them to the runs inside of it on the same budget:
+//! An item that runs on permits lends them to the runs inside of it on the same semaphore:
 //!
 //! ```text
 //!                   a nested run asks                 its item has settled
@@ -11,7 +11,7 @@
 //! ```
 //!
 //! A nested item takes no more than its parent has, so that all of a batch can always run on its
-//! parent's permits, one item after the other, and never needs any of the rest of the budget, which
+//! parent's permits, one item after the other, and never needs any of the rest of the semaphore, which
 //! others of its like may hold. What is heavier is refused: it would have to wait for permits while
 //! its parent holds some, as the parents of others may.
 //!
@@ -38,7 +38,7 @@ thread_local! {
 
 struct Frame {
     /// The address of the semaphore, which the run keeps alive.
-    budget: usize,
+    semaphore: usize,
     hold: Hold,
     /// What the item weighs, which may be more than it holds.
     weight: u32,
@@ -158,8 +158,8 @@ impl Drop for Lease {
     }
 }
 
-fn address(budget: &Arc<Semaphore>) -> usize {
-    Arc::as_ptr(budget).addr()
+fn address(semaphore: &Arc<Semaphore>) -> usize {
+    Arc::as_ptr(semaphore).addr()
 }
 
 /// What comes of asking the item around a run for its permits.
@@ -174,46 +174,46 @@ enum Borrowed {
 
 /// A run's permits.
 pub(super) struct Permits {
-    budget: Arc<Semaphore>,
-    /// For the place in front of those that wait.
+    semaphore: Arc<Semaphore>,
+    /// For the slot in front of those that wait.
     asking: Option<AcquireClamped>,
     asleep: bool,
     /// Where the waker waits for permits of the item around the run, if it does. It does not keep
     /// those from going back.
     lender: Weak<Loan>,
-    /// By place, and so are the weights.
+    /// By slot, and so are the weights.
     holds: Vec<Hold>,
     weights: Vec<u32>,
     waker: Waker,
 }
 
 impl Permits {
-    pub(super) fn new(budget: Arc<Semaphore>, waker: Waker) -> Self {
+    pub(super) fn new(semaphore: Arc<Semaphore>, waker: Waker) -> Self {
         let (holds, weights) = (Vec::new(), Vec::new());
         let lender = Weak::new();
-        Self { budget, asking: None, asleep: false, lender, holds, weights, waker }
+        Self { semaphore, asking: None, asleep: false, lender, holds, weights, waker }
     }
 
-    /// An item of this weight has come to this place.
-    pub(super) fn weigh(&mut self, place: usize, weight: u32) {
-        if self.weights.len() <= place {
-            self.weights.resize(place + 1, 0);
-            self.holds.resize_with(place + 1, Hold::default);
+    /// An item of this weight has come to this slot.
+    pub(super) fn weigh(&mut self, slot: usize, weight: u32) {
+        if self.weights.len() <= slot {
+            self.weights.resize(slot + 1, 0);
+            self.holds.resize_with(slot + 1, Hold::default);
         }
-        self.weights[place] = weight;
+        self.weights[slot] = weight;
     }
 
-    /// Gets the permits for the place in front of those that wait: from the item around the run, or
+    /// Gets the permits for the slot in front of those that wait: from the item around the run, or
     /// in line.
     ///
     /// # Errors
     ///
     /// Why there are none to be had, which ends the run.
-    pub(super) fn poll(&mut self, place: usize) -> Poll<Result<(), BatchEnd>> {
+    pub(super) fn poll(&mut self, slot: usize) -> Poll<Result<(), BatchEnd>> {
         if self.asleep {
             return Poll::Pending;
         }
-        let weight = self.weights[place].max(1);
+        let weight = self.weights[slot].max(1);
         let permit = match self.borrow(weight) {
             Borrowed::Lent(lease) => Permit::Lent(lease),
             Borrowed::TooHeavy(end) => return Poll::Ready(Err(end)),
@@ -227,17 +227,17 @@ impl Permits {
             },
         };
         self.leave_lender();
-        self.holds[place] = Hold::Permit(permit);
+        self.holds[slot] = Hold::Permit(permit);
         Poll::Ready(Ok(()))
     }
 
-    /// Borrows from the innermost item on this budget that is being polled.
+    /// Borrows from the innermost item on this semaphore that is being polled.
     fn borrow(&mut self, weight: u32) -> Borrowed {
-        let Self { budget, waker, lender, .. } = self;
+        let Self { semaphore, waker, lender, .. } = self;
         let mut before = Weak::new();
         let (borrowed, next) = POLLED.with(|polled| {
             let mut polled = polled.borrow_mut();
-            let parent = polled.iter_mut().rfind(|frame| frame.budget == address(budget));
+            let parent = polled.iter_mut().rfind(|frame| frame.semaphore == address(semaphore));
             let Some(parent) = parent else { return (Borrowed::NoParent, None) };
             let loan = match core::mem::take(&mut parent.hold) {
                 Hold::Nothing => return (Borrowed::NoParent, None),
@@ -245,7 +245,7 @@ impl Permits {
                 Hold::OnLoan(loan) => loan,
             };
             before = core::mem::replace(lender, Arc::downgrade(&loan));
-            let need = weight.min(u32::try_from(budget.limit()).unwrap_or(u32::MAX)).max(1);
+            let need = weight.min(u32::try_from(semaphore.limit()).unwrap_or(u32::MAX)).max(1);
             // A parent that weighs as much has all that there were when it started.
             let fits = need <= loan.permits || weight <= parent.weight;
             let asked = if fits {
@@ -269,19 +269,19 @@ impl Permits {
         borrowed
     }
 
-    /// Waits in line for permits of its own.
+    /// Waits for permits of its own.
     fn acquire(&mut self, weight: u32) -> Poll<Result<OwnedSemaphorePermit, BatchEnd>> {
         if self.asking.as_ref().is_some_and(|asking| asking.weight() != weight) {
             self.stop_asking();
         }
-        let budget = &self.budget;
+        let semaphore = &self.semaphore;
         let asking =
-            self.asking.get_or_insert_with(|| AcquireClamped::new(Arc::clone(budget), weight));
+            self.asking.get_or_insert_with(|| AcquireClamped::new(Arc::clone(semaphore), weight));
         let polled = asking.poll(&self.waker);
         if polled.is_ready() {
             self.asking = None;
         }
-        polled.map_err(|_closed| BatchEnd::BudgetClosed)
+        polled.map_err(|_closed| BatchEnd::SemaphoreClosed)
     }
 
     /// The waker was woken.
@@ -290,7 +290,7 @@ impl Permits {
     }
 
     /// Nobody waits for permits: those that were granted meanwhile go on to others.
-    pub(super) fn rest(&mut self) {
+    pub(super) fn stop_waiting(&mut self) {
         self.asleep = false;
         self.leave_lender();
         self.stop_asking();
@@ -306,22 +306,22 @@ impl Permits {
         leave(core::mem::take(&mut self.lender), &self.waker);
     }
 
-    /// The item at this place is about to be polled: to be followed by [`leave`](Self::leave).
-    pub(super) fn enter(&mut self, place: usize) {
-        let hold = core::mem::take(&mut self.holds[place]);
-        let (budget, weight) = (address(&self.budget), self.weights[place]);
-        POLLED.with(|polled| polled.borrow_mut().push(Frame { budget, hold, weight }));
+    /// The item in this slot is about to be polled: to be followed by [`leave`](Self::leave).
+    pub(super) fn begin_poll(&mut self, slot: usize) {
+        let hold = core::mem::take(&mut self.holds[slot]);
+        let (semaphore, weight) = (address(&self.semaphore), self.weights[slot]);
+        POLLED.with(|polled| polled.borrow_mut().push(Frame { semaphore, hold, weight }));
     }
 
-    pub(super) fn leave(&mut self, place: usize) {
+    pub(super) fn end_poll(&mut self, slot: usize) {
         if let Some(frame) = POLLED.with(|polled| polled.borrow_mut().pop()) {
-            self.holds[place] = frame.hold;
+            self.holds[slot] = frame.hold;
         }
     }
 
-    /// The item at this place is gone.
-    pub(super) fn release(&mut self, place: usize) {
-        if let Some(hold) = self.holds.get_mut(place) {
+    /// The item in this slot is gone.
+    pub(super) fn release(&mut self, slot: usize) {
+        if let Some(hold) = self.holds.get_mut(slot) {
             let hold = core::mem::take(hold);
             // It may wake others, whose wakers may panic.
             quietly(|| drop(hold));
@@ -331,7 +331,7 @@ impl Permits {
 
 impl Drop for Permits {
     fn drop(&mut self) {
-        self.rest();
+        self.stop_waiting();
     }
 }
 

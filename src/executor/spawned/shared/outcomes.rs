@@ -1,4 +1,4 @@
-//! Outcomes that nobody has taken yet: kept by index, or in line for a stream.
+//! Outcomes that nobody has taken yet: kept by index, or queued for a stream.
 
 use std::collections::VecDeque;
 

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::task::Waker;
 
-use super::give::{Given, Wants};
+use super::pull::{Request, Response};
 use crate::executor::source::Inputs;
 
 /// What goes in, under its lock.
@@ -17,7 +17,7 @@ pub(super) struct Intake<N: Inputs> {
     pub(super) pulled: usize,
     /// Pulled, and not settled or, with a stream of outcomes, not taken from it.
     pub(super) in_hand: usize,
-    /// Pulled, and for whoever takes them.
+    /// Pulled, and free to be taken by any worker.
     pub(super) stock: VecDeque<(usize, N::Input)>,
     /// By worker: who waits for the input, for room, or for what others put into its inbox.
     pub(super) wanting: Vec<Option<Waker>>,
@@ -29,7 +29,7 @@ pub(super) struct Intake<N: Inputs> {
 /// What a worker that asks for inputs is to do.
 pub(super) enum Step<N: Inputs> {
     Pull { inputs: Box<N>, from: usize, most: usize },
-    Give(Given<N::Input>),
+    Give(Response<N::Input>),
 }
 
 impl<N: Inputs> Intake<N> {
@@ -37,19 +37,19 @@ impl<N: Inputs> Intake<N> {
         &mut self,
         limit: usize,
         stocks: bool,
-        wants: &Wants<'_>,
+        request: &Request<'_>,
         chunk: &mut VecDeque<(usize, N::Input)>,
     ) -> Step<N> {
-        if let Some((index, input)) = self.inboxes[wants.worker].pop_front() {
-            return Step::Give(Given::One(index, input));
+        if let Some((index, input)) = self.inboxes[request.worker].pop_front() {
+            return Step::Give(Response::One(index, input));
         }
-        let taken = wants.count.min(self.stock.len());
+        let taken = request.count.min(self.stock.len());
         chunk.extend(self.stock.drain(..taken));
         // In time, so that others find some in stock while the input is away.
-        let stock = if stocks { 2 * wants.count } else { 0 };
-        let missing = (wants.count - taken) + stock.saturating_sub(self.stock.len());
+        let stock = if stocks { 2 * request.count } else { 0 };
+        let missing = (request.count - taken) + stock.saturating_sub(self.stock.len());
         let most = missing.min(limit.saturating_sub(self.in_hand));
-        let is_worth_it = chunk.is_empty() || most >= wants.count;
+        let is_worth_it = chunk.is_empty() || most >= request.count;
         if most > 0 && is_worth_it && !self.dormant && !self.closed {
             if let Some(inputs) = self.inputs.take() {
                 self.taken_away = true;
@@ -59,14 +59,14 @@ impl<N: Inputs> Intake<N> {
             }
         }
         if !chunk.is_empty() {
-            return Step::Give(Given::Chunk);
+            return Step::Give(Response::Chunk);
         }
         if self.closed && !self.taken_away {
-            return Step::Give(Given::Nothing);
+            return Step::Give(Response::Nothing);
         }
         // One of ours, which runs nobody's code when it is cloned or dropped.
-        self.wanting[wants.worker] = Some(wants.waker.clone());
-        Step::Give(Given::Later)
+        self.wanting[request.worker] = Some(request.waker.clone());
+        Step::Give(Response::Later)
     }
 
     pub(super) fn take_wanting(&mut self) -> Vec<Waker> {

@@ -24,7 +24,7 @@ use crate::base::sync::{AtomicU64, AtomicUsize, Mutex, Ordering};
 const GROUP: usize = if cfg!(loom) { 2 } else { 64 };
 
 /// The groups that were woken since the run last looked, in the order in which they were.
-struct WakeList {
+struct ReadyList {
     state: Mutex<State>,
     /// Not zero while a group is on the list. Changed under the lock; read without it as a hint, which
     /// orders nothing.
@@ -38,7 +38,7 @@ struct State {
     sleeper: Option<Waker>,
 }
 
-impl WakeList {
+impl ReadyList {
     fn wake(&self, group: usize) {
         let sleeper = {
             let mut state = self.state.lock();
@@ -56,17 +56,17 @@ struct Group {
     /// A bit for each line that was woken. The group is on the list exactly while it is not zero.
     woken: AtomicU64,
     number: usize,
-    list: Arc<WakeList>,
+    list: Arc<ReadyList>,
 }
 
 /// What the waker of a line points to. It outlives the futures polled with it: a late wake-up by
 /// one that is gone costs whoever has its line now one poll, and nothing else.
-struct Line {
+struct Entry {
     bit: u64,
     group: Arc<Group>,
 }
 
-impl Wake for Line {
+impl Wake for Entry {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }
@@ -80,10 +80,10 @@ impl Wake for Line {
 }
 
 /// A run's end of the list.
-pub(super) struct Wakes {
-    list: Arc<WakeList>,
+pub(super) struct ReadyQueue {
+    list: Arc<ReadyList>,
     groups: Vec<Arc<Group>>,
-    lines: usize,
+    entries: usize,
     /// Groups taken from the list, whose words are still to be taken.
     taken: VecDeque<usize>,
     /// The group whose word was taken last, and those of its lines that were not handed out yet.
@@ -95,13 +95,13 @@ pub(super) struct Wakes {
     fresh: usize,
 }
 
-impl Wakes {
+impl ReadyQueue {
     pub(super) fn new() -> Self {
         let state = State { woken: VecDeque::new(), sleeper: None };
         Self {
-            list: Arc::new(WakeList { state: Mutex::new(state), any: AtomicUsize::new(0) }),
+            list: Arc::new(ReadyList { state: Mutex::new(state), any: AtomicUsize::new(0) }),
             groups: Vec::new(),
-            lines: 0,
+            entries: 0,
             taken: VecDeque::new(),
             current: 0,
             bits: 0,
@@ -110,16 +110,16 @@ impl Wakes {
     }
 
     /// Opens the next line, numbered from 0, and gives its waker.
-    pub(super) fn open_line(&mut self) -> (usize, Waker) {
-        let line = self.lines;
-        self.lines += 1;
-        let (number, bit) = (line / GROUP, line % GROUP);
+    pub(super) fn add_entry(&mut self) -> (usize, Waker) {
+        let entry = self.entries;
+        self.entries += 1;
+        let (number, bit) = (entry / GROUP, entry % GROUP);
         if number == self.groups.len() {
             let list = Arc::clone(&self.list);
             self.groups.push(Arc::new(Group { woken: AtomicU64::new(0), number, list }));
         }
         let group = Arc::clone(&self.groups[number]);
-        (line, Waker::from(Arc::new(Line { bit: 1 << bit, group })))
+        (entry, Waker::from(Arc::new(Entry { bit: 1 << bit, group })))
     }
 
     /// The next line of those taken. Lines of one group come in the order of their numbers.
@@ -145,19 +145,19 @@ impl Wakes {
     #[inline]
     pub(super) fn new_started(&mut self) -> bool {
         self.fresh = self.fresh.saturating_sub(1);
-        self.have_their_turn()
+        self.is_due()
     }
 
     #[inline]
-    fn have_their_turn(&self) -> bool {
+    fn is_due(&self) -> bool {
         self.fresh == 0 && self.list.any.load(Ordering::Relaxed) != 0
     }
 
     /// Takes what was woken since, if it has its turn and all that was taken before has been handed
     /// out.
     #[inline]
-    pub(super) fn take_turn(&mut self) {
-        if self.have_their_turn() {
+    pub(super) fn take_if_due(&mut self) {
+        if self.is_due() {
             self.take();
         }
     }
@@ -191,7 +191,7 @@ impl Wakes {
 }
 
 /// Forgets the run's own waker: wakers that outlive the run must not keep its task alive.
-impl Drop for Wakes {
+impl Drop for ReadyQueue {
     fn drop(&mut self) {
         let sleeper = self.list.state.lock().sleeper.take();
         // Its destructor may panic, and the items that are still to be dropped come after it.

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use crate::base::panic::{Quiet, drop_each, quietly};
 use crate::settled::Settled;
 
-pub(super) trait Outlet<I, T, E> {
+pub(super) trait OutcomeSink<I, T, E> {
     /// Takes an outcome in.
     fn settle(&mut self, index: usize, outcome: Settled<T, E>);
 
@@ -18,7 +18,7 @@ pub(super) trait Outlet<I, T, E> {
         Some(input)
     }
 
-    /// How many outcomes wait here and so keep their places.
+    /// How many outcomes wait here and so keep their slots.
     fn waiting(&self) -> usize {
         0
     }
@@ -32,7 +32,7 @@ pub(super) trait Outlet<I, T, E> {
     fn woken(&mut self) {}
 
     /// The run is about to sleep, or done.
-    fn rest(&mut self) {}
+    fn flush(&mut self) {}
 
     /// Whether all outcomes taken in have gone where they go.
     fn is_empty(&self) -> bool {
@@ -72,7 +72,7 @@ impl<T, E> Drop for Collected<T, E> {
     }
 }
 
-impl<I, T, E> Outlet<I, T, E> for Collected<T, E> {
+impl<I, T, E> OutcomeSink<I, T, E> for Collected<T, E> {
     #[inline]
     fn settle(&mut self, index: usize, outcome: Settled<T, E>) {
         if index == self.0.len() {
@@ -84,18 +84,18 @@ impl<I, T, E> Outlet<I, T, E> for Collected<T, E> {
 }
 
 /// The caller's slots, from the first that is new.
-pub(super) struct Slots<'a, T, E> {
+pub(super) struct CallerSlots<'a, T, E> {
     slots: &'a mut Vec<Option<Settled<T, E>>>,
     first: usize,
 }
 
-impl<'a, T, E> Slots<'a, T, E> {
+impl<'a, T, E> CallerSlots<'a, T, E> {
     pub(super) fn new(slots: &'a mut Vec<Option<Settled<T, E>>>) -> Self {
         Self { first: slots.len(), slots }
     }
 }
 
-impl<I, T, E> Outlet<I, T, E> for Slots<'_, T, E> {
+impl<I, T, E> OutcomeSink<I, T, E> for CallerSlots<'_, T, E> {
     fn settle(&mut self, index: usize, outcome: Settled<T, E>) {
         let slot = self.first + index;
         if self.slots.len() <= slot {
@@ -106,7 +106,7 @@ impl<I, T, E> Outlet<I, T, E> for Slots<'_, T, E> {
 }
 
 /// The caller's sink, called with one outcome at a time.
-pub(super) struct Sunk<S, Fut, T, E> {
+pub(super) struct CallerSink<S, Fut, T, E> {
     sink: Quiet<S>,
     /// What the sink is busy with.
     busy: Pin<Box<Option<Fut>>>,
@@ -115,14 +115,14 @@ pub(super) struct Sunk<S, Fut, T, E> {
     waiting: VecDeque<(usize, Settled<T, E>)>,
 }
 
-impl<S, Fut, T, E> Sunk<S, Fut, T, E> {
+impl<S, Fut, T, E> CallerSink<S, Fut, T, E> {
     pub(super) fn new(sink: S) -> Self {
         let sink = Quiet::new(sink);
         Self { sink, busy: Box::pin(None), asleep: false, waiting: VecDeque::new() }
     }
 }
 
-impl<I, S, Fut, T, E> Outlet<I, T, E> for Sunk<S, Fut, T, E>
+impl<I, S, Fut, T, E> OutcomeSink<I, T, E> for CallerSink<S, Fut, T, E>
 where
     S: FnMut(usize, Settled<T, E>) -> Fut,
     Fut: Future<Output = ()>,
@@ -164,7 +164,7 @@ where
 }
 
 /// As it may be the sink's panic that ends the run.
-impl<S, Fut, T, E> Drop for Sunk<S, Fut, T, E> {
+impl<S, Fut, T, E> Drop for CallerSink<S, Fut, T, E> {
     fn drop(&mut self) {
         quietly(|| self.busy.set(None));
         drop_each(self.waiting.drain(..));

@@ -9,12 +9,12 @@ const GOAL: Duration = Duration::from_micros(40);
 const MOST: usize = if cfg!(loom) { 2 } else { 64 };
 
 /// Starts with one and finds its measure.
-pub(super) struct Pace {
+pub(super) struct ChunkSize {
     size: usize,
     since: Option<Instant>,
 }
 
-impl Pace {
+impl ChunkSize {
     pub(super) fn new() -> Self {
         Self { size: 1, since: None }
     }
@@ -48,17 +48,17 @@ mod tests {
 
     #[test]
     fn it_finds_its_measure_both_ways() {
-        let (mut pace, mut now) = (Pace::new(), Instant::now());
-        assert_eq!(pace.next(now), 1);
+        let (mut chunk_size, mut now) = (ChunkSize::new(), Instant::now());
+        assert_eq!(chunk_size.next(now), 1);
         for expected in [2, 4, 8, 16, 32, 64, 64] {
             now += GOAL / 4;
-            assert_eq!(pace.next(now), expected);
+            assert_eq!(chunk_size.next(now), expected);
         }
         now += GOAL * 3 / 2;
-        assert_eq!(pace.next(now), 64);
+        assert_eq!(chunk_size.next(now), 64);
         for expected in [32, 16, 8, 4, 2, 1, 1] {
             now += GOAL * 4;
-            assert_eq!(pace.next(now), expected);
+            assert_eq!(chunk_size.next(now), expected);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The limit of a budget shrinks while a run waits for it with a weight that the limit clamps.
+//! The limit of a semaphore shrinks while a run waits for it with a weight that the limit clamps.
 
 use crate::run;
 
@@ -15,17 +15,20 @@ use sluicegate::{BatchExecutor, Semaphore, Settled};
 #[test]
 fn a_shrink_strands_no_heavy_item() {
     loom::model(|| {
-        let budget = Arc::new(Semaphore::new(2));
-        let held = Arc::clone(&budget).try_acquire_owned().unwrap();
-        let executor = BatchExecutor::builder().budget(Arc::clone(&budget)).build().unwrap();
+        let semaphore = Arc::new(Semaphore::new(2));
+        let held = Arc::clone(&semaphore).try_acquire_owned().unwrap();
+        let executor = BatchExecutor::builder().semaphore(Arc::clone(&semaphore)).build().unwrap();
         let executor = executor.by_weight(|weight: &u32| *weight);
         let run = Run::start(executor.all_settled([2], async |_| Ok::<_, String>(())));
         let released = thread::spawn(move || drop(held));
-        let shrunk = Arc::clone(&budget);
+        let shrunk = Arc::clone(&semaphore);
         let shrunk = thread::spawn(move || shrunk.set_limit(1));
         let all = run.finish([released, shrunk]);
         assert_eq!(Settled::all_fulfilled(all).unwrap().len(), 1);
-        assert_eq!((budget.available_permits(), budget.limit(), budget.waiters()), (1, 1, 0));
+        assert_eq!(
+            (semaphore.available_permits(), semaphore.limit(), semaphore.waiters()),
+            (1, 1, 0)
+        );
     });
 }
 
@@ -36,15 +39,18 @@ fn a_shrink_strands_no_heavy_item() {
 #[test]
 fn a_run_that_leaves_gives_back_what_it_was_granted() {
     loom::model(|| {
-        let budget = Arc::new(Semaphore::new(2));
-        let held = Arc::clone(&budget).try_acquire_owned().unwrap();
-        let executor = BatchExecutor::builder().budget(Arc::clone(&budget)).build().unwrap();
+        let semaphore = Arc::new(Semaphore::new(2));
+        let held = Arc::clone(&semaphore).try_acquire_owned().unwrap();
+        let executor = BatchExecutor::builder().semaphore(Arc::clone(&semaphore)).build().unwrap();
         let executor = executor.by_weight(|weight: &u32| *weight);
         let run = Run::start(executor.all_settled([2], async |_| Ok::<_, String>(())));
-        budget.set_limit(1);
+        semaphore.set_limit(1);
         let released = thread::spawn(move || drop(held));
         drop(run);
         released.join().unwrap();
-        assert_eq!((budget.available_permits(), budget.limit(), budget.waiters()), (1, 1, 0));
+        assert_eq!(
+            (semaphore.available_permits(), semaphore.limit(), semaphore.waiters()),
+            (1, 1, 0)
+        );
     });
 }

@@ -6,11 +6,12 @@ use std::task::Waker;
 
 use super::{Run, SourceState};
 use crate::base::panic::{caught, quietly};
+use crate::base::timer::now;
 use crate::executor::attempts::Attempts;
-use crate::executor::clock::Overdue;
+use crate::executor::limits::Overdue;
 use crate::executor::order::Order;
-use crate::executor::outlet::Outlet;
-use crate::executor::places::Unfinished;
+use crate::executor::outcome_sink::OutcomeSink;
+use crate::executor::slots::Cancelled;
 use crate::executor::source::Source;
 use crate::executor::stop::Stop;
 use crate::executor::summary::BatchEnd;
@@ -25,86 +26,85 @@ where
     R: Order<S::Input>,
     W: Weigher<S::Input>,
     A: Attempts<S::Input, E>,
-    O: Outlet<S::Input, T, E>,
+    O: OutcomeSink<S::Input, T, E>,
 {
     /// Settles whatever has run out of time; whether there was anything.
     pub(super) fn settle_overdue(&mut self, cx: &mut Context<'_>) -> bool {
         let mut any = false;
         loop {
             let throttle = self.throttling.as_ref().and_then(|throttling| throttling.until());
-            let retry = if A::RETRIES { self.trials.next_due() } else { None };
+            let retry = if A::RETRIES { self.retries.next_due() } else { None };
             let alarm = [throttle, retry].into_iter().flatten().min();
-            let (places, trials) = (&self.places, &self.trials);
-            let runs = |place, index| places.runs(place, index);
-            let tries = |place, serial| {
-                places.has_started(place) && trials.serial_at(place) == Some(serial)
-            };
-            match self.clock.poll_overdue(cx, alarm, runs, tries) {
+            let (slots, retries) = (&self.slots, &self.retries);
+            let runs = |slot, index| slots.runs(slot, index);
+            let tries =
+                |slot, serial| slots.has_started(slot) && retries.serial_at(slot) == Some(serial);
+            match self.limits.poll_overdue(cx, alarm, runs, tries) {
                 None => return any,
-                Some(Overdue::Item(place)) => self.end_item(place),
-                Some(Overdue::Attempt(place)) => self.end_attempt(place),
+                Some(Overdue::Item(slot)) => self.end_item(slot),
+                Some(Overdue::Attempt(slot)) => self.end_attempt(slot),
                 Some(Overdue::Alarm) => {
-                    let now = self.clock.now();
-                    self.trials.wake_due(now);
+                    let now = now();
+                    self.retries.take_due(now);
                     if let (true, Some(throttling)) =
                         (throttle.is_some_and(|until| until <= now), &mut self.throttling)
                     {
                         throttling.woken();
                     }
                 }
-                Some(Overdue::Batch) => self.stop(Stop::Abort, BatchEnd::DeadlinePassed),
+                Some(Overdue::Batch) => self.stop(Stop::Abort, BatchEnd::TimedOut),
             }
             any = true;
         }
     }
 
-    fn end_item(&mut self, place: usize) {
-        if self.places.is_resting(place) {
-            if let (true, Some(permits)) = (self.trials.ready() == Some(place), &mut self.permits) {
+    fn end_item(&mut self, slot: usize) {
+        if self.slots.is_backing_off(slot) {
+            if let (true, Some(permits)) = (self.retries.ready() == Some(slot), &mut self.permits) {
                 // What is asked for is what this one weighs.
-                permits.rest();
+                permits.stop_waiting();
             }
-            self.trials.forget(place);
-            if self.next == Some(place) {
+            self.retries.cancel(slot);
+            if self.next == Some(slot) {
                 self.next = None;
                 if let Some(throttling) = &mut self.throttling {
-                    throttling.rest();
+                    throttling.stop_waiting();
                 }
             }
         } else {
             // What is ready by now counts, be it a failure that is worth another attempt: then the
             // item is out of time for that.
-            let pending = self.poll_with(place, |places, _| places.slot(place).poll());
-            if A::RETRIES && self.places.is_resting(place) {
-                return self.end_item(place);
+            let pending = self.poll_with(slot, |slots, _| slots.future(slot).poll());
+            if A::RETRIES && self.slots.is_backing_off(slot) {
+                return self.end_item(slot);
             }
             if !pending {
                 return;
             }
         }
-        self.places.cancel(place);
-        let outcome = self.timed_out(place, Scope::Item);
-        self.settle(place, outcome);
-        if self.nobody_is_due() {
-            self.rest_lines();
+        self.slots.cancel(slot);
+        let outcome = self.timed_out(slot, Scope::Item);
+        self.settle(slot, outcome);
+        if self.none_due() {
+            self.stop_waiting();
         }
     }
 
-    fn end_attempt(&mut self, place: usize) {
-        if !self.poll_with(place, |places, _| places.slot(place).poll()) {
+    fn end_attempt(&mut self, slot: usize) {
+        if !self.poll_with(slot, |slots, _| slots.future(slot).poll()) {
             return;
         }
-        quietly(|| self.places.clear(place));
-        if self.try_again(place, None).is_err() {
-            let outcome = self.timed_out(place, Scope::Attempt);
-            self.settle(place, outcome);
+        quietly(|| self.slots.clear(slot));
+        if self.try_to_retry(slot, None).is_err() {
+            let outcome = self.timed_out(slot, Scope::Attempt);
+            self.settle(slot, outcome);
         }
     }
 
     /// Stops pulling and, in an abort, ends every item in hand.
     pub(super) fn stop(&mut self, how: Stop, end: BatchEnd) {
-        let late = matches!(end, BatchEnd::DeadlinePassed);
-        self.ended_early |= how == Stop::Abort && self.places.occupied() > 0;
+        let late = matches!(end, BatchEnd::TimedOut);
+        self.ended_early |= how == Stop::Abort && self.slots.occupied() > 0;
         // What is set aside for this run is not in hand yet, and ends with it too.
         let may_have_more = self.source_state != SourceState::Done
             && (how == Stop::Abort || !self.source.is_exhausted());
@@ -122,7 +122,7 @@ where
     /// Nothing more starts, as it gets no permits.
     pub(super) fn refuse(&mut self, end: BatchEnd) {
         // Also if nothing is left to pull: an item that was pulled does not start.
-        self.ended_early |= self.places.occupied() > 0;
+        self.ended_early |= self.slots.occupied() > 0;
         self.note_end(end);
         self.stop(Stop::Drain, BatchEnd::Stopped);
     }
@@ -130,7 +130,7 @@ where
     /// The batch comes to this end, if it has not come to another one before.
     fn note_end(&mut self, end: BatchEnd) {
         if matches!(self.summary.end, BatchEnd::Exhausted) {
-            self.source.cut_short(end.of_stop());
+            self.source.note_end(end.of_stop());
             self.summary.end = end;
         }
     }
@@ -138,93 +138,91 @@ where
     /// The order is not told, so that no held item starts because the one ahead of it ends.
     fn abort(&mut self) {
         self.aborted = true;
-        self.clear_lines();
-        for place in 0..self.places.len() {
+        self.start_no_more();
+        for slot in 0..self.slots.len() {
             // What is ready by now counts.
-            if self.places.has_started(place) {
+            if self.slots.has_started(slot) {
                 if let Some(permits) = &mut self.permits {
-                    permits.enter(place);
+                    permits.begin_poll(slot);
                 }
                 let mut output = None;
                 let polled = caught(|| {
-                    if let Poll::Ready(result) = self.places.slot(place).poll() {
+                    if let Poll::Ready(result) = self.slots.future(slot).poll() {
                         output = Some(result);
                     }
                 });
                 if let Some(permits) = &mut self.permits {
-                    permits.leave(place);
+                    permits.end_poll(slot);
                 }
-                quietly(|| self.places.clear(place));
+                quietly(|| self.slots.clear(slot));
                 let outcome = match (output, polled) {
                     (Some(result), _) => result.into(),
-                    (None, Ok(())) => self.unfinished(place),
+                    (None, Ok(())) => self.ended_with_batch(slot),
                     (None, Err(panic)) => Settled::Panicked(panic),
                 };
-                self.vacate(place, outcome);
+                self.vacate(slot, outcome);
             } else {
-                self.cut_short(place);
+                self.cancel_unstarted(slot);
             }
         }
     }
 
-    /// Ends an item that does not run, if there is one at this place: one that has not started, or
-    /// rests.
-    pub(super) fn cut_short(&mut self, place: usize) {
-        let outcome = match self.places.cancel(place) {
+    /// Ends an item that does not run, if there is one in this slot: one that has not started, or
+    /// backs off.
+    pub(super) fn cancel_unstarted(&mut self, slot: usize) {
+        let outcome = match self.slots.cancel(slot) {
             None => return,
-            Some(Unfinished::Started) => self.unfinished(place),
-            Some(Unfinished::NotStarted(input)) => {
-                let index = self.places.index(place);
-                if let Some(input) = self.outlet.not_started(index, input) {
-                    self.return_unstarted(index, input, SettledKind::Cancelled);
+            Some((_, Cancelled::Started)) => self.ended_with_batch(slot),
+            Some((index, Cancelled::NotStarted(input))) => {
+                if let Some(input) = self.sink.not_started(index, input) {
+                    self.dead_letter_unstarted(index, input, SettledKind::Cancelled);
                 }
                 Settled::cancelled(false)
             }
         };
-        self.vacate(place, outcome);
+        self.vacate(slot, outcome);
     }
 
     /// Ends a run that is dropped before it is done, without outcomes: inputs go to the dead letters.
-    pub(super) fn return_inputs(&mut self) {
+    pub(super) fn dead_letter_inputs(&mut self) {
         if !A::RETRIES {
             return;
         }
-        for place in 0..self.places.len() {
-            let index = self.places.index(place);
-            match self.places.cancel(place) {
+        for slot in 0..self.slots.len() {
+            match self.slots.cancel(slot) {
                 None => {}
-                Some(Unfinished::Started) => {
-                    if let Some(trial) = self.trials.take(place) {
-                        self.let_go(index, &Settled::cancelled(true), trial);
+                Some((index, Cancelled::Started)) => {
+                    if let Some(retry_item) = self.retries.take(slot) {
+                        self.release_input(index, &Settled::cancelled(true), retry_item);
                     }
                 }
-                Some(Unfinished::NotStarted(input)) => {
-                    self.return_unstarted(index, input, SettledKind::Cancelled);
+                Some((index, Cancelled::NotStarted(input))) => {
+                    self.dead_letter_unstarted(index, input, SettledKind::Cancelled);
                 }
             }
         }
         while let Some((index, input)) = self.source.take_unpulled() {
-            self.return_unstarted(index, input, SettledKind::Cancelled);
+            self.dead_letter_unstarted(index, input, SettledKind::Cancelled);
         }
     }
 
     /// Ends a run that is dropped before it is done, without polling what is in hand.
-    pub(super) fn cut_off(&mut self) {
+    pub(super) fn cancel_all(&mut self) {
         self.note_end(BatchEnd::Stopped);
-        self.ended_early |= self.places.occupied() > 0;
+        self.ended_early |= self.slots.occupied() > 0;
         self.source.close();
         self.aborted = true;
-        self.clear_lines();
-        for place in 0..self.places.len() {
-            if self.places.has_started(place) || self.places.is_resting(place) {
-                self.places.cancel(place);
-                let outcome = self.unfinished(place);
-                self.vacate(place, outcome);
+        self.start_no_more();
+        for slot in 0..self.slots.len() {
+            if self.slots.has_started(slot) || self.slots.is_backing_off(slot) {
+                self.slots.cancel(slot);
+                let outcome = self.ended_with_batch(slot);
+                self.vacate(slot, outcome);
             } else {
-                self.cut_short(place);
+                self.cancel_unstarted(slot);
             }
         }
-        self.source.leave();
+        self.source.detach();
         // What was set aside for this run.
         let cx = &mut Context::from_waker(Waker::noop());
         while let Ok(Poll::Ready(Some((index, input)))) = caught(|| self.source.poll_pull(1, cx)) {

@@ -5,15 +5,15 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 
 use super::intake::Step;
-use super::{Hall, wake};
+use super::{BatchShared, wake};
 use crate::base::panic::{Panic, caught, quietly};
-use crate::executor::clock::Deadline;
+use crate::executor::limits::BatchDeadline;
 use crate::executor::source::Inputs;
 use crate::executor::stop::StopToken;
 use crate::executor::summary::BatchEnd;
 
 /// What a worker is given when it asks for inputs.
-pub(in crate::executor::spawned) enum Given<I> {
+pub(in crate::executor::spawned) enum Response<I> {
     /// They are in its chunk.
     Chunk,
     /// Another sent it.
@@ -25,7 +25,7 @@ pub(in crate::executor::spawned) enum Given<I> {
 }
 
 /// What a worker asks for.
-pub(in crate::executor::spawned) struct Wants<'a> {
+pub(in crate::executor::spawned) struct Request<'a> {
     pub(in crate::executor::spawned) worker: usize,
     /// So many inputs, at least one.
     pub(in crate::executor::spawned) count: usize,
@@ -34,13 +34,13 @@ pub(in crate::executor::spawned) struct Wants<'a> {
     /// Nothing is pulled after one of them has stopped the batch.
     pub(in crate::executor::spawned) stops: &'a [StopToken],
     /// Nor after this.
-    pub(in crate::executor::spawned) deadline: &'a Deadline,
+    pub(in crate::executor::spawned) deadline: &'a BatchDeadline,
     pub(in crate::executor::spawned) waker: &'a Waker,
     /// What a stream of inputs is polled with.
     pub(in crate::executor::spawned) source_waker: &'a Waker,
 }
 
-impl<N, T, E> Hall<N, T, E>
+impl<N, T, E> BatchShared<N, T, E>
 where
     N: Inputs + Send + 'static,
     N::Input: Send + 'static,
@@ -53,34 +53,34 @@ where
 
     /// Gives a worker inputs: as many as it wants into its chunk, which is empty, if there is room
     /// and the input is here.
-    pub(in crate::executor::spawned) fn give(
+    pub(in crate::executor::spawned) fn request(
         &self,
-        mut wants: Wants<'_>,
+        mut request: Request<'_>,
         chunk: &mut VecDeque<(usize, N::Input)>,
-    ) -> Given<N::Input> {
+    ) -> Response<N::Input> {
         loop {
             let (step, wanting) = {
                 let mut intake = self.intake.lock();
                 let intake = &mut *intake;
-                intake.in_hand -= wants.released;
+                intake.in_hand -= request.released;
                 // Those who wait for room may have some now.
-                let released = core::mem::take(&mut wants.released) > 0;
+                let released = core::mem::take(&mut request.released) > 0;
                 let wanting = if released { intake.take_wanting() } else { Vec::new() };
                 // With keys, what is pulled belongs to certain workers.
                 let stocks = self.workers > 1 && self.router.is_none();
-                (intake.step(self.limit, stocks, &wants, chunk), wanting)
+                (intake.step(self.limit, stocks, &request, chunk), wanting)
             };
             wake(wanting);
             let (inputs, from, most) = match step {
                 Step::Pull { inputs, from, most } => (inputs, from, most),
                 Step::Give(given) => return given,
             };
-            let (inputs, fresh, how) = pull(inputs, from, most, &wants);
+            let (inputs, fresh, how) = pull(inputs, from, most, &request);
             let count = fresh.len();
-            let (own, others) = self.sort_out(wants.worker, fresh);
+            let (own, others) = self.sort_out(request.worker, fresh);
             // It goes first: of the stock it has taken all that there was.
             let mut own = own.into_iter();
-            let missing = wants.count.saturating_sub(chunk.len());
+            let missing = request.count.saturating_sub(chunk.len());
             chunk.extend(own.by_ref().take(missing));
             let (ended, pending) = (how.is_the_end(), matches!(how, Pulled::Pending));
             let later = count == 0 && chunk.is_empty() && !ended;
@@ -111,18 +111,18 @@ where
                 if later {
                     // Not again in this poll: a stream may wake us each time that it is pending.
                     match intake.dormant && !intake.closed {
-                        true => intake.wanting[wants.worker] = Some(wants.waker.clone()),
-                        false => wanting.push(wants.waker.clone()),
+                        true => intake.wanting[request.worker] = Some(request.waker.clone()),
+                        false => wanting.push(request.waker.clone()),
                     }
                 }
                 wanting
             };
             wake(wanting);
             if later {
-                return Given::Later;
+                return Response::Later;
             }
             if !chunk.is_empty() {
-                return Given::Chunk;
+                return Response::Chunk;
             }
         }
     }
@@ -174,13 +174,13 @@ fn pull<N: Inputs>(
     mut inputs: Box<N>,
     from: usize,
     most: usize,
-    wants: &Wants<'_>,
+    request: &Request<'_>,
 ) -> (Option<Box<N>>, Fresh<N::Input>, Pulled) {
     let mut fresh = Vec::with_capacity(most.min(256));
     let ended = caught(|| {
-        let cx = &mut Context::from_waker(wants.source_waker);
-        let stopped = || wants.stops.iter().any(|stop| stop.stopped().is_some());
-        while fresh.len() < most && !stopped() && !wants.deadline.has_passed() {
+        let cx = &mut Context::from_waker(request.source_waker);
+        let stopped = || request.stops.iter().any(|stop| stop.stopped().is_some());
+        while fresh.len() < most && !stopped() && !request.deadline.has_passed() {
             match inputs.poll_input(cx) {
                 Poll::Ready(Some(input)) => fresh.push((from + fresh.len(), input)),
                 Poll::Ready(None) => return Pulled::All,
@@ -198,8 +198,8 @@ fn pull<N: Inputs>(
     }
 }
 
-/// What a stream of inputs wakes: whoever wants some.
-struct SourceWaker<N: Inputs, T, E>(Arc<Hall<N, T, E>>);
+/// What a stream of inputs wakes: every worker that wants inputs.
+struct SourceWaker<N: Inputs, T, E>(Arc<BatchShared<N, T, E>>);
 
 impl<N, T, E> Wake for SourceWaker<N, T, E>
 where

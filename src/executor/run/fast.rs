@@ -1,15 +1,15 @@
-//! The short way, of items that need nothing but a place: what was woken takes turns with new
+//! The fast path, for items that need nothing but a slot: what was woken alternates with new
 //! inputs, many of them under one guard against panics.
 
 use core::future::Future;
 use core::task::{Context, Poll};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use super::{At, FIRST_PLACE, Run, SourceState};
+use super::{At, FIRST_SLOT, Run, SourceState};
 use crate::base::panic::{Panic, quietly};
 use crate::executor::attempts::Attempts;
 use crate::executor::order::Order;
-use crate::executor::outlet::Outlet;
+use crate::executor::outcome_sink::OutcomeSink;
 use crate::executor::source::Source;
 use crate::executor::stop::Stops;
 use crate::executor::summary::{BatchEnd, BatchSummary};
@@ -17,7 +17,7 @@ use crate::executor::weight::Weigher;
 use crate::settled::Settled;
 
 /// An input that is about to be started and, if it may be tried again, a copy of it. Should the
-/// item's code panic, the copy goes where it is found by whoever settles the item.
+/// item's code panic, the copy goes where `settle` finds it.
 struct Fresh<'a, I> {
     input: Option<I>,
     copy: Option<I>,
@@ -56,48 +56,48 @@ where
     R: Order<S::Input>,
     W: Weigher<S::Input>,
     A: Attempts<S::Input, E>,
-    O: Outlet<S::Input, T, E>,
+    O: OutcomeSink<S::Input, T, E>,
 {
     /// Whether items start as soon as they are pulled, and nobody is told of it.
     #[inline]
-    pub(super) fn is_plain(&self) -> bool {
-        R::ALL_SIDE_BY_SIDE
+    pub(super) fn takes_fast_path(&self) -> bool {
+        R::ALL_UNORDERED
             && self.permits.is_none()
             && self.throttling.is_none()
-            && self.watch.is_none()
+            && self.reporter.is_none()
             && !self.aborted
     }
 
     /// Takes turns as long as there is nothing else to do; whether there were any to take.
     #[inline]
-    pub(super) fn take_turns(&mut self, turns: &mut usize) -> bool {
+    pub(super) fn fast_path(&mut self, steps: &mut usize) -> bool {
         let mut any = false;
         loop {
-            // Once for many items: what they leave half done is in `at`.
+            // NoRetry for many items: what they leave half done is in `at`.
             let Err(payload) =
-                catch_unwind(AssertUnwindSafe(|| self.take_turns_unguarded(turns, &mut any)))
+                catch_unwind(AssertUnwindSafe(|| self.fast_path_unguarded(steps, &mut any)))
             else {
                 return any;
             };
             self.recover(Panic::new(payload));
             any = true;
-            if *turns == 0 {
+            if *steps == 0 {
                 return true;
             }
-            *turns -= 1;
+            *steps -= 1;
         }
     }
 
     #[inline]
-    fn take_turns_unguarded(&mut self, turns: &mut usize, any: &mut bool) {
+    fn fast_path_unguarded(&mut self, steps: &mut usize, any: &mut bool) {
         loop {
             let mut idle = true;
-            self.wakes.take_turn();
-            if let Some(line) = self.wakes.next() {
+            self.ready.take_if_due();
+            if let Some(entry) = self.ready.next() {
                 idle = false;
-                match line.checked_sub(FIRST_PLACE) {
-                    Some(place) => self.poll_plain(place),
-                    None => self.visit(line),
+                match entry.checked_sub(FIRST_SLOT) {
+                    Some(slot) => self.poll_fast(slot),
+                    None => self.visit(entry),
                 }
                 if self.is_time_up() {
                     *any = true;
@@ -105,65 +105,65 @@ where
                 }
             }
             let room = self.room_to_pull();
-            if room > 0 && self.pull_plain(room, turns) {
+            if room > 0 && self.pull_fast(room, steps) {
                 idle = false;
             }
             if idle {
                 return;
             }
             *any = true;
-            if *turns == 0 || !self.nobody_is_due() || self.outlet.waiting() > 0 {
+            if *steps == 0 || !self.none_due() || self.sink.waiting() > 0 {
                 return;
             }
             if self.stops.is_news() || self.is_time_up() {
                 return;
             }
-            *turns -= 1;
+            *steps -= 1;
         }
     }
 
-    /// Polls the item at this place, if it is still there, and settles it if it is done.
+    /// Polls the item in this slot, if it is still there, and settles it if it is done.
     #[inline]
-    fn poll_plain(&mut self, place: usize) {
-        let Some(mut slot) = self.places.started(place) else { return };
-        self.at = At::Woken(place);
-        match slot.poll() {
+    fn poll_fast(&mut self, slot: usize) {
+        let Some((index, mut future)) = self.slots.started(slot) else { return };
+        self.at = At::Woken(slot);
+        match future.poll() {
             Poll::Pending => {}
             Poll::Ready(Err(error)) if A::RETRIES => {
-                quietly(|| slot.clear());
-                self.finish(place, Err(error));
+                quietly(|| future.clear());
+                self.attempt_ended(slot, Err(error));
             }
             Poll::Ready(result) => {
                 count(&result, &mut self.summary, &mut self.stops);
-                self.outlet.settle(slot.index(), result.into());
+                self.sink.settle(index, result.into());
                 self.at = At::Drop;
-                self.places.vacate(place);
+                self.slots.vacate(slot);
                 if A::RETRIES {
                     self.attempts.succeeded();
-                    if let Some(trial) = self.trials.take(place) {
-                        trial.end();
+                    if let Some(retry_item) = self.retries.take(slot) {
+                        retry_item.discard();
                     }
                 }
-                self.places.clear(place);
+                self.slots.clear(slot);
             }
         }
     }
 
     /// Pulls an input and, as long as they are ready when first polled and nothing else is to be
-    /// done, further ones; whether there were any. They all use one place, which stays vacant: in
+    /// done, further ones; whether there were any. They all use one slot, which stays vacant: in
     /// here a ready item costs a handful of nanoseconds.
     #[inline]
-    fn pull_plain(&mut self, room: usize, turns: &mut usize) -> bool {
-        let place = self.vacant_place();
-        let alone = self.wakes.is_empty();
+    fn pull_fast(&mut self, room: usize, steps: &mut usize) -> bool {
+        let slot = self.vacant_slot();
+        let alone = self.ready.is_empty();
         // Neither a time limit, nor anything in hand that may be woken meanwhile or tried again: what
         // there is to look at between items then is looked at once for all of them.
-        let quiet = alone && self.places.occupied() == 0 && !self.clock.has_limits();
-        let Self { source, source_waker, start, outlet, stops, at, summary, clock, wakes, .. } =
+        let quiet = alone && self.slots.occupied() == 0 && !self.limits.has_limits();
+        let Self { source, source_waker, start, sink, stops, at, summary, limits, ready, .. } =
             self;
         let (source, start) = (&mut **source, &mut **start);
-        let (attempts, trials) = (&*self.attempts, &mut self.trials);
-        let mut slot = self.places.slot(place);
+        let (attempts, retries) = (&*self.attempts, &mut self.retries);
+        let mut future = self.slots.future(slot);
         let cx = &mut Context::from_waker(source_waker);
         let mut any = false;
         loop {
@@ -180,36 +180,36 @@ where
                 }
             };
             any = true;
-            if !quiet && clock.is_batch_due() {
-                self.keep_deadline();
+            if !quiet && limits.is_batch_due() {
+                self.check_deadline();
                 self.admit(index, input);
                 return true;
             }
             *at = At::Item(index);
-            let left_behind = &mut trials.fresh;
+            let left_behind = &mut retries.fresh;
             let mut fresh = Fresh { input: Some(input), copy: None, left_behind };
             if A::RETRIES {
                 fresh.copy = fresh.input.as_ref().and_then(|input| attempts.keep(input));
             }
             let Some(input) = fresh.input.take() else { return any };
-            match slot.start(|| start(input)) {
+            match future.start(|| start(input)) {
                 Poll::Ready(Err(error)) if A::RETRIES => {
                     let copy = fresh.copy.take();
                     drop(fresh);
-                    quietly(|| slot.clear());
-                    trials.open(place, copy);
-                    self.places.keep(place, index);
-                    self.finish(place, Err(error));
+                    quietly(|| future.clear());
+                    retries.insert(slot, copy);
+                    self.slots.keep(slot, index);
+                    self.attempt_ended(slot, Err(error));
                     return true;
                 }
                 Poll::Ready(result) => {
                     count(&result, summary, stops);
-                    outlet.settle(index, result.into());
+                    sink.settle(index, result.into());
                     *at = At::Drop;
                     if A::RETRIES {
                         attempts.succeeded();
                     }
-                    slot.clear();
+                    future.clear();
                     drop(fresh.copy.take());
                     drop(fresh);
                 }
@@ -217,47 +217,47 @@ where
                     let copy = fresh.copy.take();
                     drop(fresh);
                     if A::RETRIES {
-                        trials.open(place, copy);
+                        retries.insert(slot, copy);
                     }
-                    self.places.keep(place, index);
-                    self.time(place, index);
-                    self.wakes.new_started();
+                    self.slots.keep(slot, index);
+                    self.time(slot, index);
+                    self.ready.new_started();
                     return true;
                 }
             }
             if !quiet {
-                let alarm = if A::RETRIES { trials.first_due() } else { None };
-                if wakes.new_started() || !alone || clock.may_be_due(alarm) {
+                let alarm = if A::RETRIES { retries.first_due() } else { None };
+                if ready.new_started() || !alone || limits.may_be_due(alarm) {
                     return true;
                 }
             }
-            if *turns == 0 || outlet.waiting() > 0 || stops.is_news() {
+            if *steps == 0 || sink.waiting() > 0 || stops.is_news() {
                 return true;
             }
-            *turns -= 1;
+            *steps -= 1;
         }
     }
 
-    /// The caller's code panicked on the short way.
+    /// The caller's code panicked on the fast path.
     #[cold]
     fn recover(&mut self, panic: Panic) {
         match self.at {
             At::Source => self.source_panicked(panic),
             At::Item(index) => {
-                let place = self.vacant_place();
-                quietly(|| self.places.clear(place));
-                self.trials.open_fresh(place);
-                let trial = self.trials.take(place);
-                self.record(index, Settled::Panicked(panic), trial);
+                let slot = self.vacant_slot();
+                quietly(|| self.slots.clear(slot));
+                self.retries.insert_fresh(slot);
+                let retry_item = self.retries.take(slot);
+                self.record(index, Settled::Panicked(panic), retry_item);
             }
-            At::Woken(place) => {
-                quietly(|| self.places.clear(place));
-                self.settle(place, Settled::Panicked(panic));
+            At::Woken(slot) => {
+                quietly(|| self.slots.clear(slot));
+                self.settle(slot, Settled::Panicked(panic));
             }
             // It has settled already.
             At::Drop => {
                 quietly(|| drop(panic));
-                let copy = self.trials.fresh.take();
+                let copy = self.retries.fresh.take();
                 quietly(|| drop(copy));
             }
         }

@@ -3,7 +3,7 @@
 
 use super::BatchExecutor;
 #[cfg(any(feature = "tokio", loom))]
-use super::attempts::{DeadLetter, NoDeadLetters, Retrying, ToSink};
+use super::attempts::{DeadLetter, FnSink, NoDeadLetter, Retrying};
 use super::order::ByKey;
 use super::weight::ByWeight;
 
@@ -41,7 +41,7 @@ impl<K, W, A> BatchExecutor<K, W, A> {
     }
 
     /// The same executor with items that take as many permits of the
-    /// [budget](super::BatchExecutorBuilder::budget) as `weight` says or, if there is none, of as many as
+    /// [semaphore](super::BatchExecutorBuilder::semaphore) as `weight` says or, if there is none, of as many as
     /// the limit, for each batch anew.
     ///
     /// A weight of 0 counts as 1, and one that is more than all the permits as all of them, so that
@@ -49,7 +49,7 @@ impl<K, W, A> BatchExecutor<K, W, A> {
     /// [limit](crate::Semaphore::set_limit) that shrinks or grows while it waits changes what it waits
     /// for. Strictly first come, first served: a light item does not pass a
     /// heavy one that waits. If `weight` panics, that item's outcome is the panic. For batches inside
-    /// of items see [`budget`](super::BatchExecutorBuilder::budget).
+    /// of items see [`semaphore`](super::BatchExecutorBuilder::semaphore).
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -80,7 +80,7 @@ impl<K, W, A> BatchExecutor<K, W, A> {
     /// An item that waits for its retry gives its permit back meanwhile; see
     /// [`backlog`](super::BatchExecutorBuilder::backlog) for how many may wait. Retries that are due go
     /// before new inputs. A retry that would begin after the
-    /// [`deadline`](super::BatchExecutorBuilder::deadline) is not waited for: the item settles at once, as
+    /// [`timeout`](super::BatchExecutorBuilder::timeout) is not waited for: the item settles at once, as
     /// its last attempt did. A panic is never retried. A drain lets what waits for its retry come to
     /// its outcome; an abort cancels it.
     ///
@@ -126,7 +126,7 @@ impl<K, W, A> BatchExecutor<K, W, A> {
             options: self.options,
             keys: self.keys,
             weigher: self.weigher,
-            attempts: Retrying { retry: retry.into(), dead_letters: NoDeadLetters },
+            attempts: Retrying { retry: retry.into(), dead_letter: NoDeadLetter },
         }
     }
 }
@@ -144,7 +144,7 @@ impl<K, W, E> BatchExecutor<K, W, Retrying<E>> {
     /// # Every way out
     ///
     /// Each input that was pulled is done, or comes back once, however the batch ends: by a stop,
-    /// the deadline, a closed budget, a panic of the sink, or because it is dropped. What was
+    /// the deadline, a closed semaphore, a panic of the sink, or because it is dropped. What was
     /// cancelled has the [kind](DeadLetter::kind) `Cancelled`, also in a run that is dropped and so
     /// has no outcomes; 0 attempts say that it had not started.
     ///
@@ -167,7 +167,7 @@ impl<K, W, E> BatchExecutor<K, W, Retrying<E>> {
     /// let dead = RefCell::new(Vec::new());
     /// let executor = BatchExecutor::new(3)?
     ///     .retry(Retry::jobs())
-    ///     .dead_letters(|letter: DeadLetter<'_, String, &str>| {
+    ///     .dead_letter(|letter: DeadLetter<'_, String, &str>| {
     ///         dead.borrow_mut().push((letter.input, letter.attempts));
     ///     });
     /// let names = ["ann", "bob"].map(String::from);
@@ -179,7 +179,7 @@ impl<K, W, E> BatchExecutor<K, W, Retrying<E>> {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn dead_letters<I, F>(self, sink: F) -> BatchExecutor<K, W, Retrying<E, ToSink<F>>>
+    pub fn dead_letter<I, F>(self, sink: F) -> BatchExecutor<K, W, Retrying<E, FnSink<F>>>
     where
         F: Fn(DeadLetter<'_, I, E>) + Clone,
     {
@@ -187,7 +187,7 @@ impl<K, W, E> BatchExecutor<K, W, Retrying<E>> {
             options: self.options,
             keys: self.keys,
             weigher: self.weigher,
-            attempts: Retrying { retry: self.attempts.retry, dead_letters: ToSink(sink) },
+            attempts: Retrying { retry: self.attempts.retry, dead_letter: FnSink(sink) },
         }
     }
 }
