@@ -10,7 +10,7 @@
 //!   │       ▼ room             │          ▼
 //!   │   resident ◀─────────────┼──────────┘ ───────▶ rejected (closed meanwhile)
 //!   │       │                  │
-//!   │       ├──▶ popped        ├──▶ rejected (full, too large, closed)
+//!   │       ├──▶ popped        ├──▶ rejected (full, too heavy, closed)
 //!   │       ├──▶ drained       └──▶ displaced (the newest)
 //!   │       └──▶ displaced (the oldest)
 //! ```
@@ -28,7 +28,7 @@ use super::lane::{Entry, Lane};
 use super::line::{Line, Standing, Ticket};
 use super::outcome::{Displaced, Drained, Popped, Pushed, RejectReason, Rejected};
 use super::policy::WhenFull;
-use super::stats::Stats;
+use super::stats::QueueStats;
 
 /// Who a push is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,7 +40,7 @@ pub(super) enum LaneName {
 /// An item on its way in.
 pub(super) struct Offer<T> {
     pub(super) item: T,
-    pub(super) bytes: u64,
+    pub(super) weight: u64,
     pub(super) lane: LaneName,
 }
 
@@ -141,8 +141,8 @@ impl<T> Core<T> {
         self.ordinary.len() + self.protected.as_ref().map_or(0, Lane::len)
     }
 
-    pub(super) fn bytes(&self) -> u64 {
-        self.ordinary.bytes() + self.protected.as_ref().map_or(0, Lane::bytes)
+    pub(super) fn weight(&self) -> u64 {
+        self.ordinary.weight() + self.protected.as_ref().map_or(0, Lane::weight)
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -154,7 +154,7 @@ impl<T> Core<T> {
     pub(super) fn push(&mut self, offer: Offer<T>) -> Result<Pushed<T>, Offer<T>> {
         let closed = self.closed;
         match self.lane(offer.lane) {
-            Some(lane) if !closed && lane.is_open_to(offer.bytes) => {
+            Some(lane) if !closed && lane.is_open_to(offer.weight) => {
                 self.admit(offer);
                 Ok(Pushed::Stored)
             }
@@ -162,11 +162,11 @@ impl<T> Core<T> {
         }
     }
 
-    fn admit(&mut self, Offer { item, bytes, lane }: Offer<T>) {
+    fn admit(&mut self, Offer { item, weight, lane }: Offer<T>) {
         let number = self.arrived;
         self.arrived += 1;
         if let Some(lane) = self.lane(lane) {
-            lane.push(Entry { number, item }, bytes);
+            lane.push(Entry { number, item }, weight);
         }
         self.counts.peak = self.counts.peak.max(self.len());
     }
@@ -176,7 +176,7 @@ impl<T> Core<T> {
         let reason = match self.lane(offer.lane) {
             _ if closed => RejectReason::Closed,
             None => RejectReason::NoProtectedLane,
-            Some(lane) if !lane.takes(offer.bytes) => RejectReason::TooLarge,
+            Some(lane) if !lane.takes(offer.weight) => RejectReason::TooHeavy,
             Some(_) if offer.lane == LaneName::Protected => return Err(offer),
             Some(_) => match self.when_full {
                 WhenFull::Wait => return Err(offer),
@@ -202,7 +202,7 @@ impl<T> Core<T> {
     fn displace(&mut self, offer: Offer<T>) -> Pushed<T> {
         let lane = &mut self.ordinary;
         let share = self.when_full.share(lane.len()).unwrap_or(1);
-        let count = lane.in_the_way(offer.bytes, share);
+        let count = lane.in_the_way(offer.weight, share);
         let displaced = match count {
             1 => Displaced::from(lane.take_one()),
             _ => Displaced::from(lane.take(count)),
@@ -241,11 +241,11 @@ impl<T> Core<T> {
     }
 
     /// The wait list that a new push has to join: none, if it is answered at once.
-    pub(super) fn line_of_push(&mut self, name: LaneName, bytes: u64) -> Option<&mut Line> {
+    pub(super) fn line_of_push(&mut self, name: LaneName, weight: u64) -> Option<&mut Line> {
         let waits = name == LaneName::Protected || self.when_full == WhenFull::Wait;
         let waits = waits && !self.closed;
         let lane = self.lane(name)?;
-        (waits && lane.takes(bytes) && !lane.is_open_to(bytes)).then_some(&mut lane.line)
+        (waits && lane.takes(weight) && !lane.is_open_to(weight)).then_some(&mut lane.line)
     }
 
     /// The wait list that a new reader has to join: none, if it is answered at once.
@@ -397,12 +397,12 @@ impl<T> Core<T> {
         lanes.into_iter().flatten().find(|lane| lane.can_call())?.line.call_next()
     }
 
-    pub(super) fn stats(&self) -> Stats {
+    pub(super) fn stats(&self) -> QueueStats {
         let Counts { displaced_oldest, displaced_newest, drained, rejected, given_up, peak } =
             self.counts;
         let protected = self.protected.as_ref();
         let waits = |line: &Line| line.joined();
-        Stats {
+        QueueStats {
             pushed: self.arrived + rejected.iter().sum::<u64>(),
             popped: self.arrived
                 - displaced_oldest
@@ -413,12 +413,12 @@ impl<T> Core<T> {
             displaced_newest,
             drained,
             rejected_full: rejected[RejectReason::Full as usize],
-            rejected_too_large: rejected[RejectReason::TooLarge as usize],
+            rejected_too_heavy: rejected[RejectReason::TooHeavy as usize],
             rejected_closed: rejected[RejectReason::Closed as usize],
             rejected_no_lane: rejected[RejectReason::NoProtectedLane as usize],
             len: self.len(),
             protected_len: protected.map_or(0, Lane::len),
-            bytes: self.bytes(),
+            weight: self.weight(),
             peak_len: peak,
             waiting_pushers: self.ordinary.line.len() + protected.map_or(0, |lane| lane.line.len()),
             waiting_readers: self.readers.len(),

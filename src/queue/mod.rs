@@ -27,5 +27,5 @@ pub use self::pop::{Pop, PopMany, PopManyInto};
 pub use self::push::Push;
 #[cfg(feature = "sink")]
 pub use self::sink::PushSink;
-pub use self::stats::Stats;
+pub use self::stats::QueueStats;
 pub use self::stream::Items;

@@ -13,7 +13,7 @@ use super::pop::{Pop, PopMany, PopManyInto};
 use super::push::Push;
 #[cfg(feature = "sink")]
 use super::sink::PushSink;
-use super::stats::Stats;
+use super::stats::QueueStats;
 use super::stream::Items;
 use crate::ConfigError;
 use crate::base::panic::quietly;
@@ -185,11 +185,11 @@ impl<T> OverflowQueue<T> {
     /// O(1), and O(items displaced).
     #[inline]
     pub fn try_push(&self, item: T) -> Pushed<T> {
-        let bytes = self.weigh(&item);
+        let weight = self.weigh(&item);
         let mut core = self.lock();
         match core.push_short(item) {
             Ok(()) => Pushed::Stored,
-            Err(item) => self.try_push_long(core, Offer { item, bytes, lane: LaneName::Ordinary }),
+            Err(item) => self.try_push_long(core, Offer { item, weight, lane: LaneName::Ordinary }),
         }
     }
 
@@ -200,8 +200,8 @@ impl<T> OverflowQueue<T> {
     /// Those of [`try_push`](Self::try_push).
     #[inline]
     pub fn try_push_protected(&self, item: T) -> Pushed<T> {
-        let bytes = self.weigh(&item);
-        self.try_push_long(self.lock(), Offer { item, bytes, lane: LaneName::Protected })
+        let weight = self.weigh(&item);
+        self.try_push_long(self.lock(), Offer { item, weight, lane: LaneName::Protected })
     }
 
     fn try_push_long(&self, core: Locked<'_, T>, offer: Offer<T>) -> Pushed<T> {
@@ -364,13 +364,13 @@ impl<T> OverflowQueue<T> {
         self.len() == 0
     }
 
-    /// The bytes of the items in both lanes; 0 if they are not weighed.
-    pub fn bytes(&self) -> u64 {
-        self.lock().bytes()
+    /// The weight of the items in both lanes; 0 if they are not weighed.
+    pub fn weight(&self) -> u64 {
+        self.lock().weight()
     }
 
     /// What was offered so far, and by which way it left. O(1).
-    pub fn stats(&self) -> Stats {
+    pub fn stats(&self) -> QueueStats {
         self.lock().stats()
     }
 
@@ -475,7 +475,7 @@ impl<T> fmt::Debug for OverflowQueue<T> {
         let stats = self.stats();
         f.debug_struct("OverflowQueue")
             .field("len", &stats.len)
-            .field("bytes", &stats.bytes)
+            .field("weight", &stats.weight)
             .field("waiting_pushers", &stats.waiting_pushers)
             .field("waiting_readers", &stats.waiting_readers)
             .field("closed", &self.is_closed())

@@ -11,9 +11,9 @@ pub enum WhenFull {
     Reject,
     /// The item is handed back, and readers learn that one is missing here.
     DropNewest,
-    /// The oldest item has to go, and more of them if the bytes require it.
+    /// The oldest item has to go, and more of them if its weight requires it.
     DropOldest,
-    /// The oldest items have to go, so many at once, and more of them if the bytes require it.
+    /// The oldest items have to go, so many at once, and more of them if its weight requires it.
     DropOldestShare {
         /// How many in a hundred of the items that are in the lane, rounded up: from 1 to 100.
         percent: u8,

@@ -30,7 +30,7 @@ const COMPLETED: &str = "a push was polled after it had completed";
 pub(super) struct PushPlace<T> {
     /// Until it is answered.
     item: Option<T>,
-    bytes: Option<u64>,
+    weight: Option<u64>,
     lane: LaneName,
     ticket: Option<Ticket>,
 }
@@ -38,7 +38,7 @@ pub(super) struct PushPlace<T> {
 impl<T> PushPlace<T> {
     #[inline]
     pub(super) fn new(item: T, lane: LaneName) -> Self {
-        Self { item: Some(item), bytes: None, lane, ticket: None }
+        Self { item: Some(item), weight: None, lane, ticket: None }
     }
 
     #[inline(always)]
@@ -81,15 +81,15 @@ impl<T> PushPlace<T> {
 
     fn weigh(&mut self, queue: &OverflowQueue<T>) -> u64 {
         let item = self.item.as_ref().expect(COMPLETED);
-        *self.bytes.get_or_insert_with(|| queue.weigh(item))
+        *self.weight.get_or_insert_with(|| queue.weigh(item))
     }
 
     /// For a task without budget, which has been woken to poll again.
     #[cold]
     fn join_if_it_must_wait(&mut self, queue: &OverflowQueue<T>, waker: &Waker) {
-        let (lane, bytes) = (self.lane, self.weigh(queue));
+        let (lane, weight) = (self.lane, self.weigh(queue));
         if self.ticket.is_none() {
-            self.ticket = queue.join(waker, bytes, |core| core.line_of_push(lane, bytes));
+            self.ticket = queue.join(waker, weight, |core| core.line_of_push(lane, weight));
         }
     }
 
@@ -123,7 +123,7 @@ impl<T> PushPlace<T> {
         unused: &mut Option<Waker>,
     ) -> Asked<Pushed<T>> {
         let item = self.item.take().expect(COMPLETED);
-        let offer = Offer { item, bytes: self.bytes.unwrap_or(0), lane: self.lane };
+        let offer = Offer { item, weight: self.weight.unwrap_or(0), lane: self.lane };
         let answer = match self.ticket {
             None => core.push(offer),
             Some(ticket) => core.push_in_turn(ticket, offer, unused),
@@ -136,7 +136,7 @@ impl<T> PushPlace<T> {
             Err(offer) => {
                 self.item = Some(offer.item);
                 match core.pushers(self.lane) {
-                    Some(line) => line.wait(&mut self.ticket, offer.bytes, waker, fresh, unused),
+                    Some(line) => line.wait(&mut self.ticket, offer.weight, waker, fresh, unused),
                     None => unreachable!("nobody waits for a lane that is not there"),
                 }
             }
