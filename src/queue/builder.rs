@@ -87,8 +87,8 @@ impl<T> Builder<T> {
     }
 
     /// Adds a lane for items that are never displaced, with room for so many: from 1 to
-    /// 4,294,967,295. Ordinary items take none of it, nor it any of theirs. A push to it waits in
-    /// line while it is full; a `try_push` hands the item back.
+    /// 4,294,967,295. Ordinary items take none of it, nor it any of theirs. A push to it waits
+    /// while it is full; a `try_push` hands the item back.
     pub fn protected(mut self, capacity: usize) -> Self {
         self.protected = Some(capacity);
         self

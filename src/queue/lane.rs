@@ -1,8 +1,8 @@
-//! One of the two lanes: a ring of items, its limits, and the line of those who wait for room.
+//! One of the two lanes: a ring of items, its limits, and the wait list for room.
 
 use std::collections::{TryReserveError, VecDeque};
 
-use super::line::Line;
+use super::waiters::Waiters;
 
 /// An item on its way out.
 #[derive(Debug)]
@@ -39,7 +39,7 @@ pub(super) struct Lane<T> {
     /// arrived last, so that their numbers go without saying.
     marks: Option<VecDeque<Mark>>,
     weight: u64,
-    pub(super) line: Line,
+    pub(super) waiters: Waiters,
 }
 
 impl<T> Lane<T> {
@@ -55,7 +55,7 @@ impl<T> Lane<T> {
             items,
             marks: (!plain).then(|| VecDeque::with_capacity(at_once)),
             weight: 0,
-            line: Line::new(),
+            waiters: Waiters::new(),
         })
     }
 
@@ -78,24 +78,25 @@ impl<T> Lane<T> {
     }
 
     /// How many items it has room for beside those that are kept for who was called.
-    pub(super) fn open_below(&self) -> usize {
-        self.limits.items - self.line.called()
+    pub(super) fn fast_push_below(&self) -> usize {
+        self.limits.items - self.waiters.called()
     }
 
     /// Whether there is room beside what is in it and what is kept for those who were called.
     fn fits(&self, weight: u64) -> bool {
-        self.len() < self.open_below()
-            && weight <= self.limits.weight - self.weight - self.line.reserved()
+        self.len() < self.fast_push_below()
+            && weight <= self.limits.weight - self.weight - self.waiters.reserved()
     }
 
     /// Whether somebody who comes new may put an item in without passing anybody.
     pub(super) fn is_open_to(&self, weight: u64) -> bool {
-        self.line.waiting() == 0 && self.fits(weight)
+        self.waiters.waiting() == 0 && self.fits(weight)
     }
 
-    /// Whether the next in line can be called.
+    /// Whether the next waiter can be called.
     pub(super) fn can_call(&self) -> bool {
-        self.line.waiting() != 0 && self.line.next_need().is_some_and(|weight| self.fits(weight))
+        self.waiters.waiting() != 0
+            && self.waiters.next_need().is_some_and(|weight| self.fits(weight))
     }
 
     /// Whether the oldest item of this lane arrived before that of the other. Neither is plain.

@@ -234,7 +234,7 @@ impl std::error::Error for Closed {}
 /// There is no item to be had at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TryPopError {
-    /// The queue is empty, or what is in it is kept for readers in line.
+    /// The queue is empty, or what is in it is kept for waiting readers.
     Empty,
     /// The queue is closed and empty.
     Closed(Closed),
@@ -254,7 +254,7 @@ impl TryPopError {
 impl fmt::Display for TryPopError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Empty => f.write_str("the queue is empty, or readers wait in line"),
+            Self::Empty => f.write_str("the queue is empty, or readers wait for it"),
             Self::Closed(closed) => closed.fmt(f),
         }
     }

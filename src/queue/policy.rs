@@ -4,7 +4,7 @@
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum WhenFull {
-    /// A push waits in line; a `try_push` hands the item back.
+    /// A push waits; a `try_push` hands the item back.
     #[default]
     Wait,
     /// The item is handed back. It was never in the queue: readers do not learn of it.

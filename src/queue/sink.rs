@@ -10,7 +10,7 @@ use futures_sink::Sink;
 use super::core::LaneName;
 use super::outcome::{Pushed, Rejected};
 use super::overflow::OverflowQueue;
-use super::push::PushPlace;
+use super::push::PendingPush;
 use crate::base::coop;
 
 /// The queue as a sink of ordinary items; made by [`OverflowQueue::sink`] and
@@ -21,7 +21,7 @@ use crate::base::coop;
 /// which the sink can be used on. Flushing waits until its item is in the queue. Closing does the
 /// same; the queue stays open, as others may push to it.
 ///
-/// Dropping it drops the item that waits, and gives up its place in line;
+/// Dropping it drops the item that waits, and gives up its place in the wait list;
 /// [`into_item`](Self::into_item) gives it back.
 ///
 /// ```
@@ -49,7 +49,7 @@ where
     Q: Deref<Target = OverflowQueue<T>>,
 {
     queue: Q,
-    place: Option<PushPlace<T>>,
+    place: Option<PendingPush<T>>,
     lost: F,
 }
 
@@ -65,7 +65,7 @@ where
     /// Gives up waiting, and hands the item back that is not in the queue yet.
     #[must_use = "it is the item, which is lost if it is dropped"]
     pub fn into_item(mut self) -> Option<T> {
-        self.place.as_mut().and_then(PushPlace::take_item)
+        self.place.as_mut().and_then(PendingPush::take_item)
     }
 
     fn poll_push(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Rejected<T>>> {
@@ -101,7 +101,7 @@ where
     fn start_send(self: Pin<&mut Self>, item: T) -> Result<(), Self::Error> {
         let this = self.get_mut();
         assert!(this.place.is_none(), "`start_send` without `poll_ready` before it");
-        this.place = Some(PushPlace::new(item, LaneName::Ordinary));
+        this.place = Some(PendingPush::new(item, LaneName::Ordinary));
         Ok(())
     }
 

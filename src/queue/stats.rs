@@ -40,15 +40,15 @@ pub struct QueueStats {
     pub weight: u64,
     /// The most items that were ever resident at once.
     pub peak_len: usize,
-    /// Pushes in line now, for both lanes, those included that were called and not polled since.
+    /// Pushes in the wait list now, for both lanes, those included that were called and not polled since.
     pub waiting_pushers: usize,
-    /// Readers in line now, those included that were called and not polled since.
+    /// Readers in the wait list now, those included that were called and not polled since.
     pub waiting_readers: usize,
-    /// How often a push had to wait in line.
+    /// How often a push had to wait.
     pub push_waits: u64,
-    /// How often a reader had to wait in line.
+    /// How often a reader had to wait.
     pub pop_waits: u64,
-    /// How often somebody in line gave up, called or not.
+    /// How often a waiter gave up, called or not.
     pub given_up: u64,
 }
 

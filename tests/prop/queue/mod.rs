@@ -605,6 +605,8 @@ impl<'q> Drive<'q> {
             expected.drained,
         ];
         assert_eq!(seen, wanted);
+        #[cfg(debug_assertions)]
+        self.queue.validate();
         assert_eq!((stats.len, stats.weight), (self.reference.len(), self.reference.weight()));
         assert_eq!((self.queue.len(), self.queue.weight()), (stats.len, stats.weight));
         if !self.reference.closed {
