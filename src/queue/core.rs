@@ -4,7 +4,7 @@
 //!
 //! ```text
 //!                    no room, Wait
-//!        offered ────────────────────▶ waiting  ──▶ given up: never offered
+//!        offered ────────────────────▶ waiting ──▶ given up: never offered
 //!           │                             │
 //!   ┌───────┼──────────────────┐          │ called, and asks again
 //!   │       ▼ room             │          ▼
@@ -95,7 +95,7 @@ impl<T> Core<T> {
     /// To be called after everything else that was done under the lock.
     pub(super) fn refresh_fast_path(&mut self) {
         let calm = self.ordinary.waiters.waiting() == 0 && self.readers.waiting() == 0;
-        if calm && !self.closed && self.ordinary.is_plain() {
+        if calm && !self.closed && self.ordinary.is_fast() {
             self.fast_push_below = self.ordinary.fast_push_below();
             self.fast_pop_above = self.readers.called();
         } else {
@@ -112,7 +112,7 @@ impl<T> Core<T> {
             return Err(item);
         }
         self.arrived += 1;
-        self.ordinary.push_plain(item);
+        self.ordinary.push_fast(item);
         if len >= self.counts.peak {
             self.counts.peak = len + 1;
         }
@@ -126,7 +126,7 @@ impl<T> Core<T> {
             return None;
         }
         let number = self.arrived - self.ordinary.len() as u64;
-        let item = self.ordinary.pop_plain()?;
+        let item = self.ordinary.pop_fast()?;
         Some(self.read(Entry { number, item }))
     }
 

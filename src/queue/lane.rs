@@ -68,7 +68,7 @@ impl<T> Lane<T> {
         self.weight
     }
 
-    pub(super) fn is_plain(&self) -> bool {
+    pub(super) fn is_fast(&self) -> bool {
         self.marks.is_none()
     }
 
@@ -110,13 +110,13 @@ impl<T> Lane<T> {
 
     /// Puts an item into a plain lane.
     #[inline]
-    pub(super) fn push_plain(&mut self, item: T) {
+    pub(super) fn push_fast(&mut self, item: T) {
         self.items.push_back(item);
     }
 
     /// Takes the oldest item out of a plain lane.
     #[inline]
-    pub(super) fn pop_plain(&mut self) -> Option<T> {
+    pub(super) fn pop_fast(&mut self) -> Option<T> {
         self.items.pop_front()
     }
 

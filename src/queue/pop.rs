@@ -160,13 +160,13 @@ impl PendingPop {
 #[must_use = "futures do nothing unless polled: `.await` it to get the item"]
 pub struct Pop<'a, T> {
     queue: &'a OverflowQueue<T>,
-    place: PendingPop,
+    pending: PendingPop,
 }
 
 impl<'a, T> Pop<'a, T> {
     #[inline]
     pub(super) fn new(queue: &'a OverflowQueue<T>) -> Self {
-        Self { queue, place: PendingPop::default() }
+        Self { queue, pending: PendingPop::default() }
     }
 }
 
@@ -177,20 +177,20 @@ impl<T> Future for Pop<'_, T> {
     #[inline(always)]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        this.place.poll(this.queue, cx)
+        this.pending.poll(this.queue, cx)
     }
 }
 
 impl<T> Drop for Pop<'_, T> {
     #[inline]
     fn drop(&mut self) {
-        self.place.leave(self.queue);
+        self.pending.leave(self.queue);
     }
 }
 
 impl<T> fmt::Debug for Pop<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pop").field("in_line", &self.place.id.is_some()).finish_non_exhaustive()
+        f.debug_struct("Pop").field("in_line", &self.pending.id.is_some()).finish_non_exhaustive()
     }
 }
 
@@ -206,12 +206,12 @@ impl<T> fmt::Debug for Pop<'_, T> {
 pub struct PopMany<'a, T> {
     queue: &'a OverflowQueue<T>,
     max: usize,
-    place: PendingPop,
+    pending: PendingPop,
 }
 
 impl<'a, T> PopMany<'a, T> {
     pub(super) fn new(queue: &'a OverflowQueue<T>, max: usize) -> Self {
-        Self { queue, max, place: PendingPop::default() }
+        Self { queue, max, pending: PendingPop::default() }
     }
 }
 
@@ -221,7 +221,7 @@ impl<T> Future for PopMany<'_, T> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
         let mut items = Vec::new();
-        match this.place.poll_many(this.queue, cx, this.max, &mut items) {
+        match this.pending.poll_many(this.queue, cx, this.max, &mut items) {
             Poll::Ready(answer) => Poll::Ready(answer.map(|_| items)),
             Poll::Pending => Poll::Pending,
         }
@@ -230,7 +230,7 @@ impl<T> Future for PopMany<'_, T> {
 
 impl<T> Drop for PopMany<'_, T> {
     fn drop(&mut self) {
-        self.place.leave(self.queue);
+        self.pending.leave(self.queue);
     }
 }
 
@@ -238,7 +238,7 @@ impl<T> fmt::Debug for PopMany<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PopMany")
             .field("max", &self.max)
-            .field("in_line", &self.place.id.is_some())
+            .field("in_line", &self.pending.id.is_some())
             .finish_non_exhaustive()
     }
 }
@@ -257,7 +257,7 @@ pub struct PopManyInto<'a, T> {
     queue: &'a OverflowQueue<T>,
     into: &'a mut Vec<Popped<T>>,
     max: usize,
-    place: PendingPop,
+    pending: PendingPop,
 }
 
 impl<'a, T> PopManyInto<'a, T> {
@@ -266,7 +266,7 @@ impl<'a, T> PopManyInto<'a, T> {
         into: &'a mut Vec<Popped<T>>,
         max: usize,
     ) -> Self {
-        Self { queue, into, max, place: PendingPop::default() }
+        Self { queue, into, max, pending: PendingPop::default() }
     }
 }
 
@@ -275,13 +275,13 @@ impl<T> Future for PopManyInto<'_, T> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        this.place.poll_many(this.queue, cx, this.max, this.into)
+        this.pending.poll_many(this.queue, cx, this.max, this.into)
     }
 }
 
 impl<T> Drop for PopManyInto<'_, T> {
     fn drop(&mut self) {
-        self.place.leave(self.queue);
+        self.pending.leave(self.queue);
     }
 }
 
@@ -289,7 +289,7 @@ impl<T> fmt::Debug for PopManyInto<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PopManyInto")
             .field("max", &self.max)
-            .field("in_line", &self.place.id.is_some())
+            .field("in_line", &self.pending.id.is_some())
             .finish_non_exhaustive()
     }
 }

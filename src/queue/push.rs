@@ -175,13 +175,13 @@ impl<T> PendingPush<T> {
 #[must_use = "futures do nothing unless polled: `.await` it to push the item"]
 pub struct Push<'a, T> {
     queue: &'a OverflowQueue<T>,
-    place: PendingPush<T>,
+    pending: PendingPush<T>,
 }
 
 impl<'a, T> Push<'a, T> {
     #[inline]
     pub(super) fn new(queue: &'a OverflowQueue<T>, item: T, lane: LaneName) -> Self {
-        Self { queue, place: PendingPush::new(item, lane) }
+        Self { queue, pending: PendingPush::new(item, lane) }
     }
 
     /// Gives up, and hands the item back; `None` if the push has completed.
@@ -202,7 +202,7 @@ impl<'a, T> Push<'a, T> {
     /// ```
     #[must_use = "it is the item, which is lost if it is dropped"]
     pub fn into_item(mut self) -> Option<T> {
-        self.place.take_item()
+        self.pending.take_item()
     }
 }
 
@@ -216,19 +216,19 @@ impl<T> Future for Push<'_, T> {
     #[inline(always)]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Pushed<T>> {
         let this = self.get_mut();
-        this.place.poll(this.queue, cx)
+        this.pending.poll(this.queue, cx)
     }
 }
 
 impl<T> Drop for Push<'_, T> {
     #[inline]
     fn drop(&mut self) {
-        self.place.leave(self.queue);
+        self.pending.leave(self.queue);
     }
 }
 
 impl<T> fmt::Debug for Push<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Push").field("in_line", &self.place.id.is_some()).finish_non_exhaustive()
+        f.debug_struct("Push").field("in_line", &self.pending.id.is_some()).finish_non_exhaustive()
     }
 }

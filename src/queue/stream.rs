@@ -42,7 +42,7 @@ where
     Q: Deref<Target = OverflowQueue<T>>,
 {
     queue: Q,
-    place: PendingPop,
+    pending: PendingPop,
     dropped_at_end: Option<u64>,
 }
 
@@ -51,7 +51,7 @@ where
     Q: Deref<Target = OverflowQueue<T>>,
 {
     pub(super) fn new(queue: Q) -> Self {
-        Self { queue, place: PendingPop::default(), dropped_at_end: None }
+        Self { queue, pending: PendingPop::default(), dropped_at_end: None }
     }
 
     /// When the stream has ended: how many items were lost between the last one and the end, as
@@ -80,7 +80,7 @@ where
         if this.dropped_at_end.is_some() {
             return coop::poll_spend(cx).map(|()| None);
         }
-        this.place.poll(&this.queue, cx).map(|taken| match taken {
+        this.pending.poll(&this.queue, cx).map(|taken| match taken {
             Ok(popped) => Some(popped),
             Err(closed) => {
                 this.dropped_at_end = Some(closed.dropped_before);
@@ -95,7 +95,7 @@ where
     Q: Deref<Target = OverflowQueue<T>>,
 {
     fn drop(&mut self) {
-        self.place.leave(&self.queue);
+        self.pending.leave(&self.queue);
     }
 }
 
