@@ -28,7 +28,7 @@ pub struct Summary {
     /// What kept the source from going on.
     pub end: BatchEnd,
     /// The figures of the queue in front, if the source did not wait.
-    pub queue: Option<queue::Stats>,
+    pub queue: Option<queue::QueueStats>,
     /// Users that were created.
     pub users_created: u64,
     /// Users that could not be written, and were tried again with their next event.
@@ -177,7 +177,7 @@ impl fmt::Display for Summary {
         writeln!(f)?;
 
         if let Some(queue) = &self.queue {
-            let queue::Stats { pushed, popped, len, peak_len, .. } = queue;
+            let queue::QueueStats { pushed, popped, len, peak_len, .. } = queue;
             writeln!(
                 f,
                 "queue       {pushed} pushed, {popped} popped, {} displaced, {len} left \

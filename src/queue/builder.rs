@@ -4,12 +4,12 @@ use core::fmt;
 use core::panic::{RefUnwindSafe, UnwindSafe};
 
 use super::core::Core;
-use super::lane::{Entry, Lane, Limits, MOST_BYTES};
+use super::lane::{Entry, Lane, Limits, MAX_WEIGHT};
 use super::overflow::OverflowQueue;
 use super::policy::WhenFull;
 use crate::ConfigError;
 
-/// Says how many bytes an item has.
+/// Says what an item weighs.
 pub(super) type Weigh<T> = dyn Fn(&T) -> u64 + Send + Sync;
 
 /// Sets the limits of an [`OverflowQueue`] and builds it.
@@ -20,9 +20,9 @@ pub(super) type Weigh<T> = dyn Fn(&T) -> u64 + Send + Sync;
 /// | --- | --- | --- |
 /// | `capacity` | must be set | 1 to 4,294,967,295 items, if memory has addresses for them |
 /// | `when_full` | [`WhenFull::Wait`] | a share from 1 to 100 percent |
-/// | `max_bytes` | items are not weighed | 1 to 9,223,372,036,854,775,807 (2⁶³ − 1) bytes |
+/// | `max_weight` | items are not weighed | 1 to 9,223,372,036,854,775,807 (2⁶³ − 1) |
 /// | `protected` | no such lane | as `capacity` |
-/// | `protected_max_bytes` | as `max_bytes` | as `max_bytes`, if there is that and the lane |
+/// | `protected_max_weight` | as `max_weight` | as `max_weight`, if there is that and the lane |
 ///
 /// ```
 /// use sluicegate::OverflowQueue;
@@ -31,7 +31,7 @@ pub(super) type Weigh<T> = dyn Fn(&T) -> u64 + Send + Sync;
 /// let queue: OverflowQueue<String> = OverflowQueue::builder()
 ///     .capacity(10_000)
 ///     .when_full(WhenFull::DropOldestShare { percent: 20 })
-///     .max_bytes(64 << 20, |text: &String| text.len() as u64)
+///     .max_weight(64 << 20, |text: &String| text.len() as u64)
 ///     .protected(1_000)
 ///     .build()?;
 /// # Ok::<(), sluicegate::ConfigError>(())
@@ -40,10 +40,10 @@ pub(super) type Weigh<T> = dyn Fn(&T) -> u64 + Send + Sync;
 pub struct Builder<T> {
     capacity: usize,
     when_full: WhenFull,
-    max_bytes: Option<u64>,
+    max_weight: Option<u64>,
     weigh: Option<Box<Weigh<T>>>,
     protected: Option<usize>,
-    protected_max_bytes: Option<u64>,
+    protected_max_weight: Option<u64>,
 }
 
 impl<T> Builder<T> {
@@ -51,10 +51,10 @@ impl<T> Builder<T> {
         Self {
             capacity: 0,
             when_full: WhenFull::default(),
-            max_bytes: None,
+            max_weight: None,
             weigh: None,
             protected: None,
-            protected_max_bytes: None,
+            protected_max_weight: None,
         }
     }
 
@@ -70,34 +70,34 @@ impl<T> Builder<T> {
         self
     }
 
-    /// The most bytes of all ordinary items together, from 1 to 2⁶³ − 1, as `weigh` tells them. It
+    /// The most weight of all ordinary items together, from 1 to 2⁶³ − 1, as `weigh` tells them. It
     /// is asked once about each item, protected ones too, when that is pushed and outside the
     /// queue's lock; an item may have 0.
     ///
-    /// An item with more bytes than the whole lane may have is refused before anything is
+    /// An item that weighs more than the whole lane may hold is refused before anything is
     /// displaced.
-    pub fn max_bytes(
+    pub fn max_weight(
         mut self,
-        max_bytes: u64,
+        max_weight: u64,
         weigh: impl Fn(&T) -> u64 + Send + Sync + 'static,
     ) -> Self {
-        self.max_bytes = Some(max_bytes);
+        self.max_weight = Some(max_weight);
         self.weigh = Some(Box::new(weigh));
         self
     }
 
     /// Adds a lane for items that are never displaced, with room for so many: from 1 to
-    /// 4,294,967,295. Ordinary items take none of it, nor it any of theirs. A push to it waits in
-    /// line while it is full; a `try_push` hands the item back.
+    /// 4,294,967,295. Ordinary items take none of it, nor it any of theirs. A push to it waits
+    /// while it is full; a `try_push` hands the item back.
     pub fn protected(mut self, capacity: usize) -> Self {
         self.protected = Some(capacity);
         self
     }
 
-    /// The most bytes of all protected items together, if that is to be another number than for
+    /// The most weight of all protected items together, if that is to be another number than for
     /// the ordinary ones: from 1 to 2⁶³ − 1.
-    pub fn protected_max_bytes(mut self, max_bytes: u64) -> Self {
-        self.protected_max_bytes = Some(max_bytes);
+    pub fn protected_max_weight(mut self, max_weight: u64) -> Self {
+        self.protected_max_weight = Some(max_weight);
         self
     }
 
@@ -110,8 +110,8 @@ impl<T> Builder<T> {
     /// be had.
     pub fn build(self) -> Result<OverflowQueue<T>, ConfigError> {
         check_items::<T>("capacity", self.capacity)?;
-        let max_bytes = self.max_bytes.unwrap_or(MOST_BYTES);
-        check_bytes("max_bytes", max_bytes)?;
+        let max_weight = self.max_weight.unwrap_or(MAX_WEIGHT);
+        check_weight("max_weight", max_weight)?;
         if let WhenFull::DropOldestShare { percent } = self.when_full {
             if !(1..=100).contains(&percent) {
                 let expected = "a share of 1 to 100 percent";
@@ -121,25 +121,25 @@ impl<T> Builder<T> {
         if let Some(protected) = self.protected {
             check_items::<T>("protected", protected)?;
         }
-        if let Some(bytes) = self.protected_max_bytes {
-            check_bytes("protected_max_bytes", bytes)?;
-            if self.max_bytes.is_none() || self.protected.is_none() {
-                let expected = "chosen together with `max_bytes` and `protected`";
-                return Err(ConfigError::new("protected_max_bytes", bytes, expected));
+        if let Some(weight) = self.protected_max_weight {
+            check_weight("protected_max_weight", weight)?;
+            if self.max_weight.is_none() || self.protected.is_none() {
+                let expected = "chosen together with `max_weight` and `protected`";
+                return Err(ConfigError::new("protected_max_weight", weight, expected));
             }
         }
         // In these queues the ordinary items are those that arrived last.
         let plain = self.weigh.is_none()
             && self.protected.is_none()
             && self.when_full != WhenFull::DropNewest;
-        let lane = |field, items, bytes| {
+        let lane = |field, items, weight| {
             let expected = "no more than there is memory for";
-            let lane = Lane::new(Limits { items, bytes }, plain);
+            let lane = Lane::new(Limits { items, weight }, plain);
             lane.map_err(|_| ConfigError::new(field, items, expected))
         };
-        let ordinary = lane("capacity", self.capacity, max_bytes)?;
-        let bytes = self.protected_max_bytes.unwrap_or(max_bytes);
-        let protected = self.protected.map(|items| lane("protected", items, bytes)).transpose()?;
+        let ordinary = lane("capacity", self.capacity, max_weight)?;
+        let weight = self.protected_max_weight.unwrap_or(max_weight);
+        let protected = self.protected.map(|items| lane("protected", items, weight)).transpose()?;
         Ok(OverflowQueue::over(Core::new(ordinary, protected, self.when_full), self.weigh))
     }
 }
@@ -158,10 +158,10 @@ fn check_items<T>(field: &'static str, items: usize) -> Result<(), ConfigError> 
     Ok(())
 }
 
-fn check_bytes(field: &'static str, bytes: u64) -> Result<(), ConfigError> {
-    if bytes == 0 || bytes > MOST_BYTES {
+fn check_weight(field: &'static str, weight: u64) -> Result<(), ConfigError> {
+    if weight == 0 || weight > MAX_WEIGHT {
         let expected = "at least 1 and at most 9223372036854775807";
-        return Err(ConfigError::new(field, bytes, expected));
+        return Err(ConfigError::new(field, weight, expected));
     }
     Ok(())
 }
@@ -171,9 +171,9 @@ impl<T> fmt::Debug for Builder<T> {
         f.debug_struct("Builder")
             .field("capacity", &self.capacity)
             .field("when_full", &self.when_full)
-            .field("max_bytes", &self.max_bytes)
+            .field("max_weight", &self.max_weight)
             .field("protected", &self.protected)
-            .field("protected_max_bytes", &self.protected_max_bytes)
+            .field("protected_max_weight", &self.protected_max_weight)
             .finish_non_exhaustive()
     }
 }

@@ -4,13 +4,13 @@
 //!
 //! ```text
 //!                    no room, Wait
-//!        offered ────────────────────▶ in line ──▶ given up: never offered
+//!        offered ────────────────────▶ waiting ──▶ given up: never offered
 //!           │                             │
 //!   ┌───────┼──────────────────┐          │ called, and asks again
 //!   │       ▼ room             │          ▼
 //!   │   resident ◀─────────────┼──────────┘ ───────▶ rejected (closed meanwhile)
 //!   │       │                  │
-//!   │       ├──▶ popped        ├──▶ rejected (full, too large, closed)
+//!   │       ├──▶ popped        ├──▶ rejected (full, too heavy, closed)
 //!   │       ├──▶ drained       └──▶ displaced (the newest)
 //!   │       └──▶ displaced (the oldest)
 //! ```
@@ -18,17 +18,18 @@
 //! Everything that was ever resident or displaced has a number, in the order of arrival over both
 //! lanes, and leaves in that order; so the gap before an item is the difference of two numbers.
 //!
-//! Places and items are kept for those who were called from a line by count and not by name: who
+//! Room and items are kept for waiters that were called, by count and not by name: who
 //! comes new is served if there is more than that. So nobody is passed, nothing leaves out of
 //! order, and a task that was called and does not come withholds only what is kept for it.
 
 use core::task::Waker;
 
 use super::lane::{Entry, Lane};
-use super::line::{Line, Standing, Ticket};
 use super::outcome::{Displaced, Drained, Popped, Pushed, RejectReason, Rejected};
 use super::policy::WhenFull;
-use super::stats::Stats;
+use super::stats::QueueStats;
+use super::waiters::{Standing, Waiters};
+use crate::base::wait_list::WaiterId;
 
 /// Who a push is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,7 +41,7 @@ pub(super) enum LaneName {
 /// An item on its way in.
 pub(super) struct Offer<T> {
     pub(super) item: T,
-    pub(super) bytes: u64,
+    pub(super) weight: u64,
     pub(super) lane: LaneName,
 }
 
@@ -53,12 +54,12 @@ pub(super) struct Core<T> {
     arrived: u64,
     /// The number of the next that a reader has not heard of yet.
     read: u64,
-    readers: Line,
+    readers: Waiters,
     closed: bool,
     counts: Counts,
-    /// See [`settle`](Self::settle).
-    open_below: usize,
-    free_above: usize,
+    /// See [`refresh_fast_path`](Self::refresh_fast_path).
+    fast_push_below: usize,
+    fast_pop_above: usize,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -79,39 +80,39 @@ impl<T> Core<T> {
             when_full,
             arrived: 0,
             read: 0,
-            readers: Line::new(),
+            readers: Waiters::new(),
             closed: false,
             counts: Counts::default(),
-            open_below: 0,
-            free_above: usize::MAX,
+            fast_push_below: 0,
+            fast_pop_above: usize::MAX,
         }
     }
 
     /// Says where the short ways lead, which touch nothing but the ring of ordinary items: while
     /// nobody waits to be called and nothing else is special, an item goes in if there are fewer
-    /// than `open_below`, and comes out if there are more than `free_above`.
+    /// than `fast_push_below`, and comes out if there are more than `fast_pop_above`.
     ///
     /// To be called after everything else that was done under the lock.
-    pub(super) fn settle(&mut self) {
-        let calm = self.ordinary.line.waiting() == 0 && self.readers.waiting() == 0;
-        if calm && !self.closed && self.ordinary.is_plain() {
-            self.open_below = self.ordinary.open_below();
-            self.free_above = self.readers.called();
+    pub(super) fn refresh_fast_path(&mut self) {
+        let calm = self.ordinary.waiters.waiting() == 0 && self.readers.waiting() == 0;
+        if calm && !self.closed && self.ordinary.is_fast() {
+            self.fast_push_below = self.ordinary.fast_push_below();
+            self.fast_pop_above = self.readers.called();
         } else {
-            self.open_below = 0;
-            self.free_above = usize::MAX;
+            self.fast_push_below = 0;
+            self.fast_pop_above = usize::MAX;
         }
     }
 
     /// Puts an item in the short way, if it leads there.
     #[inline]
-    pub(super) fn push_short(&mut self, item: T) -> Result<(), T> {
+    pub(super) fn push_fast(&mut self, item: T) -> Result<(), T> {
         let len = self.ordinary.len();
-        if len >= self.open_below {
+        if len >= self.fast_push_below {
             return Err(item);
         }
         self.arrived += 1;
-        self.ordinary.push_plain(item);
+        self.ordinary.push_fast(item);
         if len >= self.counts.peak {
             self.counts.peak = len + 1;
         }
@@ -120,12 +121,12 @@ impl<T> Core<T> {
 
     /// Takes the oldest item out the short way, if it leads there.
     #[inline]
-    pub(super) fn pop_short(&mut self) -> Option<Popped<T>> {
-        if self.ordinary.len() <= self.free_above {
+    pub(super) fn pop_fast(&mut self) -> Option<Popped<T>> {
+        if self.ordinary.len() <= self.fast_pop_above {
             return None;
         }
         let number = self.arrived - self.ordinary.len() as u64;
-        let item = self.ordinary.pop_plain()?;
+        let item = self.ordinary.pop_fast()?;
         Some(self.read(Entry { number, item }))
     }
 
@@ -141,8 +142,8 @@ impl<T> Core<T> {
         self.ordinary.len() + self.protected.as_ref().map_or(0, Lane::len)
     }
 
-    pub(super) fn bytes(&self) -> u64 {
-        self.ordinary.bytes() + self.protected.as_ref().map_or(0, Lane::bytes)
+    pub(super) fn weight(&self) -> u64 {
+        self.ordinary.weight() + self.protected.as_ref().map_or(0, Lane::weight)
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -154,7 +155,7 @@ impl<T> Core<T> {
     pub(super) fn push(&mut self, offer: Offer<T>) -> Result<Pushed<T>, Offer<T>> {
         let closed = self.closed;
         match self.lane(offer.lane) {
-            Some(lane) if !closed && lane.is_open_to(offer.bytes) => {
+            Some(lane) if !closed && lane.is_open_to(offer.weight) => {
                 self.admit(offer);
                 Ok(Pushed::Stored)
             }
@@ -162,11 +163,11 @@ impl<T> Core<T> {
         }
     }
 
-    fn admit(&mut self, Offer { item, bytes, lane }: Offer<T>) {
+    fn admit(&mut self, Offer { item, weight, lane }: Offer<T>) {
         let number = self.arrived;
         self.arrived += 1;
         if let Some(lane) = self.lane(lane) {
-            lane.push(Entry { number, item }, bytes);
+            lane.push(Entry { number, item }, weight);
         }
         self.counts.peak = self.counts.peak.max(self.len());
     }
@@ -176,7 +177,7 @@ impl<T> Core<T> {
         let reason = match self.lane(offer.lane) {
             _ if closed => RejectReason::Closed,
             None => RejectReason::NoProtectedLane,
-            Some(lane) if !lane.takes(offer.bytes) => RejectReason::TooLarge,
+            Some(lane) if !lane.takes(offer.weight) => RejectReason::TooHeavy,
             Some(_) if offer.lane == LaneName::Protected => return Err(offer),
             Some(_) => match self.when_full {
                 WhenFull::Wait => return Err(offer),
@@ -202,7 +203,7 @@ impl<T> Core<T> {
     fn displace(&mut self, offer: Offer<T>) -> Pushed<T> {
         let lane = &mut self.ordinary;
         let share = self.when_full.share(lane.len()).unwrap_or(1);
-        let count = lane.in_the_way(offer.bytes, share);
+        let count = lane.in_the_way(offer.weight, share);
         let displaced = match count {
             1 => Displaced::from(lane.take_one()),
             _ => Displaced::from(lane.take(count)),
@@ -220,19 +221,19 @@ impl<T> Core<T> {
         }
     }
 
-    /// [`push`](Self::push) for somebody in line, who is out of it if this succeeds.
+    /// [`push`](Self::push) for waiting readers, who is out of it if this succeeds.
     pub(super) fn push_in_turn(
         &mut self,
-        ticket: Ticket,
+        id: WaiterId,
         offer: Offer<T>,
         unused: &mut Option<Waker>,
     ) -> Result<Pushed<T>, Offer<T>> {
         let closed = self.closed;
         let Some(lane) = self.lane(offer.lane) else { return Err(offer) };
-        if !closed && lane.line.standing(ticket) != Standing::Called {
+        if !closed && lane.waiters.standing(id) != Standing::Called {
             return Err(offer);
         }
-        *unused = lane.line.leave(ticket).flatten();
+        *unused = lane.waiters.leave(id).flatten();
         if closed {
             return Ok(self.reject(offer.item, RejectReason::Closed));
         }
@@ -241,38 +242,42 @@ impl<T> Core<T> {
     }
 
     /// The wait list that a new push has to join: none, if it is answered at once.
-    pub(super) fn line_of_push(&mut self, name: LaneName, bytes: u64) -> Option<&mut Line> {
+    pub(super) fn wait_list_of_push(
+        &mut self,
+        name: LaneName,
+        weight: u64,
+    ) -> Option<&mut Waiters> {
         let waits = name == LaneName::Protected || self.when_full == WhenFull::Wait;
         let waits = waits && !self.closed;
         let lane = self.lane(name)?;
-        (waits && lane.takes(bytes) && !lane.is_open_to(bytes)).then_some(&mut lane.line)
+        (waits && lane.takes(weight) && !lane.is_open_to(weight)).then_some(&mut lane.waiters)
     }
 
     /// The wait list that a new reader has to join: none, if it is answered at once.
-    pub(super) fn line_of_pop(&mut self) -> Option<&mut Line> {
+    pub(super) fn wait_list_of_pop(&mut self) -> Option<&mut Waiters> {
         let free = self.len() > self.readers.len();
         (!self.closed && !free).then_some(&mut self.readers)
     }
 
     /// Who waits for room in a lane.
-    pub(super) fn pushers(&mut self, name: LaneName) -> Option<&mut Line> {
-        self.lane(name).map(|lane| &mut lane.line)
+    pub(super) fn pushers(&mut self, name: LaneName) -> Option<&mut Waiters> {
+        self.lane(name).map(|lane| &mut lane.waiters)
     }
 
     /// Who waits for items.
-    pub(super) fn readers(&mut self) -> &mut Line {
+    pub(super) fn readers(&mut self) -> &mut Waiters {
         &mut self.readers
     }
 
-    /// Somebody in line for room gives up, if they are in line still.
-    pub(super) fn leave_pushers(&mut self, name: LaneName, ticket: Ticket) -> Option<Waker> {
-        let left = self.lane(name)?.line.leave(ticket);
+    /// A waiter for room gives up, if it is in the list still.
+    pub(super) fn leave_pushers(&mut self, name: LaneName, id: WaiterId) -> Option<Waker> {
+        let left = self.lane(name)?.waiters.leave(id);
         self.count_given_up(left)
     }
 
-    /// Somebody in line for items gives up, if they are in line still.
-    pub(super) fn leave_readers(&mut self, ticket: Ticket) -> Option<Waker> {
-        let left = self.readers.leave(ticket);
+    /// A waiter for items gives up, if it is in the list still.
+    pub(super) fn leave_readers(&mut self, id: WaiterId) -> Option<Waker> {
+        let left = self.readers.leave(id);
         self.count_given_up(left)
     }
 
@@ -281,26 +286,22 @@ impl<T> Core<T> {
         left?
     }
 
-    /// How many items there are for somebody who comes new, or for somebody in line, who is out of
+    /// How many items there are for somebody who comes new, or for waiting readers, who is out of
     /// it if there are any.
     ///
     /// Of a closed queue everybody may take what is left.
-    pub(super) fn free_items(
-        &mut self,
-        ticket: Option<Ticket>,
-        unused: &mut Option<Waker>,
-    ) -> usize {
+    pub(super) fn free_items(&mut self, id: Option<WaiterId>, unused: &mut Option<Waker>) -> usize {
         if self.closed {
-            *unused = ticket.and_then(|ticket| self.readers.leave(ticket)).flatten();
+            *unused = id.and_then(|id| self.readers.leave(id)).flatten();
             return self.len();
         }
-        let beyond_the_line = self.len().saturating_sub(self.readers.len());
-        match ticket {
-            None => beyond_the_line,
-            Some(ticket) if self.readers.standing(ticket) == Standing::Called => {
-                *unused = self.readers.leave(ticket).flatten();
+        let beyond_the_waiters = self.len().saturating_sub(self.readers.len());
+        match id {
+            None => beyond_the_waiters,
+            Some(id) if self.readers.standing(id) == Standing::Called => {
+                *unused = self.readers.leave(id).flatten();
                 // One was kept.
-                beyond_the_line + 1
+                beyond_the_waiters + 1
             }
             Some(_) => 0,
         }
@@ -355,8 +356,8 @@ impl<T> Core<T> {
     /// Whether somebody is to be told something.
     #[inline]
     pub(super) fn has_news(&self) -> bool {
-        let protected = self.protected.as_ref().map_or(0, |lane| lane.line.waiting());
-        let waiting = self.readers.waiting() + self.ordinary.line.waiting() + protected;
+        let protected = self.protected.as_ref().map_or(0, |lane| lane.waiters.waiting());
+        let waiting = self.readers.waiting() + self.ordinary.waiters.waiting() + protected;
         waiting != 0 && self.has_news_for_them()
     }
 
@@ -385,24 +386,34 @@ impl<T> Core<T> {
 
     fn call_or_dismiss(&mut self) -> Option<Waker> {
         if self.closed {
-            let lines = [Some(&mut self.readers), Some(&mut self.ordinary.line)];
-            let protected = self.protected.as_mut().map(|lane| &mut lane.line);
-            let mut lines = lines.into_iter().chain([protected]).flatten();
-            return lines.find(|line| line.waiting() != 0)?.dismiss_next();
+            let lists = [Some(&mut self.readers), Some(&mut self.ordinary.waiters)];
+            let protected = self.protected.as_mut().map(|lane| &mut lane.waiters);
+            let mut lists = lists.into_iter().chain([protected]).flatten();
+            return lists.find(|waiters| waiters.waiting() != 0)?.dismiss_next();
         }
         if self.can_call_reader() {
             return self.readers.call_next();
         }
         let lanes = [Some(&mut self.ordinary), self.protected.as_mut()];
-        lanes.into_iter().flatten().find(|lane| lane.can_call())?.line.call_next()
+        lanes.into_iter().flatten().find(|lane| lane.can_call())?.waiters.call_next()
     }
 
-    pub(super) fn stats(&self) -> Stats {
+    /// Panics unless the wait lists hold together.
+    #[cfg(debug_assertions)]
+    pub(super) fn validate(&self) {
+        self.readers.validate();
+        self.ordinary.waiters.validate();
+        if let Some(protected) = &self.protected {
+            protected.waiters.validate();
+        }
+    }
+
+    pub(super) fn stats(&self) -> QueueStats {
         let Counts { displaced_oldest, displaced_newest, drained, rejected, given_up, peak } =
             self.counts;
         let protected = self.protected.as_ref();
-        let waits = |line: &Line| line.joined();
-        Stats {
+        let waits = |waiters: &Waiters| waiters.joined();
+        QueueStats {
             pushed: self.arrived + rejected.iter().sum::<u64>(),
             popped: self.arrived
                 - displaced_oldest
@@ -413,16 +424,18 @@ impl<T> Core<T> {
             displaced_newest,
             drained,
             rejected_full: rejected[RejectReason::Full as usize],
-            rejected_too_large: rejected[RejectReason::TooLarge as usize],
+            rejected_too_heavy: rejected[RejectReason::TooHeavy as usize],
             rejected_closed: rejected[RejectReason::Closed as usize],
             rejected_no_lane: rejected[RejectReason::NoProtectedLane as usize],
             len: self.len(),
             protected_len: protected.map_or(0, Lane::len),
-            bytes: self.bytes(),
+            weight: self.weight(),
             peak_len: peak,
-            waiting_pushers: self.ordinary.line.len() + protected.map_or(0, |lane| lane.line.len()),
+            waiting_pushers: self.ordinary.waiters.len()
+                + protected.map_or(0, |lane| lane.waiters.len()),
             waiting_readers: self.readers.len(),
-            push_waits: waits(&self.ordinary.line) + protected.map_or(0, |lane| waits(&lane.line)),
+            push_waits: waits(&self.ordinary.waiters)
+                + protected.map_or(0, |lane| waits(&lane.waiters)),
             pop_waits: waits(&self.readers),
             given_up,
         }

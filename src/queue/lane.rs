@@ -1,8 +1,8 @@
-//! One of the two lanes: a ring of items, its limits, and the line of those who wait for room.
+//! One of the two lanes: a ring of items, its limits, and the wait list for room.
 
 use std::collections::{TryReserveError, VecDeque};
 
-use super::line::Line;
+use super::waiters::Waiters;
 
 /// An item on its way out.
 #[derive(Debug)]
@@ -16,17 +16,17 @@ pub(super) struct Entry<T> {
 #[derive(Debug, Clone, Copy)]
 struct Mark {
     number: u64,
-    bytes: u64,
+    weight: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
     pub(super) items: usize,
-    pub(super) bytes: u64,
+    pub(super) weight: u64,
 }
 
-/// So that the bytes of a lane and of one item more cannot overflow.
-pub(super) const MOST_BYTES: u64 = u64::MAX / 2;
+/// So that the weight of a lane and of one item more cannot overflow.
+pub(super) const MAX_WEIGHT: u64 = u64::MAX / 2;
 
 /// A larger ring than this grows with what is in it.
 const AT_ONCE: usize = 1 << 16;
@@ -38,8 +38,8 @@ pub(super) struct Lane<T> {
     /// One for each item; `None` in a plain lane, whose items weigh nothing and are those that
     /// arrived last, so that their numbers go without saying.
     marks: Option<VecDeque<Mark>>,
-    bytes: u64,
-    pub(super) line: Line,
+    weight: u64,
+    pub(super) waiters: Waiters,
 }
 
 impl<T> Lane<T> {
@@ -54,8 +54,8 @@ impl<T> Lane<T> {
             limits,
             items,
             marks: (!plain).then(|| VecDeque::with_capacity(at_once)),
-            bytes: 0,
-            line: Line::new(),
+            weight: 0,
+            waiters: Waiters::new(),
         })
     }
 
@@ -64,38 +64,39 @@ impl<T> Lane<T> {
         self.items.len()
     }
 
-    pub(super) fn bytes(&self) -> u64 {
-        self.bytes
+    pub(super) fn weight(&self) -> u64 {
+        self.weight
     }
 
-    pub(super) fn is_plain(&self) -> bool {
+    pub(super) fn is_fast(&self) -> bool {
         self.marks.is_none()
     }
 
     /// Whether so large an item fits in when there is nothing else.
-    pub(super) fn takes(&self, bytes: u64) -> bool {
-        bytes <= self.limits.bytes
+    pub(super) fn takes(&self, weight: u64) -> bool {
+        weight <= self.limits.weight
     }
 
     /// How many items it has room for beside those that are kept for who was called.
-    pub(super) fn open_below(&self) -> usize {
-        self.limits.items - self.line.called()
+    pub(super) fn fast_push_below(&self) -> usize {
+        self.limits.items - self.waiters.called()
     }
 
     /// Whether there is room beside what is in it and what is kept for those who were called.
-    fn fits(&self, bytes: u64) -> bool {
-        self.len() < self.open_below()
-            && bytes <= self.limits.bytes - self.bytes - self.line.reserved()
+    fn fits(&self, weight: u64) -> bool {
+        self.len() < self.fast_push_below()
+            && weight <= self.limits.weight - self.weight - self.waiters.reserved()
     }
 
     /// Whether somebody who comes new may put an item in without passing anybody.
-    pub(super) fn is_open_to(&self, bytes: u64) -> bool {
-        self.line.waiting() == 0 && self.fits(bytes)
+    pub(super) fn is_open_to(&self, weight: u64) -> bool {
+        self.waiters.waiting() == 0 && self.fits(weight)
     }
 
-    /// Whether the next in line can be called.
+    /// Whether the next waiter can be called.
     pub(super) fn can_call(&self) -> bool {
-        self.line.waiting() != 0 && self.line.next_need().is_some_and(|bytes| self.fits(bytes))
+        self.waiters.waiting() != 0
+            && self.waiters.next_need().is_some_and(|weight| self.fits(weight))
     }
 
     /// Whether the oldest item of this lane arrived before that of the other. Neither is plain.
@@ -109,21 +110,21 @@ impl<T> Lane<T> {
 
     /// Puts an item into a plain lane.
     #[inline]
-    pub(super) fn push_plain(&mut self, item: T) {
+    pub(super) fn push_fast(&mut self, item: T) {
         self.items.push_back(item);
     }
 
     /// Takes the oldest item out of a plain lane.
     #[inline]
-    pub(super) fn pop_plain(&mut self) -> Option<T> {
+    pub(super) fn pop_fast(&mut self) -> Option<T> {
         self.items.pop_front()
     }
 
-    pub(super) fn push(&mut self, Entry { number, item }: Entry<T>, bytes: u64) {
+    pub(super) fn push(&mut self, Entry { number, item }: Entry<T>, weight: u64) {
         self.items.push_back(item);
         if let Some(marks) = &mut self.marks {
-            marks.push_back(Mark { number, bytes });
-            self.bytes += bytes;
+            marks.push_back(Mark { number, weight });
+            self.weight += weight;
         }
     }
 
@@ -132,22 +133,22 @@ impl<T> Lane<T> {
         let plain = arrived - self.items.len() as u64;
         let item = self.items.pop_front()?;
         let mark = self.marks.as_mut().and_then(VecDeque::pop_front);
-        let Mark { number, bytes } = mark.unwrap_or(Mark { number: plain, bytes: 0 });
-        self.bytes -= bytes;
+        let Mark { number, weight } = mark.unwrap_or(Mark { number: plain, weight: 0 });
+        self.weight -= weight;
         Some(Entry { number, item })
     }
 
-    /// How many of the oldest have to go for one more of so many bytes, at least `at_least` (of
+    /// How many of the oldest have to go for one more of this weight, at least `at_least` (of
     /// those there are).
-    pub(super) fn in_the_way(&self, bytes: u64, at_least: usize) -> usize {
+    pub(super) fn in_the_way(&self, weight: u64, at_least: usize) -> usize {
         let mut count = at_least.min(self.len());
         let Some(marks) = &self.marks else { return count };
-        let mut left = self.bytes - marks.iter().take(count).map(|mark| mark.bytes).sum::<u64>();
+        let mut left = self.weight - marks.iter().take(count).map(|mark| mark.weight).sum::<u64>();
         for mark in marks.iter().skip(count) {
-            if left <= self.limits.bytes - bytes {
+            if left <= self.limits.weight - weight {
                 break;
             }
-            left -= mark.bytes;
+            left -= mark.weight;
             count += 1;
         }
         count
@@ -156,7 +157,7 @@ impl<T> Lane<T> {
     /// Displaces the oldest item.
     pub(super) fn take_one(&mut self) -> Option<T> {
         if let Some(mark) = self.marks.as_mut().and_then(VecDeque::pop_front) {
-            self.bytes -= mark.bytes;
+            self.weight -= mark.weight;
         }
         self.items.pop_front()
     }
@@ -164,7 +165,7 @@ impl<T> Lane<T> {
     /// Displaces so many of the oldest items.
     pub(super) fn take(&mut self, count: usize) -> Vec<T> {
         if let Some(marks) = &mut self.marks {
-            self.bytes -= marks.drain(..count).map(|mark| mark.bytes).sum::<u64>();
+            self.weight -= marks.drain(..count).map(|mark| mark.weight).sum::<u64>();
         }
         self.items.drain(..count).collect()
     }

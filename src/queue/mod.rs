@@ -6,7 +6,6 @@
 mod builder;
 mod core;
 mod lane;
-mod line;
 mod outcome;
 mod overflow;
 mod policy;
@@ -16,6 +15,7 @@ mod push;
 mod sink;
 mod stats;
 mod stream;
+mod waiters;
 
 pub use self::builder::Builder;
 pub use self::outcome::{
@@ -27,5 +27,5 @@ pub use self::pop::{Pop, PopMany, PopManyInto};
 pub use self::push::Push;
 #[cfg(feature = "sink")]
 pub use self::sink::PushSink;
-pub use self::stats::Stats;
+pub use self::stats::QueueStats;
 pub use self::stream::Items;

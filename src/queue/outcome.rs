@@ -152,8 +152,8 @@ impl<T> std::error::Error for Rejected<T> {}
 pub enum RejectReason {
     /// There is no room for it, or others wait for room.
     Full,
-    /// It has more bytes than its whole lane may.
-    TooLarge,
+    /// It has more weight than its whole lane may hold.
+    TooHeavy,
     /// The queue is closed.
     Closed,
     /// It was to go into the protected lane, and the queue was built without one.
@@ -168,7 +168,7 @@ impl fmt::Display for RejectReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Full => "the queue has no room for it, or others wait for room",
-            Self::TooLarge => "the item has more bytes than its whole lane may",
+            Self::TooHeavy => "the item has more weight than its whole lane may hold",
             Self::Closed => "the queue is closed",
             Self::NoProtectedLane => "the queue was built without a protected lane",
         })
@@ -234,7 +234,7 @@ impl std::error::Error for Closed {}
 /// There is no item to be had at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TryPopError {
-    /// The queue is empty, or what is in it is kept for readers in line.
+    /// The queue is empty, or what is in it is kept for waiting readers.
     Empty,
     /// The queue is closed and empty.
     Closed(Closed),
@@ -254,7 +254,7 @@ impl TryPopError {
 impl fmt::Display for TryPopError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Empty => f.write_str("the queue is empty, or readers wait in line"),
+            Self::Empty => f.write_str("the queue is empty, or readers wait for it"),
             Self::Closed(closed) => closed.fmt(f),
         }
     }

@@ -7,17 +7,18 @@ use std::sync::Arc;
 
 use super::builder::{Builder, Weigh};
 use super::core::{Core, LaneName, Offer};
-use super::line::{Line, Ticket};
 use super::outcome::{Closed, Drained, Popped, Pushed, RejectReason, TryPopError};
 use super::pop::{Pop, PopMany, PopManyInto};
 use super::push::Push;
 #[cfg(feature = "sink")]
 use super::sink::PushSink;
-use super::stats::Stats;
+use super::stats::QueueStats;
 use super::stream::Items;
+use super::waiters::Waiters;
 use crate::ConfigError;
 use crate::base::panic::quietly;
 use crate::base::sync::{Mutex, MutexGuard, lock_briefly};
+use crate::base::wait_list::WaiterId;
 use crate::base::wake::WakeList;
 
 /// A bounded queue between any number of pushers and readers; what happens when it is full is
@@ -30,7 +31,7 @@ use crate::base::wake::WakeList;
 ///
 /// | [`WhenFull`](super::WhenFull) | `push` | `try_push` | readers |
 /// | --- | --- | --- | --- |
-/// | `Wait` | waits in line | hands the item back | miss nothing |
+/// | `Wait` | waits | hands the item back | miss nothing |
 /// | `Reject` | hands the item back | the same | are told nothing |
 /// | `DropNewest` | hands the item back | the same | are told of the gap |
 /// | `DropOldest`, `DropOldestShare` | hands the oldest back | the same | are told of the gap |
@@ -45,8 +46,8 @@ use crate::base::wake::WakeList;
 /// # Fairness
 ///
 /// Readers are served first come, first served, and so are pushers, each lane by itself; a large
-/// item at the head of its line is not passed by smaller ones. `try_push` and `try_pop` never pass
-/// anybody in line. What is kept for somebody who was woken is kept by count and not by name: items
+/// item at the front of its wait list is not passed by smaller ones. `try_push` and `try_pop` never pass
+/// a waiter. What is kept for a woken waiter is kept by count and not by name: items
 /// leave in the order of arrival whoever comes first to fetch, and a woken task that does not come
 /// withholds one item, or the room for its own, and no more. That much it does withhold until it is
 /// polled or dropped: so do not wait for this queue in a task that keeps another future or stream of
@@ -54,7 +55,7 @@ use crate::base::wake::WakeList;
 ///
 /// Under tokio the futures, the stream and the sink take part in cooperative scheduling: a task that
 /// has spent its budget yields, and moves no item before it is polled again. If it would have to wait,
-/// it takes its place in line before it yields. If not, it yields without one, so that a later task
+/// it joins the wait list before it yields. If not, it yields without one, so that a later task
 /// may be served first: this is the one exception.
 ///
 /// # When to use something else
@@ -85,10 +86,10 @@ use crate::base::wake::WakeList;
 ///
 /// # How it is built
 ///
-/// One lock around a state machine: for each lane a ring of numbered items and a line of pushers,
-/// and one line of readers. The gap before an item is the difference of its number to the one
+/// One lock around a state machine: for each lane a ring of numbered items and a wait list of pushers,
+/// and one wait list of readers. The gap before an item is the difference of its number to the one
 /// before. The lines are slabs whose seats are used again, so that neither an item nor a wait
-/// allocates in the steady state. Whoever makes room or brings an item wakes the next in line, when
+/// allocates in the steady state. Whoever makes room or brings an item wakes the next waiter, when
 /// the lock is released; who has been woken already is not woken again. Items that leave are
 /// dropped by whoever they were handed to, never under the lock.
 pub struct OverflowQueue<T> {
@@ -116,7 +117,7 @@ impl<T> OverflowQueue<T> {
 
     pub(super) fn over(core: Core<T>, weigh: Option<Box<Weigh<T>>>) -> Self {
         let mut core = core;
-        core.settle();
+        core.refresh_fast_path();
         Self { core: Mutex::new(core), weigh }
     }
 
@@ -138,7 +139,7 @@ impl<T> OverflowQueue<T> {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future pushes nothing and gives up its place in line; the item is dropped with
+    /// Dropping the future pushes nothing and gives up its place in the wait list; the item is dropped with
     /// it, or given back by [`Push::into_item`].
     ///
     /// # Complexity
@@ -159,7 +160,7 @@ impl<T> OverflowQueue<T> {
         Push::new(self, item, LaneName::Ordinary)
     }
 
-    /// Pushes an item that is never displaced; waits in line while the protected lane is full.
+    /// Pushes an item that is never displaced; waits while the protected lane is full.
     ///
     /// It is rejected at once if there is no protected lane.
     ///
@@ -185,11 +186,13 @@ impl<T> OverflowQueue<T> {
     /// O(1), and O(items displaced).
     #[inline]
     pub fn try_push(&self, item: T) -> Pushed<T> {
-        let bytes = self.weigh(&item);
+        let weight = self.weigh(&item);
         let mut core = self.lock();
-        match core.push_short(item) {
+        match core.push_fast(item) {
             Ok(()) => Pushed::Stored,
-            Err(item) => self.try_push_long(core, Offer { item, bytes, lane: LaneName::Ordinary }),
+            Err(item) => {
+                self.try_push_slow_path(core, Offer { item, weight, lane: LaneName::Ordinary })
+            }
         }
     }
 
@@ -200,18 +203,18 @@ impl<T> OverflowQueue<T> {
     /// Those of [`try_push`](Self::try_push).
     #[inline]
     pub fn try_push_protected(&self, item: T) -> Pushed<T> {
-        let bytes = self.weigh(&item);
-        self.try_push_long(self.lock(), Offer { item, bytes, lane: LaneName::Protected })
+        let weight = self.weigh(&item);
+        self.try_push_slow_path(self.lock(), Offer { item, weight, lane: LaneName::Protected })
     }
 
-    fn try_push_long(&self, core: Locked<'_, T>, offer: Offer<T>) -> Pushed<T> {
+    fn try_push_slow_path(&self, core: Locked<'_, T>, offer: Offer<T>) -> Pushed<T> {
         self.act(core, |core| match core.push(offer) {
             Ok(pushed) => pushed,
             Err(offer) => core.reject(offer.item, RejectReason::Full),
         })
     }
 
-    /// Takes the oldest item of both lanes; waits in line while there is none.
+    /// Takes the oldest item of both lanes; waits while there is none.
     ///
     /// # Errors
     ///
@@ -219,7 +222,7 @@ impl<T> OverflowQueue<T> {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future loses no item, and gives up its place in line.
+    /// Dropping the future loses no item, and gives up its place in the wait list.
     ///
     /// # Complexity
     ///
@@ -229,7 +232,7 @@ impl<T> OverflowQueue<T> {
         Pop::new(self)
     }
 
-    /// Takes the oldest item of both lanes, if there is one that is not kept for somebody in line.
+    /// Takes the oldest item of both lanes, if there is one that is not kept for waiting readers.
     ///
     /// # Errors
     ///
@@ -242,13 +245,13 @@ impl<T> OverflowQueue<T> {
     #[inline]
     pub fn try_pop(&self) -> Result<Popped<T>, TryPopError> {
         let mut core = self.lock();
-        match core.pop_short() {
+        match core.pop_fast() {
             Some(popped) => Ok(popped),
-            None => self.try_pop_long(core),
+            None => self.try_pop_slow_path(core),
         }
     }
 
-    fn try_pop_long(&self, core: Locked<'_, T>) -> Result<Popped<T>, TryPopError> {
+    fn try_pop_slow_path(&self, core: Locked<'_, T>) -> Result<Popped<T>, TryPopError> {
         self.act(core, |core| {
             if core.free_items(None, &mut None) > 0 {
                 if let Some(popped) = core.pop_front() {
@@ -262,7 +265,7 @@ impl<T> OverflowQueue<T> {
         })
     }
 
-    /// Takes up to `max` of the oldest items of both lanes at once, at least one; waits in line
+    /// Takes up to `max` of the oldest items of both lanes at once, at least one; waits
     /// while there is none. With `max` 0 it takes none and does not wait.
     ///
     /// # Errors, cancel safety
@@ -344,7 +347,7 @@ impl<T> OverflowQueue<T> {
         self.lock().is_closed()
     }
 
-    /// Takes everything out, also what is kept for readers in line, who go on waiting then. Pushers
+    /// Takes everything out, also what is kept for waiting readers, who go on waiting then. Pushers
     /// who wait get the room.
     ///
     /// # Complexity
@@ -364,24 +367,31 @@ impl<T> OverflowQueue<T> {
         self.len() == 0
     }
 
-    /// The bytes of the items in both lanes; 0 if they are not weighed.
-    pub fn bytes(&self) -> u64 {
-        self.lock().bytes()
+    /// The weight of the items in both lanes; 0 if they are not weighed.
+    pub fn weight(&self) -> u64 {
+        self.lock().weight()
+    }
+
+    /// Panics unless its structures hold together: for tests. O(n).
+    #[cfg(debug_assertions)]
+    #[doc(hidden)]
+    pub fn validate(&self) {
+        self.lock().validate();
     }
 
     /// What was offered so far, and by which way it left. O(1).
-    pub fn stats(&self) -> Stats {
+    pub fn stats(&self) -> QueueStats {
         self.lock().stats()
     }
 
     #[inline]
-    pub(super) fn push_short(&self, item: T) -> Result<(), T> {
-        self.lock().push_short(item)
+    pub(super) fn push_fast(&self, item: T) -> Result<(), T> {
+        self.lock().push_fast(item)
     }
 
     #[inline]
-    pub(super) fn pop_short(&self) -> Option<Popped<T>> {
-        self.lock().pop_short()
+    pub(super) fn pop_fast(&self) -> Option<Popped<T>> {
+        self.lock().pop_fast()
     }
 
     #[inline]
@@ -389,28 +399,28 @@ impl<T> OverflowQueue<T> {
         lock_briefly(&self.core)
     }
 
-    pub(super) fn leave_pushers(&self, lane: LaneName, ticket: Ticket) {
-        let waker = self.locked(|core| core.leave_pushers(lane, ticket));
+    pub(super) fn leave_pushers(&self, lane: LaneName, id: WaiterId) {
+        let waker = self.locked(|core| core.leave_pushers(lane, id));
         quietly(|| drop(waker));
     }
 
-    pub(super) fn leave_readers(&self, ticket: Ticket) {
-        let waker = self.locked(|core| core.leave_readers(ticket));
+    pub(super) fn leave_readers(&self, id: WaiterId) {
+        let waker = self.locked(|core| core.leave_readers(id));
         quietly(|| drop(waker));
     }
 
-    /// Joins the wait list that `line` names under the lock, if it names one.
+    /// Joins the wait list that `list` names under the lock, if it names one.
     pub(super) fn join(
         &self,
         waker: &Waker,
         need: u64,
-        line: impl FnOnce(&mut Core<T>) -> Option<&mut Line>,
-    ) -> Option<Ticket> {
+        list: impl FnOnce(&mut Core<T>) -> Option<&mut Waiters>,
+    ) -> Option<WaiterId> {
         // User code, which may panic: not under the lock.
         let mut fresh = Some(waker.clone());
-        let ticket = self.locked(|core| Some(line(core)?.join(need, fresh.take()?)));
+        let id = self.locked(|core| Some(list(core)?.join(need, fresh.take()?)));
         quietly(|| drop(fresh));
-        ticket
+        id
     }
 
     /// Does something under the lock, and then wakes whoever is to be told of it.
@@ -426,7 +436,7 @@ impl<T> OverflowQueue<T> {
         if core.has_news() {
             self.tell(core);
         } else {
-            core.settle();
+            core.refresh_fast_path();
         }
         answer
     }
@@ -435,7 +445,7 @@ impl<T> OverflowQueue<T> {
     fn tell(&self, mut core: Locked<'_, T>) {
         let first = core.tell_next();
         let more = core.has_news();
-        core.settle();
+        core.refresh_fast_path();
         drop(core);
         if let Some(waker) = first {
             quietly(|| waker.wake());
@@ -458,7 +468,7 @@ impl<T> OverflowQueue<T> {
                 }
             }
             more = core.has_news();
-            core.settle();
+            core.refresh_fast_path();
             drop(core);
             wakers.wake_all();
         }
@@ -475,7 +485,7 @@ impl<T> fmt::Debug for OverflowQueue<T> {
         let stats = self.stats();
         f.debug_struct("OverflowQueue")
             .field("len", &stats.len)
-            .field("bytes", &stats.bytes)
+            .field("weight", &stats.weight)
             .field("waiting_pushers", &stats.waiting_pushers)
             .field("waiting_readers", &stats.waiting_readers)
             .field("closed", &self.is_closed())

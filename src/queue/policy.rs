@@ -4,16 +4,16 @@
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum WhenFull {
-    /// A push waits in line; a `try_push` hands the item back.
+    /// A push waits; a `try_push` hands the item back.
     #[default]
     Wait,
     /// The item is handed back. It was never in the queue: readers do not learn of it.
     Reject,
     /// The item is handed back, and readers learn that one is missing here.
     DropNewest,
-    /// The oldest item has to go, and more of them if the bytes require it.
+    /// The oldest item has to go, and more of them if its weight requires it.
     DropOldest,
-    /// The oldest items have to go, so many at once, and more of them if the bytes require it.
+    /// The oldest items have to go, so many at once, and more of them if its weight requires it.
     DropOldestShare {
         /// How many in a hundred of the items that are in the lane, rounded up: from 1 to 100.
         percent: u8,

@@ -1,10 +1,10 @@
 //! A reader on its way to an item, shared by the futures and the stream.
 //!
 //! ```text
-//!             items beyond those kept for the line, or closed
+//!             items beyond those kept for waiters, or closed
 //!   Outside ──────────────────────────────────────────────────▶ answered
 //!      │                                                           ▲
-//!      └──▶ in line ───▶ called ───────────────────────────────────┘
+//!      └──▶ waiting ───▶ called ───────────────────────────────────┘
 //!              ▲           │
 //!              └───────────┘ the items were displaced or drained
 //! ```
@@ -18,18 +18,19 @@ use core::pin::Pin;
 use core::task::{Context, Poll, Waker};
 
 use super::core::Core;
-use super::line::{Asked, Ticket};
 use super::outcome::{Closed, Popped};
 use super::overflow::OverflowQueue;
+use super::waiters::Asked;
 use crate::base::coop;
 use crate::base::panic::quietly;
+use crate::base::wait_list::WaiterId;
 
 #[derive(Debug, Default)]
-pub(super) struct PopPlace {
-    ticket: Option<Ticket>,
+pub(super) struct PendingPop {
+    id: Option<WaiterId>,
 }
 
-impl PopPlace {
+impl PendingPop {
     /// Takes one item.
     #[inline(always)]
     pub(super) fn poll<T>(
@@ -41,8 +42,8 @@ impl PopPlace {
             self.join_if_it_must_wait(queue, cx.waker());
             return Poll::Pending;
         };
-        if self.ticket.is_none() {
-            if let Some(popped) = queue.pop_short() {
+        if self.id.is_none() {
+            if let Some(popped) = queue.pop_fast() {
                 unit.made_progress();
                 return Poll::Ready(Ok(popped));
             }
@@ -58,7 +59,7 @@ impl PopPlace {
         cx: &mut Context<'_>,
         unit: coop::Unit,
     ) -> Poll<Result<Popped<T>, Closed>> {
-        let polled = self.poll_long(queue, cx, |core, _| core.pop_front());
+        let polled = self.poll_slow_path(queue, cx, |core, _| core.pop_front());
         if polled.is_ready() {
             unit.made_progress();
         }
@@ -68,8 +69,8 @@ impl PopPlace {
     /// For a task without budget, which has been woken to poll again.
     #[cold]
     fn join_if_it_must_wait<T>(&mut self, queue: &OverflowQueue<T>, waker: &Waker) {
-        if self.ticket.is_none() {
-            self.ticket = queue.join(waker, 0, Core::line_of_pop);
+        if self.id.is_none() {
+            self.id = queue.join(waker, 0, Core::wait_list_of_pop);
         }
     }
 
@@ -88,7 +89,7 @@ impl PopPlace {
             self.join_if_it_must_wait(queue, cx.waker());
             return Poll::Pending;
         };
-        let polled = self.poll_long(queue, cx, |core, free| {
+        let polled = self.poll_slow_path(queue, cx, |core, free| {
             let count = max.min(free);
             core.pop_many(count, into);
             Some(count)
@@ -100,7 +101,7 @@ impl PopPlace {
     }
 
     /// Calls `take`, under the lock, when there are items to take; it is told how many.
-    fn poll_long<T, R>(
+    fn poll_slow_path<T, R>(
         &mut self,
         queue: &OverflowQueue<T>,
         cx: &mut Context<'_>,
@@ -110,18 +111,18 @@ impl PopPlace {
         loop {
             let mut unused = None;
             let asked = queue.locked(|core| {
-                let free = core.free_items(self.ticket, &mut unused);
+                let free = core.free_items(self.id, &mut unused);
                 if free > 0 {
                     if let Some(taken) = take(core, free) {
-                        self.ticket = None;
+                        self.id = None;
                         return Asked::Answered(Ok(taken));
                     }
                 }
                 if core.is_closed() {
-                    self.ticket = None;
+                    self.id = None;
                     return Asked::Answered(Err(Closed { dropped_before: core.read_gap() }));
                 }
-                core.readers().wait(&mut self.ticket, 0, cx.waker(), &mut fresh, &mut unused)
+                core.readers().wait(&mut self.id, 0, cx.waker(), &mut fresh, &mut unused)
             });
             match asked {
                 Asked::Answered(answer) => {
@@ -138,34 +139,34 @@ impl PopPlace {
         }
     }
 
-    /// Gives up the place in line, and passes on what was kept for it.
+    /// Gives up the place in the wait list, and passes on what was kept for it.
     #[inline]
     pub(super) fn leave<T>(&mut self, queue: &OverflowQueue<T>) {
-        if let Some(ticket) = self.ticket.take() {
-            queue.leave_readers(ticket);
+        if let Some(id) = self.id.take() {
+            queue.leave_readers(id);
         }
     }
 }
 
-/// Waits in line for an item; made by [`OverflowQueue::pop`].
+/// Waits for an item; made by [`OverflowQueue::pop`].
 ///
-/// The place in line is taken when it is first polled, with one exception: see
+/// It joins the wait list when it is first polled, with one exception: see
 /// [fairness](OverflowQueue#fairness).
 ///
 /// # Cancel safety
 ///
 /// Dropping it loses no item: it has none before it completes. An item that was kept for it goes
-/// to the next in line.
+/// to the next waiter.
 #[must_use = "futures do nothing unless polled: `.await` it to get the item"]
 pub struct Pop<'a, T> {
     queue: &'a OverflowQueue<T>,
-    place: PopPlace,
+    pending: PendingPop,
 }
 
 impl<'a, T> Pop<'a, T> {
     #[inline]
     pub(super) fn new(queue: &'a OverflowQueue<T>) -> Self {
-        Self { queue, place: PopPlace::default() }
+        Self { queue, pending: PendingPop::default() }
     }
 }
 
@@ -176,26 +177,26 @@ impl<T> Future for Pop<'_, T> {
     #[inline(always)]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        this.place.poll(this.queue, cx)
+        this.pending.poll(this.queue, cx)
     }
 }
 
 impl<T> Drop for Pop<'_, T> {
     #[inline]
     fn drop(&mut self) {
-        self.place.leave(self.queue);
+        self.pending.leave(self.queue);
     }
 }
 
 impl<T> fmt::Debug for Pop<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pop").field("in_line", &self.place.ticket.is_some()).finish_non_exhaustive()
+        f.debug_struct("Pop").field("in_line", &self.pending.id.is_some()).finish_non_exhaustive()
     }
 }
 
-/// Waits in line for items; made by [`OverflowQueue::pop_many`].
+/// Waits for items; made by [`OverflowQueue::pop_many`].
 ///
-/// The place in line is taken when it is first polled, with one exception: see
+/// It joins the wait list when it is first polled, with one exception: see
 /// [fairness](OverflowQueue#fairness).
 ///
 /// # Cancel safety
@@ -205,12 +206,12 @@ impl<T> fmt::Debug for Pop<'_, T> {
 pub struct PopMany<'a, T> {
     queue: &'a OverflowQueue<T>,
     max: usize,
-    place: PopPlace,
+    pending: PendingPop,
 }
 
 impl<'a, T> PopMany<'a, T> {
     pub(super) fn new(queue: &'a OverflowQueue<T>, max: usize) -> Self {
-        Self { queue, max, place: PopPlace::default() }
+        Self { queue, max, pending: PendingPop::default() }
     }
 }
 
@@ -220,7 +221,7 @@ impl<T> Future for PopMany<'_, T> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
         let mut items = Vec::new();
-        match this.place.poll_many(this.queue, cx, this.max, &mut items) {
+        match this.pending.poll_many(this.queue, cx, this.max, &mut items) {
             Poll::Ready(answer) => Poll::Ready(answer.map(|_| items)),
             Poll::Pending => Poll::Pending,
         }
@@ -229,7 +230,7 @@ impl<T> Future for PopMany<'_, T> {
 
 impl<T> Drop for PopMany<'_, T> {
     fn drop(&mut self) {
-        self.place.leave(self.queue);
+        self.pending.leave(self.queue);
     }
 }
 
@@ -237,15 +238,15 @@ impl<T> fmt::Debug for PopMany<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PopMany")
             .field("max", &self.max)
-            .field("in_line", &self.place.ticket.is_some())
+            .field("in_line", &self.pending.id.is_some())
             .finish_non_exhaustive()
     }
 }
 
-/// Waits in line for items that go into a vector of the caller's; made by
+/// Waits for items that go into a vector of the caller's; made by
 /// [`OverflowQueue::pop_many_into`].
 ///
-/// The place in line is taken when it is first polled, with one exception: see
+/// It joins the wait list when it is first polled, with one exception: see
 /// [fairness](OverflowQueue#fairness).
 ///
 /// # Cancel safety
@@ -256,7 +257,7 @@ pub struct PopManyInto<'a, T> {
     queue: &'a OverflowQueue<T>,
     into: &'a mut Vec<Popped<T>>,
     max: usize,
-    place: PopPlace,
+    pending: PendingPop,
 }
 
 impl<'a, T> PopManyInto<'a, T> {
@@ -265,7 +266,7 @@ impl<'a, T> PopManyInto<'a, T> {
         into: &'a mut Vec<Popped<T>>,
         max: usize,
     ) -> Self {
-        Self { queue, into, max, place: PopPlace::default() }
+        Self { queue, into, max, pending: PendingPop::default() }
     }
 }
 
@@ -274,13 +275,13 @@ impl<T> Future for PopManyInto<'_, T> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        this.place.poll_many(this.queue, cx, this.max, this.into)
+        this.pending.poll_many(this.queue, cx, this.max, this.into)
     }
 }
 
 impl<T> Drop for PopManyInto<'_, T> {
     fn drop(&mut self) {
-        self.place.leave(self.queue);
+        self.pending.leave(self.queue);
     }
 }
 
@@ -288,7 +289,7 @@ impl<T> fmt::Debug for PopManyInto<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PopManyInto")
             .field("max", &self.max)
-            .field("in_line", &self.place.ticket.is_some())
+            .field("in_line", &self.pending.id.is_some())
             .finish_non_exhaustive()
     }
 }

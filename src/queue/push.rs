@@ -4,7 +4,7 @@
 //!             room, or none and no waiting for it
 //!   Outside ───────────────────────────────────────▶ answered
 //!      │                                                ▲
-//!      └──▶ in line ───▶ called ────────────────────────┘
+//!      └──▶ waiting ───▶ called ────────────────────────┘
 //!              └───────────┴──── closed ────────────────┘
 //! ```
 //!
@@ -19,26 +19,27 @@ use core::pin::Pin;
 use core::task::{Context, Poll, Waker};
 
 use super::core::{Core, LaneName, Offer};
-use super::line::{Asked, Ticket};
 use super::outcome::Pushed;
 use super::overflow::OverflowQueue;
+use super::waiters::Asked;
 use crate::base::coop;
 use crate::base::panic::quietly;
+use crate::base::wait_list::WaiterId;
 
 const COMPLETED: &str = "a push was polled after it had completed";
 
-pub(super) struct PushPlace<T> {
+pub(super) struct PendingPush<T> {
     /// Until it is answered.
     item: Option<T>,
-    bytes: Option<u64>,
+    weight: Option<u64>,
     lane: LaneName,
-    ticket: Option<Ticket>,
+    id: Option<WaiterId>,
 }
 
-impl<T> PushPlace<T> {
+impl<T> PendingPush<T> {
     #[inline]
     pub(super) fn new(item: T, lane: LaneName) -> Self {
-        Self { item: Some(item), bytes: None, lane, ticket: None }
+        Self { item: Some(item), weight: None, lane, id: None }
     }
 
     #[inline(always)]
@@ -51,9 +52,9 @@ impl<T> PushPlace<T> {
             self.join_if_it_must_wait(queue, cx.waker());
             return Poll::Pending;
         };
-        if self.ticket.is_none() && self.lane == LaneName::Ordinary {
+        if self.id.is_none() && self.lane == LaneName::Ordinary {
             let item = self.item.take().expect(COMPLETED);
-            match queue.push_short(item) {
+            match queue.push_fast(item) {
                 Ok(()) => {
                     unit.made_progress();
                     return Poll::Ready(Pushed::Stored);
@@ -72,7 +73,7 @@ impl<T> PushPlace<T> {
         cx: &mut Context<'_>,
         unit: coop::Unit,
     ) -> Poll<Pushed<T>> {
-        let polled = self.poll_long(queue, cx);
+        let polled = self.poll_slow_path(queue, cx);
         if polled.is_ready() {
             unit.made_progress();
         }
@@ -81,19 +82,23 @@ impl<T> PushPlace<T> {
 
     fn weigh(&mut self, queue: &OverflowQueue<T>) -> u64 {
         let item = self.item.as_ref().expect(COMPLETED);
-        *self.bytes.get_or_insert_with(|| queue.weigh(item))
+        *self.weight.get_or_insert_with(|| queue.weigh(item))
     }
 
     /// For a task without budget, which has been woken to poll again.
     #[cold]
     fn join_if_it_must_wait(&mut self, queue: &OverflowQueue<T>, waker: &Waker) {
-        let (lane, bytes) = (self.lane, self.weigh(queue));
-        if self.ticket.is_none() {
-            self.ticket = queue.join(waker, bytes, |core| core.line_of_push(lane, bytes));
+        let (lane, weight) = (self.lane, self.weigh(queue));
+        if self.id.is_none() {
+            self.id = queue.join(waker, weight, |core| core.wait_list_of_push(lane, weight));
         }
     }
 
-    fn poll_long(&mut self, queue: &OverflowQueue<T>, cx: &mut Context<'_>) -> Poll<Pushed<T>> {
+    fn poll_slow_path(
+        &mut self,
+        queue: &OverflowQueue<T>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Pushed<T>> {
         self.weigh(queue);
         let mut fresh = None;
         loop {
@@ -114,7 +119,7 @@ impl<T> PushPlace<T> {
         }
     }
 
-    /// Under the lock: is answered, or sees to it that `waker` is left in line.
+    /// Under the lock: is answered, or sees to it that `waker` is in the wait list.
     fn ask(
         &mut self,
         core: &mut Core<T>,
@@ -123,31 +128,31 @@ impl<T> PushPlace<T> {
         unused: &mut Option<Waker>,
     ) -> Asked<Pushed<T>> {
         let item = self.item.take().expect(COMPLETED);
-        let offer = Offer { item, bytes: self.bytes.unwrap_or(0), lane: self.lane };
-        let answer = match self.ticket {
+        let offer = Offer { item, weight: self.weight.unwrap_or(0), lane: self.lane };
+        let answer = match self.id {
             None => core.push(offer),
-            Some(ticket) => core.push_in_turn(ticket, offer, unused),
+            Some(id) => core.push_in_turn(id, offer, unused),
         };
         match answer {
             Ok(pushed) => {
-                self.ticket = None;
+                self.id = None;
                 Asked::Answered(pushed)
             }
             Err(offer) => {
                 self.item = Some(offer.item);
                 match core.pushers(self.lane) {
-                    Some(line) => line.wait(&mut self.ticket, offer.bytes, waker, fresh, unused),
+                    Some(waiters) => waiters.wait(&mut self.id, offer.weight, waker, fresh, unused),
                     None => unreachable!("nobody waits for a lane that is not there"),
                 }
             }
         }
     }
 
-    /// Gives up the place in line, and passes on what was kept for it.
+    /// Gives up the place in the wait list, and passes on what was kept for it.
     #[inline]
     pub(super) fn leave(&mut self, queue: &OverflowQueue<T>) {
-        if let Some(ticket) = self.ticket.take() {
-            queue.leave_pushers(self.lane, ticket);
+        if let Some(id) = self.id.take() {
+            queue.leave_pushers(self.lane, id);
         }
     }
 
@@ -156,27 +161,27 @@ impl<T> PushPlace<T> {
     }
 }
 
-/// A push that waits in line if there is no room and that is what the queue does; made by
+/// A push that waits if there is no room and that is what the queue does; made by
 /// [`OverflowQueue::push`] and [`OverflowQueue::push_protected`].
 ///
-/// The place in line is taken when it is first polled, with one exception: see
+/// It joins the wait list when it is first polled, with one exception: see
 /// [fairness](OverflowQueue#fairness).
 ///
 /// # Cancel safety
 ///
-/// Dropping it before it has completed pushes nothing, gives up its place in line, and drops the
+/// Dropping it before it has completed pushes nothing, gives up its place in the wait list, and drops the
 /// item; [`into_item`](Self::into_item) gives the item back. A place that was kept for it goes to
-/// the next in line.
+/// the next waiter.
 #[must_use = "futures do nothing unless polled: `.await` it to push the item"]
 pub struct Push<'a, T> {
     queue: &'a OverflowQueue<T>,
-    place: PushPlace<T>,
+    pending: PendingPush<T>,
 }
 
 impl<'a, T> Push<'a, T> {
     #[inline]
     pub(super) fn new(queue: &'a OverflowQueue<T>, item: T, lane: LaneName) -> Self {
-        Self { queue, place: PushPlace::new(item, lane) }
+        Self { queue, pending: PendingPush::new(item, lane) }
     }
 
     /// Gives up, and hands the item back; `None` if the push has completed.
@@ -197,7 +202,7 @@ impl<'a, T> Push<'a, T> {
     /// ```
     #[must_use = "it is the item, which is lost if it is dropped"]
     pub fn into_item(mut self) -> Option<T> {
-        self.place.take_item()
+        self.pending.take_item()
     }
 }
 
@@ -211,21 +216,19 @@ impl<T> Future for Push<'_, T> {
     #[inline(always)]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Pushed<T>> {
         let this = self.get_mut();
-        this.place.poll(this.queue, cx)
+        this.pending.poll(this.queue, cx)
     }
 }
 
 impl<T> Drop for Push<'_, T> {
     #[inline]
     fn drop(&mut self) {
-        self.place.leave(self.queue);
+        self.pending.leave(self.queue);
     }
 }
 
 impl<T> fmt::Debug for Push<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Push")
-            .field("in_line", &self.place.ticket.is_some())
-            .finish_non_exhaustive()
+        f.debug_struct("Push").field("in_line", &self.pending.id.is_some()).finish_non_exhaustive()
     }
 }

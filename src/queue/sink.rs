@@ -10,7 +10,7 @@ use futures_sink::Sink;
 use super::core::LaneName;
 use super::outcome::{Pushed, Rejected};
 use super::overflow::OverflowQueue;
-use super::push::PushPlace;
+use super::push::PendingPush;
 use crate::base::coop;
 
 /// The queue as a sink of ordinary items; made by [`OverflowQueue::sink`] and
@@ -21,7 +21,7 @@ use crate::base::coop;
 /// which the sink can be used on. Flushing waits until its item is in the queue. Closing does the
 /// same; the queue stays open, as others may push to it.
 ///
-/// Dropping it drops the item that waits, and gives up its place in line;
+/// Dropping it drops the item that waits, and gives up its place in the wait list;
 /// [`into_item`](Self::into_item) gives it back.
 ///
 /// ```
@@ -49,7 +49,7 @@ where
     Q: Deref<Target = OverflowQueue<T>>,
 {
     queue: Q,
-    place: Option<PushPlace<T>>,
+    pending: Option<PendingPush<T>>,
     lost: F,
 }
 
@@ -59,19 +59,19 @@ where
     F: FnMut(Pushed<T>),
 {
     pub(super) fn new(queue: Q, lost: F) -> Self {
-        Self { queue, place: None, lost }
+        Self { queue, pending: None, lost }
     }
 
     /// Gives up waiting, and hands the item back that is not in the queue yet.
     #[must_use = "it is the item, which is lost if it is dropped"]
     pub fn into_item(mut self) -> Option<T> {
-        self.place.as_mut().and_then(PushPlace::take_item)
+        self.pending.as_mut().and_then(PendingPush::take_item)
     }
 
     fn poll_push(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Rejected<T>>> {
-        let Some(place) = &mut self.place else { return coop::poll_spend(cx).map(Ok) };
-        let pushed = ready!(place.poll(&self.queue, cx));
-        self.place = None;
+        let Some(pending) = &mut self.pending else { return coop::poll_spend(cx).map(Ok) };
+        let pushed = ready!(pending.poll(&self.queue, cx));
+        self.pending = None;
         match pushed {
             Pushed::Stored => {}
             Pushed::Rejected(rejected) => return Poll::Ready(Err(rejected)),
@@ -100,8 +100,8 @@ where
     /// If the sink was not ready: an item waits still.
     fn start_send(self: Pin<&mut Self>, item: T) -> Result<(), Self::Error> {
         let this = self.get_mut();
-        assert!(this.place.is_none(), "`start_send` without `poll_ready` before it");
-        this.place = Some(PushPlace::new(item, LaneName::Ordinary));
+        assert!(this.pending.is_none(), "`start_send` without `poll_ready` before it");
+        this.pending = Some(PendingPush::new(item, LaneName::Ordinary));
         Ok(())
     }
 
@@ -119,8 +119,8 @@ where
     Q: Deref<Target = OverflowQueue<T>>,
 {
     fn drop(&mut self) {
-        if let Some(place) = &mut self.place {
-            place.leave(&self.queue);
+        if let Some(pending) = &mut self.pending {
+            pending.leave(&self.queue);
         }
     }
 }
@@ -131,7 +131,7 @@ where
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PushSink")
-            .field("holds_item", &self.place.is_some())
+            .field("holds_item", &self.pending.is_some())
             .finish_non_exhaustive()
     }
 }

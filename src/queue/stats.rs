@@ -13,7 +13,7 @@
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
-pub struct Stats {
+pub struct QueueStats {
     /// Pushes of any kind that have their answer, those refused included.
     pub pushed: u64,
     /// Handed to readers, one by one or many at once.
@@ -26,8 +26,8 @@ pub struct Stats {
     pub drained: u64,
     /// Handed back because there was no room, or others waited for it.
     pub rejected_full: u64,
-    /// Handed back because they had more bytes than their whole lane may.
-    pub rejected_too_large: u64,
+    /// Handed back because they had more weight than their whole lane may hold.
+    pub rejected_too_heavy: u64,
     /// Handed back because the queue was closed.
     pub rejected_closed: u64,
     /// Handed back because there is no protected lane.
@@ -36,23 +36,23 @@ pub struct Stats {
     pub len: usize,
     /// Those of [`len`](Self::len) in the protected lane.
     pub protected_len: usize,
-    /// The bytes of what is resident; 0 if they are not weighed.
-    pub bytes: u64,
+    /// The weight of the resident items; 0 if they are not weighed.
+    pub weight: u64,
     /// The most items that were ever resident at once.
     pub peak_len: usize,
-    /// Pushes in line now, for both lanes, those included that were called and not polled since.
+    /// Pushes in the wait list now, for both lanes, those included that were called and not polled since.
     pub waiting_pushers: usize,
-    /// Readers in line now, those included that were called and not polled since.
+    /// Readers in the wait list now, those included that were called and not polled since.
     pub waiting_readers: usize,
-    /// How often a push had to wait in line.
+    /// How often a push had to wait.
     pub push_waits: u64,
-    /// How often a reader had to wait in line.
+    /// How often a reader had to wait.
     pub pop_waits: u64,
-    /// How often somebody in line gave up, called or not.
+    /// How often a waiter gave up, called or not.
     pub given_up: u64,
 }
 
-impl Stats {
+impl QueueStats {
     /// All that had to go because there was no room: what readers learn as `dropped_before` and at
     /// the end.
     #[must_use]
@@ -63,6 +63,6 @@ impl Stats {
     /// All that was handed back, whatever the reason.
     #[must_use]
     pub fn rejected(&self) -> u64 {
-        self.rejected_full + self.rejected_too_large + self.rejected_closed + self.rejected_no_lane
+        self.rejected_full + self.rejected_too_heavy + self.rejected_closed + self.rejected_no_lane
     }
 }

@@ -9,14 +9,14 @@ use futures_core::Stream;
 
 use super::outcome::Popped;
 use super::overflow::OverflowQueue;
-use super::pop::PopPlace;
+use super::pop::PendingPop;
 use crate::base::coop;
 
 /// The items of a queue as a stream, until the queue is closed and empty; made by
 /// [`OverflowQueue::items`] and [`OverflowQueue::items_owned`].
 ///
 /// It holds no item: each poll pops one. There may be several, and other readers beside them; each
-/// item goes to one of them, first come, first served. A place in line is kept between polls and
+/// item goes to one of them, first come, first served. A place in the wait list is kept between polls and
 /// given up when the stream is dropped.
 ///
 /// ```
@@ -42,7 +42,7 @@ where
     Q: Deref<Target = OverflowQueue<T>>,
 {
     queue: Q,
-    place: PopPlace,
+    pending: PendingPop,
     dropped_at_end: Option<u64>,
 }
 
@@ -51,7 +51,7 @@ where
     Q: Deref<Target = OverflowQueue<T>>,
 {
     pub(super) fn new(queue: Q) -> Self {
-        Self { queue, place: PopPlace::default(), dropped_at_end: None }
+        Self { queue, pending: PendingPop::default(), dropped_at_end: None }
     }
 
     /// When the stream has ended: how many items were lost between the last one and the end, as
@@ -80,7 +80,7 @@ where
         if this.dropped_at_end.is_some() {
             return coop::poll_spend(cx).map(|()| None);
         }
-        this.place.poll(&this.queue, cx).map(|taken| match taken {
+        this.pending.poll(&this.queue, cx).map(|taken| match taken {
             Ok(popped) => Some(popped),
             Err(closed) => {
                 this.dropped_at_end = Some(closed.dropped_before);
@@ -95,7 +95,7 @@ where
     Q: Deref<Target = OverflowQueue<T>>,
 {
     fn drop(&mut self) {
-        self.place.leave(&self.queue);
+        self.pending.leave(&self.queue);
     }
 }
 

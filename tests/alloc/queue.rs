@@ -47,7 +47,7 @@ fn pushing_and_popping_allocates_nothing() {
 #[test]
 fn protected_and_weighed_items_allocate_nothing() {
     let builder = OverflowQueue::builder().capacity(100).when_full(WhenFull::DropOldest);
-    let queue = builder.protected(100).max_bytes(1_000, |_: &u64| 7).build().unwrap();
+    let queue = builder.protected(100).max_weight(1_000, |_: &u64| 7).build().unwrap();
     let allocated = count(|| {
         for _ in 0..1_000 {
             for item in 0..120 {

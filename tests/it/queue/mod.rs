@@ -149,7 +149,7 @@ fn nobody_passes_a_reader_in_line() {
 
 #[test]
 fn a_large_item_at_the_head_of_the_line_is_not_passed() {
-    let builder = OverflowQueue::builder().capacity(10).max_bytes(10, |bytes: &u64| *bytes);
+    let builder = OverflowQueue::builder().capacity(10).max_weight(10, |weight: &u64| *weight);
     let queue = builder.build().unwrap();
     assert!(queue.try_push(8).is_stored());
     let mut large = queue.push(9);
@@ -158,12 +158,12 @@ fn a_large_item_at_the_head_of_the_line_is_not_passed() {
     assert!(matches!(queue.try_push(1), Pushed::Rejected(_)));
     let _ = queue.try_pop().unwrap();
     assert!(poll(&mut large).is_ready() && poll(&mut small).is_ready());
-    assert_eq!(queue.bytes(), 10);
+    assert_eq!(queue.weight(), 10);
 }
 
 #[test]
 fn cancelling_a_large_head_lets_all_in_who_fit() {
-    let builder = OverflowQueue::builder().capacity(10).max_bytes(10, |bytes: &u64| *bytes);
+    let builder = OverflowQueue::builder().capacity(10).max_weight(10, |weight: &u64| *weight);
     let queue = builder.build().unwrap();
     assert!(queue.try_push(8).is_stored());
     let mut large = queue.push(9);
@@ -174,18 +174,18 @@ fn cancelling_a_large_head_lets_all_in_who_fit() {
 }
 
 #[test]
-fn too_large_is_refused_before_anything_is_displaced() {
+fn too_heavy_is_refused_before_anything_is_displaced() {
     let builder = OverflowQueue::builder().capacity(10).when_full(WhenFull::DropOldest);
-    let queue = builder.max_bytes(10, |bytes: &u64| *bytes).build().unwrap();
-    (1..=4).for_each(|bytes| assert!(queue.try_push(bytes).is_stored()));
-    for bytes in [11, u64::MAX] {
-        let rejected = queue.try_push(bytes).into_displaced().unwrap_err();
-        assert_eq!((rejected.reason, rejected.item), (RejectReason::TooLarge, bytes));
+    let queue = builder.max_weight(10, |weight: &u64| *weight).build().unwrap();
+    (1..=4).for_each(|weight| assert!(queue.try_push(weight).is_stored()));
+    for weight in [11, u64::MAX] {
+        let rejected = queue.try_push(weight).into_displaced().unwrap_err();
+        assert_eq!((rejected.reason, rejected.item), (RejectReason::TooHeavy, weight));
     }
-    assert_eq!((queue.len(), queue.bytes()), (4, 10));
-    // As many go as are in the way of the bytes.
+    assert_eq!((queue.len(), queue.weight()), (4, 10));
+    // As many go as are in the way of its weight.
     assert!(queue.try_push(5).into_displaced().unwrap().eq([1, 2, 3]));
-    assert_eq!(queue.bytes(), 9);
+    assert_eq!(queue.weight(), 9);
     assert!(queue.try_push(10).into_displaced().unwrap().eq([4, 5]));
 }
 
@@ -455,7 +455,8 @@ fn room_for_many_calls_a_crowd_of_pushers() {
 #[test]
 fn a_head_that_leaves_calls_a_crowd_of_pushers() {
     for crowd in CROWDS {
-        let builder = OverflowQueue::builder().capacity(1000).max_bytes(300, |bytes: &u64| *bytes);
+        let builder =
+            OverflowQueue::builder().capacity(1000).max_weight(300, |weight: &u64| *weight);
         let queue = builder.build().unwrap();
         assert!(queue.try_push(100).is_stored());
         let mut large = queue.push(300);
@@ -518,13 +519,13 @@ fn refuses_what_cannot_be() {
         (one().when_full(share(101)).build(), "when_full"),
         (one().protected(0).build(), "protected"),
         (one().protected(usize::MAX).build(), "protected"),
-        (one().max_bytes(0, |_| 1).build(), "max_bytes"),
-        (one().max_bytes(u64::MAX, |_| 1).build(), "max_bytes"),
-        (one().protected(1).protected_max_bytes(1).build(), "protected_max_bytes"),
-        (one().max_bytes(1, |_| 1).protected_max_bytes(1).build(), "protected_max_bytes"),
+        (one().max_weight(0, |_| 1).build(), "max_weight"),
+        (one().max_weight(u64::MAX, |_| 1).build(), "max_weight"),
+        (one().protected(1).protected_max_weight(1).build(), "protected_max_weight"),
+        (one().max_weight(1, |_| 1).protected_max_weight(1).build(), "protected_max_weight"),
         (
-            one().max_bytes(1, |_| 1).protected(1).protected_max_bytes(0).build(),
-            "protected_max_bytes",
+            one().max_weight(1, |_| 1).protected(1).protected_max_weight(0).build(),
+            "protected_max_weight",
         ),
     ] {
         assert_eq!(built.unwrap_err().field(), field);
@@ -542,12 +543,12 @@ fn the_largest_queue_costs_nothing_until_it_is_filled() {
 fn heavy_items_do_not_overflow_the_sum() {
     let most = u64::MAX / 2;
     let builder = OverflowQueue::builder().capacity(3).when_full(WhenFull::DropOldest);
-    let queue = builder.max_bytes(most, |bytes: &u64| *bytes).build().unwrap();
+    let queue = builder.max_weight(most, |weight: &u64| *weight).build().unwrap();
     assert!(queue.try_push(most).is_stored());
     assert!(queue.try_push(most).into_displaced().unwrap().eq([most]));
     assert!(queue.try_push(0).is_stored());
     assert!(queue.try_push(1).into_displaced().unwrap().eq([most]));
-    assert_eq!(queue.bytes(), 1);
+    assert_eq!(queue.weight(), 1);
 }
 
 #[test]

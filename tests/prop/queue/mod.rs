@@ -29,7 +29,7 @@ use sluicegate::queue::{Items, Popped, Push, Pushed, TryPopError, WhenFull};
 /// What is pushed: counts itself as it drops.
 struct Token {
     id: Id,
-    bytes: u64,
+    weight: u64,
     weigher_panics: bool,
     drop_panics: Cell<bool>,
     dropped: Rc<Cell<usize>>,
@@ -96,13 +96,13 @@ enum Form {
 enum Step {
     Push {
         how: How,
-        bytes: u64,
+        weight: u64,
         waker_panics: bool,
         budget: bool,
     },
     TryPush {
         protected: bool,
-        bytes: u64,
+        weight: u64,
     },
     PushPanics {
         waits: bool,
@@ -140,7 +140,7 @@ enum Step {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let bytes = || prop_oneof![4 => 0..6u64, 1 => 6..14u64];
+    let weight = || prop_oneof![4 => 0..6u64, 1 => 6..14u64];
     let which = 0..1000usize;
     let rarely = prop::bool::weighted(0.1);
     let protected = || prop::bool::weighted(0.25);
@@ -154,11 +154,11 @@ fn step() -> impl Strategy<Value = Step> {
         Just(Form::Stream)
     ];
     prop_oneof![
-        10 => (how, bytes(), rarely, budget).prop_map(|(how, bytes, waker_panics, budget)| {
-            Step::Push { how, bytes, waker_panics, budget }
+        10 => (how, weight(), rarely, budget).prop_map(|(how, weight, waker_panics, budget)| {
+            Step::Push { how, weight, waker_panics, budget }
         }),
-        8 => (protected(), bytes())
-            .prop_map(|(protected, bytes)| Step::TryPush { protected, bytes }),
+        8 => (protected(), weight())
+            .prop_map(|(protected, weight)| Step::TryPush { protected, weight }),
         1 => any::<bool>().prop_map(|waits| Step::PushPanics { waits }),
         5 => (which.clone(), any::<bool>(), budget).prop_map(|(which, other_waker, budget)| {
             Step::PollPush { which, other_waker, budget }
@@ -189,15 +189,16 @@ fn config() -> impl Strategy<Value = Config> {
         3 => (1..=100u8).prop_map(|percent| WhenFull::DropOldestShare { percent }),
     ];
     let protected = prop::option::of(1..4usize);
-    let max_bytes = || prop::option::of(1..12u64);
+    let max_weight = || prop::option::of(1..12u64);
     let capacity = prop_oneof![8 => 1..7usize, 1 => 60..140usize];
-    (capacity, when_full, protected, max_bytes(), max_bytes()).prop_map(
-        |(capacity, when_full, protected, max_bytes, protected_max_bytes)| Config {
+    (capacity, when_full, protected, max_weight(), max_weight()).prop_map(
+        |(capacity, when_full, protected, max_weight, protected_max_weight)| Config {
             capacity,
             when_full,
             protected,
-            max_bytes,
-            protected_max_bytes: protected_max_bytes.filter(|_| protected.and(max_bytes).is_some()),
+            max_weight,
+            protected_max_weight: protected_max_weight
+                .filter(|_| protected.and(max_weight).is_some()),
         },
     )
 }
@@ -208,16 +209,16 @@ fn build(config: Config) -> OverflowQueue<Token> {
     if let Some(protected) = config.protected {
         builder = builder.protected(protected);
     }
-    if let Some(max_bytes) = config.max_bytes {
-        builder = builder.max_bytes(max_bytes, |token: &Token| {
+    if let Some(max_weight) = config.max_weight {
+        builder = builder.max_weight(max_weight, |token: &Token| {
             if token.weigher_panics {
                 panic_quietly();
             }
-            token.bytes
+            token.weight
         });
     }
-    if let Some(max_bytes) = config.protected_max_bytes {
-        builder = builder.protected_max_bytes(max_bytes);
+    if let Some(max_weight) = config.protected_max_weight {
+        builder = builder.protected_max_weight(max_weight);
     }
     builder.build().expect("the limits are good")
 }
@@ -394,16 +395,16 @@ impl<'q> Drive<'q> {
         }
     }
 
-    fn token(&mut self, bytes: u64) -> Token {
+    fn token(&mut self, weight: u64) -> Token {
         let id = self.created;
         self.created += 1;
         let dropped = self.dropped.clone();
-        Token { id, bytes, weigher_panics: false, drop_panics: Cell::new(false), dropped }
+        Token { id, weight, weigher_panics: false, drop_panics: Cell::new(false), dropped }
     }
 
     fn item(&self, token: &Token, protected: bool) -> Item {
-        let bytes = if self.config.max_bytes.is_some() { token.bytes } else { 0 };
-        Item { id: token.id, bytes, protected }
+        let weight = if self.config.max_weight.is_some() { token.weight } else { 0 };
+        Item { id: token.id, weight, protected }
     }
 
     /// Keeps what an answer hands out.
@@ -430,8 +431,8 @@ impl<'q> Drive<'q> {
         Read::Items(items.into_iter().map(&mut keep).collect())
     }
 
-    fn push(&mut self, how: How, bytes: u64, waker_panics: bool, budget: bool) {
-        let token = self.token(bytes);
+    fn push(&mut self, how: How, weight: u64, waker_panics: bool, budget: bool) {
+        let token = self.token(weight);
         let (id, item) = (token.id, self.item(&token, matches!(how, How::Protected)));
         let future = Pushing::new(self.queue, token, how);
         self.items.insert(id, item);
@@ -485,11 +486,11 @@ impl<'q> Drive<'q> {
 
     fn step(&mut self, step: &Step) {
         match *step {
-            Step::Push { how, bytes, waker_panics, budget } => {
-                self.push(how, bytes, waker_panics, budget);
+            Step::Push { how, weight, waker_panics, budget } => {
+                self.push(how, weight, waker_panics, budget);
             }
-            Step::TryPush { protected, bytes } => {
-                let token = self.token(bytes);
+            Step::TryPush { protected, weight } => {
+                let token = self.token(weight);
                 let expected = self.reference.push(self.item(&token, protected), false);
                 let pushed = if protected {
                     self.queue.try_push_protected(token)
@@ -498,7 +499,7 @@ impl<'q> Drive<'q> {
                 };
                 assert_eq!(self.answer(pushed), expected);
             }
-            Step::PushPanics { waits } if self.config.max_bytes.is_some() => {
+            Step::PushPanics { waits } if self.config.max_weight.is_some() => {
                 let mut token = self.token(1);
                 token.weigher_panics = true;
                 if waits {
@@ -604,8 +605,10 @@ impl<'q> Drive<'q> {
             expected.drained,
         ];
         assert_eq!(seen, wanted);
-        assert_eq!((stats.len, stats.bytes), (self.reference.len(), self.reference.bytes()));
-        assert_eq!((self.queue.len(), self.queue.bytes()), (stats.len, stats.bytes));
+        #[cfg(debug_assertions)]
+        self.queue.validate();
+        assert_eq!((stats.len, stats.weight), (self.reference.len(), self.reference.weight()));
+        assert_eq!((self.queue.len(), self.queue.weight()), (stats.len, stats.weight));
         if !self.reference.closed {
             let in_line = (stats.waiting_pushers, stats.waiting_readers);
             assert_eq!(in_line, self.reference.in_line());
@@ -638,7 +641,7 @@ impl<'q> Drive<'q> {
         }
         self.step(&Step::TryPop);
         assert_eq!(self.reference.counts.told, self.queue.stats().displaced());
-        assert_eq!((self.queue.len(), self.queue.bytes()), (0, 0));
+        assert_eq!((self.queue.len(), self.queue.weight()), (0, 0));
     }
 }
 

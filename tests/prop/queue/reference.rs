@@ -11,14 +11,14 @@ pub(crate) struct Config {
     pub(crate) when_full: WhenFull,
     pub(crate) protected: Option<usize>,
     /// Of each lane, if there is no other for the protected one.
-    pub(crate) max_bytes: Option<u64>,
-    pub(crate) protected_max_bytes: Option<u64>,
+    pub(crate) max_weight: Option<u64>,
+    pub(crate) protected_max_weight: Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Item {
     pub(crate) id: Id,
-    pub(crate) bytes: u64,
+    pub(crate) weight: u64,
     pub(crate) protected: bool,
 }
 
@@ -88,8 +88,8 @@ impl Reference {
         self.items.len()
     }
 
-    pub(crate) fn bytes(&self) -> u64 {
-        self.items.iter().map(|(item, _)| item.bytes).sum()
+    pub(crate) fn weight(&self) -> u64 {
+        self.items.iter().map(|(item, _)| item.weight).sum()
     }
 
     pub(crate) fn in_line(&self) -> (usize, usize) {
@@ -97,23 +97,23 @@ impl Reference {
     }
 
     fn room(&self, protected: bool) -> (usize, u64) {
-        let Config { capacity, max_bytes, protected_max_bytes, .. } = self.config;
-        let (items, bytes) = match protected {
-            true => (self.config.protected.unwrap(), protected_max_bytes.or(max_bytes)),
-            false => (capacity, max_bytes),
+        let Config { capacity, max_weight, protected_max_weight, .. } = self.config;
+        let (items, weight) = match protected {
+            true => (self.config.protected.unwrap(), protected_max_weight.or(max_weight)),
+            false => (capacity, max_weight),
         };
-        (items, bytes.unwrap_or(u64::MAX / 2))
+        (items, weight.unwrap_or(u64::MAX / 2))
     }
 
     /// Whether there is room for it beside what is in its lane and is kept for who was called.
     fn fits(&self, new: &Item) -> bool {
-        let (max_items, max_bytes) = self.room(new.protected);
+        let (max_items, max_weight) = self.room(new.protected);
         let inside = self.items.iter().map(|(item, _)| item);
         let called = self.pushers.iter().filter(|pusher| pusher.called).map(|pusher| &pusher.item);
         let there: Vec<_> =
             inside.chain(called).filter(|item| item.protected == new.protected).collect();
-        let bytes: u64 = there.iter().map(|item| item.bytes).sum();
-        there.len() < max_items && bytes + new.bytes <= max_bytes
+        let weight: u64 = there.iter().map(|item| item.weight).sum();
+        there.len() < max_items && weight + new.weight <= max_weight
     }
 
     fn call_pushers(&mut self) {
@@ -159,9 +159,9 @@ impl Reference {
         if item.protected && self.config.protected.is_none() {
             return self.reject(item, RejectReason::NoProtectedLane);
         }
-        let (_, max_bytes) = self.room(item.protected);
-        if item.bytes > max_bytes {
-            return self.reject(item, RejectReason::TooLarge);
+        let (_, max_weight) = self.room(item.protected);
+        if item.weight > max_weight {
+            return self.reject(item, RejectReason::TooHeavy);
         }
         let waits = self.pushers.iter().any(|p| p.item.protected == item.protected && !p.called);
         if !waits && self.fits(&item) {
@@ -202,9 +202,9 @@ impl Reference {
         if self.closed || !waits || (item.protected && self.config.protected.is_none()) {
             return false;
         }
-        let (_, max_bytes) = self.room(item.protected);
+        let (_, max_weight) = self.room(item.protected);
         let before = self.pushers.iter().any(|p| p.item.protected == item.protected && !p.called);
-        item.bytes <= max_bytes && (before || !self.fits(item))
+        item.weight <= max_weight && (before || !self.fits(item))
     }
 
     /// A push that is polled without budget: it moves nothing, and is in line if it must wait.
