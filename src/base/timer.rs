@@ -125,6 +125,7 @@ mod none {
 
 #[cfg(loom)]
 mod modelled {
+    use core::mem;
     use core::task::{Context, Poll, Waker};
     use std::sync::{Arc, Mutex, OnceLock, PoisonError};
     use std::time::{Duration, Instant};
@@ -137,10 +138,12 @@ mod modelled {
         static ref TIME: Mutex<Time> = Mutex::new(Time::default());
     }
 
+    type Sleeper = (Instant, Arc<()>, Waker);
+
     #[derive(Default)]
     struct Time {
         passed: Duration,
-        sleepers: Vec<(Instant, Arc<()>, Waker)>,
+        sleepers: Vec<Sleeper>,
     }
 
     fn time<R>(with: impl FnOnce(&mut Time) -> R) -> R {
@@ -158,10 +161,13 @@ mod modelled {
 
     /// Moves the time on, from any thread, and wakes every timer that is due.
     pub fn advance(by: Duration) {
-        let due: Vec<_> = time(|time| {
+        let due: Vec<Sleeper> = time(|time| {
             time.passed += by;
             let now = start() + time.passed;
-            time.sleepers.extract_if(.., |(at, ..)| *at <= now).collect()
+            let (due, others) =
+                mem::take(&mut time.sleepers).into_iter().partition(|(at, ..)| *at <= now);
+            time.sleepers = others;
+            due
         });
         due.into_iter().for_each(|(.., waker)| waker.wake());
     }
@@ -199,9 +205,11 @@ mod modelled {
 
         fn forget(&mut self) {
             let Some(name) = &self.name else { return };
-            let mine: Vec<_> = time(|time| {
-                let mine = |entry: &mut (Instant, Arc<()>, Waker)| Arc::ptr_eq(&entry.1, name);
-                time.sleepers.extract_if(.., mine).collect()
+            let mine: Vec<Sleeper> = time(|time| {
+                let is_mine = |(_, known, _): &Sleeper| Arc::ptr_eq(known, name);
+                let (mine, others) = mem::take(&mut time.sleepers).into_iter().partition(is_mine);
+                time.sleepers = others;
+                mine
             });
             drop(mine);
         }

@@ -287,14 +287,14 @@ fn two_bring_the_same_key() {
 fn a_head_that_comes_late_against_a_newcomer() {
     each_rate(|throttle| {
         throttle.reserve(1, start()).unwrap();
-        let mut head = Waiter::in_line(&throttle);
-        let turn = head.look(start()).unwrap_err();
+        let mut head = InList::join(&throttle);
+        let turn = head.poll(start()).unwrap_err();
         let late = turn + Duration::from_millis(99);
         let newcomer = {
             let throttle = throttle.clone();
             thread::spawn(move || throttle.try_acquire_at(1, late).is_ok())
         };
-        assert!(head.look(late).is_ok(), "it came in time");
+        assert!(head.poll(late).is_ok(), "it came in time");
         assert!(!newcomer.join().unwrap());
     });
 }
@@ -305,13 +305,13 @@ fn a_head_that_comes_late_against_a_newcomer() {
 fn an_absent_head_comes_back_as_it_is_passed() {
     each_rate(|throttle| {
         throttle.reserve(1, start()).unwrap();
-        let mut head = Waiter::in_line(&throttle);
-        let turn = head.look(start()).unwrap_err();
-        let mut behind = Waiter::in_line(&throttle);
-        let _ = behind.look(start());
+        let mut head = InList::join(&throttle);
+        let turn = head.poll(start()).unwrap_err();
+        let mut behind = InList::join(&throttle);
+        let _ = behind.poll(start());
         let late = turn + Duration::from_millis(100);
-        let passes = thread::spawn(move || behind.look(late).is_err().then_some(behind));
-        let came = head.look(late);
+        let passes = thread::spawn(move || behind.poll(late).is_err().then_some(behind));
+        let came = head.poll(late);
         let behind = passes.join().unwrap();
         assert!(came.is_ok() == behind.is_some(), "one of two");
         let (next, mut first) = match behind {
@@ -319,8 +319,8 @@ fn an_absent_head_comes_back_as_it_is_passed() {
             None => (came.unwrap_err(), head),
         };
         assert_eq!(next, late + SECOND);
-        let mut newcomer = Waiter::in_line(&throttle);
-        assert!(newcomer.look(next).is_err(), "not before the other");
-        assert!(first.look(next).is_ok());
+        let mut newcomer = InList::join(&throttle);
+        assert!(newcomer.poll(next).is_err(), "not before the other");
+        assert!(first.poll(next).is_ok());
     });
 }

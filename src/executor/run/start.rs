@@ -83,7 +83,7 @@ where
             return false;
         }
         if let Some(throttling) = &mut self.throttling {
-            if !throttling.may_start(|| now()) {
+            if !throttling.may_start(now) {
                 return false;
             }
         }
