@@ -152,7 +152,7 @@ impl<I: Iterator, E, A: Attempts<I::Item, E>> Drop for Owned<'_, I, E, A> {
 }
 
 /// What was not done, with its input: what
-/// [`dead_letters`](super::BatchExecutor::dead_letter) hands out.
+/// [`dead_letter`](super::BatchExecutor::dead_letter) hands out.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct DeadLetter<'a, I, E> {

@@ -14,7 +14,7 @@ pub enum Stop {
     Drain,
     /// They are polled once more and, if not ready then, dropped as
     /// [`Cancelled`](crate::Settled::Cancelled). For their inputs see
-    /// [`dead_letters`](super::BatchExecutor::dead_letter).
+    /// [`dead_letter`](super::BatchExecutor::dead_letter).
     Abort,
 }
 
