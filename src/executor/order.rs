@@ -1,10 +1,11 @@
 //! Which items may run side by side: all of them, or one of each key.
 
 use core::hash::{BuildHasher, Hash};
-use std::collections::HashMap;
-use std::collections::hash_map::RandomState;
 
 use crate::base::panic::{drop_each, quietly};
+use crate::base::slab::Slab;
+use crate::base::sync::HashBuilder;
+use crate::base::table::SlotTable;
 
 pub trait Order<I> {
     /// Whether everything may start at once.
@@ -18,6 +19,9 @@ pub trait Order<I> {
 
     /// The item at `slot`, admitted earlier, has settled: which held one may start now?
     fn release(&mut self, slot: usize) -> Option<usize>;
+
+    #[cfg(debug_assertions)]
+    fn validate(&self) {}
 }
 
 /// Which items may run side by side; implemented by what [`BatchExecutor`](super::BatchExecutor)
@@ -89,37 +93,32 @@ impl<F> core::fmt::Debug for ByKey<F> {
     }
 }
 
-/// Items of one key in a queue of their own, one behind the other.
+/// Items of one key in a queue of their own, in input order.
 ///
-/// There are never more queues than items in hand: a queue closes with its last item. Keys are
-/// hashed, compared and dropped at points where their panic does no harm; queues are found again by
-/// number, so that closing one needs none of the user's code.
+/// A queue ends with its last item, so there are never more queues than items in hand. Keys are
+/// hashed, compared and dropped where their panic does no harm; a queue is found again by its
+/// number, so that its end needs no user code but the key's destructor.
 pub struct KeyOrder<K, F> {
     key: F,
-    hasher: RandomState,
-    /// The first of the queues whose keys have this hash.
-    first: HashMap<u64, usize>,
-    queues: Vec<KeyQueue<K>>,
-    closed: Vec<usize>,
-    /// By slot.
+    hasher: HashBuilder,
+    table: SlotTable,
+    queues: Slab<KeyQueue<K>>,
+    /// By the run's slot.
     links: Vec<Link>,
 }
 
 struct KeyQueue<K> {
-    /// `None` in a closed queue.
-    key: Option<K>,
+    key: K,
     hash: u64,
-    /// The next queue whose key has the same hash.
-    next: Option<usize>,
-    /// The slot of the last item in this queue.
+    /// The run's slot of the last item in this queue.
     tail: usize,
 }
 
 #[derive(Clone, Copy, Default)]
 struct Link {
-    queue: usize,
-    /// The slot of the next item in the same queue.
-    behind: Option<usize>,
+    queue: u32,
+    /// The run's slot of the next item in the same queue.
+    next: Option<usize>,
 }
 
 impl<K, F> core::fmt::Debug for KeyOrder<K, F> {
@@ -132,55 +131,18 @@ impl<K, F> KeyOrder<K, F> {
     pub(super) fn new(key: F) -> Self {
         Self {
             key,
-            hasher: RandomState::new(),
-            first: HashMap::new(),
-            queues: Vec::new(),
-            closed: Vec::new(),
+            hasher: HashBuilder::default(),
+            table: SlotTable::new(),
+            queues: Slab::new(),
             links: Vec::new(),
         }
     }
 
-    fn link(&mut self, slot: usize, queue: usize) {
+    fn link(&mut self, slot: usize, queue: u32) {
         if self.links.len() <= slot {
             self.links.resize(slot + 1, Link::default());
         }
-        self.links[slot] = Link { queue, behind: None };
-    }
-
-    fn open(&mut self, key: K, hash: u64, slot: usize) -> usize {
-        let key = Some(key);
-        let opened = KeyQueue { key, hash, next: self.first.get(&hash).copied(), tail: slot };
-        let queue = match self.closed.pop() {
-            Some(queue) => {
-                self.queues[queue] = opened;
-                queue
-            }
-            None => {
-                self.queues.push(opened);
-                self.queues.len() - 1
-            }
-        };
-        self.first.insert(hash, queue);
-        queue
-    }
-
-    fn close(&mut self, queue: usize) {
-        let KeyQueue { hash, next, .. } = self.queues[queue];
-        if self.first[&hash] == queue {
-            match next {
-                Some(next) => self.first.insert(hash, next),
-                None => self.first.remove(&hash),
-            };
-        } else {
-            let mut before = self.first[&hash];
-            while self.queues[before].next != Some(queue) {
-                before = self.queues[before].next.expect("an open queue is on its hash's chain");
-            }
-            self.queues[before].next = next;
-        }
-        let key = self.queues[queue].key.take();
-        self.closed.push(queue);
-        quietly(|| drop(key));
+        self.links[slot] = Link { queue, next: None };
     }
 }
 
@@ -192,24 +154,23 @@ where
     fn admit(&mut self, slot: usize, item: &I) -> bool {
         let key = (self.key)(item);
         let hash = self.hasher.hash_one(&key);
-        let mut queue = self.first.get(&hash).copied();
-        while let Some(number) = queue {
-            if self.queues[number].key.as_ref() == Some(&key) {
-                break;
-            }
-            queue = self.queues[number].next;
-        }
-        match queue {
+        let queues = &mut self.queues;
+        let is_key = |queue| {
+            let queue: &KeyQueue<K> = &queues[queue];
+            queue.hash == hash && queue.key == key
+        };
+        match self.table.find(hash, is_key) {
             Some(queue) => {
-                // The last of the user's code, and so before the first change.
+                // The last of the user code, and so before the first change.
                 drop(key);
-                let ahead = core::mem::replace(&mut self.queues[queue].tail, slot);
+                let last = core::mem::replace(&mut queues[queue].tail, slot);
                 self.link(slot, queue);
-                self.links[ahead].behind = Some(slot);
+                self.links[last].next = Some(slot);
                 false
             }
             None => {
-                let queue = self.open(key, hash, slot);
+                let queue = queues.insert(KeyQueue { key, hash, tail: slot });
+                self.table.insert(hash, queue, |queue| queues[queue].hash);
                 self.link(slot, queue);
                 true
             }
@@ -217,16 +178,25 @@ where
     }
 
     fn release(&mut self, slot: usize) -> Option<usize> {
-        let Link { queue, behind } = self.links[slot];
-        if behind.is_none() {
-            self.close(queue);
+        let Link { queue, next } = self.links[slot];
+        if next.is_none() {
+            let KeyQueue { key, hash, .. } = self.queues.remove(queue);
+            self.table.remove(hash, queue);
+            quietly(|| drop(key));
         }
-        behind
+        next
+    }
+
+    #[cfg(debug_assertions)]
+    fn validate(&self) {
+        self.queues.validate();
+        self.table
+            .validate(self.queues.iter().map(|(queue, KeyQueue { hash, .. })| (queue, *hash)));
     }
 }
 
 impl<K, F> Drop for KeyOrder<K, F> {
     fn drop(&mut self) {
-        drop_each(self.queues.drain(..));
+        drop_each(self.queues.drain());
     }
 }

@@ -1,17 +1,17 @@
-//! Who was woken: the one part of an executor's run that other threads reach.
+//! The ready queue: which futures of a run were woken. The one part of a run that other threads reach.
 //!
-//! Each future that a run polls has a *line* of its own, a number, and a waker that notes it. Lines
-//! are in groups, which share a word with a bit for each line, so that a wake-up is one atomic
-//! operation. The first in a quiet group also puts the group on the list, under a lock:
+//! Each future that a run polls has an *entry*: a number, and a waker that marks it. Entries are in
+//! groups. A group has a word with one bit per entry, so that a wake-up is one atomic operation. The
+//! first wake-up of an idle group also puts the group on a list, under a lock:
 //!
 //! ```text
-//!              first wake-up                    its word is taken
-//!   quiet ───────────────────────▶ on the list ──────────────────▶ quiet, its lines to be polled
+//!             first wake-up                    its word is taken
+//!   idle ───────────────────────▶ on the list ──────────────────▶ idle, its entries to be polled
 //! ```
 //!
-//! A line is quiet again *before* its future is polled, so that a wake-up during the poll counts;
-//! and the run's own waker is left behind in the same critical section that finds the list empty,
-//! so that no wake-up falls between looking and going to sleep.
+//! An entry is idle again *before* its future is polled, so that a wake-up during the poll counts.
+//! The run stores its own waker in the same critical section that finds the list empty, so that no
+//! wake-up falls between the look and the sleep.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use std::task::{Wake, Waker};
 use crate::base::panic::quietly;
 use crate::base::sync::{AtomicU64, AtomicUsize, Mutex, Ordering};
 
-/// Lines in a group. Two under loom, so that the models see the seam.
+/// Entries per group. Two under loom, so that the models see the seam.
 const GROUP: usize = if cfg!(loom) { 2 } else { 64 };
 
 /// The groups that were woken since the run last looked, in the order in which they were.
@@ -53,14 +53,14 @@ impl ReadyList {
 }
 
 struct Group {
-    /// A bit for each line that was woken. The group is on the list exactly while it is not zero.
+    /// One bit per woken entry. The group is on the list exactly while it is not zero.
     woken: AtomicU64,
     number: usize,
     list: Arc<ReadyList>,
 }
 
-/// What the waker of a line points to. It outlives the futures polled with it: a late wake-up by
-/// one that is gone costs whoever has its line now one poll, and nothing else.
+/// What the waker of an entry points to. It outlives the futures polled with it: a late wake-up by an
+/// earlier future costs the entry's present future one poll, and nothing else.
 struct Entry {
     bit: u64,
     group: Arc<Group>,
@@ -86,11 +86,11 @@ pub(super) struct ReadyQueue {
     entries: usize,
     /// Groups taken from the list, whose words are still to be taken.
     taken: VecDeque<usize>,
-    /// The group whose word was taken last, and those of its lines that were not handed out yet.
+    /// The group whose word was taken last, and its entries that were not handed out yet.
     current: usize,
     bits: u64,
-    /// How many new items may start before the list is looked at again: one more than lines were
-    /// handed out since it was. So neither new nor woken items starve the other, and the lock is taken
+    /// How many new items may start before the list is looked at again: one more than the
+    /// entries handed out since then. So neither new nor woken items starve the other, and the lock is taken
     /// once for many of both.
     fresh: usize,
 }
@@ -109,7 +109,7 @@ impl ReadyQueue {
         }
     }
 
-    /// Opens the next line, numbered from 0, and gives its waker.
+    /// Adds an entry; entries are numbered from 0. Returns its waker, too.
     pub(super) fn add_entry(&mut self) -> (usize, Waker) {
         let entry = self.entries;
         self.entries += 1;
@@ -122,7 +122,7 @@ impl ReadyQueue {
         (entry, Waker::from(Arc::new(Entry { bit: 1 << bit, group })))
     }
 
-    /// The next line of those taken. Lines of one group come in the order of their numbers.
+    /// The next entry of those taken. Entries of one group come in the order of their numbers.
     #[inline]
     pub(super) fn next(&mut self) -> Option<usize> {
         if self.bits == 0 {
@@ -135,13 +135,13 @@ impl ReadyQueue {
         Some(self.current * GROUP + bit)
     }
 
-    /// Whether all lines that were taken have been handed out.
+    /// Whether all entries that were taken have been handed out.
     #[inline]
     pub(super) fn is_empty(&self) -> bool {
         self.bits == 0 && self.taken.is_empty()
     }
 
-    /// A new item has started. Whether lines that were woken have their turn now.
+    /// A new item has started. Whether woken entries are due now.
     #[inline]
     pub(super) fn new_started(&mut self) -> bool {
         self.fresh = self.fresh.saturating_sub(1);
@@ -153,8 +153,7 @@ impl ReadyQueue {
         self.fresh == 0 && self.list.any.load(Ordering::Relaxed) != 0
     }
 
-    /// Takes what was woken since, if it has its turn and all that was taken before has been handed
-    /// out.
+    /// Takes the entries woken since, if they are due and all taken before were handed out.
     #[inline]
     pub(super) fn take_if_due(&mut self) {
         if self.is_due() {

@@ -240,13 +240,12 @@ impl<I, Fut: Future> Slots<I, Fut> {
     /// The same, with the index of the item, if one has started in this slot and has not settled.
     #[inline]
     pub(super) fn started(&mut self, slot: usize) -> Option<(usize, SlotFuture<'_, Fut>)> {
-        match self.items.get(slot as u32)? {
-            Item { index, state: State::Started } => {
-                let index = *index;
-                Some((index, self.future(slot)))
-            }
-            _ => None,
+        let item = self.items.get(slot as u32)?;
+        if !matches!(item.state, State::Started) {
+            return None;
         }
+        let index = item.index;
+        Some((index, self.future(slot)))
     }
 }
 

@@ -122,13 +122,13 @@ fn a_wake_up_during_the_poll_counts() {
     });
 }
 
-/// An item has settled and left its waker behind, which a thread wakes late, when its place belongs
+/// An item has settled and left its waker behind, which a thread wakes late, when its slot belongs
 /// to another; a second thread wakes this one.
 ///
 /// Seen to fail with the same taken out: while the new item is polled for the late wake-up, its
 /// own is not noted, and lost.
 #[test]
-fn a_late_wake_up_of_a_place_used_again_does_no_harm() {
+fn a_late_wake_up_of_a_slot_used_again_does_no_harm() {
     loom::model(|| {
         let (left, second) = (Cell::new(None), door());
         let run = Run::start(executor(1).all_settled(0..2, async |n| {
@@ -140,7 +140,7 @@ fn a_late_wake_up_of_a_place_used_again_does_no_harm() {
     });
 }
 
-/// As above, with the place taken by an item that waits for its key: the late wake-up must not
+/// As above, with the slot taken by an item that waits for its key: the late wake-up must not
 /// start it while the item ahead of it runs.
 ///
 /// Seen to fail ("two of one key") when a wake-up starts an item that is held.
@@ -275,8 +275,8 @@ fn a_stop_against_a_pull() {
 /// An item is woken by one thread, as an event or a timer would, and cancelled by another. One of
 /// the two wins: it has one outcome, and its permit goes back once.
 ///
-/// Seen to fail (asleep: an item that has settled still takes up its place) when `abort` does not
-/// vacate the place of what it has settled.
+/// Seen to fail (asleep: an item that has settled still takes up its slot) when `abort` does not
+/// vacate the slot of what it has settled.
 #[test]
 fn settling_against_cancelling_has_one_winner() {
     loom::model(|| {
@@ -310,8 +310,8 @@ impl Drop for Counted<'_> {
 /// An item is woken by one thread and cancelled by another, and a third makes it late. One of the
 /// three wins: it has one outcome, and its future is dropped once.
 ///
-/// Seen to fail (a run that never ends) when `Timeline::next_due` does not ask whether the item in
-/// front still runs.
+/// Seen to fail (the slot is vacant) when `Limits` does not ask whether the item whose deadline is
+/// first still runs.
 #[test]
 fn settling_against_cancelling_against_a_timeout_has_one_winner() {
     let mut model = loom::model::Builder::new();

@@ -68,7 +68,14 @@ where
             && !self.aborted
     }
 
-    /// Takes turns as long as there is nothing else to do; whether there were any to take.
+    /// As `is_time_up`, of a run without a throttle.
+    #[inline]
+    fn is_time_up_fast(&self) -> bool {
+        let retry = if A::RETRIES { self.retries.first_due() } else { None };
+        self.limits.may_be_due(retry)
+    }
+
+    /// Takes steps as long as nothing else is to be done; whether it took any.
     #[inline]
     pub(super) fn fast_path(&mut self, steps: &mut usize) -> bool {
         let mut any = false;
@@ -99,7 +106,7 @@ where
                     Some(slot) => self.poll_fast(slot),
                     None => self.visit(entry),
                 }
-                if self.is_time_up() {
+                if self.is_time_up_fast() {
                     *any = true;
                     return;
                 }
@@ -115,7 +122,7 @@ where
             if *steps == 0 || !self.none_due() || self.sink.waiting() > 0 {
                 return;
             }
-            if self.stops.is_news() || self.is_time_up() {
+            if self.stops.is_news() || self.is_time_up_fast() {
                 return;
             }
             *steps -= 1;

@@ -1,8 +1,7 @@
 //! One run of an executor: pull, start, poll what was woken, settle, sink.
 //!
-//! The run is a single future in a task. It never loops over what is not ready: a line on the wake
-//! list is polled once for each time it is woken, and so are the source, the sink and the permits,
-//! which have lines of their own.
+//! The run is a single future in a task. It never loops over what is not ready: an entry of the ready
+//! queue is polled once per wake-up. The source, the sink and the permits have entries of their own.
 //!
 //! ```text
 //!            exhausted, or a drain                  all settled, all sunk
@@ -42,7 +41,7 @@ use super::weight::Weigher;
 use crate::base::coop;
 use crate::base::panic::{Quiet, caught};
 
-/// Lines of the ready queue that belong to no slot.
+/// Entries of the ready queue that belong to no slot.
 const SOURCE: usize = 0;
 const SINK: usize = 1;
 const PERMITS: usize = 2;
@@ -246,6 +245,7 @@ where
         if self.slots.len() <= 64 {
             self.slots.validate();
             self.retries.validate();
+            self.order.validate();
         }
     }
 
@@ -262,11 +262,16 @@ where
     #[inline]
     fn first_alarm(&self) -> Option<Instant> {
         let throttle = self.throttling.as_ref().and_then(|throttling| throttling.until());
-        let retry = if A::RETRIES { self.retries.first_due() } else { None };
-        [throttle, retry].into_iter().flatten().min()
+        if !A::RETRIES {
+            return throttle;
+        }
+        match (throttle, self.retries.first_due()) {
+            (Some(throttle), Some(retry)) => Some(throttle.min(retry)),
+            (throttle, retry) => throttle.or(retry),
+        }
     }
 
-    /// Many turns of what needs nothing but a slot, and one of what is tried again.
+    /// Many steps of the fast path, and one of what is tried again.
     fn fast_steps(&mut self, steps: &mut usize) -> bool {
         let moved = self.fast_path(steps);
         if moved && self.is_time_up() {
@@ -275,7 +280,7 @@ where
         moved | self.start_due()
     }
 
-    /// One turn of each kind, so that none can starve another. Looks at the clock in between.
+    /// One step of each kind, so that none can starve another. Looks at the clock in between.
     fn step(&mut self) -> bool {
         self.ready.take_if_due();
         let visited = self.visit_woken();
@@ -289,7 +294,7 @@ where
         visited | started | self.pull()
     }
 
-    /// Polls the next woken line; whether there was one.
+    /// Polls the next woken entry; whether there was one.
     fn visit_woken(&mut self) -> bool {
         match self.ready.next() {
             Some(entry) => self.visit(entry),

@@ -41,7 +41,7 @@ where
         }
     }
 
-    /// Lets an item rest whose attempt failed, or timed out if there is no error, if it is to be
+    /// Lets an item back off whose attempt failed, or timed out if there is no error, if it is to be
     /// tried again.
     ///
     /// # Errors

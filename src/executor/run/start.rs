@@ -68,7 +68,7 @@ where
     /// Starts the next item that may start, if there is one and it has its permits; whether it did.
     /// Those that are to be tried again go first.
     pub(super) fn start_due(&mut self) -> bool {
-        // An item that was polled in this turn may have stopped the batch.
+        // An item that was polled in this step may have stopped the batch.
         if self.none_due() || self.stops.is_news() {
             return false;
         }
@@ -104,7 +104,7 @@ where
     fn next_due(&mut self) -> Option<usize> {
         let again = if A::RETRIES { self.retries.ready() } else { None };
         let slot = again.or_else(|| self.due.front().copied())?;
-        // Those held for their keys are not seen by the room that there is.
+        // `room` does not count items held for their keys.
         if A::RETRIES && self.slots.running() >= self.limit {
             return Some(slot);
         }
