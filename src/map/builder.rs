@@ -12,8 +12,8 @@ use super::index::NoIndex;
 use super::listener::Listener;
 use super::sharded::ShardedBoundedArrayMap;
 use super::shared::SharedBoundedArrayMap;
-use super::slab::NONE;
 use crate::ConfigError;
+use crate::base::slab::NONE;
 
 /// What a push does if its key holds `max_items_per_key` items already.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]

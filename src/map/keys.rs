@@ -22,7 +22,7 @@ use core::borrow::Borrow;
 use hashbrown::HashTable;
 
 use super::line::Line;
-use super::slab::{NONE, Slab};
+use crate::base::slab::{NONE, Slab};
 
 /// A resident key with its items.
 #[derive(Debug)]

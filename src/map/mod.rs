@@ -23,7 +23,6 @@ mod serial;
 mod sharded;
 mod shared;
 mod sift;
-pub(crate) mod slab;
 mod stats;
 #[cfg(feature = "tokio")]
 mod sweeper;

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use super::index::Index;
 use super::line::{Line, Spares};
-use super::slab::{NONE, Slab};
+use crate::base::slab::{NONE, Slab};
 
 #[derive(Debug)]
 struct Ticket {

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::list::{Linked, Links};
+use crate::base::slab::NONE;
 use crate::batcher::barrier::Barriers;
 use crate::batcher::report::{ClosedBy, FlushReport};
-use crate::map::slab::NONE;
 use crate::semaphore::line::Line;
 
 /// A key, and the open batch under it: open exactly while it holds items.

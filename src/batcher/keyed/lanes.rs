@@ -29,6 +29,7 @@ use super::batch::KeyedBatch;
 use super::lane::{Lane, Open};
 use super::list::List;
 use super::recency::Recency;
+use crate::base::slab::{NONE, Slab};
 use crate::base::sync::HashBuilder;
 use crate::batcher::barrier;
 use crate::batcher::batch::Batch;
@@ -37,7 +38,6 @@ use crate::batcher::lanes::{Lanes, Sealer};
 use crate::batcher::open;
 use crate::batcher::report::{ClosedBy, Fate, FlushReport, Stats};
 use crate::batcher::wake::Wakes;
-use crate::map::slab::{NONE, Slab};
 use crate::semaphore::line::Ticket;
 
 /// Lanes with an open batch whose window is not over, the oldest batch first.

@@ -1,7 +1,7 @@
 //! Lists through the lanes themselves: to enter, to leave from anywhere and to move to the end is
 //! O(1), and takes no memory of its own.
 
-use crate::map::slab::{NONE, Slab};
+use crate::base::slab::{NONE, Slab};
 
 /// The neighbours of a lane in one list.
 #[derive(Debug, Clone, Copy)]
