@@ -2,7 +2,7 @@
 
 use core::borrow::Borrow;
 
-use hashbrown::HashTable;
+use crate::base::table::SlotTable;
 
 /// The index of a map that has none: no value of this type exists, so such a map has no ids, and
 /// its index takes neither memory nor time.
@@ -13,12 +13,12 @@ pub enum NoIndex {}
 pub(super) struct Index<Id> {
     /// By ticket, as long as the highest that ever had an id; with the hash that it came in with.
     ids: Vec<Option<(Id, u64)>>,
-    table: HashTable<u32>,
+    table: SlotTable,
 }
 
 impl<Id> Index<Id> {
     pub(super) fn new() -> Self {
-        Self { ids: Vec::new(), table: HashTable::new() }
+        Self { ids: Vec::new(), table: SlotTable::new() }
     }
 
     pub(super) fn insert(&mut self, ticket: u32, hash: u64, id: Id) {
@@ -26,16 +26,14 @@ impl<Id> Index<Id> {
             self.ids.resize_with(ticket as usize + 1, || None);
         }
         self.ids[ticket as usize] = Some((id, hash));
-        let hash_of = |ticket: &u32| self.ids[*ticket as usize].as_ref().map_or(0, |(_, h)| *h);
-        self.table.insert_unique(hash, ticket, hash_of);
+        let hash_of = |ticket| self.ids[ticket as usize].as_ref().map_or(0, |(_, hash)| *hash);
+        self.table.insert(hash, ticket, hash_of);
     }
 
     /// Takes out the id of an item that leaves, if it has one.
     pub(super) fn remove(&mut self, ticket: u32) -> Option<Id> {
         let (id, hash) = self.ids.get_mut(ticket as usize)?.take()?;
-        if let Ok(entry) = self.table.find_entry(hash, |known| *known == ticket) {
-            entry.remove();
-        }
+        self.table.remove(hash, ticket);
         Some(id)
     }
 
@@ -45,10 +43,9 @@ impl<Id> Index<Id> {
         Id: Borrow<Q>,
         Q: Eq + ?Sized,
     {
-        let same = |ticket: &u32| match &self.ids[*ticket as usize] {
+        self.table.find(hash, |ticket| match &self.ids[ticket as usize] {
             Some((known, _)) => known.borrow() == id,
             None => false,
-        };
-        self.table.find(hash, same).copied()
+        })
     }
 }

@@ -15,7 +15,8 @@ use std::time::{Duration, Instant};
 
 use super::index::Index;
 use super::line::{Line, Spares};
-use crate::base::slab::{NONE, Slab};
+use crate::base::list::List;
+use crate::base::slab::Slab;
 
 #[derive(Debug)]
 struct Ticket {
@@ -24,8 +25,6 @@ struct Ticket {
     weight: u64,
     /// When it came, if items expire.
     at: Option<Instant>,
-    older: u32,
-    newer: u32,
     out: bool,
 }
 
@@ -50,9 +49,8 @@ pub(super) struct Tickets<Id> {
     /// By the slot of the key.
     rows: Vec<Row>,
     spares: Spares<u32>,
-    /// The ends of the list in order of arrival, which is empty if items do not expire.
-    oldest: u32,
-    newest: u32,
+    /// In order of arrival; empty if items do not expire.
+    arrivals: List,
     index: Index<Id>,
     indexed: bool,
 }
@@ -64,8 +62,7 @@ impl<Id> Tickets<Id> {
             tickets: Slab::new(),
             rows: Vec::new(),
             spares: Spares::new(usize::MAX),
-            oldest: NONE,
-            newest: NONE,
+            arrivals: List::new(),
             index: Index::new(),
             indexed,
         }
@@ -79,23 +76,14 @@ impl<Id> Tickets<Id> {
         weight: u64,
         now: Option<Instant>,
     ) {
-        let mut ticket = Ticket { key, weight, at: None, older: NONE, newer: NONE, out: false };
-        if let (Some(_), Some(now)) = (self.time_to_live, now) {
-            ticket.older = self.newest;
+        let at = self.time_to_live.and(now).map(|now| match self.arrivals.back() {
             // Never before the newest, so that the list stays sorted whatever the clock does.
-            ticket.at = match self.newest {
-                NONE => Some(now),
-                newest => self.tickets[newest].at.max(Some(now)),
-            };
-        }
-        let linked = ticket.at.is_some();
-        let ticket = self.tickets.insert(ticket);
-        if linked {
-            match self.newest {
-                NONE => self.oldest = ticket,
-                newest => self.tickets[newest].newer = ticket,
-            }
-            self.newest = ticket;
+            Some(newest) => self.tickets[newest].at.map_or(now, |at| at.max(now)),
+            None => now,
+        });
+        let ticket = self.tickets.insert(Ticket { key, weight, at, out: false });
+        if at.is_some() {
+            self.arrivals.push_back(ticket);
         }
         if self.rows.len() <= key as usize {
             self.rows.resize_with(key as usize + 1, || Row { tickets: Line::EMPTY, weight: 0 });
@@ -145,16 +133,9 @@ impl<Id> Tickets<Id> {
 
     /// The one way out: the order of arrival, the weight of the key and the index forget it.
     fn retire(&mut self, ticket: u32) -> Gone<Id> {
-        let Ticket { key, weight, at, older, newer, .. } = self.tickets.remove(ticket);
+        let Ticket { key, weight, at, .. } = self.tickets.remove(ticket);
         if at.is_some() {
-            match older {
-                NONE => self.oldest = newer,
-                older => self.tickets[older].newer = newer,
-            }
-            match newer {
-                NONE => self.newest = older,
-                newer => self.tickets[newer].older = older,
-            }
+            self.arrivals.remove(ticket);
         }
         self.rows[key as usize].weight -= weight;
         Gone { id: self.index.remove(ticket), weight }
@@ -218,20 +199,8 @@ impl<Id> Tickets<Id> {
 
     /// When the oldest item is due; `None` also if that lies beyond what an `Instant` can say.
     pub(super) fn next_expiry(&self) -> Option<Instant> {
-        let oldest = self.arrived().find(|ticket| !self.is_out(*ticket))?;
+        let oldest = self.arrivals.iter().find(|ticket| !self.is_out(*ticket))?;
         self.tickets[oldest].at?.checked_add(self.time_to_live?)
-    }
-
-    fn arrived(&self) -> impl Iterator<Item = u32> + '_ {
-        let mut next = self.oldest;
-        core::iter::from_fn(move || {
-            let ticket = next;
-            if ticket == NONE {
-                return None;
-            }
-            next = self.tickets[ticket].newer;
-            Some(ticket)
-        })
     }
 
     /// The tickets of the items that are due at `now`, oldest arrival first.
@@ -241,6 +210,6 @@ impl<Id> Tickets<Id> {
             (Some(at), Some(ttl)) => now.saturating_duration_since(at) >= ttl,
             _ => false,
         };
-        self.arrived().take_while(due).filter(|ticket| !self.is_out(*ticket))
+        self.arrivals.iter().take_while(due).filter(|ticket| !self.is_out(*ticket))
     }
 }
