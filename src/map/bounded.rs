@@ -12,9 +12,9 @@ use super::contents::Contents;
 use super::index::NoIndex;
 use super::items::Items;
 use super::iter::{Array, IntoIter, Iter, IterLru};
-use super::listener::{Event, Listener};
+use super::observer::{Event, Observer};
 use super::outcome::{Expired, drop_quietly};
-use super::stats::Stats;
+use super::stats::MapStats;
 use crate::ConfigError;
 
 /// Arrays of items under keys, with a cap on the keys and a cap on the items under each.
@@ -32,7 +32,7 @@ use crate::ConfigError;
 /// If the map is full, a new key takes the place of the least recently used one, or is refused
 /// ([`FullMap`](super::FullMap)). A key is used by each push to it that is not refused, and by
 /// [`get`](Self::get). Looking ([`peek`](Self::peek), [`contains`](Self::contains), iteration,
-/// [`stats`](Self::stats)), [`expire`](Self::expire) and [`cancel`](Self::cancel) use nothing.
+/// [`stats`](Self::stats)), [`expire`](Self::expire) and [`remove_by_id`](Self::remove_by_id) use nothing.
 ///
 /// If a key is full, its oldest item goes, or the new one is refused
 /// ([`FullKey`](super::FullKey)). A key whose last item has left is no longer in the map.
@@ -95,7 +95,7 @@ use crate::ConfigError;
 pub struct BoundedArrayMap<K, V, Id = NoIndex, L = PerKey> {
     pub(super) contents: Contents<K, V, Id>,
     pub(super) weigher: Weigher<K, V>,
-    pub(super) listener: Listener<K, V, Id>,
+    pub(super) observer: Observer<K, V, Id>,
     pub(super) of: PhantomData<fn() -> L>,
 }
 
@@ -126,7 +126,7 @@ impl<K: Hash + Eq, V, Id, L> BoundedArrayMap<K, V, Id, L> {
     ///
     /// O(items under its key), which is to find its place in an array of numbers and to close the
     /// gap.
-    pub fn cancel<Q>(&mut self, id: &Q) -> Option<(K, V)>
+    pub fn remove_by_id<Q>(&mut self, id: &Q) -> Option<(K, V)>
     where
         K: Clone,
         Id: Borrow<Q>,
@@ -134,7 +134,7 @@ impl<K: Hash + Eq, V, Id, L> BoundedArrayMap<K, V, Id, L> {
     {
         let ticket = self.contents.find_free_id(id)?;
         let key = self.contents.key_to_hand_back(ticket);
-        self.contents.cancel(ticket, key).map(Expired::into_pair)
+        self.contents.remove_by_id(ticket, key).map(Expired::into_pair)
     }
 
     /// Whether an item with this id is resident, found out without using its key.
@@ -239,20 +239,20 @@ impl<K, V, Id, L> BoundedArrayMap<K, V, Id, L> {
         let mut keys = Vec::new();
         self.contents.keys_to_hand_back(now, budget, &mut keys);
         let expired = self.contents.expire(keys);
-        self.listener.tell_expired(&expired);
+        self.observer.tell_expired(&expired);
         expired
     }
 
-    /// Has a listener told of all that is displaced, evicted, swept out or refused from now on, and,
-    /// when the map is [dropped](Event::Dropped), of all that is in it; there is one listener at
+    /// Has a observer told of all that is displaced, evicted, swept out or refused from now on, and,
+    /// when the map is [dropped](Event::Dropped), of all that is in it; there is one observer at
     /// most.
     ///
     /// It is told before the call returns, and only looks: the values go to the caller. If it
-    /// panics, the panic ends there and is [counted](Self::listener_panics), and the next event
+    /// panics, the panic ends there and is [counted](Self::observer_panics), and the next event
     /// reaches it again.
     ///
-    /// Destructors of what is dropped with a map that has a listener may panic: the panic ends
-    /// there, and the listener is told of the rest.
+    /// Destructors of what is dropped with a map that has a observer may panic: the panic ends
+    /// there, and the observer is told of the rest.
     ///
     /// ```
     /// use std::sync::mpsc;
@@ -260,7 +260,7 @@ impl<K, V, Id, L> BoundedArrayMap<K, V, Id, L> {
     /// use sluicegate::map::Event;
     ///
     /// let (lost, losses) = mpsc::channel();
-    /// let mut map = BoundedArrayMap::new(10, 10)?.with_listener(move |event| {
+    /// let mut map = BoundedArrayMap::new(10, 10)?.with_observer(move |event| {
     ///     if let Event::Dropped { key, items } = event {
     ///         let _ = lost.send((*key, items.len()));
     ///     }
@@ -271,21 +271,21 @@ impl<K, V, Id, L> BoundedArrayMap<K, V, Id, L> {
     /// # Ok::<(), sluicegate::ConfigError>(())
     /// ```
     #[must_use]
-    pub fn with_listener(
+    pub fn with_observer(
         mut self,
-        listener: impl Fn(Event<'_, K, V, Id>) + Send + Sync + 'static,
+        observer: impl Fn(Event<'_, K, V, Id>) + Send + Sync + 'static,
     ) -> Self {
-        self.listener = Listener::new(listener);
+        self.observer = Observer::new(observer);
         // The fast path of a push does not tell.
         self.contents.limits.plain = false;
         self.contents.set_plain();
         self
     }
 
-    /// How often the listener has panicked.
+    /// How often the observer has panicked.
     #[must_use]
-    pub fn listener_panics(&self) -> usize {
-        self.listener.panics()
+    pub fn observer_panics(&self) -> usize {
+        self.observer.panics()
     }
 
     /// When the next item is due, to set a timer by. `None` if nothing is resident or all of it is
@@ -370,16 +370,16 @@ impl<K, V, Id, L> BoundedArrayMap<K, V, Id, L> {
 
     /// What went in and by which way it left. O(1).
     #[must_use]
-    pub fn stats(&self) -> Stats {
+    pub fn stats(&self) -> MapStats {
         self.contents.stats()
     }
 }
 
 impl<K, V, Id, L> Drop for BoundedArrayMap<K, V, Id, L> {
-    /// Tells the listener, if there is one, of all that is in the map. O(items) then.
+    /// Tells the observer, if there is one, of all that is in the map. O(items) then.
     fn drop(&mut self) {
-        if self.listener.listens() {
-            self.listener.tell_dropped(self.contents.take_all());
+        if self.observer.is_set() {
+            self.observer.tell_dropped(self.contents.take_all());
         }
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::bounded::BoundedArrayMap;
 use super::contents::Contents;
 use super::index::NoIndex;
-use super::listener::Listener;
+use super::observer::Observer;
 use super::sharded::ShardedBoundedArrayMap;
 use super::shared::SharedBoundedArrayMap;
 use crate::ConfigError;
@@ -176,7 +176,7 @@ impl<K, V> Builder<K, V> {
 
 impl<K, V, L> Builder<K, V, NoIndex, L> {
     /// Gives the map an index by an id of each item, which is what
-    /// [`push_unique`](BoundedArrayMap::push_unique) and [`cancel`](BoundedArrayMap::cancel) use.
+    /// [`push_unique`](BoundedArrayMap::push_unique) and [`remove_by_id`](BoundedArrayMap::remove_by_id) use.
     ///
     /// ```
     /// use sluicegate::BoundedArrayMap;
@@ -187,7 +187,7 @@ impl<K, V, L> Builder<K, V, NoIndex, L> {
     ///     .indexed::<String>()
     ///     .build()?;
     /// assert!(likes.push_unique("post", "like/1".to_string(), 7).is_stored());
-    /// assert_eq!(likes.cancel("like/1"), Some(("post", 7)));
+    /// assert_eq!(likes.remove_by_id("like/1"), Some(("post", 7)));
     /// # Ok::<(), sluicegate::ConfigError>(())
     /// ```
     pub fn indexed<Id>(self) -> Builder<K, V, Id, L> {
@@ -299,8 +299,8 @@ impl<K, V, Id, L> Builder<K, V, Id, L> {
         K: Hash + Eq,
     {
         let contents = Contents::new(self.checked()?);
-        let listener = Listener::none();
-        Ok(BoundedArrayMap { contents, weigher: self.weigher, listener, of: PhantomData })
+        let observer = Observer::none();
+        Ok(BoundedArrayMap { contents, weigher: self.weigher, observer, of: PhantomData })
     }
 
     /// Builds the form that many threads and tasks can share.

@@ -27,7 +27,7 @@ use super::builder::{FullMap, Limits};
 use super::heaviest::Heaviest;
 use super::keys::Keys;
 use super::line::Spares;
-use super::stats::Stats;
+use super::stats::MapStats;
 use super::tickets::Tickets;
 use crate::base::sync::HashBuilder;
 
@@ -53,7 +53,7 @@ pub(super) struct Contents<K, V, Id> {
     /// `None` unless the heaviest key is what a full map evicts.
     pub(super) heaviest: Option<Heaviest>,
     /// All that is not counted above.
-    pub(super) stats: Stats,
+    pub(super) stats: MapStats,
 }
 
 /// What the first step of a push found out.
@@ -82,12 +82,12 @@ impl<K, V, Id> Contents<K, V, Id> {
             spares: Spares::new(limits.max_items_per_key),
             tickets: tickets.then(|| Tickets::new(limits.time_to_live, limits.indexed)),
             heaviest: (limits.full_map == FullMap::EvictHeaviest).then(Heaviest::default),
-            stats: Stats::default(),
+            stats: MapStats::default(),
         }
     }
 
-    pub(super) fn stats(&self) -> Stats {
-        Stats {
+    pub(super) fn stats(&self) -> MapStats {
+        MapStats {
             pushed: self.pushed,
             displaced: self.displaced,
             items: self.items,

@@ -122,8 +122,12 @@ impl<K, V, Id> Contents<K, V, Id> {
     }
 
     /// `key` is what [`Self::key_to_hand_back`] said.
-    pub(super) fn cancel(&mut self, ticket: u32, key: Option<K>) -> Option<Expired<K, V, Id>> {
-        self.stats.cancelled += 1;
+    pub(super) fn remove_by_id(
+        &mut self,
+        ticket: u32,
+        key: Option<K>,
+    ) -> Option<Expired<K, V, Id>> {
+        self.stats.removed += 1;
         self.remove_with_key(ticket, key)
     }
 
@@ -149,7 +153,7 @@ impl<K, V, Id> Contents<K, V, Id> {
     /// Removes what was marked, and its key if it was all of its items.
     pub(super) fn cancel_marked(&mut self, marked: &Marked) -> (Option<K>, Items<V, Id>) {
         let items = self.remove_marked(marked.slot, &marked.marks);
-        self.stats.cancelled += items.len() as u64;
+        self.stats.removed += items.len() as u64;
         (self.remove_if_empty(marked.slot), items)
     }
 
@@ -228,7 +232,7 @@ impl<K, V, Id> Contents<K, V, Id> {
         let gone = marks.iter().filter(|leaves| **leaves).count();
         self.keys.set_out(slot, marks.len() - gone);
         self.count_out(gone);
-        self.stats.cancelled += gone as u64;
+        self.stats.removed += gone as u64;
         let Some(tickets) = &mut self.tickets else { return Line::EMPTY };
         let mut with_in = marks.to_vec();
         with_in.resize(marks.len() + self.keys.at(slot).items.len(), false);

@@ -14,7 +14,7 @@ mod iter;
 mod keys;
 mod leave;
 mod line;
-mod listener;
+mod observer;
 mod outcome;
 mod push;
 mod removal;
@@ -34,13 +34,13 @@ pub use checkout::{Checkout, ShardedCheckout, SharedCheckout};
 pub use index::NoIndex;
 pub use items::Items;
 pub use iter::{Array, ArrayIter, IntoIter, Iter, IterLru};
-pub use listener::Event;
+pub use observer::Event;
 pub use outcome::{Expired, Pushed, RejectReason};
 pub use removal::Shrunk;
 #[cfg(feature = "serde")]
 pub use serial::Restore;
 pub use sharded::ShardedBoundedArrayMap;
 pub use shared::SharedBoundedArrayMap;
-pub use stats::Stats;
+pub use stats::MapStats;
 #[cfg(feature = "tokio")]
 pub use sweeper::{Expire, Sweeper};

@@ -45,7 +45,7 @@ impl<K: Hash + Eq, V, Id> BoundedArrayMap<K, V, Id> {
     }
 
     fn push_surveyed(&mut self, survey: Survey, arrival: Arrival<K, V, Id>) -> Pushed<K, V, Id> {
-        if self.listener.listens() {
+        if self.observer.is_set() {
             return self.push_and_tell(survey, arrival);
         }
         self.contents.push_one(survey, arrival, &mut Spare(None))
@@ -55,7 +55,7 @@ impl<K: Hash + Eq, V, Id> BoundedArrayMap<K, V, Id> {
     fn push_and_tell(&mut self, survey: Survey, arrival: Arrival<K, V, Id>) -> Pushed<K, V, Id> {
         let mut spare = Spare(None);
         let pushed = self.contents.push_one(survey, arrival, &mut spare);
-        self.listener.tell_pushed(&pushed, spare.0.as_ref());
+        self.observer.tell_pushed(&pushed, spare.0.as_ref());
         pushed
     }
 
@@ -148,7 +148,7 @@ impl<K: Hash + Eq, V, Id, L> BoundedArrayMap<K, V, Id, L> {
         let survey = self.contents.survey(&key, weight);
         let arrival = Arrival { key, value, id: None, now };
         let (outcomes, spare) = self.contents.push_many(survey, arrival);
-        self.listener.tell_and_hand_over(outcomes, spare, sink)
+        self.observer.tell_and_hand_over(outcomes, spare, sink)
     }
 
     /// As [`push_with`](Self::push_with), unless an item with the same id is resident.
@@ -195,7 +195,7 @@ impl<K: Hash + Eq, V, Id, L> BoundedArrayMap<K, V, Id, L> {
         let survey = self.contents.survey_unique(&key, &id, weight);
         let arrival = Arrival { key, value, id: Some(id), now };
         let (outcomes, spare) = self.contents.push_many(survey, arrival);
-        self.listener.tell_and_hand_over(outcomes, spare, sink)
+        self.observer.tell_and_hand_over(outcomes, spare, sink)
     }
 
     /// Pushes items one after another, as [`push_with`](Self::push_with) does, and returns how many

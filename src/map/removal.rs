@@ -129,7 +129,7 @@ type Removed<K, V, Id> = Vec<(K, Items<V, Id>)>;
 
 impl<K: Hash + Eq, V, Id, L> BoundedArrayMap<K, V, Id, L> {
     /// Takes the items for which `leaves` is true out from under a key and hands them over, oldest
-    /// first. Uses no key. The items count as cancelled.
+    /// first. Uses no key. The items count as removed.
     ///
     /// # Panics
     ///
@@ -164,7 +164,7 @@ impl<K: Hash + Eq, V, Id, L> BoundedArrayMap<K, V, Id, L> {
 
     /// Takes out all items for which `keep` is false and hands them over with their keys (clones
     /// of those that stay), from the least to the most recently used key. Uses no key. The items
-    /// count as cancelled.
+    /// count as removed.
     ///
     /// # Panics
     ///
@@ -221,7 +221,7 @@ impl<K: Hash + Eq, V, Id, L> BoundedArrayMap<K, V, Id, L> {
         let shrunk = self.contents.resize(max_keys, max_items_per_key, &mut keys);
         drop_quietly(keys);
         let shrunk = shrunk?;
-        self.listener.tell_shrunk(&shrunk);
+        self.observer.tell_shrunk(&shrunk);
         Ok(shrunk)
     }
 }
@@ -260,7 +260,7 @@ impl<K, V, Id> BoundedArrayMap<K, V, Id, Total> {
         max_items: usize,
     ) -> Result<Shrunk<K, V, Id>, ConfigError> {
         let shrunk = self.contents.resize_total_items(max_items)?;
-        self.listener.tell_shrunk(&shrunk);
+        self.observer.tell_shrunk(&shrunk);
         Ok(shrunk)
     }
 
@@ -276,7 +276,7 @@ impl<K, V, Id> BoundedArrayMap<K, V, Id, Total> {
     /// O(keys and items handed over).
     pub fn resize_weight(&mut self, max_weight: u64) -> Result<Shrunk<K, V, Id>, ConfigError> {
         let shrunk = self.contents.resize_weight(max_weight)?;
-        self.listener.tell_shrunk(&shrunk);
+        self.observer.tell_shrunk(&shrunk);
         Ok(shrunk)
     }
 

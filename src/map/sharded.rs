@@ -13,9 +13,9 @@ use super::contents::{Contents, Survey};
 use super::index::NoIndex;
 use super::items::Items;
 use super::iter::IntoIter;
-use super::listener::{Event, Listener};
+use super::observer::{Event, Observer};
 use super::outcome::{Expired, Pushed, RejectReason, Spare, drop_quietly};
-use super::stats::Stats;
+use super::stats::MapStats;
 use crate::base::sync::{AtomicUsize, HashBuilder, Mutex, MutexGuard, Ordering};
 
 type Part<K, V> = Contents<K, V, NoIndex>;
@@ -123,7 +123,7 @@ pub struct ShardedBoundedArrayMap<K, V> {
     parts: Box<[Apart<Part<K, V>>]>,
     hasher: HashBuilder,
     limits: Limits,
-    listener: Listener<K, V, NoIndex>,
+    observer: Observer<K, V, NoIndex>,
     /// Keys in all shards together: at most `limits.max_keys`.
     keys: AtomicUsize,
 }
@@ -143,8 +143,8 @@ impl<T> Deref for Apart<T> {
 impl<K, V> ShardedBoundedArrayMap<K, V> {
     pub(super) fn build(limits: Limits, shards: usize) -> Self {
         let parts = (0..shards).map(|_| Apart(Mutex::new(Contents::new(limits)))).collect();
-        let (hasher, listener) = (HashBuilder::default(), Listener::none());
-        Self { parts, hasher, limits, listener, keys: AtomicUsize::new(0) }
+        let (hasher, observer) = (HashBuilder::default(), Observer::none());
+        Self { parts, hasher, limits, observer, keys: AtomicUsize::new(0) }
     }
 
     /// Counts one key in if there is room for it.
@@ -206,7 +206,7 @@ impl<K: Hash + Eq, V> ShardedBoundedArrayMap<K, V> {
         let mut arrival;
         let mut part = self.parts[own].lock();
         let found = part.keys.find(hash, &key);
-        let plain = part.plain && !self.listener.listens();
+        let plain = part.plain && !self.observer.is_set();
         if let (Some(slot), true) = (found, plain) {
             spare.0 = Some(key);
             part.keys.promote(slot);
@@ -219,7 +219,7 @@ impl<K: Hash + Eq, V> ShardedBoundedArrayMap<K, V> {
             Some(done) => done,
             None => self.push_for_another(own, hash, &mut arrival),
         };
-        self.listener.tell_pushed(&pushed, spare.0.as_ref());
+        self.observer.tell_pushed(&pushed, spare.0.as_ref());
         pushed
     }
 
@@ -393,20 +393,20 @@ impl<K: Hash + Eq, V> ShardedBoundedArrayMap<K, V> {
 }
 
 impl<K, V> ShardedBoundedArrayMap<K, V> {
-    /// As [`SharedBoundedArrayMap::with_listener`](super::SharedBoundedArrayMap::with_listener).
+    /// As [`SharedBoundedArrayMap::with_observer`](super::SharedBoundedArrayMap::with_observer).
     #[must_use]
-    pub fn with_listener(
+    pub fn with_observer(
         mut self,
-        listener: impl Fn(Event<'_, K, V>) + Send + Sync + 'static,
+        observer: impl Fn(Event<'_, K, V>) + Send + Sync + 'static,
     ) -> Self {
-        self.listener = Listener::new(listener);
+        self.observer = Observer::new(observer);
         self
     }
 
-    /// How often the listener has panicked.
+    /// How often the observer has panicked.
     #[must_use]
-    pub fn listener_panics(&self) -> usize {
-        self.listener.panics()
+    pub fn observer_panics(&self) -> usize {
+        self.observer.panics()
     }
 
     /// As [`BoundedArrayMap::expire`](super::BoundedArrayMap::expire), shard by shard: oldest
@@ -441,7 +441,7 @@ impl<K, V> ShardedBoundedArrayMap<K, V> {
                 }
             }
         }
-        self.listener.tell_expired(&expired);
+        self.observer.tell_expired(&expired);
         expired
     }
 
@@ -510,19 +510,19 @@ impl<K, V> ShardedBoundedArrayMap<K, V> {
     /// map, they are not of one moment, but each item is counted once. The peaks are the sums of
     /// the shards' own, and so at least what they were. O(shards).
     #[must_use]
-    pub fn stats(&self) -> Stats {
-        self.parts.iter().fold(Stats::default(), |sum, part| sum.and(part.lock().stats()))
+    pub fn stats(&self) -> MapStats {
+        self.parts.iter().fold(MapStats::default(), |sum, part| sum.and(part.lock().stats()))
     }
 }
 
 impl<K, V> Drop for ShardedBoundedArrayMap<K, V> {
-    /// Tells the listener, if there is one, of all that is in the map, shard by shard. O(items)
+    /// Tells the observer, if there is one, of all that is in the map, shard by shard. O(items)
     /// then.
     fn drop(&mut self) {
-        if self.listener.listens() {
+        if self.observer.is_set() {
             for part in &self.parts {
                 let contents = part.lock().take_all();
-                self.listener.tell_dropped(contents);
+                self.observer.tell_dropped(contents);
             }
         }
     }

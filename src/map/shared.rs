@@ -15,10 +15,10 @@ use super::contents::Contents;
 use super::index::NoIndex;
 use super::items::Items;
 use super::iter::{IntoIter, Iter};
-use super::listener::{Event, Listener};
+use super::observer::{Event, Observer};
 use super::outcome::{Expired, Pushed, Spare, drop_quietly};
 use super::removal::Shrunk;
-use super::stats::Stats;
+use super::stats::MapStats;
 use crate::ConfigError;
 use crate::base::sync::{HashBuilder, Mutex};
 
@@ -41,7 +41,7 @@ use crate::base::sync::{HashBuilder, Mutex};
 ///
 /// `Eq` of keys and ids, `Hash` of them, and `Clone` of keys: these must not call back into the
 /// same map. Nothing is dropped under the lock: all that leaves is moved out first, also what is
-/// left when one of those panics. Weighers, sinks, listeners and predicates run without it.
+/// left when one of those panics. Weighers, sinks, observers and predicates run without it.
 ///
 /// # Example
 ///
@@ -70,7 +70,7 @@ pub struct SharedBoundedArrayMap<K, V, Id = NoIndex, L = PerKey> {
     /// The same as theirs, so that keys are hashed outside the lock.
     hasher: HashBuilder,
     weigher: Weigher<K, V>,
-    listener: Listener<K, V, Id>,
+    observer: Observer<K, V, Id>,
     of: PhantomData<fn() -> L>,
 }
 
@@ -107,7 +107,7 @@ impl<K: Hash + Eq, V, Id> SharedBoundedArrayMap<K, V, Id> {
     /// its order of locals is for.
     fn push_arrived(&self, now: Option<Instant>, key: K, value: V) -> Pushed<K, V, Id> {
         let hash = self.hasher.hash_one(&key);
-        if self.listener.listens() {
+        if self.observer.is_set() {
             return self.push_and_tell(now, hash, key, value);
         }
         let mut spare = Spare(None);
@@ -134,7 +134,7 @@ impl<K: Hash + Eq, V, Id> SharedBoundedArrayMap<K, V, Id> {
             let survey = contents.survey_hashed(hash, &key, 0);
             contents.push_one(survey, Arrival { key, value, id: None, now }, &mut spare)
         };
-        self.listener.tell_pushed(&pushed, spare.0.as_ref());
+        self.observer.tell_pushed(&pushed, spare.0.as_ref());
         pushed
     }
 
@@ -171,7 +171,7 @@ impl<K: Hash + Eq, V, Id> SharedBoundedArrayMap<K, V, Id> {
             let survey = contents.survey_unique(&key, &id, 0);
             contents.push_one(survey, Arrival { key, value, id: Some(id), now }, &mut spare)
         };
-        self.listener.tell_pushed(&pushed, spare.0.as_ref());
+        self.observer.tell_pushed(&pushed, spare.0.as_ref());
         pushed
     }
 }
@@ -207,7 +207,7 @@ impl<K: Hash + Eq, V, Id, L> SharedBoundedArrayMap<K, V, Id, L> {
             let survey = contents.survey(&key, weight);
             contents.push_many(survey, Arrival { key, value, id: None, now })
         };
-        self.listener.tell_and_hand_over(outcomes, spare, sink)
+        self.observer.tell_and_hand_over(outcomes, spare, sink)
     }
 
     /// As [`BoundedArrayMap::push_unique_with`]. The weigher and `sink` run without the lock.
@@ -257,7 +257,7 @@ impl<K: Hash + Eq, V, Id, L> SharedBoundedArrayMap<K, V, Id, L> {
             let survey = contents.survey_unique(&key, &id, weight);
             contents.push_many(survey, Arrival { key, value, id: Some(id), now })
         };
-        self.listener.tell_and_hand_over(outcomes, spare, sink)
+        self.observer.tell_and_hand_over(outcomes, spare, sink)
     }
 
     /// Pushes items one after another, as [`push_with`](Self::push_with) does, each under the lock
@@ -271,8 +271,8 @@ impl<K: Hash + Eq, V, Id, L> SharedBoundedArrayMap<K, V, Id, L> {
         pushes.filter(|stored| *stored).count()
     }
 
-    /// As [`BoundedArrayMap::cancel`].
-    pub fn cancel<Q>(&self, id: &Q) -> Option<(K, V)>
+    /// As [`BoundedArrayMap::remove_by_id`].
+    pub fn remove_by_id<Q>(&self, id: &Q) -> Option<(K, V)>
     where
         K: Clone,
         Id: Borrow<Q>,
@@ -282,7 +282,7 @@ impl<K: Hash + Eq, V, Id, L> SharedBoundedArrayMap<K, V, Id, L> {
             let mut contents = self.contents.lock();
             let ticket = contents.find_free_id(id)?;
             let key = contents.key_to_hand_back(ticket);
-            contents.cancel(ticket, key)
+            contents.remove_by_id(ticket, key)
         };
         gone.map(Expired::into_pair)
     }
@@ -346,22 +346,22 @@ impl<K, V, Id, L> SharedBoundedArrayMap<K, V, Id, L> {
             contents.keys_to_hand_back(now, budget, &mut keys);
             contents.expire(keys)
         };
-        self.listener.tell_expired(&expired);
+        self.observer.tell_expired(&expired);
         expired
     }
 
-    /// Has a listener told of all that is displaced, evicted, swept out or refused from now on by
+    /// Has a observer told of all that is displaced, evicted, swept out or refused from now on by
     /// any call, and, when the map is [dropped](Event::Dropped), of all that is in it; there is one
-    /// listener at most.
+    /// observer at most.
     ///
     /// It runs after the lock has been released, on the thread of that call, before the call
     /// returns; it may call the map. Calls of several threads may reach it in another order than
     /// they had the lock in. It only looks: the values go to the caller. If it panics, the panic
-    /// ends there and is [counted](Self::listener_panics), and the next event reaches it again.
+    /// ends there and is [counted](Self::observer_panics), and the next event reaches it again.
     ///
-    /// Destructors of what is dropped with a map that has a listener may panic: the panic ends
-    /// there, and the listener is told of the rest. What a leaked checkout holds is leaked: the
-    /// listener is not told of it.
+    /// Destructors of what is dropped with a map that has a observer may panic: the panic ends
+    /// there, and the observer is told of the rest. What a leaked checkout holds is leaked: the
+    /// observer is not told of it.
     ///
     /// ```
     /// use std::sync::Arc;
@@ -371,7 +371,7 @@ impl<K, V, Id, L> SharedBoundedArrayMap<K, V, Id, L> {
     ///
     /// let evicted = Arc::new(AtomicUsize::new(0));
     /// let count = Arc::clone(&evicted);
-    /// let map = SharedBoundedArrayMap::new(1, 10)?.with_listener(move |event| {
+    /// let map = SharedBoundedArrayMap::new(1, 10)?.with_observer(move |event| {
     ///     if let Event::Evicted { items, .. } = event {
     ///         count.fetch_add(items.len(), Ordering::Relaxed);
     ///     }
@@ -382,11 +382,11 @@ impl<K, V, Id, L> SharedBoundedArrayMap<K, V, Id, L> {
     /// # Ok::<(), sluicegate::ConfigError>(())
     /// ```
     #[must_use]
-    pub fn with_listener(
+    pub fn with_observer(
         mut self,
-        listener: impl Fn(Event<'_, K, V, Id>) + Send + Sync + 'static,
+        observer: impl Fn(Event<'_, K, V, Id>) + Send + Sync + 'static,
     ) -> Self {
-        self.listener = Listener::new(listener);
+        self.observer = Observer::new(observer);
         self
     }
 
@@ -408,10 +408,10 @@ impl<K, V, Id, L> SharedBoundedArrayMap<K, V, Id, L> {
         keys
     }
 
-    /// How often the listener has panicked.
+    /// How often the observer has panicked.
     #[must_use]
-    pub fn listener_panics(&self) -> usize {
-        self.listener.panics()
+    pub fn observer_panics(&self) -> usize {
+        self.observer.panics()
     }
 
     /// As [`BoundedArrayMap::resize`].
@@ -431,7 +431,7 @@ impl<K, V, Id, L> SharedBoundedArrayMap<K, V, Id, L> {
         let shrunk = self.contents.lock().resize(max_keys, max_items_per_key, &mut keys);
         drop_quietly(keys);
         let shrunk = shrunk?;
-        self.listener.tell_shrunk(&shrunk);
+        self.observer.tell_shrunk(&shrunk);
         Ok(shrunk)
     }
 
@@ -491,19 +491,19 @@ impl<K, V, Id, L> SharedBoundedArrayMap<K, V, Id, L> {
 
     /// As [`BoundedArrayMap::stats`]: all figures are of one moment.
     #[must_use]
-    pub fn stats(&self) -> Stats {
+    pub fn stats(&self) -> MapStats {
         self.contents.lock().stats()
     }
 
-    /// The plain map with all that is in it, its limits and its counts; nobody listens any more.
+    /// The plain map with all that is in it, its limits and its counts; it has no observer.
     /// Out of an `Arc`, the last handle has it: `Arc::into_inner(map).map(SharedBoundedArrayMap::into_inner)`.
     /// A `Sweeper` has one for the length of each of its steps, so stop it before.
     ///
     /// What a leaked checkout holds stays checked out.
     pub fn into_inner(self) -> BoundedArrayMap<K, V, Id, L> {
         let contents = self.contents.lock().take_all();
-        let (weigher, listener) = (self.weigher.clone(), Listener::none());
-        BoundedArrayMap { contents, weigher, listener, of: PhantomData }
+        let (weigher, observer) = (self.weigher.clone(), Observer::none());
+        BoundedArrayMap { contents, weigher, observer, of: PhantomData }
     }
 }
 
@@ -515,7 +515,7 @@ impl<K, V, Id> SharedBoundedArrayMap<K, V, Id, Total> {
     /// As there.
     pub fn resize_total_items(&self, max_items: usize) -> Result<Shrunk<K, V, Id>, ConfigError> {
         let shrunk = self.contents.lock().resize_total_items(max_items)?;
-        self.listener.tell_shrunk(&shrunk);
+        self.observer.tell_shrunk(&shrunk);
         Ok(shrunk)
     }
 
@@ -526,7 +526,7 @@ impl<K, V, Id> SharedBoundedArrayMap<K, V, Id, Total> {
     /// As there.
     pub fn resize_weight(&self, max_weight: u64) -> Result<Shrunk<K, V, Id>, ConfigError> {
         let shrunk = self.contents.lock().resize_weight(max_weight)?;
-        self.listener.tell_shrunk(&shrunk);
+        self.observer.tell_shrunk(&shrunk);
         Ok(shrunk)
     }
 
@@ -544,24 +544,24 @@ impl<K, V, Id> SharedBoundedArrayMap<K, V, Id, Total> {
 }
 
 impl<K, V, Id, L> From<BoundedArrayMap<K, V, Id, L>> for SharedBoundedArrayMap<K, V, Id, L> {
-    /// The listener comes along.
+    /// The observer comes along.
     fn from(mut map: BoundedArrayMap<K, V, Id, L>) -> Self {
         Self {
             hasher: map.contents.hasher.clone(),
             contents: Mutex::new(map.contents.take_all()),
             weigher: map.weigher.clone(),
-            listener: core::mem::replace(&mut map.listener, Listener::none()),
+            observer: core::mem::replace(&mut map.observer, Observer::none()),
             of: PhantomData,
         }
     }
 }
 
 impl<K, V, Id, L> Drop for SharedBoundedArrayMap<K, V, Id, L> {
-    /// Tells the listener, if there is one, of all that is in the map. O(items) then.
+    /// Tells the observer, if there is one, of all that is in the map. O(items) then.
     fn drop(&mut self) {
-        if self.listener.listens() {
+        if self.observer.is_set() {
             let contents = self.contents.lock().take_all();
-            self.listener.tell_dropped(contents);
+            self.observer.tell_dropped(contents);
         }
     }
 }

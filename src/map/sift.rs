@@ -89,7 +89,7 @@ fn sift_all<K: Clone, V, Id>(
 
 impl<K: Hash + Eq, V, Id, L> SharedBoundedArrayMap<K, V, Id, L> {
     /// Takes the items for which `leaves` is true out from under a key and hands them over, oldest
-    /// first; none if the key is checked out. Uses no key. The items count as cancelled.
+    /// first; none if the key is checked out. Uses no key. The items count as removed.
     ///
     /// `leaves` runs without the lock and may call the map. Until it has answered for all of them,
     /// the items are as if [checked out](Self::checkout), but for the key's place in the order of
@@ -116,7 +116,7 @@ impl<K: Hash + Eq, V, Id, L> SharedBoundedArrayMap<K, V, Id, L> {
     }
 
     /// Takes out all items for which `keep` is false, key by key, and hands them to `sink` with a
-    /// clone of their key. Uses no key. The items count as cancelled.
+    /// clone of their key. Uses no key. The items count as removed.
     ///
     /// Asks about all that is in the map from the beginning to the end of the call, except for
     /// what is checked out as it comes by; the keys come in no particular order. `keep` and `sink`

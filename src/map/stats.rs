@@ -5,17 +5,17 @@
 /// Each item is counted in exactly one place, so that at any moment
 ///
 /// ```text
-/// pushed = items + taken + displaced + evicted + rejected + expired + cancelled
+/// pushed = items + taken + displaced + evicted + rejected + expired + removed
 /// ```
 ///
-/// Once the map has been dropped, `items` are those of which its listener is told as
+/// Once the map has been dropped, `items` are those of which its observer is told as
 /// [dropped](super::Event::Dropped).
 ///
 /// Counts are of items unless they say otherwise, and start at zero when the map is built.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
-pub struct Stats {
+pub struct MapStats {
     /// Pushes of any kind, those refused included.
     pub pushed: u64,
     /// Resident now, those in a checkout included: at most `max_keys` x `max_items_per_key`.
@@ -34,8 +34,8 @@ pub struct Stats {
     pub rejected: u64,
     /// Handed over by `expire`.
     pub expired: u64,
-    /// Handed over by `cancel`, `remove_if` and `retain`.
-    pub cancelled: u64,
+    /// Handed over by `remove_by_id`, `remove_if` and `retain`.
+    pub removed: u64,
     /// Keys that were evicted; their items are counted in [`evicted`](Self::evicted).
     pub evicted_keys: u64,
     /// Those of [`rejected`](Self::rejected) whose id was resident.
@@ -46,7 +46,7 @@ pub struct Stats {
     pub peak_items: usize,
 }
 
-impl Stats {
+impl MapStats {
     /// Those of two parts together.
     pub(super) fn and(self, other: Self) -> Self {
         Self {
@@ -59,7 +59,7 @@ impl Stats {
             evicted: self.evicted + other.evicted,
             rejected: self.rejected + other.rejected,
             expired: self.expired + other.expired,
-            cancelled: self.cancelled + other.cancelled,
+            removed: self.removed + other.removed,
             evicted_keys: self.evicted_keys + other.evicted_keys,
             duplicates: self.duplicates + other.duplicates,
             // Peaks are not of one moment: together they can be more than there is memory for.

@@ -20,7 +20,7 @@ fn balanced<K, V, Id>(map: &SharedBoundedArrayMap<K, V, Id>) {
         + stats.evicted
         + stats.rejected
         + stats.expired
-        + stats.cancelled;
+        + stats.removed;
     assert_eq!(stats.pushed, stats.items as u64 + left);
 }
 
@@ -67,7 +67,7 @@ fn two_producers_and_a_drainer_lose_nothing_and_get_nothing_twice() {
     });
 }
 
-/// Two deliveries of one item, and a cancellation: it is never in twice, and is cancelled if and
+/// Two deliveries of one item, and a removal by id: it is never in twice, and is removed if and
 /// only if it comes back.
 ///
 /// Fails if `push_unique` looks the id up under one hold of the lock and acts under another.
@@ -84,11 +84,11 @@ fn a_redelivery_is_in_at_most_once() {
                 other => panic!("there is room: {other:?}"),
             })
         });
-        let cancelled = map.cancel(&7).is_some();
+        let removed = map.remove_by_id(&7).is_some();
 
         let stored = deliveries.map(|delivery| delivery.join().unwrap());
         let stored = stored.into_iter().filter(|stored| *stored).count();
-        assert_eq!(stored, map.total_items() + usize::from(cancelled));
+        assert_eq!(stored, map.total_items() + usize::from(removed));
         assert!(map.total_items() <= 1);
         assert_eq!(map.contains_id(&7), map.total_items() == 1);
         balanced(&map);
@@ -177,18 +177,18 @@ fn a_destructor_may_call_the_map() {
     });
 }
 
-/// Two producers push over the caps of a map whose listener pushes what was displaced under another
+/// Two producers push over the caps of a map whose observer pushes what was displaced under another
 /// key: nothing is lost and nobody waits for himself.
 ///
-/// Fails, as a deadlock, if a push tells the listener before it releases the lock.
+/// Fails, as a deadlock, if a push tells the observer before it releases the lock.
 #[test]
-fn a_listener_may_push() {
+fn a_observer_may_push() {
     loom::model(|| {
         type Map = SharedBoundedArrayMap<u32, u32>;
         // Of the standard library, as only that one knows weak references.
         let map = std::sync::Arc::new_cyclic(|this: &std::sync::Weak<Map>| {
             let this = this.clone();
-            SharedBoundedArrayMap::new(2, 1).unwrap().with_listener(move |event| {
+            SharedBoundedArrayMap::new(2, 1).unwrap().with_observer(move |event| {
                 if let Event::Displaced { key: 0, value, .. } = event {
                     let map = this.upgrade().expect("a push is under way");
                     assert!(map.push(1, *value).is_stored());
@@ -207,7 +207,7 @@ fn a_listener_may_push() {
         seen.extend(map.take(&0));
         seen.sort_unstable();
         assert_eq!(seen, [1, 2, 3]);
-        assert_eq!((map.take(&1).count(), map.listener_panics()), (1, 0));
+        assert_eq!((map.take(&1).count(), map.observer_panics()), (1, 0));
         balanced(&map);
     });
 }

@@ -16,7 +16,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
-use sluicegate::map::Stats;
+use sluicegate::map::MapStats;
 use sluicegate::{BoundedArrayMap, FullKey, FullMap, Pushed, RejectReason};
 
 thread_local! {
@@ -95,7 +95,7 @@ enum Operation {
         key: u8,
         id: u8,
     },
-    Cancel {
+    RemoveById {
         id: u8,
     },
     Take {
@@ -126,7 +126,7 @@ enum Answer {
     Displaced(u32, Option<u8>),
     Evicted(u8, Numbers),
     Rejected(RejectReason, u8, u32, Option<u8>),
-    Cancelled(Option<(u8, u32)>),
+    Removed(Option<(u8, u32)>),
     Items(Numbers),
     Values(Option<Vec<u32>>),
     Expired(Vec<(u8, u32, Option<u8>)>),
@@ -146,7 +146,7 @@ struct Model {
     limits: Limits,
     /// Least recently used first.
     keys: Vec<(u8, Vec<Item>)>,
-    stats: Stats,
+    stats: MapStats,
 }
 
 impl Model {
@@ -234,10 +234,10 @@ impl Model {
         match operation {
             Operation::Push { now, key } => self.push(now, key, value, None),
             Operation::PushUnique { now, key, id } => self.push(now, key, value, Some(id)),
-            Operation::Cancel { id } => {
+            Operation::RemoveById { id } => {
                 let turn = self.items().find(|item| item.id == Some(id)).map(|item| item.turn);
-                self.stats.cancelled += u64::from(turn.is_some());
-                Answer::Cancelled(turn.map(|turn| self.remove(turn)).map(|(k, i)| (k, i.value)))
+                self.stats.removed += u64::from(turn.is_some());
+                Answer::Removed(turn.map(|turn| self.remove(turn)).map(|(k, i)| (k, i.value)))
             }
             Operation::Take { key } => {
                 let items = self.position(key).map_or(Vec::new(), |at| self.keys.remove(at).1);
@@ -329,10 +329,10 @@ impl Subject {
                 let (now, key, id) = (self.time(now), self.key(key), self.id(id));
                 answer(self.map.push_unique_at(now, key, id, token))
             }
-            Operation::Cancel { id } => {
+            Operation::RemoveById { id } => {
                 let id = self.id(id);
-                let cancelled = self.map.cancel(&id);
-                Answer::Cancelled(cancelled.map(|(key, token)| (key.number, token.number)))
+                let removed = self.map.remove_by_id(&id);
+                Answer::Removed(removed.map(|(key, token)| (key.number, token.number)))
             }
             Operation::Take { key } => {
                 let key = self.key(key);
@@ -380,7 +380,7 @@ impl Subject {
             + stats.evicted
             + stats.rejected
             + stats.expired
-            + stats.cancelled;
+            + stats.removed;
         assert_eq!(stats.pushed, stats.items as u64 + left, "conservation");
         let mut expected = model.stats;
         expected.items = model.items().count();
@@ -465,7 +465,7 @@ fn operation() -> impl Strategy<Value = Operation> {
         8 => (time(), key()).prop_map(|(now, key)| Operation::Push { now, key }),
         8 => (time(), key(), id())
             .prop_map(|(now, key, id)| Operation::PushUnique { now, key, id }),
-        3 => id().prop_map(|id| Operation::Cancel { id }),
+        3 => id().prop_map(|id| Operation::RemoveById { id }),
         2 => key().prop_map(|key| Operation::Take { key }),
         3 => key().prop_map(|key| Operation::Get { key }),
         1 => key().prop_map(|key| Operation::Peek { key }),
@@ -483,7 +483,7 @@ proptest! {
         limits in limits(),
         operations in prop::collection::vec(operation(), 0..120),
     ) {
-        let mut model = Model { limits, keys: Vec::new(), stats: Stats::default() };
+        let mut model = Model { limits, keys: Vec::new(), stats: MapStats::default() };
         let mut subject = Subject::new(limits);
         let mut fuse = None;
         for (value, operation) in (0..).zip(operations) {

@@ -1,10 +1,10 @@
 //! The sharded map against a reference so plain that it is obviously right: a vector of keys in
 //! order of use, each with what is out and what is in. Which key a full map evicts follows from
-//! the shards that keys say they belong to. Policies, a time to live and a listener are drawn
+//! the shards that keys say they belong to. Policies, a time to live and a observer are drawn
 //! together, so that maps whose pushes take the fast path are among them.
 //!
 //! Seen to fail with: no promotion in the fast path of a push to a resident key; that fast path
-//! taken although a listener is there; it taken although the key may not displace; no `set_plain`
+//! taken although a observer is there; it taken although the key may not displace; no `set_plain`
 //! when a checkout begins; the order of arrival lost in the order of weights when a checkout ends.
 
 use std::collections::HashMap;
@@ -68,7 +68,7 @@ struct Options {
     full_key: FullKey,
     full_map: FullMap,
     expires: bool,
-    listens: bool,
+    observed: bool,
 }
 
 struct Model<'a> {
@@ -154,7 +154,7 @@ impl Model<'_> {
     }
 
     fn hear(&mut self, events: usize) {
-        if self.options.listens {
+        if self.options.observed {
             self.heard += events;
         }
     }
@@ -375,7 +375,7 @@ fn options() -> impl Strategy<Value = Options> {
         1 => Just(FullMap::EvictHeaviest),
     ];
     (full_key, full_map, any::<bool>(), any::<bool>()).prop_map(
-        |(full_key, full_map, expires, listens)| Options { full_key, full_map, expires, listens },
+        |(full_key, full_map, expires, observed)| Options { full_key, full_map, expires, observed },
     )
 }
 
@@ -397,8 +397,8 @@ proptest! {
         let events = Arc::new(AtomicUsize::new(0));
         let heard = Arc::clone(&events);
         let mut map: Map = builder.build_sharded(shards).unwrap();
-        if options.listens {
-            map = map.with_listener(move |_| {
+        if options.observed {
+            map = map.with_observer(move |_| {
                 heard.fetch_add(1, Ordering::Relaxed);
             });
         }
@@ -421,7 +421,7 @@ proptest! {
             prop_assert_eq!((map.len(), stats.keys), (model.keys.len(), model.keys.len()));
             prop_assert_eq!((map.total_items(), stats.items), (model.items(), model.items()));
             let left = stats.taken + stats.displaced + stats.evicted + stats.rejected
-                + stats.expired + stats.cancelled;
+                + stats.expired + stats.removed;
             prop_assert_eq!(stats.pushed, stats.items as u64 + left, "conservation");
             prop_assert_eq!(stats.pushed, model.pushed);
             prop_assert_eq!(events.load(Ordering::Relaxed), model.heard);

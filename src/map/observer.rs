@@ -57,25 +57,25 @@ pub enum Event<'a, K, V, Id = NoIndex> {
     },
 }
 
-type Listen<K, V, Id> = dyn Fn(Event<'_, K, V, Id>) + Send + Sync;
+type Observe<K, V, Id> = dyn Fn(Event<'_, K, V, Id>) + Send + Sync;
 
-/// Whoever listens, and how often that panicked.
-pub(super) struct Listener<K, V, Id> {
-    listen: Option<Box<Listen<K, V, Id>>>,
+/// The callback, if there is one, and how often it has panicked.
+pub(super) struct Observer<K, V, Id> {
+    observe: Option<Box<Observe<K, V, Id>>>,
     panics: AtomicUsize,
 }
 
-impl<K, V, Id> Listener<K, V, Id> {
+impl<K, V, Id> Observer<K, V, Id> {
     pub(super) fn none() -> Self {
-        Self { listen: None, panics: AtomicUsize::new(0) }
+        Self { observe: None, panics: AtomicUsize::new(0) }
     }
 
-    pub(super) fn new(listen: impl Fn(Event<'_, K, V, Id>) + Send + Sync + 'static) -> Self {
-        Self { listen: Some(Box::new(listen)), panics: AtomicUsize::new(0) }
+    pub(super) fn new(observe: impl Fn(Event<'_, K, V, Id>) + Send + Sync + 'static) -> Self {
+        Self { observe: Some(Box::new(observe)), panics: AtomicUsize::new(0) }
     }
 
-    pub(super) fn listens(&self) -> bool {
-        self.listen.is_some()
+    pub(super) fn is_set(&self) -> bool {
+        self.observe.is_some()
     }
 
     pub(super) fn panics(&self) -> usize {
@@ -86,8 +86,8 @@ impl<K, V, Id> Listener<K, V, Id> {
     /// Must not be called under a lock. A panic ends here, as the values on their way to the
     /// caller would be lost with it.
     fn tell(&self, event: Event<'_, K, V, Id>) {
-        if let Some(listen) = &self.listen {
-            if let Err(panic) = caught(|| listen(event)) {
+        if let Some(observe) = &self.observe {
+            if let Err(panic) = caught(|| observe(event)) {
                 self.panics.fetch_add(1, Ordering::Relaxed);
                 drop_quietly(panic);
             }
@@ -133,7 +133,7 @@ impl<K, V, Id> Listener<K, V, Id> {
     }
 
     pub(super) fn tell_expired(&self, expired: &[Expired<K, V, Id>]) {
-        if self.listens() {
+        if self.is_set() {
             expired.iter().for_each(|expired| self.tell(Event::Expired(expired)));
         }
     }
@@ -150,8 +150,8 @@ impl<K, V, Id> Listener<K, V, Id> {
     }
 }
 
-impl<K, V, Id> fmt::Debug for Listener<K, V, Id> {
+impl<K, V, Id> fmt::Debug for Observer<K, V, Id> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Listener").field("listens", &self.listen.is_some()).finish()
+        f.debug_struct("Observer").field("is_set", &self.observe.is_some()).finish()
     }
 }
