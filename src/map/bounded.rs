@@ -8,8 +8,8 @@ use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::time::{Duration, Instant};
 
 use super::builder::{Builder, PerKey, Weigher};
-use super::contents::Contents;
-use super::index::NoIndex;
+use super::core::Core;
+use super::core::NoIndex;
 use super::items::Items;
 use super::iter::{Array, IntoIter, Iter, IterLru};
 use super::observer::{Event, Observer};
@@ -83,7 +83,7 @@ use crate::ConfigError;
 /// them in a ring buffer, which is handed over as it is by `take` and grows up to the cap, from
 /// where on an item comes to lie where the one that it displaces was. Buffers that were grown out
 /// of or emptied are kept for other keys. Only if items expire, weigh something or are indexed does
-/// each have a ticket, which knows its key, arrival and weight and is in the list of all items in
+/// each have a meta, which knows its key, arrival and weight and is in the list of all items in
 /// order of arrival. Hashes are computed once, so nothing but a look-up calls user code.
 ///
 /// Memory grows with what is resident and is kept for what comes next, until
@@ -93,7 +93,7 @@ use crate::ConfigError;
 /// reached its usual size, items come and go without a request for memory; a key that was handed
 /// over with a buffer costs one when the next key grows as large.
 pub struct BoundedArrayMap<K, V, Id = NoIndex, L = PerKey> {
-    pub(super) contents: Contents<K, V, Id>,
+    pub(super) core: Core<K, V, Id>,
     pub(super) weigher: Weigher<K, V>,
     pub(super) observer: Observer<K, V, Id>,
     pub(super) of: PhantomData<fn() -> L>,
@@ -132,9 +132,9 @@ impl<K: Hash + Eq, V, Id, L> BoundedArrayMap<K, V, Id, L> {
         Id: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        let ticket = self.contents.find_free_id(id)?;
-        let key = self.contents.key_to_hand_back(ticket);
-        self.contents.remove_by_id(ticket, key).map(Expired::into_pair)
+        let meta = self.core.find_available_id(id)?;
+        let key = self.core.key_to_hand_back(meta);
+        self.core.remove_by_id(meta, key).map(Expired::into_pair)
     }
 
     /// Whether an item with this id is resident, found out without using its key.
@@ -145,7 +145,7 @@ impl<K: Hash + Eq, V, Id, L> BoundedArrayMap<K, V, Id, L> {
         Id: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        self.contents.find_id(id).is_some()
+        self.core.find_id(id).is_some()
     }
 
     /// Takes out a key and hands over all its items, oldest first; none if it is not in the map or
@@ -157,8 +157,8 @@ impl<K: Hash + Eq, V, Id, L> BoundedArrayMap<K, V, Id, L> {
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        let hash = self.contents.hash(key);
-        let taken = self.contents.find_and_take(hash, key);
+        let hash = self.core.hash(key);
+        let taken = self.core.find_and_take(hash, key);
         let Some((key, items)) = taken else { return Items::none() };
         drop_quietly(key);
         items
@@ -172,9 +172,9 @@ impl<K: Hash + Eq, V, Id, L> BoundedArrayMap<K, V, Id, L> {
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        let slot = self.contents.find(key)?;
-        self.contents.keys.promote(slot);
-        Array::new(&self.contents.keys.at(slot).items)
+        let slot = self.core.find(key)?;
+        self.core.keys.promote(slot);
+        Array::new(&self.core.keys.at(slot).items)
     }
 
     /// The items under a key, to look at without using it.
@@ -185,8 +185,8 @@ impl<K: Hash + Eq, V, Id, L> BoundedArrayMap<K, V, Id, L> {
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        let slot = self.contents.find(key)?;
-        Array::new(&self.contents.keys.at(slot).items)
+        let slot = self.core.find(key)?;
+        Array::new(&self.core.keys.at(slot).items)
     }
 
     /// Whether there are items under a key, found out without using it.
@@ -237,9 +237,9 @@ impl<K, V, Id, L> BoundedArrayMap<K, V, Id, L> {
         K: Clone,
     {
         let mut keys = Vec::new();
-        self.contents.keys_to_hand_back(now, budget, &mut keys);
-        let expired = self.contents.expire(keys);
-        self.observer.tell_expired(&expired);
+        self.core.keys_to_hand_back(now, budget, &mut keys);
+        let expired = self.core.expire(keys);
+        self.observer.report_expired(&expired);
         expired
     }
 
@@ -277,8 +277,8 @@ impl<K, V, Id, L> BoundedArrayMap<K, V, Id, L> {
     ) -> Self {
         self.observer = Observer::new(observer);
         // The fast path of a push does not tell.
-        self.contents.limits.plain = false;
-        self.contents.set_plain();
+        self.core.limits.fast_path = false;
+        self.core.refresh_fast_path();
         self
     }
 
@@ -295,7 +295,7 @@ impl<K, V, Id, L> BoundedArrayMap<K, V, Id, L> {
     /// O(1 + items checked out that arrived before all others).
     #[must_use]
     pub fn next_expiry(&self) -> Option<Instant> {
-        self.contents.next_expiry()
+        self.core.next_expiry()
     }
 
     /// Takes out everything and hands it over, from the least to the most recently used key. The
@@ -306,13 +306,13 @@ impl<K, V, Id, L> BoundedArrayMap<K, V, Id, L> {
     /// O(1), and then O(1) for each item as it is handed over, and gives up the map's memory; if
     /// some keys are checked out, O(keys).
     pub fn clear(&mut self) -> IntoIter<K, V, Id> {
-        let (first, rest) = self.contents.clear();
+        let (first, rest) = self.core.clear();
         IntoIter::new(first, rest)
     }
 
     /// The keys and their items, from the most to the least recently used key. Uses none of them.
     pub fn iter(&self) -> Iter<'_, K, V> {
-        Iter::new(&self.contents)
+        Iter::new(&self.core)
     }
 
     /// The keys and their items in the order in which they would be evicted: from the least to
@@ -329,19 +329,19 @@ impl<K, V, Id, L> BoundedArrayMap<K, V, Id, L> {
     /// How many keys are resident: at most `max_keys`.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.contents.keys.len()
+        self.core.keys.len()
     }
 
     /// How many items are resident under all keys together. O(1).
     #[must_use]
     pub fn total_items(&self) -> usize {
-        self.contents.items
+        self.core.items
     }
 
     /// What the resident items weigh together; 0 if they are not weighed. O(1).
     #[must_use]
     pub fn weight(&self) -> u64 {
-        self.contents.weight
+        self.core.weight
     }
 
     /// Whether nothing is resident.
@@ -353,25 +353,32 @@ impl<K, V, Id, L> BoundedArrayMap<K, V, Id, L> {
     /// The most keys at once.
     #[must_use]
     pub fn max_keys(&self) -> usize {
-        self.contents.limits.max_keys
+        self.core.limits.max_keys
     }
 
     /// The most items at once under each key.
     #[must_use]
     pub fn max_items_per_key(&self) -> usize {
-        self.contents.limits.max_items_per_key
+        self.core.limits.max_items_per_key
     }
 
     /// How long items live, if they expire.
     #[must_use]
     pub fn time_to_live(&self) -> Option<Duration> {
-        self.contents.limits.time_to_live
+        self.core.limits.time_to_live
+    }
+
+    /// Panics unless its structures agree: for tests. O(keys + items).
+    #[cfg(debug_assertions)]
+    #[doc(hidden)]
+    pub fn validate(&self) {
+        self.core.validate();
     }
 
     /// What went in and by which way it left. O(1).
     #[must_use]
     pub fn stats(&self) -> MapStats {
-        self.contents.stats()
+        self.core.stats()
     }
 }
 
@@ -379,7 +386,7 @@ impl<K, V, Id, L> Drop for BoundedArrayMap<K, V, Id, L> {
     /// Tells the observer, if there is one, of all that is in the map. O(items) then.
     fn drop(&mut self) {
         if self.observer.is_set() {
-            self.observer.tell_dropped(self.contents.take_all());
+            self.observer.report_dropped(self.core.take_all());
         }
     }
 }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::bounded::BoundedArrayMap;
-use super::contents::Contents;
-use super::index::NoIndex;
+use super::core::Core;
+use super::core::NoIndex;
 use super::observer::Observer;
 use super::sharded::ShardedBoundedArrayMap;
 use super::shared::SharedBoundedArrayMap;
@@ -83,7 +83,7 @@ pub(super) struct Limits {
     pub(super) weighed: bool,
     pub(super) indexed: bool,
     /// Whether nothing was chosen but the two caps.
-    pub(super) plain: bool,
+    pub(super) fast_path: bool,
 }
 
 impl Limits {
@@ -168,7 +168,7 @@ impl<K, V> Builder<K, V> {
             max_weight: HEAVIEST,
             weighed: false,
             indexed: false,
-            plain: false,
+            fast_path: false,
         };
         Self { limits, weigher: Weigher::NONE, of: PhantomData }
     }
@@ -280,13 +280,13 @@ impl<K, V, Id, L> Builder<K, V, Id, L> {
         if limits.time_to_live == Some(Duration::ZERO) {
             return Err(ConfigError::new("time_to_live", Duration::ZERO, "longer than zero"));
         }
-        let plain = limits.full_key == FullKey::DisplaceOldest
+        let fast_path = limits.full_key == FullKey::DisplaceOldest
             && limits.full_map == FullMap::EvictLeastRecentlyUsed
             && limits.max_items == usize::MAX
             && limits.time_to_live.is_none()
             && !limits.weighed
             && !limits.indexed;
-        Ok(Limits { plain, ..limits })
+        Ok(Limits { fast_path, ..limits })
     }
 
     /// Builds the map. It reserves no memory yet.
@@ -298,9 +298,9 @@ impl<K, V, Id, L> Builder<K, V, Id, L> {
     where
         K: Hash + Eq,
     {
-        let contents = Contents::new(self.checked()?);
+        let core = Core::new(self.checked()?);
         let observer = Observer::none();
-        Ok(BoundedArrayMap { contents, weigher: self.weigher, observer, of: PhantomData })
+        Ok(BoundedArrayMap { core, weigher: self.weigher, observer, of: PhantomData })
     }
 
     /// Builds the form that many threads and tasks can share.

@@ -13,7 +13,7 @@
 
 use core::borrow::Borrow;
 
-use super::line::Line;
+use super::item_buf::ItemBuf;
 use crate::base::list::List;
 use crate::base::slab::Slab;
 use crate::base::table::SlotTable;
@@ -22,7 +22,7 @@ use crate::base::table::SlotTable;
 #[derive(Debug)]
 pub(super) struct Record<K, V> {
     pub(super) key: K,
-    pub(super) items: Line<V>,
+    pub(super) items: ItemBuf<V>,
     hash: u64,
 }
 
@@ -56,7 +56,7 @@ impl<K, V> Keys<K, V> {
         self.records.len()
     }
 
-    /// How many keys are checked out.
+    /// The number of keys that are checked out.
     pub(super) fn held(&self) -> usize {
         self.held
     }
@@ -85,7 +85,7 @@ impl<K, V> Keys<K, V> {
         !self.order.contains(slot) || self.in_place.contains(&slot)
     }
 
-    /// How many of a key's items are checked out.
+    /// The number of a key's items that are checked out.
     pub(super) fn out(&self, slot: u32) -> usize {
         self.out.get(slot as usize).map_or(0, |out| *out as usize)
     }
@@ -94,7 +94,7 @@ impl<K, V> Keys<K, V> {
         self.out[slot as usize] = out as u32;
     }
 
-    /// How many of a key's items count against its cap.
+    /// The number of a key's items that count against its cap.
     pub(super) fn items_of(&self, slot: u32) -> usize {
         self.at(slot).items.len() + self.out(slot)
     }
@@ -102,7 +102,7 @@ impl<K, V> Keys<K, V> {
     /// Adds a key, which must not be there yet, with its first item, as the most recently used.
     #[inline]
     pub(super) fn insert(&mut self, hash: u64, key: K, item: V) -> u32 {
-        let slot = self.records.insert(Record { key, items: Line::One(item), hash });
+        let slot = self.records.insert(Record { key, items: ItemBuf::One(item), hash });
         self.table.insert(hash, slot, |slot| self.records[slot].hash);
         self.order.push_back(slot);
         slot
@@ -113,7 +113,7 @@ impl<K, V> Keys<K, V> {
     #[inline]
     pub(super) fn replace_least_recent(&mut self, hash: u64, key: K, item: V) -> Record<K, V> {
         let Some(slot) = self.order.front() else { unreachable!("a full map has a key to evict") };
-        let new = Record { key, items: Line::One(item), hash };
+        let new = Record { key, items: ItemBuf::One(item), hash };
         let old = core::mem::replace(&mut self.records[slot], new);
         self.table.remove(old.hash, slot);
         self.table.insert(hash, slot, |slot| self.records[slot].hash);
@@ -184,6 +184,24 @@ impl<K, V> Keys<K, V> {
             Some(at) => drop(self.in_place.swap_remove(at)),
             None => self.order.push_back(slot),
         }
+    }
+
+    /// Panics unless records, table and order agree, and all keys that are not held have items.
+    #[cfg(debug_assertions)]
+    pub(super) fn validate(&self) {
+        self.records.validate();
+        self.table.validate(self.records.iter().map(|(slot, record)| (slot, record.hash)));
+        self.order.validate();
+        let mut held = 0;
+        for (slot, record) in self.records.iter() {
+            held += usize::from(self.is_held(slot));
+            assert!(self.is_held(slot) || record.items.len() > 0, "key {slot} has no items");
+            assert!(self.is_held(slot) || self.out(slot) == 0, "key {slot} is not held");
+        }
+        assert_eq!(held, self.held, "held keys");
+        let ordered = self.order.iter().count();
+        assert_eq!(ordered + held - self.in_place.len(), self.len(), "keys in order or held");
+        assert!(self.in_place.iter().all(|slot| self.order.contains(*slot)), "held in the order");
     }
 
     /// The slots of the keys that are held, in no order of use. O(1) if there are none, O(keys

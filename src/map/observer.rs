@@ -1,11 +1,11 @@
 //! The callback that is told of what leaves a map without having been asked for.
 
-use super::admit::hand_over;
-use super::contents::Contents;
-use super::index::NoIndex;
+use super::core::Core;
+use super::core::NoIndex;
+use super::core::insert::hand_over;
 use super::items::Items;
 use super::outcome::{Expired, Pushed, RejectReason, drop_quietly};
-use super::removal::Shrunk;
+use super::resize::Shrunk;
 use crate::base::panic::{caught, drop_each};
 use crate::base::sync::{AtomicUsize, Ordering};
 use core::fmt;
@@ -85,7 +85,7 @@ impl<K, V, Id> Observer<K, V, Id> {
 
     /// Must not be called under a lock. A panic ends here, as the values on their way to the
     /// caller would be lost with it.
-    fn tell(&self, event: Event<'_, K, V, Id>) {
+    fn report(&self, event: Event<'_, K, V, Id>) {
         if let Some(observe) = &self.observe {
             if let Err(panic) = caught(|| observe(event)) {
                 self.panics.fetch_add(1, Ordering::Relaxed);
@@ -95,56 +95,56 @@ impl<K, V, Id> Observer<K, V, Id> {
     }
 
     /// `pushed_to` is the key of a push that went to a resident one.
-    pub(super) fn tell_pushed(&self, pushed: &Pushed<K, V, Id>, pushed_to: Option<&K>) {
+    pub(super) fn report_pushed(&self, pushed: &Pushed<K, V, Id>, pushed_to: Option<&K>) {
         match (pushed, pushed_to) {
             (Pushed::Displaced { value, id }, Some(key)) => {
-                self.tell(Event::Displaced { key, value, id: id.as_ref() });
+                self.report(Event::Displaced { key, value, id: id.as_ref() });
             }
-            (Pushed::Evicted { key, items }, _) => self.tell(Event::Evicted { key, items }),
+            (Pushed::Evicted { key, items }, _) => self.report(Event::Evicted { key, items }),
             (Pushed::Rejected { reason, key, value, id }, _) => {
-                self.tell(Event::Rejected { reason: *reason, key, value, id: id.as_ref() });
+                self.report(Event::Rejected { reason: *reason, key, value, id: id.as_ref() });
             }
             (Pushed::Stored | Pushed::Displaced { .. }, _) => {}
         }
     }
 
     /// Tells of each outcome of a push, and hands them all to the sink.
-    pub(super) fn tell_and_hand_over(
+    pub(super) fn report_and_hand_over(
         &self,
         outcomes: Vec<Pushed<K, V, Id>>,
-        spare: Option<K>,
+        unused: Option<K>,
         sink: impl FnMut(Pushed<K, V, Id>),
     ) -> bool {
         for outcome in &outcomes {
-            self.tell_pushed(outcome, spare.as_ref());
+            self.report_pushed(outcome, unused.as_ref());
         }
-        drop_quietly(spare);
+        drop_quietly(unused);
         hand_over(outcomes, sink)
     }
 
     /// Tells of everything in a map that is dropped, and drops it. Destructors that panic are
     /// caught, or the rest would not be told.
-    pub(super) fn tell_dropped(&self, contents: Contents<K, V, Id>) {
-        for (key, items) in contents.into_rest() {
-            self.tell(Event::Dropped { key: &key, items: &items });
+    pub(super) fn report_dropped(&self, core: Core<K, V, Id>) {
+        for (key, items) in core.into_entries() {
+            self.report(Event::Dropped { key: &key, items: &items });
             drop_quietly(key);
             drop_each(items.with_ids());
         }
     }
 
-    pub(super) fn tell_expired(&self, expired: &[Expired<K, V, Id>]) {
+    pub(super) fn report_expired(&self, expired: &[Expired<K, V, Id>]) {
         if self.is_set() {
-            expired.iter().for_each(|expired| self.tell(Event::Expired(expired)));
+            expired.iter().for_each(|expired| self.report(Event::Expired(expired)));
         }
     }
 
-    pub(super) fn tell_shrunk(&self, shrunk: &Shrunk<K, V, Id>) {
+    pub(super) fn report_shrunk(&self, shrunk: &Shrunk<K, V, Id>) {
         for (key, items) in &shrunk.evicted {
-            self.tell(Event::Evicted { key, items });
+            self.report(Event::Evicted { key, items });
         }
         for (key, items) in &shrunk.displaced {
             for (value, id) in items.iter_with_ids() {
-                self.tell(Event::Displaced { key, value, id });
+                self.report(Event::Displaced { key, value, id });
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use super::index::NoIndex;
+use super::core::NoIndex;
 use super::items::Items;
 use crate::base::panic::quietly;
 
@@ -17,9 +17,9 @@ pub(super) fn drop_quietly<T>(leftover: T) {
 
 /// A key that an answer has no use for. It is dropped quietly, after whatever was borrowed later.
 #[derive(Debug)]
-pub(super) struct Spare<K>(pub(super) Option<K>);
+pub(super) struct UnusedKey<K>(pub(super) Option<K>);
 
-impl<K> Drop for Spare<K> {
+impl<K> Drop for UnusedKey<K> {
     #[inline]
     fn drop(&mut self) {
         drop_quietly(self.0.take());

@@ -8,16 +8,16 @@ use std::collections::VecDeque;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::time::{Duration, Instant};
 
-use super::admit::Arrival;
 use super::bounded::BoundedArrayMap;
 use super::builder::{PerKey, Total, Weigher};
-use super::contents::Contents;
-use super::index::NoIndex;
+use super::core::Core;
+use super::core::NoIndex;
+use super::core::insert::NewItem;
 use super::items::Items;
 use super::iter::{IntoIter, Iter};
 use super::observer::{Event, Observer};
-use super::outcome::{Expired, Pushed, Spare, drop_quietly};
-use super::removal::Shrunk;
+use super::outcome::{Expired, Pushed, UnusedKey, drop_quietly};
+use super::resize::Shrunk;
 use super::stats::MapStats;
 use crate::ConfigError;
 use crate::base::sync::{HashBuilder, Mutex};
@@ -66,7 +66,7 @@ use crate::base::sync::{HashBuilder, Mutex};
 /// leaves, no value can be dropped before the lock is released. To ask a predicate about items,
 /// these are lent out, as to a checkout.
 pub struct SharedBoundedArrayMap<K, V, Id = NoIndex, L = PerKey> {
-    pub(super) contents: Mutex<Contents<K, V, Id>>,
+    pub(super) core: Mutex<Core<K, V, Id>>,
     /// The same as theirs, so that keys are hashed outside the lock.
     hasher: HashBuilder,
     weigher: Weigher<K, V>,
@@ -108,33 +108,39 @@ impl<K: Hash + Eq, V, Id> SharedBoundedArrayMap<K, V, Id> {
     fn push_arrived(&self, now: Option<Instant>, key: K, value: V) -> Pushed<K, V, Id> {
         let hash = self.hasher.hash_one(&key);
         if self.observer.is_set() {
-            return self.push_and_tell(now, hash, key, value);
+            return self.push_and_report(now, hash, key, value);
         }
-        let mut spare = Spare(None);
-        let mut contents = self.contents.lock();
-        if !contents.plain {
-            let survey = contents.survey_hashed(hash, &key, 0);
-            return contents.push_one(survey, Arrival { key, value, id: None, now }, &mut spare);
+        let mut unused = UnusedKey(None);
+        let mut core = self.core.lock();
+        if !core.fast_path {
+            let lookup = core.lookup_hashed(hash, &key, 0);
+            return core.push_one(lookup, NewItem { key, value, id: None, now }, &mut unused);
         }
-        match contents.keys.find(hash, &key) {
+        match core.keys.find(hash, &key) {
             Some(slot) => {
-                spare.0 = Some(key);
-                contents.keys.promote(slot);
-                contents.push_to(slot, value)
+                unused.0 = Some(key);
+                core.keys.promote(slot);
+                core.fast_push(slot, value)
             }
-            None => contents.push_first(hash, key, value),
+            None => core.fast_push_new_key(hash, key, value),
         }
     }
 
     #[inline(never)]
-    fn push_and_tell(&self, now: Option<Instant>, hash: u64, key: K, value: V) -> Pushed<K, V, Id> {
-        let mut spare = Spare(None);
+    fn push_and_report(
+        &self,
+        now: Option<Instant>,
+        hash: u64,
+        key: K,
+        value: V,
+    ) -> Pushed<K, V, Id> {
+        let mut unused = UnusedKey(None);
         let pushed = {
-            let mut contents = self.contents.lock();
-            let survey = contents.survey_hashed(hash, &key, 0);
-            contents.push_one(survey, Arrival { key, value, id: None, now }, &mut spare)
+            let mut core = self.core.lock();
+            let lookup = core.lookup_hashed(hash, &key, 0);
+            core.push_one(lookup, NewItem { key, value, id: None, now }, &mut unused)
         };
-        self.observer.tell_pushed(&pushed, spare.0.as_ref());
+        self.observer.report_pushed(&pushed, unused.0.as_ref());
         pushed
     }
 
@@ -165,13 +171,13 @@ impl<K: Hash + Eq, V, Id> SharedBoundedArrayMap<K, V, Id> {
     where
         Id: Hash + Eq,
     {
-        let mut spare = Spare(None);
+        let mut unused = UnusedKey(None);
         let pushed = {
-            let mut contents = self.contents.lock();
-            let survey = contents.survey_unique(&key, &id, 0);
-            contents.push_one(survey, Arrival { key, value, id: Some(id), now }, &mut spare)
+            let mut core = self.core.lock();
+            let lookup = core.lookup_unique(&key, &id, 0);
+            core.push_one(lookup, NewItem { key, value, id: Some(id), now }, &mut unused)
         };
-        self.observer.tell_pushed(&pushed, spare.0.as_ref());
+        self.observer.report_pushed(&pushed, unused.0.as_ref());
         pushed
     }
 }
@@ -202,12 +208,12 @@ impl<K: Hash + Eq, V, Id, L> SharedBoundedArrayMap<K, V, Id, L> {
         sink: impl FnMut(Pushed<K, V, Id>),
     ) -> bool {
         let weight = self.weigher.weigh(&key, &value);
-        let (outcomes, spare) = {
-            let mut contents = self.contents.lock();
-            let survey = contents.survey(&key, weight);
-            contents.push_many(survey, Arrival { key, value, id: None, now })
+        let (outcomes, unused) = {
+            let mut core = self.core.lock();
+            let lookup = core.lookup(&key, weight);
+            core.push_many(lookup, NewItem { key, value, id: None, now })
         };
-        self.observer.tell_and_hand_over(outcomes, spare, sink)
+        self.observer.report_and_hand_over(outcomes, unused, sink)
     }
 
     /// As [`BoundedArrayMap::push_unique_with`]. The weigher and `sink` run without the lock.
@@ -252,12 +258,12 @@ impl<K: Hash + Eq, V, Id, L> SharedBoundedArrayMap<K, V, Id, L> {
         Id: Hash + Eq,
     {
         let weight = self.weigher.weigh(&key, &value);
-        let (outcomes, spare) = {
-            let mut contents = self.contents.lock();
-            let survey = contents.survey_unique(&key, &id, weight);
-            contents.push_many(survey, Arrival { key, value, id: Some(id), now })
+        let (outcomes, unused) = {
+            let mut core = self.core.lock();
+            let lookup = core.lookup_unique(&key, &id, weight);
+            core.push_many(lookup, NewItem { key, value, id: Some(id), now })
         };
-        self.observer.tell_and_hand_over(outcomes, spare, sink)
+        self.observer.report_and_hand_over(outcomes, unused, sink)
     }
 
     /// Pushes items one after another, as [`push_with`](Self::push_with) does, each under the lock
@@ -279,10 +285,10 @@ impl<K: Hash + Eq, V, Id, L> SharedBoundedArrayMap<K, V, Id, L> {
         Q: Hash + Eq + ?Sized,
     {
         let gone = {
-            let mut contents = self.contents.lock();
-            let ticket = contents.find_free_id(id)?;
-            let key = contents.key_to_hand_back(ticket);
-            contents.remove_by_id(ticket, key)
+            let mut core = self.core.lock();
+            let meta = core.find_available_id(id)?;
+            let key = core.key_to_hand_back(meta);
+            core.remove_by_id(meta, key)
         };
         gone.map(Expired::into_pair)
     }
@@ -293,7 +299,7 @@ impl<K: Hash + Eq, V, Id, L> SharedBoundedArrayMap<K, V, Id, L> {
         Id: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        self.contents.lock().find_id(id).is_some()
+        self.core.lock().find_id(id).is_some()
     }
 
     /// As [`BoundedArrayMap::take`].
@@ -303,7 +309,7 @@ impl<K: Hash + Eq, V, Id, L> SharedBoundedArrayMap<K, V, Id, L> {
         Q: Hash + Eq + ?Sized,
     {
         let hash = self.hasher.hash_one(key);
-        let taken = self.contents.lock().find_and_take(hash, key);
+        let taken = self.core.lock().find_and_take(hash, key);
         let Some((key, items)) = taken else { return Items::none() };
         drop_quietly(key);
         items
@@ -318,7 +324,7 @@ impl<K: Hash + Eq, V, Id, L> SharedBoundedArrayMap<K, V, Id, L> {
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        self.contents.lock().promote(key)
+        self.core.lock().promote(key)
     }
 
     /// As [`BoundedArrayMap::contains`]: true of the moment at which the lock was had.
@@ -327,8 +333,8 @@ impl<K: Hash + Eq, V, Id, L> SharedBoundedArrayMap<K, V, Id, L> {
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        let contents = self.contents.lock();
-        contents.find(key).is_some_and(|slot| contents.keys.at(slot).items.len() > 0)
+        let core = self.core.lock();
+        core.find(key).is_some_and(|slot| core.keys.at(slot).items.len() > 0)
     }
 }
 
@@ -342,11 +348,11 @@ impl<K, V, Id, L> SharedBoundedArrayMap<K, V, Id, L> {
     {
         let mut keys = Vec::new();
         let expired = {
-            let mut contents = self.contents.lock();
-            contents.keys_to_hand_back(now, budget, &mut keys);
-            contents.expire(keys)
+            let mut core = self.core.lock();
+            core.keys_to_hand_back(now, budget, &mut keys);
+            core.expire(keys)
         };
-        self.observer.tell_expired(&expired);
+        self.observer.report_expired(&expired);
         expired
     }
 
@@ -402,8 +408,8 @@ impl<K, V, Id, L> SharedBoundedArrayMap<K, V, Id, L> {
         // Out here, so that if `Clone` panics they are dropped after the lock.
         let mut keys = Vec::new();
         {
-            let contents = self.contents.lock();
-            keys.extend(Iter::new(&contents).map(|(key, _)| key.clone()));
+            let core = self.core.lock();
+            keys.extend(Iter::new(&core).map(|(key, _)| key.clone()));
         }
         keys
     }
@@ -428,59 +434,59 @@ impl<K, V, Id, L> SharedBoundedArrayMap<K, V, Id, L> {
         K: Clone,
     {
         let mut keys = VecDeque::new();
-        let shrunk = self.contents.lock().resize(max_keys, max_items_per_key, &mut keys);
+        let shrunk = self.core.lock().resize(max_keys, max_items_per_key, &mut keys);
         drop_quietly(keys);
         let shrunk = shrunk?;
-        self.observer.tell_shrunk(&shrunk);
+        self.observer.report_shrunk(&shrunk);
         Ok(shrunk)
     }
 
     /// As [`BoundedArrayMap::next_expiry`].
     #[must_use]
     pub fn next_expiry(&self) -> Option<Instant> {
-        self.contents.lock().next_expiry()
+        self.core.lock().next_expiry()
     }
 
     /// As [`BoundedArrayMap::clear`]. The lock is held for O(1).
     pub fn clear(&self) -> IntoIter<K, V, Id> {
-        let (first, rest) = self.contents.lock().clear();
+        let (first, rest) = self.core.lock().clear();
         IntoIter::new(first, rest)
     }
 
     /// As [`BoundedArrayMap::len`].
     #[must_use]
     pub fn len(&self) -> usize {
-        self.contents.lock().keys.len()
+        self.core.lock().keys.len()
     }
 
     /// As [`BoundedArrayMap::total_items`].
     #[must_use]
     pub fn total_items(&self) -> usize {
-        self.contents.lock().items
+        self.core.lock().items
     }
 
     /// As [`BoundedArrayMap::weight`].
     #[must_use]
     pub fn weight(&self) -> u64 {
-        self.contents.lock().weight
+        self.core.lock().weight
     }
 
     /// As [`BoundedArrayMap::max_keys`].
     #[must_use]
     pub fn max_keys(&self) -> usize {
-        self.contents.lock().limits.max_keys
+        self.core.lock().limits.max_keys
     }
 
     /// As [`BoundedArrayMap::max_items_per_key`].
     #[must_use]
     pub fn max_items_per_key(&self) -> usize {
-        self.contents.lock().limits.max_items_per_key
+        self.core.lock().limits.max_items_per_key
     }
 
     /// As [`BoundedArrayMap::time_to_live`].
     #[must_use]
     pub fn time_to_live(&self) -> Option<Duration> {
-        self.contents.lock().limits.time_to_live
+        self.core.lock().limits.time_to_live
     }
 
     /// As [`BoundedArrayMap::is_empty`].
@@ -489,10 +495,17 @@ impl<K, V, Id, L> SharedBoundedArrayMap<K, V, Id, L> {
         self.len() == 0
     }
 
+    /// Panics unless its structures agree: for tests. O(keys + items).
+    #[cfg(debug_assertions)]
+    #[doc(hidden)]
+    pub fn validate(&self) {
+        self.core.lock().validate();
+    }
+
     /// As [`BoundedArrayMap::stats`]: all figures are of one moment.
     #[must_use]
     pub fn stats(&self) -> MapStats {
-        self.contents.lock().stats()
+        self.core.lock().stats()
     }
 
     /// The plain map with all that is in it, its limits and its counts; it has no observer.
@@ -501,9 +514,9 @@ impl<K, V, Id, L> SharedBoundedArrayMap<K, V, Id, L> {
     ///
     /// What a leaked checkout holds stays checked out.
     pub fn into_inner(self) -> BoundedArrayMap<K, V, Id, L> {
-        let contents = self.contents.lock().take_all();
+        let core = self.core.lock().take_all();
         let (weigher, observer) = (self.weigher.clone(), Observer::none());
-        BoundedArrayMap { contents, weigher, observer, of: PhantomData }
+        BoundedArrayMap { core, weigher, observer, of: PhantomData }
     }
 }
 
@@ -514,8 +527,8 @@ impl<K, V, Id> SharedBoundedArrayMap<K, V, Id, Total> {
     ///
     /// As there.
     pub fn resize_total_items(&self, max_items: usize) -> Result<Shrunk<K, V, Id>, ConfigError> {
-        let shrunk = self.contents.lock().resize_total_items(max_items)?;
-        self.observer.tell_shrunk(&shrunk);
+        let shrunk = self.core.lock().resize_total_items(max_items)?;
+        self.observer.report_shrunk(&shrunk);
         Ok(shrunk)
     }
 
@@ -525,21 +538,21 @@ impl<K, V, Id> SharedBoundedArrayMap<K, V, Id, Total> {
     ///
     /// As there.
     pub fn resize_weight(&self, max_weight: u64) -> Result<Shrunk<K, V, Id>, ConfigError> {
-        let shrunk = self.contents.lock().resize_weight(max_weight)?;
-        self.observer.tell_shrunk(&shrunk);
+        let shrunk = self.core.lock().resize_weight(max_weight)?;
+        self.observer.report_shrunk(&shrunk);
         Ok(shrunk)
     }
 
     /// As [`BoundedArrayMap::max_items`].
     #[must_use]
     pub fn max_items(&self) -> Option<usize> {
-        self.contents.lock().limits.most_items()
+        self.core.lock().limits.most_items()
     }
 
     /// As [`BoundedArrayMap::max_weight`].
     #[must_use]
     pub fn max_weight(&self) -> Option<u64> {
-        self.contents.lock().limits.most_weight()
+        self.core.lock().limits.most_weight()
     }
 }
 
@@ -547,8 +560,8 @@ impl<K, V, Id, L> From<BoundedArrayMap<K, V, Id, L>> for SharedBoundedArrayMap<K
     /// The observer comes along.
     fn from(mut map: BoundedArrayMap<K, V, Id, L>) -> Self {
         Self {
-            hasher: map.contents.hasher.clone(),
-            contents: Mutex::new(map.contents.take_all()),
+            hasher: map.core.hasher.clone(),
+            core: Mutex::new(map.core.take_all()),
             weigher: map.weigher.clone(),
             observer: core::mem::replace(&mut map.observer, Observer::none()),
             of: PhantomData,
@@ -560,8 +573,8 @@ impl<K, V, Id, L> Drop for SharedBoundedArrayMap<K, V, Id, L> {
     /// Tells the observer, if there is one, of all that is in the map. O(items) then.
     fn drop(&mut self) {
         if self.observer.is_set() {
-            let contents = self.contents.lock().take_all();
-            self.observer.tell_dropped(contents);
+            let core = self.core.lock().take_all();
+            self.observer.report_dropped(core);
         }
     }
 }

@@ -8,8 +8,8 @@
 /// pushed = items + taken + displaced + evicted + rejected + expired + removed
 /// ```
 ///
-/// Once the map has been dropped, `items` are those of which its observer is told as
-/// [dropped](super::Event::Dropped).
+/// When the map is dropped, its observer gets these `items` as
+/// [`Event::Dropped`](super::Event::Dropped).
 ///
 /// Counts are of items unless they say otherwise, and start at zero when the map is built.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -46,8 +46,23 @@ pub struct MapStats {
     pub peak_items: usize,
 }
 
+/// The counts of a core that most pushes do not write to.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Counts {
+    pub(super) taken: u64,
+    pub(super) evicted: u64,
+    pub(super) rejected: u64,
+    pub(super) expired: u64,
+    pub(super) removed: u64,
+    pub(super) evicted_keys: u64,
+    pub(super) duplicates: u64,
+    pub(super) peak_keys: usize,
+    /// Taken before the number of items falls: the peak is this or the number of items.
+    pub(super) peak_items: usize,
+}
+
 impl MapStats {
-    /// Those of two parts together.
+    /// The sum over two shards.
     pub(super) fn and(self, other: Self) -> Self {
         Self {
             pushed: self.pushed + other.pushed,

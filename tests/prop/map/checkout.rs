@@ -353,6 +353,8 @@ proptest! {
             let free = model.keys.iter().rev().filter(|key| !key.held).map(|key| key.name);
             prop_assert_eq!(map.keys(), free.collect::<Vec<_>>(), "order of use");
 
+            #[cfg(debug_assertions)]
+            map.validate();
             let stats = map.stats();
             prop_assert_eq!(stats, model.stats);
             let left = stats.taken + stats.displaced + stats.evicted + stats.rejected;

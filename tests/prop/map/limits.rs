@@ -440,6 +440,8 @@ impl Subject {
     }
 
     fn check(&self, model: &Model, alive: &Rc<()>) {
+        #[cfg(debug_assertions)]
+        with!(self, map => map.validate());
         let stats = with!(self, map => map.stats());
         let mut expected = model.stats;
         (expected.items, expected.keys) = (model.items(), model.keys.len());

@@ -375,6 +375,8 @@ impl Subject {
     /// Whatever can be seen of the map is as the model says.
     fn check(&self, model: &Model) {
         let (map, stats) = (&self.map, self.map.stats());
+        #[cfg(debug_assertions)]
+        map.validate();
         let left = stats.taken
             + stats.displaced
             + stats.evicted

@@ -39,7 +39,7 @@ enum Operation {
     CheckOut { key: u8 },
     Acknowledge { key: u8 },
     PutBack { key: u8 },
-    Expire { budget: usize },
+    Expire { limit: usize },
     Clear,
 }
 
@@ -240,11 +240,11 @@ impl Model<'_> {
         answers
     }
 
-    /// As many have expired as the budget and what is not out allow, of each shard the oldest.
-    fn expired(&mut self, numbers: &[u32], budget: usize) {
+    /// As many have expired as the limit and what is not out allow, of each shard the oldest.
+    fn expired(&mut self, numbers: &[u32], limit: usize) {
         let due = self.keys.iter().map(|key| key.items.len()).filter(|_| self.options.expires);
         let due: usize = due.sum();
-        assert_eq!(numbers.len(), due.min(budget));
+        assert_eq!(numbers.len(), due.min(limit));
         let due = |key: &Key| !key.items.iter().any(|number| numbers.contains(number));
         for shard in 0..self.map.shards() {
             let of_shard = |key: &&mut Key| self.map.shard_of(&key.name) == shard;
@@ -362,7 +362,7 @@ fn operation() -> impl Strategy<Value = Operation> {
         8 => key().prop_map(|key| Operation::CheckOut { key }),
         3 => key().prop_map(|key| Operation::Acknowledge { key }),
         6 => key().prop_map(|key| Operation::PutBack { key }),
-        1 => (0..5_usize).prop_map(|budget| Operation::Expire { budget }),
+        1 => (0..5_usize).prop_map(|limit| Operation::Expire { limit }),
         1 => Just(Operation::Clear),
     ]
 }
@@ -407,16 +407,18 @@ proptest! {
         let mut out = HashMap::new();
         for (turn, operation) in (0..).zip(operations) {
             let number = 10 * turn;
-            if let Operation::Expire { budget } = operation {
-                let gone = map.expire(start + 2 * TTL, budget);
+            if let Operation::Expire { limit } = operation {
+                let gone = map.expire(start + 2 * TTL, limit);
                 let gone: Vec<u32> = gone.into_iter().map(|gone| gone.value.number).collect();
-                model.expired(&gone, budget);
+                model.expired(&gone, limit);
             } else {
                 let token = |more| Token { number: number + more, _alive: Arc::clone(&alive) };
                 let answers = apply(&map, start, &mut out, &operation, token);
                 prop_assert_eq!(answers, model.apply(&operation, number), "{:?}", operation);
             }
 
+            #[cfg(debug_assertions)]
+            map.validate();
             let stats = map.stats();
             prop_assert_eq!((map.len(), stats.keys), (model.keys.len(), model.keys.len()));
             prop_assert_eq!((map.total_items(), stats.items), (model.items(), model.items()));

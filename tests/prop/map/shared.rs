@@ -452,6 +452,8 @@ proptest! {
                 Err(panicked) => panic::resume_unwind(panicked),
             }
 
+            #[cfg(debug_assertions)]
+            shared.validate();
             let stats = shared.stats();
             prop_assert_eq!(stats, plain.stats());
             let left = stats.taken + stats.displaced + stats.evicted + stats.rejected

@@ -6,8 +6,8 @@ use std::collections::VecDeque;
 
 use super::bounded::BoundedArrayMap;
 use super::builder::{Limits, Total};
-use super::contents::Contents;
-use super::index::NoIndex;
+use super::core::Core;
+use super::core::NoIndex;
 use super::items::Items;
 use super::outcome::drop_quietly;
 use crate::ConfigError;
@@ -31,7 +31,7 @@ impl<K, V, Id> Shrunk<K, V, Id> {
     }
 }
 
-impl<K, V, Id> Contents<K, V, Id> {
+impl<K, V, Id> Core<K, V, Id> {
     /// The predicate is asked about everything before anything is changed.
     pub(super) fn retain(&mut self, mut keep: impl FnMut(&K, &V) -> bool) -> Removed<K, V, Id>
     where
@@ -47,7 +47,7 @@ impl<K, V, Id> Contents<K, V, Id> {
             .collect();
         let mut removed = Vec::with_capacity(marked.len());
         for (key, marked) in marked {
-            let (gone, items) = self.cancel_marked(&marked);
+            let (gone, items) = self.take_marked(&marked);
             if let Some(key) = key.or(gone) {
                 removed.push((key, items));
             }
@@ -77,8 +77,8 @@ impl<K, V, Id> Contents<K, V, Id> {
         self.limits = limits;
         // What is checked out now cannot go, so that there may be too much when it is back.
         self.may_exceed = self.keys.held() > 0;
-        self.set_plain();
-        self.spares.set_most(max_items_per_key);
+        self.refresh_fast_path();
+        self.pool.set_most(max_items_per_key);
         let (mut evicted, mut gone) = (Vec::new(), Vec::new());
         while let Some((slot, key, items)) = self.evict_excess() {
             gone.push(slot);
@@ -117,8 +117,8 @@ impl<K, V, Id> Contents<K, V, Id> {
 
     fn resize_totals(&mut self, limits: Limits) -> Result<Shrunk<K, V, Id>, ConfigError> {
         limits.check()?;
-        self.limits = Limits { plain: false, ..limits };
-        self.set_plain();
+        self.limits = Limits { fast_path: false, ..limits };
+        self.refresh_fast_path();
         let evicted = core::iter::from_fn(|| self.evict_excess());
         let evicted = evicted.map(|(_, key, items)| (key, items)).collect();
         Ok(Shrunk { evicted, displaced: Vec::new() })
@@ -154,10 +154,10 @@ impl<K: Hash + Eq, V, Id, L> BoundedArrayMap<K, V, Id, L> {
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        let marked = self.contents.find(key);
-        let marked = marked.and_then(|slot| self.contents.mark(slot, |_, item| leaves(item)));
+        let marked = self.core.find(key);
+        let marked = marked.and_then(|slot| self.core.mark(slot, |_, item| leaves(item)));
         let Some(marked) = marked else { return Items::none() };
-        let (key, items) = self.contents.cancel_marked(&marked);
+        let (key, items) = self.core.take_marked(&marked);
         drop_quietly(key);
         items
     }
@@ -176,7 +176,7 @@ impl<K: Hash + Eq, V, Id, L> BoundedArrayMap<K, V, Id, L> {
     where
         K: Clone,
     {
-        self.contents.retain(keep)
+        self.core.retain(keep)
     }
 
     /// Changes the limits, and hands over what a smaller map leaves no room for: exactly the
@@ -218,10 +218,10 @@ impl<K: Hash + Eq, V, Id, L> BoundedArrayMap<K, V, Id, L> {
         K: Clone,
     {
         let mut keys = VecDeque::new();
-        let shrunk = self.contents.resize(max_keys, max_items_per_key, &mut keys);
+        let shrunk = self.core.resize(max_keys, max_items_per_key, &mut keys);
         drop_quietly(keys);
         let shrunk = shrunk?;
-        self.observer.tell_shrunk(&shrunk);
+        self.observer.report_shrunk(&shrunk);
         Ok(shrunk)
     }
 }
@@ -259,8 +259,8 @@ impl<K, V, Id> BoundedArrayMap<K, V, Id, Total> {
         &mut self,
         max_items: usize,
     ) -> Result<Shrunk<K, V, Id>, ConfigError> {
-        let shrunk = self.contents.resize_total_items(max_items)?;
-        self.observer.tell_shrunk(&shrunk);
+        let shrunk = self.core.resize_total_items(max_items)?;
+        self.observer.report_shrunk(&shrunk);
         Ok(shrunk)
     }
 
@@ -275,20 +275,20 @@ impl<K, V, Id> BoundedArrayMap<K, V, Id, Total> {
     ///
     /// O(keys and items handed over).
     pub fn resize_weight(&mut self, max_weight: u64) -> Result<Shrunk<K, V, Id>, ConfigError> {
-        let shrunk = self.contents.resize_weight(max_weight)?;
-        self.observer.tell_shrunk(&shrunk);
+        let shrunk = self.core.resize_weight(max_weight)?;
+        self.observer.report_shrunk(&shrunk);
         Ok(shrunk)
     }
 
     /// The most items at once under all keys together, if that is limited.
     #[must_use]
     pub fn max_items(&self) -> Option<usize> {
-        self.contents.limits.most_items()
+        self.core.limits.most_items()
     }
 
     /// The most that all items may weigh together, if they are weighed.
     #[must_use]
     pub fn max_weight(&self) -> Option<u64> {
-        self.contents.limits.most_weight()
+        self.core.limits.most_weight()
     }
 }

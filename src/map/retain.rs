@@ -1,10 +1,10 @@
 //! Asking the caller about items of a shared map, while no lock is held.
 //!
 //! ```text
-//!              lend_out                asked about          marked: cancel_out
+//!              lend                asked about          marked: remove_checked_out
 //!  resident ------------> with the asker -------------+-----------------------> (out)
 //!     ^                                               |
-//!     '----------------- settle ----------------------'  not marked, or the caller panicked
+//!     '----------------- check_in ----------------------'  not marked, or the caller panicked
 //! ```
 
 use core::borrow::Borrow;
@@ -12,9 +12,9 @@ use core::hash::Hash;
 use std::panic::{self, AssertUnwindSafe};
 
 use super::checkout::Source;
-use super::contents::Contents;
+use super::core::Core;
+use super::item_buf::{BufPool, ItemBuf};
 use super::items::Items;
-use super::line::{Line, Spares};
 use super::outcome::drop_quietly;
 use super::sharded::ShardedBoundedArrayMap;
 use super::shared::SharedBoundedArrayMap;
@@ -22,12 +22,12 @@ use super::shared::SharedBoundedArrayMap;
 /// Items of a key that were lent out, with what they lie under.
 struct Lent<V> {
     slot: u32,
-    items: Line<V>,
+    items: ItemBuf<V>,
 }
 
 impl<V> Lent<V> {
     /// Hands over those that leave and puts back the rest, or all of them if `leaves` panics.
-    fn sift<K, Id>(
+    fn take_matching<K, Id>(
         self,
         source: &mut impl Source<K, V, Id>,
         leaves: impl FnMut(&V) -> bool,
@@ -38,10 +38,10 @@ impl<V> Lent<V> {
             Ok(marks) => (marks, None),
             Err(panic) => (vec![false; items.len()], Some(panic)),
         };
-        let gone = items.extract(&marks, &mut Spares::new(usize::MAX));
-        let (ids, key) = source.with(|contents| {
-            let ids = contents.cancel_out(slot, &marks);
-            (ids, contents.settle(slot, items))
+        let gone = items.extract(&marks, &mut BufPool::new(usize::MAX));
+        let (ids, key) = source.with(|core| {
+            let ids = core.remove_checked_out(slot, &marks);
+            (ids, core.check_in(slot, items))
         });
         drop_quietly(key);
         match panicked {
@@ -51,9 +51,9 @@ impl<V> Lent<V> {
     }
 }
 
-impl<K, V, Id> Contents<K, V, Id> {
+impl<K, V, Id> Core<K, V, Id> {
     fn lend(&mut self, slot: u32) -> Lent<V> {
-        Lent { slot, items: self.lend_out(slot) }
+        Lent { slot, items: self.check_out_in_place(slot) }
     }
 
     /// The key is cloned first, as that can panic.
@@ -66,20 +66,20 @@ impl<K, V, Id> Contents<K, V, Id> {
 }
 
 /// Key by key, each by itself, so that the others are there for all who want them.
-fn sift_all<K: Clone, V, Id>(
+fn retain_all<K: Clone, V, Id>(
     mut source: impl Source<K, V, Id>,
     mut keep: impl FnMut(&K, &V) -> bool,
     mut sink: impl FnMut(K, Items<V, Id>),
 ) {
     let mut first = 0;
     loop {
-        let lent = source.with(|contents| {
-            let slot = contents.keys.free_slot_from(first)?;
-            Some(contents.lend_with_key(slot))
+        let lent = source.with(|core| {
+            let slot = core.keys.free_slot_from(first)?;
+            Some(core.lend_with_key(slot))
         });
         let Some((key, lent)) = lent else { return };
         first = lent.slot + 1;
-        let gone = lent.sift(&mut source, |item| !keep(&key, item));
+        let gone = lent.take_matching(&mut source, |item| !keep(&key, item));
         match gone.len() {
             0 => drop_quietly(key),
             _ => sink(key, gone),
@@ -108,11 +108,11 @@ impl<K: Hash + Eq, V, Id, L> SharedBoundedArrayMap<K, V, Id, L> {
         Q: Hash + Eq + ?Sized,
     {
         let mut source = self;
-        let lent = source.with(|contents| {
-            let slot = contents.find_free(key)?;
-            Some(contents.lend(slot))
+        let lent = source.with(|core| {
+            let slot = core.find_available(key)?;
+            Some(core.lend(slot))
         });
-        lent.map_or_else(Items::none, |lent| lent.sift(&mut source, leaves))
+        lent.map_or_else(Items::none, |lent| lent.take_matching(&mut source, leaves))
     }
 
     /// Takes out all items for which `keep` is false, key by key, and hands them to `sink` with a
@@ -148,7 +148,7 @@ impl<K: Hash + Eq, V, Id, L> SharedBoundedArrayMap<K, V, Id, L> {
     where
         K: Clone,
     {
-        sift_all(self, keep, sink);
+        retain_all(self, keep, sink);
     }
 }
 
@@ -164,11 +164,11 @@ impl<K: Hash + Eq, V> ShardedBoundedArrayMap<K, V> {
         Q: Hash + Eq + ?Sized,
     {
         let (hash, mut source) = self.shard_with(key);
-        let lent = source.with(|contents| {
-            let slot = contents.find_free_hashed(hash, key)?;
-            Some(contents.lend(slot))
+        let lent = source.with(|core| {
+            let slot = core.find_available_hashed(hash, key)?;
+            Some(core.lend(slot))
         });
-        lent.map_or_else(Items::none, |lent| lent.sift(&mut source, leaves))
+        lent.map_or_else(Items::none, |lent| lent.take_matching(&mut source, leaves))
     }
 
     /// As [`SharedBoundedArrayMap::retain`], shard by shard.
@@ -180,8 +180,8 @@ impl<K: Hash + Eq, V> ShardedBoundedArrayMap<K, V> {
     where
         K: Clone,
     {
-        for shard in self.shards_in_turn() {
-            sift_all(shard, &mut keep, &mut sink);
+        for shard in self.iter_shards() {
+            retain_all(shard, &mut keep, &mut sink);
         }
     }
 }
