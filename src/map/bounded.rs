@@ -64,7 +64,7 @@ use crate::ConfigError;
 ///
 /// # Checkouts
 ///
-/// While a key is [checked out](Self::checkout), its items keep their places: they count, cannot be
+/// While a key is [checked out](Self::checkout), its items stay in the map: they count, cannot be
 /// evicted, and their ids stay resident. To all other calls the key has only what has come since,
 /// and [`take`](Self::take) and another checkout get nothing, so that the order is kept.
 ///
@@ -78,12 +78,11 @@ use crate::ConfigError;
 ///
 /// # How it is built
 ///
-/// Keys live in an array whose freed places are used again; a hash table knows them by their place,
-/// and so does the order of use, a ring of links. A key's only item lies beside the key, more of
+/// Keys live in a slab; a hash table and a linked list in order of use refer to its slots. A key's only item lies beside the key, more of
 /// them in a ring buffer, which is handed over as it is by `take` and grows up to the cap, from
 /// where on an item comes to lie where the one that it displaces was. Buffers that were grown out
 /// of or emptied are kept for other keys. Only if items expire, weigh something or are indexed does
-/// each have a meta, which knows its key, arrival and weight and is in the list of all items in
+/// each have metadata: its key, arrival and weight, and its position in the list of all items in
 /// order of arrival. Hashes are computed once, so nothing but a look-up calls user code.
 ///
 /// Memory grows with what is resident and is kept for what comes next, until
@@ -124,8 +123,7 @@ impl<K: Hash + Eq, V, Id, L> BoundedArrayMap<K, V, Id, L> {
     ///
     /// The key comes with it, as a clone if it has other items. Its order of use stays as it is.
     ///
-    /// O(items under its key), which is to find its place in an array of numbers and to close the
-    /// gap.
+    /// O(items under its key): finds its position in an array of numbers and closes the gap.
     pub fn remove_by_id<Q>(&mut self, id: &Q) -> Option<(K, V)>
     where
         K: Clone,
@@ -203,10 +201,10 @@ impl<K: Hash + Eq, V, Id, L> BoundedArrayMap<K, V, Id, L> {
 
 impl<K, V, Id, L> BoundedArrayMap<K, V, Id, L> {
     /// Takes out the items whose time to live has passed at `now`, oldest arrival first, but no
-    /// more than `budget` of them; none if items do not expire.
+    /// more than `limit` of them; none if items do not expire.
     ///
     /// An item is due from its arrival plus the time to live on. If as many come back as the
-    /// budget allows, more may be due: call again, perhaps after letting others have the map. It
+    /// limit allows, more may be due: call again, perhaps after letting others have the map. It
     /// uses no key, so a sweep keeps nothing alive.
     ///
     /// O(items handed over + items checked out), whatever the size of the map.
@@ -232,27 +230,26 @@ impl<K, V, Id, L> BoundedArrayMap<K, V, Id, L> {
     /// # Ok::<(), sluicegate::ConfigError>(())
     /// ```
     #[must_use = "these items have left the map and are lost if this is dropped"]
-    pub fn expire(&mut self, now: Instant, budget: usize) -> Vec<Expired<K, V, Id>>
+    pub fn expire(&mut self, now: Instant, limit: usize) -> Vec<Expired<K, V, Id>>
     where
         K: Clone,
     {
         let mut keys = Vec::new();
-        self.core.keys_to_hand_back(now, budget, &mut keys);
+        self.core.keys_to_hand_back(now, limit, &mut keys);
         let expired = self.core.expire(keys);
         self.observer.report_expired(&expired);
         expired
     }
 
-    /// Has a observer told of all that is displaced, evicted, swept out or refused from now on, and,
-    /// when the map is [dropped](Event::Dropped), of all that is in it; there is one observer at
-    /// most.
+    /// Sets the observer, which replaces an earlier one. It sees every item that is displaced,
+    /// evicted, expired or rejected from now on and, when the map is [dropped](Event::Dropped), all
+    /// items in it.
     ///
-    /// It is told before the call returns, and only looks: the values go to the caller. If it
-    /// panics, the panic ends there and is [counted](Self::observer_panics), and the next event
-    /// reaches it again.
+    /// The observer runs before the call returns. It gets references: the values go to the caller.
+    /// Its panics are caught and [counted](Self::observer_panics), and it keeps seeing events.
     ///
-    /// Destructors of what is dropped with a map that has a observer may panic: the panic ends
-    /// there, and the observer is told of the rest.
+    /// When a map with an observer is dropped, panics in destructors of keys and items are caught, so
+    /// that the observer sees all of them.
     ///
     /// ```
     /// use std::sync::mpsc;
@@ -276,13 +273,13 @@ impl<K, V, Id, L> BoundedArrayMap<K, V, Id, L> {
         observer: impl Fn(Event<'_, K, V, Id>) + Send + Sync + 'static,
     ) -> Self {
         self.observer = Observer::new(observer);
-        // The fast path of a push does not tell.
+        // The fast path of a push does not report.
         self.core.limits.fast_path = false;
         self.core.refresh_fast_path();
         self
     }
 
-    /// How often the observer has panicked.
+    /// The number of panics in the observer.
     #[must_use]
     pub fn observer_panics(&self) -> usize {
         self.observer.panics()
@@ -383,7 +380,7 @@ impl<K, V, Id, L> BoundedArrayMap<K, V, Id, L> {
 }
 
 impl<K, V, Id, L> Drop for BoundedArrayMap<K, V, Id, L> {
-    /// Tells the observer, if there is one, of all that is in the map. O(items) then.
+    /// Reports everything in the map to the observer, if there is one. O(items) then.
     fn drop(&mut self) {
         if self.observer.is_set() {
             self.observer.report_dropped(self.core.take_all());

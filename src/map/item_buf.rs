@@ -1,10 +1,10 @@
-//! The items of one key in a row, and the buffers that such rows leave behind.
+//! The items of one key, and the recycling of their buffers.
 
 use core::iter::Chain;
 use core::slice;
 use std::collections::VecDeque;
 
-/// Items in order, the oldest first. A single one, which is what most keys hold, needs no buffer.
+/// Items, oldest first. A single one, which is what most keys hold, needs no buffer.
 #[derive(Debug, Clone)]
 pub(super) enum ItemBuf<T> {
     One(T),
@@ -54,8 +54,7 @@ impl<T> ItemBuf<T> {
         }
     }
 
-    /// Puts an item last, in exchange for the first if there are `most`, of which there must not
-    /// be more.
+    /// Adds an item at the end, and returns the first if there were `most`; there must not be more.
     #[inline]
     pub(super) fn push_at_most(
         &mut self,
@@ -128,7 +127,7 @@ impl<T> ItemBuf<T> {
         }
     }
 
-    /// Takes out those in the places that are marked. Both parts stay in order.
+    /// Takes out the marked items, by position. Both parts stay in order.
     pub(super) fn extract(&mut self, marks: &[bool], pool: &mut BufPool<T>) -> Self {
         let mut gone = Self::with_room(marks.iter().filter(|leaves| **leaves).count());
         for leaves in marks {
@@ -140,24 +139,25 @@ impl<T> ItemBuf<T> {
         gone
     }
 
-    /// An empty line that holds so many without asking for a buffer again.
+    /// An empty buffer for `count` items.
     pub(super) fn with_room(count: usize) -> Self {
         Self::Many(if count > 1 { VecDeque::with_capacity(count) } else { VecDeque::new() })
     }
 }
 
-/// What a buffer holds at least, if it may.
+/// The capacity of the smallest buffer, unless a key may hold less.
 const SMALLEST: usize = 4;
 
-/// Buffers that lines have grown out of or left behind, by the logarithm of their size, which is a
-/// power of two or the most that a line may hold.
+/// Empty buffers for reuse, by the logarithm of their size, which is a power of two or the most
+/// items that a key may hold.
 ///
-/// A buffer is made only if none of its size is spare, so that of no size there are ever more
-/// than there were lines of that size at once.
+/// A buffer is allocated only if none of its size is free, so the number of buffers of a size is at
+/// most the number ever in use at once.
 #[derive(Debug)]
 pub(super) struct BufPool<T> {
     by_size: Vec<Vec<VecDeque<T>>>,
-    /// What a line may hold: a buffer of just this size puts an item where another leaves.
+    /// The most items of a key: in a buffer of exactly this size, a new item takes the slot of the
+    /// displaced one.
     most: usize,
 }
 
@@ -170,14 +170,14 @@ impl<T> BufPool<T> {
         self.most = most;
     }
 
-    /// An empty buffer for a line that has outgrown `size` places.
+    /// An empty buffer for more than `size` items.
     fn wider_than(&mut self, size: usize) -> VecDeque<T> {
         let wider = SMALLEST.max(2 * size);
-        // A line that came back from a checkout can be longer than it may.
+        // After a `resize` during a checkout, a key can hold more than it may.
         let wider = if size < self.most { wider.min(self.most) } else { wider };
         match self.by_size.get_mut(class(wider)).and_then(Vec::pop) {
             Some(mut unused) => {
-                // Does nothing, unless it is from when lines might hold fewer.
+                // Does nothing, unless the buffer is from before the limit was raised.
                 unused.reserve_exact(wider);
                 unused
             }
@@ -198,7 +198,7 @@ impl<T> BufPool<T> {
         self.by_size[class].push(buffer);
     }
 
-    /// Keeps the buffer of a line that is no longer needed and has been emptied.
+    /// Keeps the buffer of an empty `ItemBuf`.
     pub(super) fn recycle(&mut self, line: ItemBuf<T>) {
         if let ItemBuf::Many(buffer) = line {
             self.keep(buffer);

@@ -1,4 +1,4 @@
-//! The callback that is told of what leaves a map without having been asked for.
+//! The callback that sees what leaves a map unasked.
 
 use super::core::Core;
 use super::core::NoIndex;
@@ -10,8 +10,8 @@ use crate::base::panic::{caught, drop_each};
 use crate::base::sync::{AtomicUsize, Ordering};
 use core::fmt;
 
-/// Something left a map, or was refused, without having been asked for: to look at, as the value
-/// goes to the caller or, if the map was dropped, to nobody.
+/// An item or a key that left a map unasked, or was rejected. The observer gets references: the
+/// values go to the caller, or are dropped with the map.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event<'a, K, V, Id = NoIndex> {
@@ -33,8 +33,8 @@ pub enum Event<'a, K, V, Id = NoIndex> {
     },
     /// The map was dropped with this key in it.
     ///
-    /// Told key by key, from the least to the most recently used one, on the thread that drops the
-    /// map, also while that unwinds from a panic. What [`clear`](crate::BoundedArrayMap::clear),
+    /// One event per key, from the least to the most recently used, on the thread that drops the map,
+    /// also while it unwinds from a panic. What [`clear`](crate::BoundedArrayMap::clear),
     /// `into_inner` or `into_iter` has handed over is no longer in the map.
     Dropped {
         /// The key.
@@ -42,7 +42,7 @@ pub enum Event<'a, K, V, Id = NoIndex> {
         /// All its items.
         items: &'a Items<V, Id>,
     },
-    /// An item was due and was swept out.
+    /// An item expired.
     Expired(&'a Expired<K, V, Id>),
     /// A push was refused.
     Rejected {
@@ -79,12 +79,12 @@ impl<K, V, Id> Observer<K, V, Id> {
     }
 
     pub(super) fn panics(&self) -> usize {
-        // A count for people to read; it orders nothing.
+        // Only read as a figure; it orders nothing.
         self.panics.load(Ordering::Relaxed)
     }
 
-    /// Must not be called under a lock. A panic ends here, as the values on their way to the
-    /// caller would be lost with it.
+    /// Must not be called under a lock. Catches a panic, with which the values on their way to the
+    /// caller would be lost.
     fn report(&self, event: Event<'_, K, V, Id>) {
         if let Some(observe) = &self.observe {
             if let Err(panic) = caught(|| observe(event)) {
@@ -108,7 +108,7 @@ impl<K, V, Id> Observer<K, V, Id> {
         }
     }
 
-    /// Tells of each outcome of a push, and hands them all to the sink.
+    /// Reports each outcome of a push, and passes them all to the sink.
     pub(super) fn report_and_hand_over(
         &self,
         outcomes: Vec<Pushed<K, V, Id>>,
@@ -122,8 +122,8 @@ impl<K, V, Id> Observer<K, V, Id> {
         hand_over(outcomes, sink)
     }
 
-    /// Tells of everything in a map that is dropped, and drops it. Destructors that panic are
-    /// caught, or the rest would not be told.
+    /// Reports everything in a map that is dropped, and drops it. Catches panics in destructors, so
+    /// that all of it is reported.
     pub(super) fn report_dropped(&self, core: Core<K, V, Id>) {
         for (key, items) in core.into_entries() {
             self.report(Event::Dropped { key: &key, items: &items });

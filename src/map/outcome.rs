@@ -15,7 +15,7 @@ pub(super) fn drop_quietly<T>(leftover: T) {
     }
 }
 
-/// A key that an answer has no use for. It is dropped quietly, after whatever was borrowed later.
+/// A key that an outcome does not need. Declared before a lock guard, it is dropped quietly after it.
 #[derive(Debug)]
 pub(super) struct UnusedKey<K>(pub(super) Option<K>);
 

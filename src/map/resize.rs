@@ -1,4 +1,4 @@
-//! Ways out that touch many items at once: by predicate, and by shrinking the limits.
+//! Changes of the limits, and removal by predicate from the map for one owner.
 
 use core::borrow::Borrow;
 use core::hash::Hash;

@@ -1,10 +1,10 @@
-//! Asking the caller about items of a shared map, while no lock is held.
+//! Removal by predicate from the shared maps, whose predicates run without the lock.
 //!
 //! ```text
-//!              lend                asked about          marked: remove_checked_out
-//!  resident ------------> with the asker -------------+-----------------------> (out)
-//!     ^                                               |
-//!     '----------------- check_in ----------------------'  not marked, or the caller panicked
+//!              lend                   marked by the predicate: remove_checked_out
+//!  resident ----------> checked out ---------------------------------------------> (out)
+//!     ^                     |
+//!     '----- check_in ------'  not marked, or the predicate panicked
 //! ```
 
 use core::borrow::Borrow;
@@ -19,14 +19,14 @@ use super::outcome::drop_quietly;
 use super::sharded::ShardedBoundedArrayMap;
 use super::shared::SharedBoundedArrayMap;
 
-/// Items of a key that were lent out, with what they lie under.
+/// The items of a key, checked out while a predicate looks at them.
 struct Lent<V> {
     slot: u32,
     items: ItemBuf<V>,
 }
 
 impl<V> Lent<V> {
-    /// Hands over those that leave and puts back the rest, or all of them if `leaves` panics.
+    /// Takes the items for which `leaves` is true and checks in the rest, or all if `leaves` panics.
     fn take_matching<K, Id>(
         self,
         source: &mut impl Source<K, V, Id>,
@@ -65,7 +65,7 @@ impl<K, V, Id> Core<K, V, Id> {
     }
 }
 
-/// Key by key, each by itself, so that the others are there for all who want them.
+/// One key at a time, so that all others stay available.
 fn retain_all<K: Clone, V, Id>(
     mut source: impl Source<K, V, Id>,
     mut keep: impl FnMut(&K, &V) -> bool,
@@ -92,10 +92,10 @@ impl<K: Hash + Eq, V, Id, L> SharedBoundedArrayMap<K, V, Id, L> {
     /// first; none if the key is checked out. Uses no key. The items count as removed.
     ///
     /// `leaves` runs without the lock and may call the map. Until it has answered for all of them,
-    /// the items are as if [checked out](Self::checkout), but for the key's place in the order of
-    /// use, which it keeps: they count and their ids are resident, while [`take`](Self::take) gets
+    /// the items are as if [checked out](Self::checkout), except that the key stays in the order of
+    /// use: they count and their ids are resident, while [`take`](Self::take) gets
     /// none of them and a push to a full key is refused. So keep it short; and if no `take` may
-    /// come away empty meanwhile, put the plain map into your own lock instead.
+    /// come away empty meanwhile, put a [`BoundedArrayMap`](super::BoundedArrayMap) into your own lock instead.
     ///
     /// # Panics
     ///
@@ -119,7 +119,7 @@ impl<K: Hash + Eq, V, Id, L> SharedBoundedArrayMap<K, V, Id, L> {
     /// clone of their key. Uses no key. The items count as removed.
     ///
     /// Asks about all that is in the map from the beginning to the end of the call, except for
-    /// what is checked out as it comes by; the keys come in no particular order. `keep` and `sink`
+    /// keys that are checked out at that moment; the keys come in no particular order. `keep` and `sink`
     /// run without the lock and may call the map. While `keep` is asked about the items of a key,
     /// these are where [`remove_if`](Self::remove_if) says; all other keys are there for everyone.
     ///

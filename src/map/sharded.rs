@@ -23,7 +23,7 @@ type Shard<K, V> = Core<K, V, NoIndex>;
 /// What a push handed back, and the key if it was there already.
 type Done<K, V> = (Pushed<K, V>, UnusedKey<K>);
 
-/// One part of the map.
+/// One shard of the map.
 pub(super) struct ShardRef<'a, K, V> {
     map: &'a ShardedBoundedArrayMap<K, V>,
     at: usize,
@@ -43,13 +43,13 @@ impl<K, V> ShardRef<'_, K, V> {
     }
 }
 
-/// A [`BoundedArrayMap`](super::BoundedArrayMap) in several parts with a lock each, for threads
+/// A [`BoundedArrayMap`](super::BoundedArrayMap) in several shards with a lock each, for threads
 /// that would wait too long for one.
 ///
 /// The cap on keys is that of the whole: as long as it has room nothing is evicted, however the
 /// keys are spread. Under each key all is exact. What is given up is the exact order of all keys: a
-/// full map evicts the first in line (the least recently used key or the heaviest, as
-/// [`FullMap`] says) of the new key's own part, or if that has none to evict, of the next that has.
+/// full map evicts the least recently used key (or the heaviest, as [`FullMap`] says) of the new
+/// key's own shard, or if that has none to evict, of the next shard that has.
 ///
 /// When not to use it: if one lock is not what holds you up, take
 /// [`SharedBoundedArrayMap`](super::SharedBoundedArrayMap), whose order of use is exact, and which
@@ -57,8 +57,8 @@ impl<K, V> ShardRef<'_, K, V> {
 ///
 /// # What it has not
 ///
-/// - An index by item id: whether an id is resident would have to be known to all parts at once, and
-///   each item that leaves with an evicted key would need another part's lock. If an item always
+/// - An index by item id: whether an id is resident would have to be known to all shards at once, and
+///   each item that leaves with an evicted key would need another shard's lock. If an item always
 ///   comes under the same key, [`remove_if`](Self::remove_if) finds it there.
 /// - Totals of items or weight: a map that has reached one is at it with every push, and to find
 ///   out what has to go before anything goes, as a refused push changes nothing, would take all
@@ -95,9 +95,9 @@ impl<K, V> ShardRef<'_, K, V> {
 /// # Fairness and what runs under a lock
 ///
 /// As for `SharedBoundedArrayMap`. A push of a new key to a full map takes a second lock if its own
-/// part has no key to evict, and all of them, once, if others were ahead of it each time or all that
-/// there is is checked out. So there is no waiting in circles, and none is refused while a key could
-/// go.
+/// shard has no key to evict, and once all locks if other threads were faster each time or all keys
+/// are checked out. Locks are taken in order, so there is no deadlock, and no push is rejected while
+/// a key can be evicted.
 ///
 /// # Example
 ///
@@ -115,9 +115,9 @@ impl<K, V> ShardRef<'_, K, V> {
 ///
 /// # How it is built
 ///
-/// Of parts like that of the shared map and one counter of keys. A new key first counts itself in;
-/// if that fails it takes the place of a key, which leaves the counter as it is. A key counts
-/// itself out under the lock under which it leaves. Where several locks are held at once, they were
+/// Of shards like the core of the shared map, and one counter of keys. A push of a new key first
+/// raises the counter; if the map is full it evicts a key instead, which leaves the counter as it
+/// is. The counter falls under the lock under which a key leaves. Where several locks are held at once, they were
 /// taken from the lowest number up.
 pub struct ShardedBoundedArrayMap<K, V> {
     shards: Box<[CachePadded<Shard<K, V>>]>,
@@ -128,7 +128,7 @@ pub struct ShardedBoundedArrayMap<K, V> {
     keys: AtomicUsize,
 }
 
-/// In cache lines of its own, and not in one that is fetched along with a neighbour's.
+/// Aligned to two cache lines, as hardware prefetches them in pairs.
 #[repr(align(128))]
 struct CachePadded<T>(Mutex<T>);
 
@@ -147,7 +147,7 @@ impl<K, V> ShardedBoundedArrayMap<K, V> {
         Self { shards, hasher, limits, observer, keys: AtomicUsize::new(0) }
     }
 
-    /// Counts one key in if there is room for it.
+    /// Raises the number of keys, unless the map is full.
     fn reserve_key(&self) -> bool {
         // The keys themselves are passed on by the locks; this only counts.
         let counted = self.keys.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |keys| {
@@ -242,7 +242,7 @@ impl<K: Hash + Eq, V> ShardedBoundedArrayMap<K, V> {
         item: &mut Option<NewItem<K, V, NoIndex>>,
     ) -> Option<Done<K, V>> {
         if found.is_none() {
-            // The limit of this shard for this push: how the whole stands, said in its terms.
+            // The shard's limit for this push, which follows from the size of the whole map.
             shard.limits.max_keys = if self.reserve_key() {
                 usize::MAX
             } else if self.limits.full_map == FullMap::RejectNewKey {
@@ -284,7 +284,8 @@ impl<K: Hash + Eq, V> ShardedBoundedArrayMap<K, V> {
                 return done;
             }
         }
-        // Others were ahead each time, or all that there is is checked out: now nothing moves.
+        // Other threads were faster each time, or all keys are checked out: with all locks held,
+        // nothing changes any more.
         let mut shards: Vec<_> = self.shards.iter().map(|shard| shard.lock()).collect();
         let free = |shard: &MutexGuard<'_, Shard<K, V>>| shard.keys.len() > shard.keys.held();
         let done = match (0..shards.len()).find(|at| *at != own && free(&shards[*at])) {
@@ -315,12 +316,12 @@ impl<K: Hash + Eq, V> ShardedBoundedArrayMap<K, V> {
         item: &mut Option<NewItem<K, V, NoIndex>>,
     ) -> Option<Done<K, V>> {
         let (mine, theirs) = if own < other { (low, high) } else { (high, low) };
-        // Looked at afresh: the locks were not held all the while.
+        // Again, as the locks were released in between.
         self.look_and_push_here(mine, hash, item)
             .or_else(|| Self::push_evicting_from(mine, theirs, hash, item))
     }
 
-    /// Evicts a key of another shard, whose place in the count passes to the new key.
+    /// Evicts a key of another shard. The counter stays: the new key replaces it.
     fn push_evicting_from(
         mine: &mut Shard<K, V>,
         theirs: &mut Shard<K, V>,
@@ -408,14 +409,14 @@ impl<K, V> ShardedBoundedArrayMap<K, V> {
         self
     }
 
-    /// How often the observer has panicked.
+    /// The number of panics in the observer.
     #[must_use]
     pub fn observer_panics(&self) -> usize {
         self.observer.panics()
     }
 
     /// As [`BoundedArrayMap::expire`](super::BoundedArrayMap::expire), shard by shard: oldest
-    /// arrival first within each. `budget` is that of all together.
+    /// arrival first within each. `limit` is for all shards together.
     ///
     /// # Panics
     ///
@@ -423,13 +424,13 @@ impl<K, V> ShardedBoundedArrayMap<K, V> {
     /// these are handed over, and the panic is left to the next call, which comes to that key
     /// again.
     #[must_use = "these items have left the map and are lost if this is dropped"]
-    pub fn expire(&self, now: Instant, budget: usize) -> Vec<Expired<K, V>>
+    pub fn expire(&self, now: Instant, limit: usize) -> Vec<Expired<K, V>>
     where
         K: Clone,
     {
         let mut expired = Vec::new();
         for shard in self.iter_shards() {
-            let (mut keys, left) = (Vec::new(), budget - expired.len());
+            let (mut keys, left) = (Vec::new(), limit - expired.len());
             let sweep = AssertUnwindSafe(|| {
                 shard.removing(|shard| {
                     shard.keys_to_hand_back(now, left, &mut keys);
@@ -531,7 +532,7 @@ impl<K, V> ShardedBoundedArrayMap<K, V> {
 }
 
 impl<K, V> Drop for ShardedBoundedArrayMap<K, V> {
-    /// Tells the observer, if there is one, of all that is in the map, shard by shard. O(items)
+    /// Reports everything in the map to the observer, if there is one, shard by shard. O(items)
     /// then.
     fn drop(&mut self) {
         if self.observer.is_set() {

@@ -24,18 +24,17 @@ use crate::base::sync::{HashBuilder, Mutex};
 
 /// A [`BoundedArrayMap`] behind one lock, for many threads and tasks.
 ///
-/// It does what the plain map does, with exact caps and exact order of use, through `&self`; put
+/// It does what [`BoundedArrayMap`] does, with exact caps and exact order of use, through `&self`; put
 /// it into an `Arc` to share it. No call waits for anything but the lock, which is held for the
-/// length of one plain call; so it may be called from async code.
+/// length of one such call; so it may be called from async code.
 ///
-/// When not to use it: if one thread or task owns the map, the plain one is quicker and can also
+/// When not to use it: if one thread or task owns the map, `BoundedArrayMap` is quicker and can also
 /// lend its items out. If a decision takes two calls ("is the parent there? no: push"), put the
-/// plain map into your own lock together with what the decision rests on.
+/// `BoundedArrayMap` into your own lock together with what the decision rests on.
 ///
 /// # Fairness
 ///
-/// The lock is not handed over in line, which over such short spans does not starve anybody. The
-/// order of items and keys is that in which the lock was had.
+/// The lock is not fair, which over such short spans starves no thread. The order of items and keys is that in which the lock was had.
 ///
 /// # What runs under the lock
 ///
@@ -62,7 +61,7 @@ use crate::base::sync::{HashBuilder, Mutex};
 ///
 /// # How it is built
 ///
-/// Of a mutex around the state machine of the plain map. As every step of that returns what
+/// Of a mutex around the state machine of `BoundedArrayMap`. As every step of that returns what
 /// leaves, no value can be dropped before the lock is released. To ask a predicate about items,
 /// these are lent out, as to a checkout.
 pub struct SharedBoundedArrayMap<K, V, Id = NoIndex, L = PerKey> {
@@ -103,8 +102,8 @@ impl<K: Hash + Eq, V, Id> SharedBoundedArrayMap<K, V, Id> {
         self.push_arrived(Some(now), key, value)
     }
 
-    /// The short way is taken where nobody listens: its answer is written in place, which is what
-    /// its order of locals is for.
+    /// The fast path is for maps without an observer: the order of its locals lets it write the
+    /// outcome in place.
     fn push_arrived(&self, now: Option<Instant>, key: K, value: V) -> Pushed<K, V, Id> {
         let hash = self.hasher.hash_one(&key);
         if self.observer.is_set() {
@@ -339,35 +338,35 @@ impl<K: Hash + Eq, V, Id, L> SharedBoundedArrayMap<K, V, Id, L> {
 }
 
 impl<K, V, Id, L> SharedBoundedArrayMap<K, V, Id, L> {
-    /// As [`BoundedArrayMap::expire`]. The lock is held for as long as it takes to move `budget`
-    /// items out, so the budget is what bounds how long others wait.
+    /// As [`BoundedArrayMap::expire`]. The lock is held while up to `limit` items move out, so the
+    /// limit bounds how long other calls wait.
     #[must_use = "these items have left the map and are lost if this is dropped"]
-    pub fn expire(&self, now: Instant, budget: usize) -> Vec<Expired<K, V, Id>>
+    pub fn expire(&self, now: Instant, limit: usize) -> Vec<Expired<K, V, Id>>
     where
         K: Clone,
     {
         let mut keys = Vec::new();
         let expired = {
             let mut core = self.core.lock();
-            core.keys_to_hand_back(now, budget, &mut keys);
+            core.keys_to_hand_back(now, limit, &mut keys);
             core.expire(keys)
         };
         self.observer.report_expired(&expired);
         expired
     }
 
-    /// Has a observer told of all that is displaced, evicted, swept out or refused from now on by
-    /// any call, and, when the map is [dropped](Event::Dropped), of all that is in it; there is one
-    /// observer at most.
+    /// Sets the observer, which replaces an earlier one. It sees every item that is displaced,
+    /// evicted, expired or rejected from now on by any call and, when the map is
+    /// [dropped](Event::Dropped), all items in it.
     ///
-    /// It runs after the lock has been released, on the thread of that call, before the call
-    /// returns; it may call the map. Calls of several threads may reach it in another order than
-    /// they had the lock in. It only looks: the values go to the caller. If it panics, the panic
-    /// ends there and is [counted](Self::observer_panics), and the next event reaches it again.
+    /// The observer runs without the lock, on the thread of the call and before the call returns; it
+    /// may call the map. Events of several threads may reach it in another order than that of the
+    /// lock. It gets references: the values go to the caller. Its panics are caught and
+    /// [counted](Self::observer_panics), and it keeps seeing events.
     ///
-    /// Destructors of what is dropped with a map that has a observer may panic: the panic ends
-    /// there, and the observer is told of the rest. What a leaked checkout holds is leaked: the
-    /// observer is not told of it.
+    /// When a map with an observer is dropped, panics in destructors of keys and items are caught, so
+    /// that the observer sees all of them. It does not see the items of a leaked checkout, which
+    /// are leaked too.
     ///
     /// ```
     /// use std::sync::Arc;
@@ -414,7 +413,7 @@ impl<K, V, Id, L> SharedBoundedArrayMap<K, V, Id, L> {
         keys
     }
 
-    /// How often the observer has panicked.
+    /// The number of panics in the observer.
     #[must_use]
     pub fn observer_panics(&self) -> usize {
         self.observer.panics()
@@ -508,7 +507,7 @@ impl<K, V, Id, L> SharedBoundedArrayMap<K, V, Id, L> {
         self.core.lock().stats()
     }
 
-    /// The plain map with all that is in it, its limits and its counts; it has no observer.
+    /// The [`BoundedArrayMap`] with all items, limits and counts; it has no observer.
     /// Out of an `Arc`, the last handle has it: `Arc::into_inner(map).map(SharedBoundedArrayMap::into_inner)`.
     /// A `Sweeper` has one for the length of each of its steps, so stop it before.
     ///
@@ -557,7 +556,7 @@ impl<K, V, Id> SharedBoundedArrayMap<K, V, Id, Total> {
 }
 
 impl<K, V, Id, L> From<BoundedArrayMap<K, V, Id, L>> for SharedBoundedArrayMap<K, V, Id, L> {
-    /// The observer comes along.
+    /// The observer stays set.
     fn from(mut map: BoundedArrayMap<K, V, Id, L>) -> Self {
         Self {
             hasher: map.core.hasher.clone(),
@@ -570,7 +569,7 @@ impl<K, V, Id, L> From<BoundedArrayMap<K, V, Id, L>> for SharedBoundedArrayMap<K
 }
 
 impl<K, V, Id, L> Drop for SharedBoundedArrayMap<K, V, Id, L> {
-    /// Tells the observer, if there is one, of all that is in the map. O(items) then.
+    /// Reports everything in the map to the observer, if there is one. O(items) then.
     fn drop(&mut self) {
         if self.observer.is_set() {
             let core = self.core.lock().take_all();

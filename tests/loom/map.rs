@@ -182,7 +182,7 @@ fn a_destructor_may_call_the_map() {
 ///
 /// Fails, as a deadlock, if a push tells the observer before it releases the lock.
 #[test]
-fn a_observer_may_push() {
+fn an_observer_may_push() {
     loom::model(|| {
         type Map = SharedBoundedArrayMap<u32, u32>;
         // Of the standard library, as only that one knows weak references.
@@ -265,10 +265,10 @@ fn a_checkout_goes_back_before_what_was_pushed_meanwhile() {
     });
 }
 
-/// Two producers of new keys and a drainer over two shards whose common budget is one key: there
+/// Two producers of new keys and a drainer over two shards whose common limit is one key: there
 /// are never more, an eviction means that it was used up, and every item ends in one place.
 ///
-/// Fails if the budget is looked at and raised in two steps, or if a key that leaves is not counted
+/// Fails if the limit is looked at and raised in two steps, or if a key that leaves is not counted
 /// out.
 #[test]
 fn shards_keep_to_one_budget() {
@@ -420,10 +420,10 @@ fn sweeps_of_shards_share_no_item() {
         for (key, value) in keys.into_iter().zip([1_u32, 2]) {
             assert!(map.push_at(start, key, value).is_stored());
         }
-        let sweepers = [1, 2].map(|budget| {
+        let sweepers = [1, 2].map(|limit| {
             let map = Arc::clone(&map);
             thread::spawn(move || {
-                let swept = map.expire(start + TTL, budget).into_iter();
+                let swept = map.expire(start + TTL, limit).into_iter();
                 swept.map(|item| item.value).collect::<Vec<_>>()
             })
         });

@@ -249,17 +249,17 @@ impl<K, V, Id> Core<K, V, Id> {
         stays.then(|| self.keys.at(slot).key.clone())
     }
 
-    /// As [`Self::key_to_hand_back`], for each item that is due, up to `budget` of them.
+    /// As [`Self::key_to_hand_back`], for each item that is due, up to `limit` of them.
     pub(in crate::map) fn keys_to_hand_back(
         &self,
         now: Instant,
-        budget: usize,
+        limit: usize,
         keys: &mut Vec<(u32, Option<K>)>,
     ) where
         K: Clone,
     {
         let Some(item_meta) = &self.item_meta else { return };
-        for meta in item_meta.overdue(now).take(budget) {
+        for meta in item_meta.overdue(now).take(limit) {
             let slot = item_meta.key_of(meta);
             // The items of a key arrived in order, so that all others leave before its newest.
             let last = item_meta.is_newest_of_key(meta) && !self.keys.is_held(slot);

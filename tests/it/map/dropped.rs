@@ -3,7 +3,7 @@
 //!
 //! Seen to fail with: no `drop` of one's own, for each form; the first shard alone; no keys of leaked
 //! checkouts, or with the ids of what was leaked; destructors whose panic is let through; the
-//! other order; a observer that does not pass from the owned form to the shared one.
+//! other order; an observer that does not pass from the owned form to the shared one.
 
 use std::collections::HashSet;
 use std::panic::{self, AssertUnwindSafe};
@@ -18,7 +18,7 @@ use sluicegate::{
 
 type Rows = Vec<(u8, Vec<u32>)>;
 
-/// What a observer was told.
+/// What an observer was told.
 #[derive(Debug, Default, Clone, PartialEq)]
 struct Heard {
     displaced: Vec<u32>,
@@ -133,14 +133,14 @@ fn a_map_that_a_panic_drops_tells_too() {
 }
 
 #[test]
-fn a_observer_that_panics_is_told_of_the_rest_also_while_another_panic_unwinds() {
+fn an_observer_that_panics_is_told_of_the_rest_also_while_another_panic_unwinds() {
     for unwinding in [false, true] {
         for map in forms(9, 9) {
             let log = Log::default();
             let tell = Arc::clone(&log);
             let mut map = map.heard_by(move |event| {
                 hear(&tell, &event);
-                panic::resume_unwind(Box::new("a observer"));
+                panic::resume_unwind(Box::new("an observer"));
             });
             for key in 0..3 {
                 assert!(map.push(key, 7).is_stored());
@@ -275,7 +275,7 @@ enum Operation {
     Take { key: u8 },
     RemoveIf { key: u8 },
     CheckOut { key: u8, acknowledged: usize, leak: bool },
-    Expire { budget: usize },
+    Expire { limit: usize },
     Resize { max_keys: usize, max_per_key: usize },
     Clear,
 }
@@ -289,7 +289,7 @@ fn operation() -> impl Strategy<Value = Operation> {
         2 => (key(), 0..3_usize, prop::bool::weighted(0.2)).prop_map(|(key, acknowledged, leak)| {
             Operation::CheckOut { key, acknowledged, leak }
         }),
-        1 => (0..4_usize).prop_map(|budget| Operation::Expire { budget }),
+        1 => (0..4_usize).prop_map(|limit| Operation::Expire { limit }),
         1 => (1..5_usize, 1..4_usize)
             .prop_map(|(max_keys, max_per_key)| Operation::Resize { max_keys, max_per_key }),
         1 => Just(Operation::Clear),
@@ -320,8 +320,8 @@ fn apply(map: &mut Map, operation: Operation, value: u32, start: Instant) -> [Ve
                 }
             }
         }),
-        Operation::Expire { budget } => {
-            let gone = each!(map, map => map.expire(start + TTL, budget));
+        Operation::Expire { limit } => {
+            let gone = each!(map, map => map.expire(start + TTL, limit));
             out.extend(gone.into_iter().map(|gone| gone.value));
         }
         Operation::Resize { max_keys, max_per_key } => {

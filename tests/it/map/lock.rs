@@ -3,7 +3,7 @@
 //! itself: each test has a limit.
 //!
 //! Seen to fail with, each run under the lock: the key that `take` has no use for, dropped (both
-//! forms); a weigher; the key and the id that a checkout has no use for, dropped; a observer.
+//! forms); a weigher; the key and the id that a checkout has no use for, dropped; an observer.
 
 use std::hash::{Hash, Hasher};
 use std::sync::atomic::{AtomicUsize, Ordering};

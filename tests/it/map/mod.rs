@@ -289,14 +289,14 @@ fn time_that_runs_backwards_does_not_upset_the_order_of_arrival() {
 }
 
 #[test]
-fn a_budget_bounds_a_sweep_and_the_next_one_goes_on() {
+fn a_limit_bounds_a_sweep_and_the_next_one_goes_on() {
     let start = Instant::now();
     let mut map = indexed(10, 10);
     for value in 0..5 {
         assert_eq!(map.push_at(start, "a", value), Pushed::Stored);
     }
-    let values = |map: &mut Indexed, budget| -> Vec<u32> {
-        map.expire(start + TTL, budget).into_iter().map(|item| item.value).collect()
+    let values = |map: &mut Indexed, limit| -> Vec<u32> {
+        map.expire(start + TTL, limit).into_iter().map(|item| item.value).collect()
     };
     assert!(values(&mut map, 0).is_empty());
     assert_eq!(values(&mut map, 2), [0, 1]);

@@ -105,7 +105,7 @@ fn an_id_that_panics_costs_no_value_and_leaves_the_rest_in_pairs() {
 }
 
 #[test]
-fn a_observer_whose_panic_panics_again_as_it_is_dropped_costs_no_value() {
+fn an_observer_whose_panic_panics_again_as_it_is_dropped_costs_no_value() {
     struct Bomb;
     impl Drop for Bomb {
         fn drop(&mut self) {

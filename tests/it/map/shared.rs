@@ -24,7 +24,7 @@ fn within_limit(act: impl FnOnce() + Send + 'static) {
 }
 
 #[test]
-fn a_observer_is_told_what_the_caller_is_handed() {
+fn an_observer_is_told_what_the_caller_is_handed() {
     let start = Instant::now();
     let heard = Arc::new(Mutex::new(Vec::new()));
     let told = Arc::clone(&heard);
@@ -59,13 +59,13 @@ fn a_observer_is_told_what_the_caller_is_handed() {
 }
 
 #[test]
-fn a_observer_that_panics_costs_no_value_and_hears_the_next_event() {
+fn an_observer_that_panics_costs_no_value_and_hears_the_next_event() {
     let calls = Arc::new(AtomicUsize::new(0));
     let called = Arc::clone(&calls);
     let map = SharedBoundedArrayMap::new(1, 1).unwrap().with_observer(move |_| {
         called.fetch_add(1, Ordering::Relaxed);
         // Unlike `panic!`, this prints nothing.
-        panic::resume_unwind(Box::new("a observer"));
+        panic::resume_unwind(Box::new("an observer"));
     });
     assert_eq!(map.push("a", 1), Pushed::Stored);
     assert_eq!(map.push("a", 2), Pushed::Displaced { value: 1, id: None });
@@ -74,7 +74,7 @@ fn a_observer_that_panics_costs_no_value_and_hears_the_next_event() {
 }
 
 #[test]
-fn a_observer_may_call_the_map() {
+fn an_observer_may_call_the_map() {
     within_limit(|| {
         let this: Arc<OnceLock<Weak<SharedBoundedArrayMap<u32, u32>>>> = Arc::default();
         let observer = Arc::clone(&this);
@@ -216,7 +216,7 @@ fn a_predicate_that_panics_loses_nothing_and_leaves_all_keys_free() {
 }
 
 #[test]
-fn a_observer_of_a_sharded_map_may_call_it_and_may_panic() {
+fn an_observer_of_a_sharded_map_may_call_it_and_may_panic() {
     within_limit(|| {
         type Map = sluicegate::ShardedBoundedArrayMap<u32, u32>;
         let this: Arc<OnceLock<Weak<Map>>> = Arc::default();
@@ -226,7 +226,7 @@ fn a_observer_of_a_sharded_map_may_call_it_and_may_panic() {
             let map = observer.get().and_then(Weak::upgrade).unwrap();
             if let Event::Displaced { key: 1, value, .. } = event {
                 assert!(map.push(2, *value).is_stored());
-                panic::resume_unwind(Box::new("a observer"));
+                panic::resume_unwind(Box::new("an observer"));
             }
         });
         let map = Arc::new(map);
@@ -364,10 +364,10 @@ mod sweeper {
         impl Expire for Register {
             type Overdue = Expired<u32, u32>;
 
-            fn expire(&self, now: std::time::Instant, budget: usize) -> Vec<Self::Overdue> {
+            fn expire(&self, now: std::time::Instant, limit: usize) -> Vec<Self::Overdue> {
                 let (map, calls) = &mut *self.0.lock().unwrap();
                 *calls += 1;
-                map.expire(now, budget)
+                map.expire(now, limit)
             }
         }
 
@@ -398,11 +398,11 @@ mod sweeper {
 
     #[tokio::test]
     async fn it_refuses_what_makes_no_sense() {
-        let refused = |period, budget| {
-            Sweeper::spawn(&map(), period, budget, drop).unwrap_err().field().to_string()
+        let refused = |period, limit| {
+            Sweeper::spawn(&map(), period, limit, drop).unwrap_err().field().to_string()
         };
         assert_eq!(refused(Duration::ZERO, 1), "period");
-        assert_eq!(refused(TTL, 0), "budget");
+        assert_eq!(refused(TTL, 0), "limit");
         let endless = Sweeper::spawn(&map(), Duration::MAX, usize::MAX, drop).unwrap();
         sleep(Duration::from_millis(1)).await;
         endless.stop().await;

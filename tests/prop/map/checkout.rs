@@ -1,9 +1,9 @@
 //! Maps whose keys are checked out while all else goes on, limits being changed included, against
 //! a reference so plain that it is obviously right: a vector of keys in order of use, each with
-//! what is out and what is in. A observer is there or not, and hears what the callers are handed.
+//! what is out and what is in. An observer is there or not, and hears what the callers are handed.
 //!
 //! Seen to fail with: a fast path that does not promote the key of a push; one that is taken
-//! although a observer is there; a `promote` that does nothing to a plain map.
+//! although an observer is there; a `promote` that does nothing to a plain map.
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -225,7 +225,7 @@ fn new(limits: Limits, events: &Arc<AtomicUsize>) -> Map {
     })
 }
 
-/// What a observer hears of an answer.
+/// What an observer hears of an answer.
 fn heard(answers: &[Answer]) -> usize {
     match answers {
         [Answer::Rows(evicted), Answer::Rows(displaced)] => {

@@ -1,7 +1,7 @@
 //! Maps with every mix of limits and policies, and all that removes many items at once, against a
 //! reference so plain that it is obviously right: a vector of keys in order of use, each with a
 //! vector of items. Maps of the two caps alone, whose pushes take a way of their own, are among
-//! them. A observer is there or not, and hears what the caller is handed.
+//! them. An observer is there or not, and hears what the caller is handed.
 
 use std::rc::Rc;
 use std::sync::Arc;

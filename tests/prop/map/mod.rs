@@ -109,7 +109,7 @@ enum Operation {
     },
     Expire {
         now: u64,
-        budget: usize,
+        limit: usize,
     },
     Clear,
     /// Has the user code of the next operation panic.
@@ -255,11 +255,11 @@ impl Model {
                 let values = |at: usize| self.keys[at].1.iter().map(|item| item.value).collect();
                 Answer::Values(self.position(key).map(values))
             }
-            Operation::Expire { now, budget } => {
+            Operation::Expire { now, limit } => {
                 let mut due: Vec<_> =
                     self.items().filter(|item| self.is_due(item, now)).map(|i| i.turn).collect();
                 due.sort_unstable();
-                due.truncate(budget);
+                due.truncate(limit);
                 self.stats.expired += due.len() as u64;
                 let expired = due.into_iter().map(|turn| self.remove(turn));
                 Answer::Expired(expired.map(|(key, item)| (key, item.value, item.id)).collect())
@@ -353,9 +353,9 @@ impl Subject {
                     values
                 }))
             }
-            Operation::Expire { now, budget } => {
+            Operation::Expire { now, limit } => {
                 let now = self.time(now);
-                let expired = self.map.expire(now, budget);
+                let expired = self.map.expire(now, limit);
                 let number = |id: Name| id.number;
                 Answer::Expired(
                     expired
@@ -471,7 +471,7 @@ fn operation() -> impl Strategy<Value = Operation> {
         2 => key().prop_map(|key| Operation::Take { key }),
         3 => key().prop_map(|key| Operation::Get { key }),
         1 => key().prop_map(|key| Operation::Peek { key }),
-        3 => (time(), 0..6_usize).prop_map(|(now, budget)| Operation::Expire { now, budget }),
+        3 => (time(), 0..6_usize).prop_map(|(now, limit)| Operation::Expire { now, limit }),
         1 => Just(Operation::Clear),
         4 => (0..12_u8).prop_map(Operation::Fuse),
     ]
@@ -513,13 +513,13 @@ proptest! {
         prop_assert_eq!(Rc::strong_count(&ids), 1);
     }
 
-    /// Slice by slice a sweep hands over what one without a budget would, in the same order, and
+    /// Slice by slice a sweep hands over what one without a limit would, in the same order, and
     /// then nothing more.
     #[test]
     fn expiry_in_slices_converges(
         pushes in prop::collection::vec((0..60_u64, 0..KEYS), 0..60),
         now in 0..80_u64,
-        budget in 1..10_usize,
+        limit in 1..10_usize,
     ) {
         let limits = Limits {
             max_keys: 5,
@@ -542,8 +542,8 @@ proptest! {
         let now = sliced.start + Duration::from_secs(now);
         let mut expired = Vec::new();
         loop {
-            let slice = sliced.map.expire(now, budget);
-            prop_assert!(slice.len() <= budget);
+            let slice = sliced.map.expire(now, limit);
+            prop_assert!(slice.len() <= limit);
             if slice.is_empty() {
                 break;
             }

@@ -1,10 +1,10 @@
 //! The sharded map against a reference so plain that it is obviously right: a vector of keys in
 //! order of use, each with what is out and what is in. Which key a full map evicts follows from
-//! the shards that keys say they belong to. Policies, a time to live and a observer are drawn
+//! the shards that keys say they belong to. Policies, a time to live and an observer are drawn
 //! together, so that maps whose pushes take the fast path are among them.
 //!
 //! Seen to fail with: no promotion in the fast path of a push to a resident key; that fast path
-//! taken although a observer is there; it taken although the key may not displace; no `set_plain`
+//! taken although an observer is there; it taken although the key may not displace; no `set_plain`
 //! when a checkout begins; the order of arrival lost in the order of weights when a checkout ends.
 
 use std::collections::HashMap;
@@ -384,7 +384,7 @@ proptest! {
 
     /// The caps are exact, nothing is evicted or refused while there is room, nothing is lost.
     #[test]
-    fn shards_share_one_budget(
+    fn shards_share_one_limit(
         shards in 1..5_usize,
         options in options(),
         operations in prop::collection::vec(operation(), 0..150),

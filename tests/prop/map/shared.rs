@@ -112,7 +112,7 @@ enum Operation {
     RemoveIf { key: u8, remainder: u32 },
     Retain { remainder: u32 },
     CheckOut { key: u8, acknowledged: usize },
-    Expire { now: u64, budget: usize },
+    Expire { now: u64, limit: usize },
     Resize { max_keys: usize, max_per_key: usize },
     ResizeItems { max_items: usize },
     ResizeWeight { max_weight: u64 },
@@ -206,8 +206,8 @@ macro_rules! answers {
                     armed(|| drop(guard));
                 }
             }
-            Operation::Expire { now, budget } => {
-                let gone = armed(|| map.expire(start + Duration::from_secs(now), budget));
+            Operation::Expire { now, limit } => {
+                let gone = armed(|| map.expire(start + Duration::from_secs(now), limit));
                 answers.extend(gone.into_iter().map(|gone| {
                     let id = gone.id.as_ref().map(name_of);
                     Answer::Expired(name_of(&gone.key), number_of(&gone.value), id)
@@ -348,7 +348,7 @@ fn operation() -> impl Strategy<Value = Operation> {
         2 => (0..3_u32).prop_map(|remainder| Operation::Retain { remainder }),
         2 => (key(), 0..4_usize)
             .prop_map(|(key, acknowledged)| Operation::CheckOut { key, acknowledged }),
-        2 => (0..80_u64, 0..6_usize).prop_map(|(now, budget)| Operation::Expire { now, budget }),
+        2 => (0..80_u64, 0..6_usize).prop_map(|(now, limit)| Operation::Expire { now, limit }),
         1 => sizes.prop_map(|(max_keys, max_per_key)| Operation::Resize { max_keys, max_per_key }),
         1 => (1..20_usize).prop_map(|max_items| Operation::ResizeItems { max_items }),
         1 => (0..30_u64).prop_map(|max_weight| Operation::ResizeWeight { max_weight }),
