@@ -9,8 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::builder::{Builder, PerKey, Weigher};
 use super::core::Core;
-use super::core::NoIndex;
-use super::items::Items;
+use super::items::{Items, NoIndex};
 use super::iter::{Array, IntoIter, Iter, IterLru};
 use super::observer::{Event, Observer};
 use super::outcome::{Expired, drop_quietly};

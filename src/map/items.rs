@@ -3,9 +3,13 @@
 use core::fmt;
 use core::iter::FusedIterator;
 
-use super::core::NoIndex;
 use super::item_buf::ItemBuf;
 use super::outcome::drop_quietly;
+
+/// The index of a map that has none: no value of this type exists, so such a map has no ids, and
+/// its index takes neither memory nor time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum NoIndex {}
 
 /// The items of one key, which have left the map, oldest first.
 ///

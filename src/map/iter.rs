@@ -5,9 +5,9 @@ use core::iter::{FusedIterator, Rev};
 
 use super::bounded::BoundedArrayMap;
 use super::core::Core;
-use super::core::NoIndex;
 use super::item_buf::{ItemBuf, ItemBufIter};
 use super::items::Items;
+use super::items::NoIndex;
 use super::keys::Order;
 
 /// The items under one key, oldest first, to look at.

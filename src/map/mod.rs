@@ -10,6 +10,7 @@ mod item_buf;
 mod items;
 mod iter;
 mod keys;
+mod limits;
 mod observer;
 mod outcome;
 mod push;
@@ -23,12 +24,12 @@ mod stats;
 #[cfg(feature = "tokio")]
 mod sweeper;
 
-pub use self::core::NoIndex;
 pub use bounded::BoundedArrayMap;
-pub use builder::{Builder, FullKey, FullMap, PerKey, Total};
+pub use builder::{Builder, PerKey, Total};
 pub use checkout::{Checkout, ShardedCheckout, SharedCheckout};
-pub use items::Items;
+pub use items::{Items, NoIndex};
 pub use iter::{Array, ArrayIter, IntoIter, Iter, IterLru};
+pub use limits::{FullKey, FullMap};
 pub use observer::Event;
 pub use outcome::{Expired, Pushed, RejectReason};
 pub use resize::Shrunk;

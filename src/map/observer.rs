@@ -1,9 +1,9 @@
 //! The callback that sees what leaves a map unasked.
 
 use super::core::Core;
-use super::core::NoIndex;
 use super::core::insert::hand_over;
 use super::items::Items;
+use super::items::NoIndex;
 use super::outcome::{Expired, Pushed, RejectReason, drop_quietly};
 use super::resize::Shrunk;
 use crate::base::panic::{caught, drop_each};

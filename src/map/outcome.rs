@@ -2,8 +2,7 @@
 
 use core::fmt;
 
-use super::core::NoIndex;
-use super::items::Items;
+use super::items::{Items, NoIndex};
 use crate::base::panic::quietly;
 
 /// Drops a key or an id that is not part of an answer. The answer owns values, which a panic in

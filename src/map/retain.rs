@@ -1,4 +1,4 @@
-//! Removal by predicate from the shared maps, whose predicates run without the lock.
+//! Removal by predicate. The predicates of the shared maps run without the lock:
 //!
 //! ```text
 //!              lend                   marked by the predicate: remove_checked_out
@@ -11,6 +11,7 @@ use core::borrow::Borrow;
 use core::hash::Hash;
 use std::panic::{self, AssertUnwindSafe};
 
+use super::bounded::BoundedArrayMap;
 use super::checkout::Source;
 use super::core::Core;
 use super::item_buf::{BufPool, ItemBuf};
@@ -52,6 +53,29 @@ impl<V> Lent<V> {
 }
 
 impl<K, V, Id> Core<K, V, Id> {
+    /// The predicate is asked about everything before anything is changed.
+    pub(super) fn retain(&mut self, mut keep: impl FnMut(&K, &V) -> bool) -> Removed<K, V, Id>
+    where
+        K: Clone,
+    {
+        let order = self.keys.order().rev();
+        let marked = order.filter_map(|slot| self.mark(slot, |key, item| !keep(key, item)));
+        let marked: Vec<_> = marked
+            .map(|marked| {
+                let stays = !marked.all();
+                (stays.then(|| self.keys.at(marked.slot).key.clone()), marked)
+            })
+            .collect();
+        let mut removed = Vec::with_capacity(marked.len());
+        for (key, marked) in marked {
+            let (gone, items) = self.take_marked(&marked);
+            if let Some(key) = key.or(gone) {
+                removed.push((key, items));
+            }
+        }
+        removed
+    }
+
     fn lend(&mut self, slot: u32) -> Lent<V> {
         Lent { slot, items: self.check_out_in_place(slot) }
     }
@@ -87,6 +111,61 @@ fn retain_all<K: Clone, V, Id>(
     }
 }
 
+type Removed<K, V, Id> = Vec<(K, Items<V, Id>)>;
+
+impl<K: Hash + Eq, V, Id, L> BoundedArrayMap<K, V, Id, L> {
+    /// Takes the items for which `leaves` is true out from under a key and hands them over, oldest
+    /// first. Uses no key. The items count as removed.
+    ///
+    /// # Panics
+    ///
+    /// If `leaves` does; the map is then as it was.
+    ///
+    /// O(items under the key).
+    ///
+    /// ```
+    /// use sluicegate::BoundedArrayMap;
+    ///
+    /// let mut map = BoundedArrayMap::new(10, 10)?;
+    /// for like in 0..6 {
+    ///     assert!(map.push("post", like).is_stored());
+    /// }
+    /// let odd = map.remove_if("post", |like| like % 2 == 1);
+    /// assert_eq!(odd.collect::<Vec<_>>(), [1, 3, 5]);
+    /// assert_eq!(map.take("post").collect::<Vec<_>>(), [0, 2, 4]);
+    /// # Ok::<(), sluicegate::ConfigError>(())
+    /// ```
+    pub fn remove_if<Q>(&mut self, key: &Q, mut leaves: impl FnMut(&V) -> bool) -> Items<V, Id>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        let marked = self.core.find(key);
+        let marked = marked.and_then(|slot| self.core.mark(slot, |_, item| leaves(item)));
+        let Some(marked) = marked else { return Items::none() };
+        let (key, items) = self.core.take_marked(&marked);
+        drop_quietly(key);
+        items
+    }
+
+    /// Takes out all items for which `keep` is false and hands them over with their keys (clones
+    /// of those that stay), from the least to the most recently used key. Uses no key. The items
+    /// count as removed.
+    ///
+    /// # Panics
+    ///
+    /// If `keep` does; the map is then as it was.
+    ///
+    /// O(items in the map).
+    #[must_use = "these items have left the map and are lost if this is dropped"]
+    pub fn retain(&mut self, keep: impl FnMut(&K, &V) -> bool) -> Vec<(K, Items<V, Id>)>
+    where
+        K: Clone,
+    {
+        self.core.retain(keep)
+    }
+}
+
 impl<K: Hash + Eq, V, Id, L> SharedBoundedArrayMap<K, V, Id, L> {
     /// Takes the items for which `leaves` is true out from under a key and hands them over, oldest
     /// first; none if the key is checked out. Uses no key. The items count as removed.
@@ -95,7 +174,7 @@ impl<K: Hash + Eq, V, Id, L> SharedBoundedArrayMap<K, V, Id, L> {
     /// the items are as if [checked out](Self::checkout), except that the key stays in the order of
     /// use: they count and their ids are resident, while [`take`](Self::take) gets
     /// none of them and a push to a full key is refused. So keep it short; and if no `take` may
-    /// come away empty meanwhile, put a [`BoundedArrayMap`](super::BoundedArrayMap) into your own lock instead.
+    /// come away empty meanwhile, put a [`BoundedArrayMap`] into your own lock instead.
     ///
     /// # Panics
     ///

@@ -7,12 +7,12 @@ use core::ops::Deref;
 use std::panic::{self, AssertUnwindSafe, RefUnwindSafe, UnwindSafe};
 use std::time::{Duration, Instant};
 
-use super::builder::{FullMap, Limits};
-use super::core::NoIndex;
 use super::core::insert::NewItem;
 use super::core::{Core, Lookup};
 use super::items::Items;
+use super::items::NoIndex;
 use super::iter::IntoIter;
+use super::limits::{FullMap, Limits};
 use super::observer::{Event, Observer};
 use super::outcome::{Expired, Pushed, RejectReason, UnusedKey, drop_quietly};
 use super::stats::MapStats;

@@ -4,11 +4,6 @@ use core::borrow::Borrow;
 
 use crate::base::table::SlotTable;
 
-/// The index of a map that has none: no value of this type exists, so such a map has no ids, and
-/// its index takes neither memory nor time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum NoIndex {}
-
 #[derive(Debug)]
 pub(in crate::map) struct Ids<Id> {
     /// The ids and their hashes, by the slot of their item.

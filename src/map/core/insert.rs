@@ -4,9 +4,9 @@ use std::panic::{self, AssertUnwindSafe};
 use std::time::Instant;
 
 use super::{Core, Lookup};
-use crate::map::builder::{FullKey, FullMap, Limits, MOST};
 use crate::map::items::Items;
 use crate::map::keys::Record;
+use crate::map::limits::{FullKey, FullMap, Limits, MOST};
 use crate::map::outcome::{Pushed, RejectReason, UnusedKey, drop_quietly};
 
 /// An item that is pushed.

@@ -29,16 +29,14 @@ use core::borrow::Borrow;
 use core::hash::{BuildHasher, Hash};
 use std::time::Instant;
 
-use crate::map::builder::{FullMap, Limits};
 use crate::map::item_buf::BufPool;
 use crate::map::keys::Keys;
+use crate::map::limits::{FullMap, Limits};
 use crate::map::stats::{Counts, MapStats};
 use heaviest::Heaviest;
 use item_meta::ItemMeta;
 
 use crate::base::sync::HashBuilder;
-pub use ids::NoIndex;
-
 /// In the order given: what most pushes write comes first, next to the lock before it.
 #[derive(Debug)]
 #[repr(C)]
