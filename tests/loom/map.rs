@@ -180,7 +180,7 @@ fn a_destructor_may_call_the_map() {
 /// Two producers push over the caps of a map whose observer pushes what was displaced under another
 /// key: nothing is lost and nobody waits for himself.
 ///
-/// Fails, as a deadlock, if a push tells the observer before it releases the lock.
+/// Fails, as a deadlock, if a push reports to the observer before it releases the lock.
 #[test]
 fn an_observer_may_push() {
     loom::model(|| {
@@ -213,7 +213,7 @@ fn an_observer_may_push() {
 }
 
 /// A checkout is dropped, one of its two items acknowledged, against pushes to its key and to
-/// another: what is put back keeps its place before what was pushed meanwhile, the caps hold, and
+/// another: what is put back comes before what was pushed meanwhile, the caps hold, and
 /// the key is not evicted.
 ///
 /// Fails if a key that is checked out stays in the order of use, and so can be evicted, or if
@@ -230,14 +230,14 @@ fn a_checkout_goes_back_before_what_was_pushed_meanwhile() {
             let map = Arc::clone(&map);
             thread::spawn(move || match map.push(0, 3) {
                 Pushed::Stored => Vec::new(),
-                // Before the acknowledgement both places are taken by what is checked out.
+                // Before the acknowledgement the checked-out items fill the key.
                 Pushed::Rejected { reason: RejectReason::KeyFull, value, .. } => vec![value],
-                // After the checkout the key itself could go, and came back in the other's place.
+                // After the checkout key 1 could be evicted; it came back and evicted the other.
                 Pushed::Evicted { key: 1, .. } => Vec::new(),
                 other => panic!("the rest of the checkout is not to go: {other:?}"),
             })
         };
-        let stranger = {
+        let newcomer = {
             let map = Arc::clone(&map);
             thread::spawn(move || match map.push(1, 4) {
                 Pushed::Rejected { reason: RejectReason::MapFull, .. } => None,
@@ -248,7 +248,7 @@ fn a_checkout_goes_back_before_what_was_pushed_meanwhile() {
         assert_eq!(guard.acknowledge(), Some(1));
         drop(guard);
         let refused = pusher.join().unwrap();
-        let evicted = stranger.join().unwrap();
+        let evicted = newcomer.join().unwrap();
         let kept: Vec<u32> = match evicted {
             Some(items) => items,
             None => map.take(&0).collect(),
@@ -266,12 +266,12 @@ fn a_checkout_goes_back_before_what_was_pushed_meanwhile() {
 }
 
 /// Two producers of new keys and a drainer over two shards whose common limit is one key: there
-/// are never more, an eviction means that it was used up, and every item ends in one place.
+/// are never more, an eviction means that it was used up, and every item ends once.
 ///
 /// Fails if the limit is looked at and raised in two steps, or if a key that leaves is not counted
 /// out.
 #[test]
-fn shards_keep_to_one_budget() {
+fn shards_keep_to_one_cap() {
     loom::model(|| {
         let map = BoundedArrayMap::builder().max_keys(1).max_items_per_key(1).build_sharded(2);
         let map = Arc::new(map.unwrap());
@@ -299,11 +299,11 @@ fn shards_keep_to_one_budget() {
 }
 
 /// The one key that the map may hold goes back and forth between two shards, as three producers
-/// take each other's place.
+/// evict each other.
 ///
 /// Fails, as a deadlock, if of two locks a push takes that of its own shard first.
 #[test]
-fn shards_take_each_others_place() {
+fn shards_evict_for_each_other() {
     loom::model(|| {
         let map = BoundedArrayMap::builder().max_keys(1).max_items_per_key(1).build_sharded(2);
         let map = Arc::new(map.unwrap());
@@ -323,13 +323,13 @@ fn shards_take_each_others_place() {
         });
         let mine = evicted(map.push(first[1], 0));
         let gone: usize = producers.map(|producer| producer.join().unwrap()).iter().sum();
-        assert_eq!(gone + mine, 3, "each took somebody's place");
+        assert_eq!(gone + mine, 3, "each evicted a key");
         assert_eq!((map.len(), map.stats().items), (1, 1));
     });
 }
 
 /// A predicate is asked about the two items of a key, against a drainer of the key and a push to
-/// it: each item ends in one place, in order, and the predicate runs without the lock.
+/// it: each item ends once, in order, and the predicate runs without the lock.
 ///
 /// Fails if a key whose items are lent out is not held: a drainer takes the key, or a push that
 /// finds it empty, from under the predicate. Also, as a deadlock, if the predicate runs under the lock.
@@ -358,7 +358,7 @@ fn a_predicate_takes_nothing_from_a_drainer() {
         let mut drained = drainer.join().unwrap();
         pusher.join().unwrap();
         drained.extend(map.take(&0));
-        assert!(drained.is_sorted(), "what is put back keeps its place");
+        assert!(drained.is_sorted(), "what is put back stays in order");
         odd.append(&mut drained);
         odd.sort_unstable();
         assert_eq!(odd, [1, 2, 3]);
@@ -368,12 +368,12 @@ fn a_predicate_takes_nothing_from_a_drainer() {
 }
 
 /// The one key that the map may hold is checked out of its shard, and done with, against pushes of
-/// new keys of both shards: these are refused as long as there is no room, and find it afterwards.
+/// new keys of both shards: these are refused as long as the map is full, and stored afterwards.
 ///
 /// Fails if a key that leaves at the end of a checkout is not counted out, if a shard evicts one
 /// that is checked out, and, as a deadlock, if a push takes all locks from the highest number down.
 #[test]
-fn a_checkout_of_one_shard_keeps_its_room_from_the_others() {
+fn a_checkout_of_one_shard_keeps_its_capacity_from_the_others() {
     loom::model(|| {
         let map = BoundedArrayMap::builder().max_keys(1).max_items_per_key(1).build_sharded(2);
         let map = Arc::new(map.unwrap());
@@ -405,7 +405,7 @@ fn a_checkout_of_one_shard_keeps_its_room_from_the_others() {
 }
 
 /// Two sweeps of all shards and a drainer: each item goes to one of them, and each key that leaves
-/// makes room once.
+/// evicts once.
 ///
 /// Fails if a sweep finds what is due under one hold of a shard's lock and takes it out under
 /// another, or counts the keys before and after under two.

@@ -1,4 +1,4 @@
-//! A map that is dropped tells its observer of what was in it: once, all of it, in the order of
+//! A map that is dropped reports what was in it to its observer: once, all of it, in the order of
 //! eviction, whatever else goes wrong at that moment. What was handed over before is not in it.
 //!
 //! Seen to fail with: no `drop` of one's own, for each form; the first shard alone; no keys of leaked
@@ -18,7 +18,7 @@ use sluicegate::{
 
 type Rows = Vec<(u8, Vec<u32>)>;
 
-/// What an observer was told.
+/// What an observer was seen.
 #[derive(Debug, Default, Clone, PartialEq)]
 struct Heard {
     displaced: Vec<u32>,
@@ -133,13 +133,13 @@ fn a_map_that_a_panic_drops_tells_too() {
 }
 
 #[test]
-fn an_observer_that_panics_is_told_of_the_rest_also_while_another_panic_unwinds() {
+fn an_observer_that_panics_sees_the_rest_also_while_another_panic_unwinds() {
     for unwinding in [false, true] {
         for map in forms(9, 9) {
             let log = Log::default();
-            let tell = Arc::clone(&log);
+            let sink = Arc::clone(&log);
             let mut map = map.heard_by(move |event| {
-                hear(&tell, &event);
+                hear(&sink, &event);
                 panic::resume_unwind(Box::new("an observer"));
             });
             for key in 0..3 {
@@ -171,12 +171,12 @@ impl Drop for Touchy {
 #[test]
 fn destructors_that_panic_keep_nothing_from_the_observer() {
     let builder = BoundedArrayMap::builder().max_keys(9).max_items_per_key(9);
-    let (drops, told) = (Arc::new(Mutex::new(0)), Arc::new(Mutex::new(0)));
+    let (drops, seen) = (Arc::new(Mutex::new(0)), Arc::new(Mutex::new(0)));
     let observer = || {
-        let told = Arc::clone(&told);
+        let seen = Arc::clone(&seen);
         move |event: Event<'_, u8, Touchy>| {
             if let Event::Dropped { items, .. } = event {
-                *told.lock().unwrap() += items.iter().count();
+                *seen.lock().unwrap() += items.iter().count();
             }
         }
     };
@@ -189,7 +189,7 @@ fn destructors_that_panic_keep_nothing_from_the_observer() {
         assert!(sharded.push(value % 3, Touchy(Arc::clone(&drops))).is_stored());
     }
     drop((owned, shared, sharded));
-    assert_eq!((*drops.lock().unwrap(), *told.lock().unwrap()), (18, 18));
+    assert_eq!((*drops.lock().unwrap(), *seen.lock().unwrap()), (18, 18));
 }
 
 #[test]
@@ -233,12 +233,12 @@ fn what_was_handed_over_is_not_told() {
 #[test]
 fn a_leaked_checkout_is_not_told_and_what_came_since_is_with_its_own_ids() {
     let builder = BoundedArrayMap::builder().max_keys(9).max_items_per_key(9).indexed::<u32>();
-    let told = Arc::new(Mutex::new(Vec::new()));
-    let tell = Arc::clone(&told);
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let sink = Arc::clone(&seen);
     let map = builder.build_shared().unwrap().with_observer(move |event| {
         if let Event::Dropped { key, items } = event {
             let pairs = items.clone().with_ids().map(|(value, id): (u32, _)| (value, id.unwrap()));
-            tell.lock().unwrap().push((*key, pairs.collect::<Vec<_>>()));
+            sink.lock().unwrap().push((*key, pairs.collect::<Vec<_>>()));
         }
     });
     for (key, value) in [("a", 1), ("a", 2), ("b", 3), ("c", 4)] {
@@ -248,25 +248,25 @@ fn a_leaked_checkout_is_not_told_and_what_came_since_is_with_its_own_ids() {
     std::mem::forget(map.checkout("c").unwrap());
     assert!(map.push_unique("a", 50, 5).is_stored());
     drop(map);
-    assert_eq!(*told.lock().unwrap(), [("b", vec![(3, 30)]), ("a", vec![(5, 50)])]);
+    assert_eq!(*seen.lock().unwrap(), [("b", vec![(3, 30)]), ("a", vec![(5, 50)])]);
 }
 
 #[test]
-fn the_last_handle_tells_on_its_thread_without_a_lock() {
-    let (told, map) = (Arc::new(Mutex::new(None)), SharedBoundedArrayMap::new(9, 9).unwrap());
-    let tell = Arc::clone(&told);
+fn the_last_handle_reports_on_its_thread_without_a_lock() {
+    let (seen, map) = (Arc::new(Mutex::new(None)), SharedBoundedArrayMap::new(9, 9).unwrap());
+    let sink = Arc::clone(&seen);
     let map = Arc::new_cyclic(|this: &std::sync::Weak<SharedBoundedArrayMap<u8, u32>>| {
         let this = this.clone();
         map.with_observer(move |_| {
             assert!(this.upgrade().is_none(), "nobody can use it any more");
-            *tell.lock().unwrap() = Some(std::thread::current().id());
+            *sink.lock().unwrap() = Some(std::thread::current().id());
         })
     });
     assert!(map.push(1, 1).is_stored());
     let dropper = std::thread::spawn(move || drop(map));
     let id = dropper.thread().id();
     dropper.join().unwrap();
-    assert_eq!(*told.lock().unwrap(), Some(id));
+    assert_eq!(*seen.lock().unwrap(), Some(id));
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -349,7 +349,7 @@ const TTL: Duration = Duration::from_secs(60);
 proptest! {
     #![proptest_config(ProptestConfig { cases: 1000, ..ProptestConfig::default() })]
 
-    /// Each item that was pushed was handed over, was leaked by the caller, or is told as dropped:
+    /// Each item that was pushed was handed over, was leaked by the caller, or is seen as dropped:
     /// once, and the counts say the same.
     #[test]
     fn pushed_is_handed_over_plus_dropped(

@@ -24,10 +24,10 @@ fn within_limit(act: impl FnOnce() + Send + 'static) {
 }
 
 #[test]
-fn an_observer_is_told_what_the_caller_is_handed() {
+fn an_observer_sees_what_the_caller_gets() {
     let start = Instant::now();
     let heard = Arc::new(Mutex::new(Vec::new()));
-    let told = Arc::clone(&heard);
+    let seen = Arc::clone(&heard);
     let map: SharedBoundedArrayMap<&str, u32, u32> = BoundedArrayMap::builder()
         .max_keys(1)
         .max_items_per_key(1)
@@ -36,7 +36,7 @@ fn an_observer_is_told_what_the_caller_is_handed() {
         .build_shared()
         .unwrap()
         .with_observer(move |event| {
-            told.lock().unwrap().push(match event {
+            seen.lock().unwrap().push(match event {
                 Event::Displaced { key, value, id } => format!("displaced {key} {value} {id:?}"),
                 Event::Evicted { key, items } => format!("evicted {key} {items:?}"),
                 Event::Expired(gone) => format!("expired {} {}", gone.key, gone.value),
@@ -158,7 +158,10 @@ fn while_a_predicate_runs_its_items_are_out_and_the_map_is_free() {
                 assert!(matches!(full, Pushed::Rejected { reason: RejectReason::KeyFull, .. }));
                 assert_eq!(map.remove_if("a", |_| true).len(), 0);
                 let other = map.push("c", 4);
-                assert!(matches!(other, Pushed::Evicted { key: "b", .. }), "a keeps its place");
+                assert!(
+                    matches!(other, Pushed::Evicted { key: "b", .. }),
+                    "a stays in the order of use"
+                );
             }
             *value != 2
         });
@@ -359,7 +362,7 @@ mod sweeper {
         use sluicegate::ShardedBoundedArrayMap;
         use sluicegate::map::{Expire, Expired};
 
-        /// A plain map with more behind the same lock.
+        /// A `BoundedArrayMap` with more behind the same lock.
         struct Register(Mutex<(BoundedArrayMap<u32, u32>, u32)>);
         impl Expire for Register {
             type Overdue = Expired<u32, u32>;

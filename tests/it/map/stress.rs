@@ -37,7 +37,7 @@ impl Random {
 }
 
 fn check(seen: &[AtomicUsize], stats: MapStats) {
-    assert!(seen.iter().all(|seen| seen.load(Ordering::Relaxed) == 1), "each ended in one place");
+    assert!(seen.iter().all(|seen| seen.load(Ordering::Relaxed) == 1), "each ended once");
     let left = stats.taken + stats.displaced + stats.evicted + stats.rejected + stats.expired;
     assert_eq!(stats.pushed, left + stats.removed);
     assert_eq!((stats.keys, stats.items), (0, 0));

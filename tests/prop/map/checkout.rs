@@ -3,7 +3,7 @@
 //! what is out and what is in. An observer is there or not, and hears what the callers are handed.
 //!
 //! Seen to fail with: a fast path that does not promote the key of a push; one that is taken
-//! although an observer is there; a `promote` that does nothing to a plain map.
+//! although an observer is there; a `promote` that does nothing to a map with the fast path.
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -187,7 +187,7 @@ impl Model {
                     self.stats.displaced += gone.len() as u64;
                     displaced.extend((!gone.is_empty()).then_some((key.name, gone)));
                 }
-                // Of those that are checked out the order is not told.
+                // Of those that are checked out the order is not seen.
                 displaced.sort();
                 vec![Answer::Rows(evicted), Answer::Rows(displaced)]
             }

@@ -138,7 +138,7 @@ struct Item {
     value: u32,
     id: Option<u8>,
     arrived: u64,
-    /// Its place in the order of arrival.
+    /// Its position in the order of arrival.
     turn: u32,
 }
 

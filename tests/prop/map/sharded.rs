@@ -4,7 +4,7 @@
 //! together, so that maps whose pushes take the fast path are among them.
 //!
 //! Seen to fail with: no promotion in the fast path of a push to a resident key; that fast path
-//! taken although an observer is there; it taken although the key may not displace; no `set_plain`
+//! taken although an observer is there; it taken although the key may not displace; no `refresh_fast_path`
 //! when a checkout begins; the order of arrival lost in the order of weights when a checkout ends.
 
 use std::collections::HashMap;
@@ -382,7 +382,7 @@ fn options() -> impl Strategy<Value = Options> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
 
-    /// The caps are exact, nothing is evicted or refused while there is room, nothing is lost.
+    /// The caps are exact, nothing is evicted or refused while the map is not full, nothing is lost.
     #[test]
     fn shards_share_one_limit(
         shards in 1..5_usize,

@@ -160,7 +160,7 @@ macro_rules! answers {
                     None => map.push_with_at(now, key, value, |o| pushed.push(o)),
                 });
                 answers.extend(pushed.into_iter().map(|pushed| match pushed {
-                    Pushed::Stored => unreachable!("the sink is told of the rest"),
+                    Pushed::Stored => unreachable!("the sink is seen of the rest"),
                     Pushed::Displaced { value, id } => {
                         Answer::Displaced(number_of(&value), id.as_ref().map(name_of))
                     }
