@@ -31,7 +31,8 @@ use crate::ConfigError;
 /// If the map is full, a new key takes the place of the least recently used one, or is refused
 /// ([`FullMap`](super::FullMap)). A key is used by each push to it that is not refused, and by
 /// [`get`](Self::get). Looking ([`peek`](Self::peek), [`contains`](Self::contains), iteration,
-/// [`stats`](Self::stats)), [`expire`](Self::expire) and [`remove_by_id`](Self::remove_by_id) use nothing.
+/// [`stats`](Self::stats)), [`expire`](Self::expire) and [`remove_by_id`](Self::remove_by_id) use
+/// nothing.
 ///
 /// If a key is full, its oldest item goes, or the new one is refused
 /// ([`FullKey`](super::FullKey)). A key whose last item has left is no longer in the map.
@@ -77,19 +78,20 @@ use crate::ConfigError;
 ///
 /// # How it is built
 ///
-/// Keys live in a slab; a hash table and a linked list in order of use refer to its slots. A key's only item lies beside the key, more of
-/// them in a ring buffer, which is handed over as it is by `take` and grows up to the cap, from
-/// where on an item comes to lie where the one that it displaces was. Buffers that were grown out
-/// of or emptied are kept for other keys. Only if items expire, weigh something or are indexed does
-/// each have metadata: its key, arrival and weight, and its position in the list of all items in
-/// order of arrival. Hashes are computed once, so nothing but a look-up calls user code.
+/// Keys live in a slab; a hash table and a linked list in order of use refer to its slots. A key's
+/// only item lies beside the key, more of them in a ring buffer, which is handed over as it is by
+/// `take` and grows up to the cap, from where on an item comes to lie where the one that it
+/// displaces was. Buffers that were grown out of or emptied are kept for other keys. Only if items
+/// expire, weigh something or are indexed does each have metadata: its key, arrival and weight, and
+/// its position in the list of all items in order of arrival. Hashes are computed once, so nothing
+/// but a look-up calls user code.
 ///
 /// Memory grows with what is resident and is kept for what comes next, until
 /// [`clear`](Self::clear). With `u64` for keys and items, a key with a single item takes 66 to 122
 /// bytes, depending on how well the number of keys fits the arrays, which double; an item in a
-/// buffer takes 8 to 16, and up to as much again where its buffer has left smaller ones behind. Once a map has
-/// reached its usual size, items come and go without a request for memory; a key that was handed
-/// over with a buffer costs one when the next key grows as large.
+/// buffer takes 8 to 16, and up to as much again where its buffer has left smaller ones behind.
+/// Once a map has reached its usual size, items come and go without a request for memory; a key
+/// that was handed over with a buffer costs one when the next key grows as large.
 pub struct BoundedArrayMap<K, V, Id = NoIndex, L = PerKey> {
     pub(super) core: Core<K, V, Id>,
     pub(super) weigher: Weigher<K, V>,
@@ -247,8 +249,8 @@ impl<K, V, Id, L> BoundedArrayMap<K, V, Id, L> {
     /// The observer runs before the call returns. It gets references: the values go to the caller.
     /// Its panics are caught and [counted](Self::observer_panics), and it keeps seeing events.
     ///
-    /// When a map with an observer is dropped, panics in destructors of keys and items are caught, so
-    /// that the observer sees all of them.
+    /// When a map with an observer is dropped, panics in destructors of keys and items are caught,
+    /// so that the observer sees all of them.
     ///
     /// ```
     /// use std::sync::mpsc;

@@ -92,7 +92,8 @@ impl<K, V> Builder<K, V> {
 
 impl<K, V, L> Builder<K, V, NoIndex, L> {
     /// Gives the map an index by an id of each item, which is what
-    /// [`push_unique`](BoundedArrayMap::push_unique) and [`remove_by_id`](BoundedArrayMap::remove_by_id) use.
+    /// [`push_unique`](BoundedArrayMap::push_unique) and
+    /// [`remove_by_id`](BoundedArrayMap::remove_by_id) use.
     ///
     /// ```
     /// use sluicegate::BoundedArrayMap;

@@ -120,9 +120,9 @@ guard! {
     /// others use the map: no lock is held meanwhile.
     ///
     /// [`acknowledge`](Self::acknowledge) each item when it is done with. What is left when this
-    /// is dropped, after an error or a cancellation, for example, is in the map again, in order and before
-    /// what has been pushed since; it counted all the time. The key is then the most recently used. If it is
-    /// leaked (`mem::forget`), the key and its items still count.
+    /// is dropped, after an error or a cancellation, for example, is in the map again, in order and
+    /// before what has been pushed since; it counted all the time. The key is then the most
+    /// recently used. If it is leaked (`mem::forget`), the key and its items still count.
     SharedCheckout[K, V, Id = NoIndex, L = PerKey], &'a SharedBoundedArrayMap<K, V, Id, L>
 }
 

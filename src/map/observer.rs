@@ -33,8 +33,8 @@ pub enum Event<'a, K, V, Id = NoIndex> {
     },
     /// The map was dropped with this key in it.
     ///
-    /// One event per key, from the least to the most recently used, on the thread that drops the map,
-    /// also while it unwinds from a panic. What [`clear`](crate::BoundedArrayMap::clear),
+    /// One event per key, from the least to the most recently used, on the thread that drops the
+    /// map, also while it unwinds from a panic. What [`clear`](crate::BoundedArrayMap::clear),
     /// `into_inner` or `into_iter` has handed over is no longer in the map.
     Dropped {
         /// The key.

@@ -14,7 +14,8 @@ pub(super) fn drop_quietly<T>(leftover: T) {
     }
 }
 
-/// A key that an outcome does not need. Declared before a lock guard, it is dropped quietly after it.
+/// A key that an outcome does not need. Declared before a lock guard, it is dropped quietly after
+/// it.
 #[derive(Debug)]
 pub(super) struct UnusedKey<K>(pub(super) Option<K>);
 

@@ -27,7 +27,8 @@ struct Lent<V> {
 }
 
 impl<V> Lent<V> {
-    /// Takes the items for which `leaves` is true and checks in the rest, or all if `leaves` panics.
+    /// Takes the items for which `leaves` is true and checks in the rest, or all if `leaves`
+    /// panics.
     fn take_matching<K, Id>(
         self,
         source: &mut impl Source<K, V, Id>,
@@ -198,9 +199,10 @@ impl<K: Hash + Eq, V, Id, L> SharedBoundedArrayMap<K, V, Id, L> {
     /// clone of their key. Uses no key. The items count as removed.
     ///
     /// Asks about all that is in the map from the beginning to the end of the call, except for
-    /// keys that are checked out at that moment; the keys come in no particular order. `keep` and `sink`
-    /// run without the lock and may call the map. While `keep` is asked about the items of a key,
-    /// these are where [`remove_if`](Self::remove_if) says; all other keys are there for everyone.
+    /// keys that are checked out at that moment; the keys come in no particular order. `keep` and
+    /// `sink` run without the lock and may call the map. While `keep` is asked about the items of a
+    /// key, these are where [`remove_if`](Self::remove_if) says; all other keys are there for
+    /// everyone.
     ///
     /// # Panics
     ///

@@ -57,16 +57,16 @@ impl<K, V> ShardRef<'_, K, V> {
 ///
 /// # What it has not
 ///
-/// - An index by item id: whether an id is resident would have to be known to all shards at once, and
-///   each item that leaves with an evicted key would need another shard's lock. If an item always
-///   comes under the same key, [`remove_if`](Self::remove_if) finds it there.
+/// - An index by item id: whether an id is resident would have to be known to all shards at once,
+///   and each item that leaves with an evicted key would need another shard's lock. If an item
+///   always comes under the same key, [`remove_if`](Self::remove_if) finds it there.
 /// - Totals of items or weight: a map that has reached one is at it with every push, and to find
 ///   out what has to go before anything goes, as a refused push changes nothing, would take all
 ///   locks each time.
 /// - `resize`: its limits are those that it was built with.
 ///
-/// [`Builder::build_sharded`](super::Builder::build_sharded) is not there for the first two, so that
-/// they are refused when the program is compiled.
+/// [`Builder::build_sharded`](super::Builder::build_sharded) is not there for the first two, so
+/// that they are refused when the program is compiled.
 ///
 /// ```compile_fail
 /// # use sluicegate::BoundedArrayMap;
@@ -96,8 +96,8 @@ impl<K, V> ShardRef<'_, K, V> {
 ///
 /// As for `SharedBoundedArrayMap`. A push of a new key to a full map takes a second lock if its own
 /// shard has no key to evict, and once all locks if other threads were faster each time or all keys
-/// are checked out. Locks are taken in order, so there is no deadlock, and no push is rejected while
-/// a key can be evicted.
+/// are checked out. Locks are taken in order, so there is no deadlock, and no push is rejected
+/// while a key can be evicted.
 ///
 /// # Example
 ///
@@ -117,8 +117,8 @@ impl<K, V> ShardRef<'_, K, V> {
 ///
 /// Of shards like the core of the shared map, and one counter of keys. A push of a new key first
 /// raises the counter; if the map is full it evicts a key instead, which leaves the counter as it
-/// is. The counter falls under the lock under which a key leaves. Where several locks are held at once, they were
-/// taken from the lowest number up.
+/// is. The counter falls under the lock under which a key leaves. Where several locks are held at
+/// once, they were taken from the lowest number up.
 pub struct ShardedBoundedArrayMap<K, V> {
     shards: Box<[CachePadded<Shard<K, V>>]>,
     hasher: HashBuilder,

@@ -24,17 +24,18 @@ use crate::base::sync::{HashBuilder, Mutex};
 
 /// A [`BoundedArrayMap`] behind one lock, for many threads and tasks.
 ///
-/// It does what [`BoundedArrayMap`] does, with exact caps and exact order of use, through `&self`; put
-/// it into an `Arc` to share it. No call waits for anything but the lock, which is held for the
+/// It does what [`BoundedArrayMap`] does, with exact caps and exact order of use, through `&self`;
+/// put it into an `Arc` to share it. No call waits for anything but the lock, which is held for the
 /// length of one such call; so it may be called from async code.
 ///
-/// When not to use it: if one thread or task owns the map, `BoundedArrayMap` is quicker and can also
-/// lend its items out. If a decision takes two calls ("is the parent there? no: push"), put the
-/// `BoundedArrayMap` into your own lock together with what the decision rests on.
+/// When not to use it: if one thread or task owns the map, `BoundedArrayMap` is quicker and can
+/// also lend its items out. If a decision takes two calls ("is the parent there? no: push"), put
+/// the `BoundedArrayMap` into your own lock together with what the decision rests on.
 ///
 /// # Fairness
 ///
-/// The lock is not fair, which over such short spans starves no thread. The order of items and keys is that in which the lock was had.
+/// The lock is not fair, which over such short spans starves no thread. The order of items and keys
+/// is that in which the lock was had.
 ///
 /// # What runs under the lock
 ///
@@ -359,13 +360,13 @@ impl<K, V, Id, L> SharedBoundedArrayMap<K, V, Id, L> {
     /// evicted, expired or rejected from now on by any call and, when the map is
     /// [dropped](Event::Dropped), all items in it.
     ///
-    /// The observer runs without the lock, on the thread of the call and before the call returns; it
-    /// may call the map. Events of several threads may reach it in another order than that of the
-    /// lock. It gets references: the values go to the caller. Its panics are caught and
+    /// The observer runs without the lock, on the thread of the call and before the call returns;
+    /// it may call the map. Events of several threads may reach it in another order than that of
+    /// the lock. It gets references: the values go to the caller. Its panics are caught and
     /// [counted](Self::observer_panics), and it keeps seeing events.
     ///
-    /// When a map with an observer is dropped, panics in destructors of keys and items are caught, so
-    /// that the observer sees all of them. It does not see the items of a leaked checkout, which
+    /// When a map with an observer is dropped, panics in destructors of keys and items are caught,
+    /// so that the observer sees all of them. It does not see the items of a leaked checkout, which
     /// are leaked too.
     ///
     /// ```
@@ -508,8 +509,9 @@ impl<K, V, Id, L> SharedBoundedArrayMap<K, V, Id, L> {
     }
 
     /// The [`BoundedArrayMap`] with all items, limits and counts; it has no observer.
-    /// Out of an `Arc`, the last handle has it: `Arc::into_inner(map).map(SharedBoundedArrayMap::into_inner)`.
-    /// A `Sweeper` has one for the length of each of its steps, so stop it before.
+    /// Out of an `Arc`, the last handle has it:
+    /// `Arc::into_inner(map).map(SharedBoundedArrayMap::into_inner)`. A `Sweeper` has one for the
+    /// length of each of its steps, so stop it before.
     ///
     /// What a leaked checkout holds stays checked out.
     pub fn into_inner(self) -> BoundedArrayMap<K, V, Id, L> {

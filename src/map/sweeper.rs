@@ -15,8 +15,8 @@ use crate::base::panic::{caught, quietly};
 
 /// Something shared out of which a [`Sweeper`] can take what is overdue.
 ///
-/// Implemented by the shared maps; implement it for a type with a `BoundedArrayMap` behind a lock of
-/// its own.
+/// Implemented by the shared maps; implement it for a type with a `BoundedArrayMap` behind a lock
+/// of its own.
 ///
 /// ```
 /// use std::sync::Mutex;
@@ -68,8 +68,8 @@ impl<K: Clone, V> Expire for ShardedBoundedArrayMap<K, V> {
 /// by step.
 ///
 /// It ends when it is [told to](Self::stop), when this is dropped, and at the latest one period
-/// after the map has been dropped, which it does not keep alive but for the length of a step: stop it
-/// before you take the map out of its `Arc`. No item that it has taken out is lost by that.
+/// after the map has been dropped, which it does not keep alive but for the length of a step: stop
+/// it before you take the map out of its `Arc`. No item that it has taken out is lost by that.
 ///
 /// When not to use it: if you have a loop of your own that comes by often enough, call
 /// [`expire`](Expire::expire) there.

@@ -332,7 +332,8 @@ fn shards_evict_for_each_other() {
 /// it: each item ends once, in order, and the predicate runs without the lock.
 ///
 /// Fails if a key whose items are lent out is not held: a drainer takes the key, or a push that
-/// finds it empty, from under the predicate. Also, as a deadlock, if the predicate runs under the lock.
+/// finds it empty, from under the predicate. Also, as a deadlock, if the predicate runs under the
+/// lock.
 #[test]
 fn a_predicate_takes_nothing_from_a_drainer() {
     loom::model(|| {

@@ -110,7 +110,8 @@ impl<Id> ItemMeta<Id> {
         }
     }
 
-    /// Removes the marked items of a key. Returns their ids, if there is an index, and their weight.
+    /// Removes the marked items of a key. Returns their ids, if there is an index, and their
+    /// weight.
     pub(in crate::map) fn remove_marked(
         &mut self,
         key: u32,
@@ -140,8 +141,8 @@ impl<Id> ItemMeta<Id> {
         (ids, weight)
     }
 
-    /// Removes an item from the order of arrival, the weight of its key and the index. Every removal
-    /// ends here.
+    /// Removes an item from the order of arrival, the weight of its key and the index. Every
+    /// removal ends here.
     fn remove(&mut self, meta: u32) -> RemovedMeta<Id> {
         let Meta { key, weight, at, .. } = self.metas.remove(meta);
         if at.is_some() {

@@ -12,8 +12,8 @@
 //!                      checked out -----------------------------------------------------'
 //! ```
 //!
-//! Every operation has two steps. The first takes `&self`, calls user code (`Hash`, `Eq`, `Clone` of
-//! a key, predicates) and finds what to change; a panic there changes nothing. The second takes
+//! Every operation has two steps. The first takes `&self`, calls user code (`Hash`, `Eq`, `Clone`
+//! of a key, predicates) and finds what to change; a panic there changes nothing. The second takes
 //! `&mut self` and neither calls user code nor drops user values: it returns all that leaves, so
 //! that a lock around the core is released first.
 //!

@@ -105,8 +105,8 @@ impl<K, V, Id> Core<K, V, Id> {
         (key, items)
     }
 
-    /// [`Self::take`] with one probe for the key; `Eq` runs before anything changes. `None` if the key
-    /// is not there or is checked out.
+    /// [`Self::take`] with one probe for the key; `Eq` runs before anything changes. `None` if the
+    /// key is not there or is checked out.
     #[inline]
     pub(in crate::map) fn find_and_take<Q>(
         &mut self,
@@ -160,8 +160,8 @@ impl<K, V, Id> Core<K, V, Id> {
         (self.remove_if_empty(marked.slot), items)
     }
 
-    /// Hands over all keys that are not checked out: one by one if some are checked out, all at once
-    /// otherwise. The counts go on.
+    /// Hands over all keys that are not checked out: one by one if some are checked out, all at
+    /// once otherwise. The counts go on.
     pub(in crate::map) fn clear(&mut self) -> (KeysWithItems<K, V, Id>, Option<Self>) {
         if self.keys.held() == 0 {
             let mut empty = Self::new(self.limits);
@@ -248,8 +248,8 @@ impl<K, V, Id> Core<K, V, Id> {
         ids
     }
 
-    /// Ends a checkout: the remaining items go back, before those pushed since. Returns the key if it
-    /// has no items.
+    /// Ends a checkout: the remaining items go back, before those pushed since. Returns the key if
+    /// it has no items.
     pub(in crate::map) fn check_in(&mut self, slot: u32, mut rest: ItemBuf<V>) -> Option<K> {
         if let Some(item_meta) = &mut self.item_meta {
             item_meta.set_checked_out(slot, false);

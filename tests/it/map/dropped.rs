@@ -1,9 +1,9 @@
 //! A map that is dropped reports what was in it to its observer: once, all of it, in the order of
 //! eviction, whatever else goes wrong at that moment. What was handed over before is not in it.
 //!
-//! Seen to fail with: no `drop` of one's own, for each form; the first shard alone; no keys of leaked
-//! checkouts, or with the ids of what was leaked; destructors whose panic is let through; the
-//! other order; an observer that does not pass from the owned form to the shared one.
+//! Seen to fail with: no `drop` of one's own, for each form; the first shard alone; no keys of
+//! leaked checkouts, or with the ids of what was leaked; destructors whose panic is let through;
+//! the other order; an observer that does not pass from the owned form to the shared one.
 
 use std::collections::HashSet;
 use std::panic::{self, AssertUnwindSafe};

@@ -1,8 +1,8 @@
 //! `BoundedArrayMap` against a reference so plain that it is obviously right: a vector of keys in
 //! order of use, each with a vector of items.
 //!
-//! Every operation is done to both, and both must answer the same. User code (`Hash`, `Eq`, `Clone`)
-//! is made to panic at its nth call now and then: the map must then be as it was.
+//! Every operation is done to both, and both must answer the same. User code (`Hash`, `Eq`,
+//! `Clone`) is made to panic at its nth call now and then: the map must then be as it was.
 
 mod checkout;
 mod limits;

@@ -4,8 +4,9 @@
 //! together, so that maps whose pushes take the fast path are among them.
 //!
 //! Seen to fail with: no promotion in the fast path of a push to a resident key; that fast path
-//! taken although an observer is there; it taken although the key may not displace; no `refresh_fast_path`
-//! when a checkout begins; the order of arrival lost in the order of weights when a checkout ends.
+//! taken although an observer is there; it taken although the key may not displace; no
+//! `refresh_fast_path` when a checkout begins; the order of arrival lost in the order of weights
+//! when a checkout ends.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -382,7 +383,8 @@ fn options() -> impl Strategy<Value = Options> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
 
-    /// The caps are exact, nothing is evicted or refused while the map is not full, nothing is lost.
+    /// The caps are exact, nothing is evicted or refused while the map is not full, nothing is
+    /// lost.
     #[test]
     fn shards_share_one_limit(
         shards in 1..5_usize,
