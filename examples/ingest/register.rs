@@ -216,7 +216,7 @@ impl Register {
     }
 
     fn delete_child(&mut self, relation: Relation, uri: Id) -> Decision {
-        let waited = self.waiting(relation.parent()).cancel(&uri).is_some();
+        let waited = self.waiting(relation.parent()).remove_by_id(&uri).is_some();
         if waited || self.freed.remove(&uri).is_some() {
             let left = Some((Category::Cancelled, 1));
             return Decision { left, done: Some(Category::Deleted), ..Decision::default() };

@@ -38,7 +38,7 @@ pub struct Summary {
     /// The longest that one of them waited.
     pub gate_longest_wait: Duration,
     /// What waits for posts, and what waits for users.
-    pub waiting: [map::Stats; 2],
+    pub waiting: [map::MapStats; 2],
     /// The figures of the batcher.
     pub batcher: batcher::BatcherStats,
     /// The outcomes of events.
@@ -193,7 +193,7 @@ impl fmt::Display for Summary {
         let longest = self.gate_longest_wait.as_millis();
         writeln!(f, "{waiting} waiting (peak {peak}), {longest} ms the longest wait")?;
         for (name, map) in ["posts", "users"].into_iter().zip(&self.waiting) {
-            let map::Stats { keys, items, peak_keys, peak_items, evicted_keys, .. } = map;
+            let map::MapStats { keys, items, peak_keys, peak_items, evicted_keys, .. } = map;
             writeln!(
                 f,
                 "array map   for {name}: {keys} keys (peak {peak_keys}), \

@@ -37,7 +37,7 @@ impl List {
 
     #[inline]
     pub(crate) fn contains(&self, slot: u32) -> bool {
-        self.links.get(slot as usize + 1).is_some_and(|link| *link != Link::OUTSIDE)
+        self.links.get(slot as usize + 1).is_some_and(|link| link.next != NONE)
     }
 
     #[inline]
@@ -104,11 +104,11 @@ impl List {
         }
     }
 
-    /// Moves a slot, which must be in the list, to the end.
+    /// Moves a slot to the end, if it is in the list. It must have been in it once.
     #[inline]
     pub(crate) fn move_to_back(&mut self, slot: u32) {
         let link = slot + 1;
-        if self.links[link as usize].next != ENDS {
+        if !matches!(self.links[link as usize].next, ENDS | NONE) {
             self.unlink(link);
             self.link_back(link);
         }
@@ -176,6 +176,8 @@ mod tests {
         list.move_to_back(0);
         list.move_to_back(0);
         assert!(list.iter().eq([1, 3, 0]));
+        list.move_to_back(2);
+        assert!(list.iter().eq([1, 3, 0]), "one that is not in the list stays outside");
         list.validate();
     }
 

@@ -8,13 +8,12 @@ use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::time::{Duration, Instant};
 
 use super::builder::{Builder, PerKey, Weigher};
-use super::contents::Contents;
-use super::index::NoIndex;
-use super::items::Items;
+use super::core::Core;
+use super::items::{Items, NoIndex};
 use super::iter::{Array, IntoIter, Iter, IterLru};
-use super::listener::{Event, Listener};
+use super::observer::{Event, Observer};
 use super::outcome::{Expired, drop_quietly};
-use super::stats::Stats;
+use super::stats::MapStats;
 use crate::ConfigError;
 
 /// Arrays of items under keys, with a cap on the keys and a cap on the items under each.
@@ -32,7 +31,8 @@ use crate::ConfigError;
 /// If the map is full, a new key takes the place of the least recently used one, or is refused
 /// ([`FullMap`](super::FullMap)). A key is used by each push to it that is not refused, and by
 /// [`get`](Self::get). Looking ([`peek`](Self::peek), [`contains`](Self::contains), iteration,
-/// [`stats`](Self::stats)), [`expire`](Self::expire) and [`cancel`](Self::cancel) use nothing.
+/// [`stats`](Self::stats)), [`expire`](Self::expire) and [`remove_by_id`](Self::remove_by_id) use
+/// nothing.
 ///
 /// If a key is full, its oldest item goes, or the new one is refused
 /// ([`FullKey`](super::FullKey)). A key whose last item has left is no longer in the map.
@@ -64,7 +64,7 @@ use crate::ConfigError;
 ///
 /// # Checkouts
 ///
-/// While a key is [checked out](Self::checkout), its items keep their places: they count, cannot be
+/// While a key is [checked out](Self::checkout), its items stay in the map: they count, cannot be
 /// evicted, and their ids stay resident. To all other calls the key has only what has come since,
 /// and [`take`](Self::take) and another checkout get nothing, so that the order is kept.
 ///
@@ -78,24 +78,24 @@ use crate::ConfigError;
 ///
 /// # How it is built
 ///
-/// Keys live in an array whose freed places are used again; a hash table knows them by their place,
-/// and so does the order of use, a ring of links. A key's only item lies beside the key, more of
-/// them in a ring buffer, which is handed over as it is by `take` and grows up to the cap, from
-/// where on an item comes to lie where the one that it displaces was. Buffers that were grown out
-/// of or emptied are kept for other keys. Only if items expire, weigh something or are indexed does
-/// each have a ticket, which knows its key, arrival and weight and is in the list of all items in
-/// order of arrival. Hashes are computed once, so nothing but a look-up calls user code.
+/// Keys live in a slab; a hash table and a linked list in order of use refer to its slots. A key's
+/// only item lies beside the key, more of them in a ring buffer, which is handed over as it is by
+/// `take` and grows up to the cap, from where on an item comes to lie where the one that it
+/// displaces was. Buffers that were grown out of or emptied are kept for other keys. Only if items
+/// expire, weigh something or are indexed does each have metadata: its key, arrival and weight, and
+/// its position in the list of all items in order of arrival. Hashes are computed once, so nothing
+/// but a look-up calls user code.
 ///
 /// Memory grows with what is resident and is kept for what comes next, until
 /// [`clear`](Self::clear). With `u64` for keys and items, a key with a single item takes 66 to 122
 /// bytes, depending on how well the number of keys fits the arrays, which double; an item in a
-/// buffer takes 8 to 16, and up to as much again where its buffer has left smaller ones behind. Once a map has
-/// reached its usual size, items come and go without a request for memory; a key that was handed
-/// over with a buffer costs one when the next key grows as large.
+/// buffer takes 8 to 16, and up to as much again where its buffer has left smaller ones behind.
+/// Once a map has reached its usual size, items come and go without a request for memory; a key
+/// that was handed over with a buffer costs one when the next key grows as large.
 pub struct BoundedArrayMap<K, V, Id = NoIndex, L = PerKey> {
-    pub(super) contents: Contents<K, V, Id>,
+    pub(super) core: Core<K, V, Id>,
     pub(super) weigher: Weigher<K, V>,
-    pub(super) listener: Listener<K, V, Id>,
+    pub(super) observer: Observer<K, V, Id>,
     pub(super) of: PhantomData<fn() -> L>,
 }
 
@@ -124,17 +124,16 @@ impl<K: Hash + Eq, V, Id, L> BoundedArrayMap<K, V, Id, L> {
     ///
     /// The key comes with it, as a clone if it has other items. Its order of use stays as it is.
     ///
-    /// O(items under its key), which is to find its place in an array of numbers and to close the
-    /// gap.
-    pub fn cancel<Q>(&mut self, id: &Q) -> Option<(K, V)>
+    /// O(items under its key): finds its position in an array of numbers and closes the gap.
+    pub fn remove_by_id<Q>(&mut self, id: &Q) -> Option<(K, V)>
     where
         K: Clone,
         Id: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        let ticket = self.contents.find_free_id(id)?;
-        let key = self.contents.key_to_hand_back(ticket);
-        self.contents.cancel(ticket, key).map(Expired::into_pair)
+        let meta = self.core.find_available_id(id)?;
+        let key = self.core.key_to_hand_back(meta);
+        self.core.remove_by_id(meta, key).map(Expired::into_pair)
     }
 
     /// Whether an item with this id is resident, found out without using its key.
@@ -145,7 +144,7 @@ impl<K: Hash + Eq, V, Id, L> BoundedArrayMap<K, V, Id, L> {
         Id: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        self.contents.find_id(id).is_some()
+        self.core.find_id(id).is_some()
     }
 
     /// Takes out a key and hands over all its items, oldest first; none if it is not in the map or
@@ -157,8 +156,8 @@ impl<K: Hash + Eq, V, Id, L> BoundedArrayMap<K, V, Id, L> {
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        let hash = self.contents.hash(key);
-        let taken = self.contents.find_and_take(hash, key);
+        let hash = self.core.hash(key);
+        let taken = self.core.find_and_take(hash, key);
         let Some((key, items)) = taken else { return Items::none() };
         drop_quietly(key);
         items
@@ -172,9 +171,9 @@ impl<K: Hash + Eq, V, Id, L> BoundedArrayMap<K, V, Id, L> {
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        let slot = self.contents.find(key)?;
-        self.contents.keys.promote(slot);
-        Array::new(&self.contents.keys.at(slot).items)
+        let slot = self.core.find(key)?;
+        self.core.keys.promote(slot);
+        Array::new(&self.core.keys.at(slot).items)
     }
 
     /// The items under a key, to look at without using it.
@@ -185,8 +184,8 @@ impl<K: Hash + Eq, V, Id, L> BoundedArrayMap<K, V, Id, L> {
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        let slot = self.contents.find(key)?;
-        Array::new(&self.contents.keys.at(slot).items)
+        let slot = self.core.find(key)?;
+        Array::new(&self.core.keys.at(slot).items)
     }
 
     /// Whether there are items under a key, found out without using it.
@@ -203,10 +202,10 @@ impl<K: Hash + Eq, V, Id, L> BoundedArrayMap<K, V, Id, L> {
 
 impl<K, V, Id, L> BoundedArrayMap<K, V, Id, L> {
     /// Takes out the items whose time to live has passed at `now`, oldest arrival first, but no
-    /// more than `budget` of them; none if items do not expire.
+    /// more than `limit` of them; none if items do not expire.
     ///
     /// An item is due from its arrival plus the time to live on. If as many come back as the
-    /// budget allows, more may be due: call again, perhaps after letting others have the map. It
+    /// limit allows, more may be due: call again, perhaps after letting others have the map. It
     /// uses no key, so a sweep keeps nothing alive.
     ///
     /// O(items handed over + items checked out), whatever the size of the map.
@@ -232,27 +231,26 @@ impl<K, V, Id, L> BoundedArrayMap<K, V, Id, L> {
     /// # Ok::<(), sluicegate::ConfigError>(())
     /// ```
     #[must_use = "these items have left the map and are lost if this is dropped"]
-    pub fn expire(&mut self, now: Instant, budget: usize) -> Vec<Expired<K, V, Id>>
+    pub fn expire(&mut self, now: Instant, limit: usize) -> Vec<Expired<K, V, Id>>
     where
         K: Clone,
     {
         let mut keys = Vec::new();
-        self.contents.keys_to_hand_back(now, budget, &mut keys);
-        let expired = self.contents.expire(keys);
-        self.listener.tell_expired(&expired);
+        self.core.keys_to_hand_back(now, limit, &mut keys);
+        let expired = self.core.expire(keys);
+        self.observer.report_expired(&expired);
         expired
     }
 
-    /// Has a listener told of all that is displaced, evicted, swept out or refused from now on, and,
-    /// when the map is [dropped](Event::Dropped), of all that is in it; there is one listener at
-    /// most.
+    /// Sets the observer, which replaces an earlier one. It sees every item that is displaced,
+    /// evicted, expired or rejected from now on and, when the map is [dropped](Event::Dropped), all
+    /// items in it.
     ///
-    /// It is told before the call returns, and only looks: the values go to the caller. If it
-    /// panics, the panic ends there and is [counted](Self::listener_panics), and the next event
-    /// reaches it again.
+    /// The observer runs before the call returns. It gets references: the values go to the caller.
+    /// Its panics are caught and [counted](Self::observer_panics), and it keeps seeing events.
     ///
-    /// Destructors of what is dropped with a map that has a listener may panic: the panic ends
-    /// there, and the listener is told of the rest.
+    /// When a map with an observer is dropped, panics in destructors of keys and items are caught,
+    /// so that the observer sees all of them.
     ///
     /// ```
     /// use std::sync::mpsc;
@@ -260,7 +258,7 @@ impl<K, V, Id, L> BoundedArrayMap<K, V, Id, L> {
     /// use sluicegate::map::Event;
     ///
     /// let (lost, losses) = mpsc::channel();
-    /// let mut map = BoundedArrayMap::new(10, 10)?.with_listener(move |event| {
+    /// let mut map = BoundedArrayMap::new(10, 10)?.with_observer(move |event| {
     ///     if let Event::Dropped { key, items } = event {
     ///         let _ = lost.send((*key, items.len()));
     ///     }
@@ -271,21 +269,21 @@ impl<K, V, Id, L> BoundedArrayMap<K, V, Id, L> {
     /// # Ok::<(), sluicegate::ConfigError>(())
     /// ```
     #[must_use]
-    pub fn with_listener(
+    pub fn with_observer(
         mut self,
-        listener: impl Fn(Event<'_, K, V, Id>) + Send + Sync + 'static,
+        observer: impl Fn(Event<'_, K, V, Id>) + Send + Sync + 'static,
     ) -> Self {
-        self.listener = Listener::new(listener);
-        // The fast path of a push does not tell.
-        self.contents.limits.plain = false;
-        self.contents.set_plain();
+        self.observer = Observer::new(observer);
+        // The fast path of a push does not report.
+        self.core.limits.fast_path = false;
+        self.core.refresh_fast_path();
         self
     }
 
-    /// How often the listener has panicked.
+    /// The number of panics in the observer.
     #[must_use]
-    pub fn listener_panics(&self) -> usize {
-        self.listener.panics()
+    pub fn observer_panics(&self) -> usize {
+        self.observer.panics()
     }
 
     /// When the next item is due, to set a timer by. `None` if nothing is resident or all of it is
@@ -295,7 +293,7 @@ impl<K, V, Id, L> BoundedArrayMap<K, V, Id, L> {
     /// O(1 + items checked out that arrived before all others).
     #[must_use]
     pub fn next_expiry(&self) -> Option<Instant> {
-        self.contents.next_expiry()
+        self.core.next_expiry()
     }
 
     /// Takes out everything and hands it over, from the least to the most recently used key. The
@@ -306,13 +304,13 @@ impl<K, V, Id, L> BoundedArrayMap<K, V, Id, L> {
     /// O(1), and then O(1) for each item as it is handed over, and gives up the map's memory; if
     /// some keys are checked out, O(keys).
     pub fn clear(&mut self) -> IntoIter<K, V, Id> {
-        let (first, rest) = self.contents.clear();
+        let (first, rest) = self.core.clear();
         IntoIter::new(first, rest)
     }
 
     /// The keys and their items, from the most to the least recently used key. Uses none of them.
     pub fn iter(&self) -> Iter<'_, K, V> {
-        Iter::new(&self.contents)
+        Iter::new(&self.core)
     }
 
     /// The keys and their items in the order in which they would be evicted: from the least to
@@ -329,19 +327,19 @@ impl<K, V, Id, L> BoundedArrayMap<K, V, Id, L> {
     /// How many keys are resident: at most `max_keys`.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.contents.keys.len()
+        self.core.keys.len()
     }
 
     /// How many items are resident under all keys together. O(1).
     #[must_use]
     pub fn total_items(&self) -> usize {
-        self.contents.items
+        self.core.items
     }
 
     /// What the resident items weigh together; 0 if they are not weighed. O(1).
     #[must_use]
     pub fn weight(&self) -> u64 {
-        self.contents.weight
+        self.core.weight
     }
 
     /// Whether nothing is resident.
@@ -353,33 +351,40 @@ impl<K, V, Id, L> BoundedArrayMap<K, V, Id, L> {
     /// The most keys at once.
     #[must_use]
     pub fn max_keys(&self) -> usize {
-        self.contents.limits.max_keys
+        self.core.limits.max_keys
     }
 
     /// The most items at once under each key.
     #[must_use]
     pub fn max_items_per_key(&self) -> usize {
-        self.contents.limits.max_items_per_key
+        self.core.limits.max_items_per_key
     }
 
     /// How long items live, if they expire.
     #[must_use]
     pub fn time_to_live(&self) -> Option<Duration> {
-        self.contents.limits.time_to_live
+        self.core.limits.time_to_live
+    }
+
+    /// Panics unless its structures agree: for tests. O(keys + items).
+    #[cfg(debug_assertions)]
+    #[doc(hidden)]
+    pub fn validate(&self) {
+        self.core.validate();
     }
 
     /// What went in and by which way it left. O(1).
     #[must_use]
-    pub fn stats(&self) -> Stats {
-        self.contents.stats()
+    pub fn stats(&self) -> MapStats {
+        self.core.stats()
     }
 }
 
 impl<K, V, Id, L> Drop for BoundedArrayMap<K, V, Id, L> {
-    /// Tells the listener, if there is one, of all that is in the map. O(items) then.
+    /// Reports everything in the map to the observer, if there is one. O(items) then.
     fn drop(&mut self) {
-        if self.listener.listens() {
-            self.listener.tell_dropped(self.contents.take_all());
+        if self.observer.is_set() {
+            self.observer.report_dropped(self.core.take_all());
         }
     }
 }

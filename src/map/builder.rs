@@ -1,4 +1,4 @@
-//! The limits and policies of a map, and the checks on them.
+//! Chooses the limits and policies of a map.
 
 use core::fmt;
 use core::hash::Hash;
@@ -7,39 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::bounded::BoundedArrayMap;
-use super::contents::Contents;
-use super::index::NoIndex;
-use super::listener::Listener;
+use super::core::Core;
+use super::items::NoIndex;
+use super::limits::{FullKey, FullMap, HEAVIEST, Limits};
+use super::observer::Observer;
 use super::sharded::ShardedBoundedArrayMap;
 use super::shared::SharedBoundedArrayMap;
-use super::slab::NONE;
 use crate::ConfigError;
-
-/// What a push does if its key holds `max_items_per_key` items already.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum FullKey {
-    /// Stores the new item and hands back the key's oldest one.
-    #[default]
-    DisplaceOldest,
-    /// Hands back the new item and changes nothing.
-    RejectNew,
-}
-
-/// What a push of a new key does if the map holds `max_keys` keys already.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum FullMap {
-    /// Stores the new item and hands back the least recently used key with all its items.
-    #[default]
-    EvictLeastRecentlyUsed,
-    /// Hands back the new item and changes nothing.
-    RejectNewKey,
-    /// Stores the new item and hands back the heaviest key with all its items: the one whose items
-    /// weigh most together, or of which there are most if they are not weighed. Of two such, the
-    /// one that came first. Every push and removal then costs O(log keys).
-    EvictHeaviest,
-}
 
 /// Marks a map with no limits but those on keys and on the items under each: one push makes at
 /// most one item or one key go.
@@ -70,64 +44,6 @@ impl<K, V> Clone for Weigher<K, V> {
         Self(self.0.clone())
     }
 }
-
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Limits {
-    pub(super) max_keys: usize,
-    pub(super) max_items_per_key: usize,
-    pub(super) full_key: FullKey,
-    pub(super) full_map: FullMap,
-    pub(super) time_to_live: Option<Duration>,
-    pub(super) max_items: usize,
-    pub(super) max_weight: u64,
-    pub(super) weighed: bool,
-    pub(super) indexed: bool,
-    /// Whether nothing was chosen but the two caps.
-    pub(super) plain: bool,
-}
-
-impl Limits {
-    /// The limit on all items, if one was chosen.
-    pub(super) fn most_items(&self) -> Option<usize> {
-        (self.max_items < usize::MAX).then_some(self.max_items)
-    }
-
-    /// The limit on what all items weigh, if they are weighed.
-    pub(super) fn most_weight(&self) -> Option<u64> {
-        self.weighed.then_some(self.max_weight)
-    }
-
-    /// Checks what can be changed later too.
-    pub(super) fn check(&self) -> Result<(), ConfigError> {
-        ConfigError::at_least_one("max_keys", self.max_keys)?;
-        ConfigError::at_least_one("max_items_per_key", self.max_items_per_key)?;
-        if self.max_keys > MOST {
-            return Err(ConfigError::new("max_keys", self.max_keys, "at most 4294967294"));
-        }
-        if self.max_items_per_key > MOST / self.max_keys {
-            return Err(ConfigError::new(
-                "max_items_per_key",
-                self.max_items_per_key,
-                "at most 4294967294 / `max_keys`",
-            ));
-        }
-        if self.max_items < self.max_items_per_key {
-            let expected = "at least `max_items_per_key`";
-            return Err(ConfigError::new("max_items", self.max_items, expected));
-        }
-        if self.max_weight == 0 || self.max_weight > HEAVIEST {
-            let expected = "at least 1 and at most 9223372036854775807";
-            return Err(ConfigError::new("max_weight", self.max_weight, expected));
-        }
-        Ok(())
-    }
-}
-
-/// Keys and items are numbered in 32 bits.
-pub(super) const MOST: usize = NONE as usize - 1;
-
-/// So that the weight of a map and of one item more cannot overflow.
-const HEAVIEST: u64 = u64::MAX / 2;
 
 /// Chooses the limits and policies of a [`BoundedArrayMap`] or a [`SharedBoundedArrayMap`].
 ///
@@ -168,7 +84,7 @@ impl<K, V> Builder<K, V> {
             max_weight: HEAVIEST,
             weighed: false,
             indexed: false,
-            plain: false,
+            fast_path: false,
         };
         Self { limits, weigher: Weigher::NONE, of: PhantomData }
     }
@@ -176,7 +92,8 @@ impl<K, V> Builder<K, V> {
 
 impl<K, V, L> Builder<K, V, NoIndex, L> {
     /// Gives the map an index by an id of each item, which is what
-    /// [`push_unique`](BoundedArrayMap::push_unique) and [`cancel`](BoundedArrayMap::cancel) use.
+    /// [`push_unique`](BoundedArrayMap::push_unique) and
+    /// [`remove_by_id`](BoundedArrayMap::remove_by_id) use.
     ///
     /// ```
     /// use sluicegate::BoundedArrayMap;
@@ -187,7 +104,7 @@ impl<K, V, L> Builder<K, V, NoIndex, L> {
     ///     .indexed::<String>()
     ///     .build()?;
     /// assert!(likes.push_unique("post", "like/1".to_string(), 7).is_stored());
-    /// assert_eq!(likes.cancel("like/1"), Some(("post", 7)));
+    /// assert_eq!(likes.remove_by_id("like/1"), Some(("post", 7)));
     /// # Ok::<(), sluicegate::ConfigError>(())
     /// ```
     pub fn indexed<Id>(self) -> Builder<K, V, Id, L> {
@@ -280,13 +197,13 @@ impl<K, V, Id, L> Builder<K, V, Id, L> {
         if limits.time_to_live == Some(Duration::ZERO) {
             return Err(ConfigError::new("time_to_live", Duration::ZERO, "longer than zero"));
         }
-        let plain = limits.full_key == FullKey::DisplaceOldest
+        let fast_path = limits.full_key == FullKey::DisplaceOldest
             && limits.full_map == FullMap::EvictLeastRecentlyUsed
             && limits.max_items == usize::MAX
             && limits.time_to_live.is_none()
             && !limits.weighed
             && !limits.indexed;
-        Ok(Limits { plain, ..limits })
+        Ok(Limits { fast_path, ..limits })
     }
 
     /// Builds the map. It reserves no memory yet.
@@ -298,9 +215,9 @@ impl<K, V, Id, L> Builder<K, V, Id, L> {
     where
         K: Hash + Eq,
     {
-        let contents = Contents::new(self.checked()?);
-        let listener = Listener::none();
-        Ok(BoundedArrayMap { contents, weigher: self.weigher, listener, of: PhantomData })
+        let core = Core::new(self.checked()?);
+        let observer = Observer::none();
+        Ok(BoundedArrayMap { core, weigher: self.weigher, observer, of: PhantomData })
     }
 
     /// Builds the form that many threads and tasks can share.

@@ -7,32 +7,32 @@ use core::marker::PhantomData;
 
 use super::bounded::BoundedArrayMap;
 use super::builder::PerKey;
-use super::contents::Contents;
-use super::index::NoIndex;
-use super::line::Line;
+use super::core::Core;
+use super::item_buf::ItemBuf;
+use super::items::NoIndex;
 use super::outcome::drop_quietly;
-use super::sharded::{Shard, ShardedBoundedArrayMap};
+use super::sharded::{ShardRef, ShardedBoundedArrayMap};
 use super::shared::SharedBoundedArrayMap;
 
 /// Where items that are out came from, and how to get at it.
 pub(super) trait Source<K, V, Id> {
-    fn with<R>(&mut self, act: impl FnOnce(&mut Contents<K, V, Id>) -> R) -> R;
+    fn with<R>(&mut self, act: impl FnOnce(&mut Core<K, V, Id>) -> R) -> R;
 }
 
 impl<K, V, Id, L> Source<K, V, Id> for &mut BoundedArrayMap<K, V, Id, L> {
-    fn with<R>(&mut self, act: impl FnOnce(&mut Contents<K, V, Id>) -> R) -> R {
-        act(&mut self.contents)
+    fn with<R>(&mut self, act: impl FnOnce(&mut Core<K, V, Id>) -> R) -> R {
+        act(&mut self.core)
     }
 }
 
 impl<K, V, Id, L> Source<K, V, Id> for &SharedBoundedArrayMap<K, V, Id, L> {
-    fn with<R>(&mut self, act: impl FnOnce(&mut Contents<K, V, Id>) -> R) -> R {
-        act(&mut self.contents.lock())
+    fn with<R>(&mut self, act: impl FnOnce(&mut Core<K, V, Id>) -> R) -> R {
+        act(&mut self.core.lock())
     }
 }
 
-impl<K, V> Source<K, V, NoIndex> for Shard<'_, K, V> {
-    fn with<R>(&mut self, act: impl FnOnce(&mut Contents<K, V, NoIndex>) -> R) -> R {
+impl<K, V> Source<K, V, NoIndex> for ShardRef<'_, K, V> {
+    fn with<R>(&mut self, act: impl FnOnce(&mut Core<K, V, NoIndex>) -> R) -> R {
         self.removing(act)
     }
 }
@@ -44,7 +44,7 @@ macro_rules! guard {
         pub struct $Guard<'a, $($Of $(= $Usual)?),+> {
             source: $Source,
             slot: u32,
-            items: Line<V>,
+            items: ItemBuf<V>,
             of: PhantomData<fn() -> ($($Of,)+)>,
         }
 
@@ -79,7 +79,7 @@ macro_rules! guard {
                 let value = self.items.pop_first()?;
                 let slot = self.slot;
                 // Dropped after the lock, if there is one.
-                let id = self.source.with(|contents| contents.acknowledge(slot));
+                let id = self.source.with(|core| core.acknowledge(slot));
                 drop_quietly(id);
                 Some(value)
             }
@@ -88,9 +88,9 @@ macro_rules! guard {
         impl<$($Of),+> Drop for $Guard<'_, $($Of),+> {
             /// Puts back what was not acknowledged. O(items that have come since).
             fn drop(&mut self) {
-                let rest = core::mem::replace(&mut self.items, Line::EMPTY);
+                let rest = core::mem::replace(&mut self.items, ItemBuf::EMPTY);
                 let slot = self.slot;
-                let key = self.source.with(|contents| contents.settle(slot, rest));
+                let key = self.source.with(|core| core.check_in(slot, rest));
                 drop_quietly(key);
             }
         }
@@ -111,7 +111,7 @@ guard! {
     ///
     /// [`acknowledge`](Self::acknowledge) each item when it is done with. What is left when this
     /// is dropped, after an error say, is in the map as before, and the key is the most recently
-    /// used. If it is leaked (`mem::forget`), the key and its room stay taken.
+    /// used. If it is leaked (`mem::forget`), the key and its items still count.
     Checkout[K, V, Id = NoIndex, L = PerKey], &'a mut BoundedArrayMap<K, V, Id, L>
 }
 
@@ -120,16 +120,16 @@ guard! {
     /// others use the map: no lock is held meanwhile.
     ///
     /// [`acknowledge`](Self::acknowledge) each item when it is done with. What is left when this
-    /// is dropped, after an error or a cancellation say, is in the map again, in order and before
-    /// what has come since; its room was kept. The key is then the most recently used. If it is
-    /// leaked (`mem::forget`), the key and its room stay taken.
+    /// is dropped, after an error or a cancellation, for example, is in the map again, in order and
+    /// before what has been pushed since; it counted all the time. The key is then the most
+    /// recently used. If it is leaked (`mem::forget`), the key and its items still count.
     SharedCheckout[K, V, Id = NoIndex, L = PerKey], &'a SharedBoundedArrayMap<K, V, Id, L>
 }
 
 guard! {
     /// The items of one key of a [`ShardedBoundedArrayMap`], to be worked through one by one while
     /// others use the map: all that is said of [`SharedCheckout`] is true of this.
-    ShardedCheckout[K, V], Shard<'a, K, V>
+    ShardedCheckout[K, V], ShardRef<'a, K, V>
 }
 
 impl<K: Hash + Eq, V, Id, L> BoundedArrayMap<K, V, Id, L> {
@@ -160,8 +160,8 @@ impl<K: Hash + Eq, V, Id, L> BoundedArrayMap<K, V, Id, L> {
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        let slot = self.contents.find_free(key)?;
-        let items = self.contents.check_out(slot);
+        let slot = self.core.find_available(key)?;
+        let items = self.core.check_out(slot);
         Some(Checkout { source: self, slot, items, of: PhantomData })
     }
 }
@@ -174,9 +174,9 @@ impl<K: Hash + Eq, V, Id, L> SharedBoundedArrayMap<K, V, Id, L> {
         Q: Hash + Eq + ?Sized,
     {
         let (slot, items) = {
-            let mut contents = self.contents.lock();
-            let slot = contents.find_free(key)?;
-            (slot, contents.check_out(slot))
+            let mut core = self.core.lock();
+            let slot = core.find_available(key)?;
+            (slot, core.check_out(slot))
         };
         Some(SharedCheckout { source: self, slot, items, of: PhantomData })
     }
@@ -191,9 +191,9 @@ impl<K: Hash + Eq, V> ShardedBoundedArrayMap<K, V> {
         Q: Hash + Eq + ?Sized,
     {
         let (hash, mut source) = self.shard_with(key);
-        let (slot, items) = source.with(|contents| {
-            let slot = contents.find_free_hashed(hash, key)?;
-            Some((slot, contents.check_out(slot)))
+        let (slot, items) = source.with(|core| {
+            let slot = core.find_available_hashed(hash, key)?;
+            Some((slot, core.check_out(slot)))
         })?;
         Some(ShardedCheckout { source, slot, items, of: PhantomData })
     }

@@ -3,9 +3,13 @@
 use core::fmt;
 use core::iter::FusedIterator;
 
-use super::index::NoIndex;
-use super::line::Line;
+use super::item_buf::ItemBuf;
 use super::outcome::drop_quietly;
+
+/// The index of a map that has none: no value of this type exists, so such a map has no ids, and
+/// its index takes neither memory nor time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum NoIndex {}
 
 /// The items of one key, which have left the map, oldest first.
 ///
@@ -25,23 +29,23 @@ use super::outcome::drop_quietly;
 #[must_use = "these items have left the map and are lost if this is dropped"]
 #[derive(Clone)]
 pub struct Items<V, Id = NoIndex> {
-    values: Line<V>,
+    values: ItemBuf<V>,
     /// As long as the values; none if the map has no index, and then no larger than a pointer.
-    ids: Option<Box<Line<Option<Id>>>>,
+    ids: Option<Box<ItemBuf<Option<Id>>>>,
 }
 
 impl<V, Id> Items<V, Id> {
     pub(super) fn none() -> Self {
-        Self::of(Line::EMPTY)
+        Self::of(ItemBuf::EMPTY)
     }
 
     /// Without ids.
     #[inline]
-    pub(super) fn of(values: Line<V>) -> Self {
+    pub(super) fn of(values: ItemBuf<V>) -> Self {
         Self { values, ids: None }
     }
 
-    pub(super) fn new(values: Line<V>, ids: Line<Option<Id>>) -> Self {
+    pub(super) fn new(values: ItemBuf<V>, ids: ItemBuf<Option<Id>>) -> Self {
         Self { values, ids: (ids.len() > 0).then(|| Box::new(ids)) }
     }
 

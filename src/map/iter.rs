@@ -4,20 +4,20 @@ use core::fmt;
 use core::iter::{FusedIterator, Rev};
 
 use super::bounded::BoundedArrayMap;
-use super::contents::Contents;
-use super::index::NoIndex;
+use super::core::Core;
+use super::item_buf::{ItemBuf, ItemBufIter};
 use super::items::Items;
+use super::items::NoIndex;
 use super::keys::Order;
-use super::line::{Line, LineIter};
 
 /// The items under one key, oldest first, to look at.
 ///
 /// There is no mutable counterpart through which the cap could be passed.
-pub struct Array<'a, V>(&'a Line<V>);
+pub struct Array<'a, V>(&'a ItemBuf<V>);
 
 impl<'a, V> Array<'a, V> {
     /// `None` if there are no items: all are checked out.
-    pub(super) fn new(items: &'a Line<V>) -> Option<Self> {
+    pub(super) fn new(items: &'a ItemBuf<V>) -> Option<Self> {
         (items.len() > 0).then_some(Self(items))
     }
 
@@ -40,8 +40,8 @@ impl<'a, V> Array<'a, V> {
         self.at(self.len() - 1)
     }
 
-    fn at(&self, place: usize) -> &'a V {
-        match self.0.get(place) {
+    fn at(&self, position: usize) -> &'a V {
+        match self.0.get(position) {
             Some(item) => item,
             None => unreachable!("there is at least one item"),
         }
@@ -80,7 +80,7 @@ impl<'a, V> IntoIterator for Array<'a, V> {
 #[must_use = "iterators are lazy"]
 #[derive(Debug)]
 pub struct ArrayIter<'a, V> {
-    items: LineIter<'a, V>,
+    items: ItemBufIter<'a, V>,
     left: usize,
 }
 
@@ -127,8 +127,8 @@ pub struct Iter<'a, K, V>(Order<'a, K, V>);
 pub type IterLru<'a, K, V> = Rev<Iter<'a, K, V>>;
 
 impl<'a, K, V> Iter<'a, K, V> {
-    pub(super) fn new<Id>(contents: &'a Contents<K, V, Id>) -> Self {
-        Self(contents.keys.order())
+    pub(super) fn new<Id>(core: &'a Core<K, V, Id>) -> Self {
+        Self(core.keys.order())
     }
 
     fn at(&self, slot: u32) -> (&'a K, Array<'a, V>) {
@@ -175,11 +175,11 @@ impl<K, V> FusedIterator for Iter<'_, K, V> {}
 #[must_use = "everything that was in the map is lost if this is dropped"]
 pub struct IntoIter<K, V, Id = NoIndex> {
     first: std::vec::IntoIter<(K, Items<V, Id>)>,
-    rest: Option<Contents<K, V, Id>>,
+    rest: Option<Core<K, V, Id>>,
 }
 
 impl<K, V, Id> IntoIter<K, V, Id> {
-    pub(super) fn new(first: Vec<(K, Items<V, Id>)>, rest: Option<Contents<K, V, Id>>) -> Self {
+    pub(super) fn new(first: Vec<(K, Items<V, Id>)>, rest: Option<Core<K, V, Id>>) -> Self {
         Self { first: first.into_iter(), rest }
     }
 }
@@ -220,7 +220,7 @@ impl<K, V, Id, L> IntoIterator for BoundedArrayMap<K, V, Id, L> {
     type IntoIter = IntoIter<K, V, Id>;
 
     fn into_iter(mut self) -> IntoIter<K, V, Id> {
-        IntoIter::new(Vec::new(), Some(self.contents.take_all()))
+        IntoIter::new(Vec::new(), Some(self.core.take_all()))
     }
 }
 
@@ -229,6 +229,6 @@ impl<'a, K, V, Id, L> IntoIterator for &'a BoundedArrayMap<K, V, Id, L> {
     type IntoIter = Iter<'a, K, V>;
 
     fn into_iter(self) -> Iter<'a, K, V> {
-        Iter::new(&self.contents)
+        Iter::new(&self.core)
     }
 }

@@ -1,77 +1,62 @@
-//! Which keys there are, and in which order they were last used.
+//! The keys of a map, and the order in which they were last used.
 //!
 //! ```text
 //!             insert                 hold
-//!  (not in) ----------> in the order ------> held: found, but in no order
+//!  (not in) ----------> in the order ------> held: found, but not in the order
 //!                        | |  |   ^            |    |
 //!                 remove | |  |   '- release --'    | remove
 //!                        v |  |                     v
 //!                 (not in) |  | hold_in_place    (not in)
 //!                          |  v
-//!                 release  '- held, and keeps its place, which the order skips
+//!                 release  '- held, but still in the order, whose iterators skip it
 //! ```
-//!
-//! The table holds slots and rehashes by hashes that were computed once; so of the user's code
-//! only `Eq` is called, and only by look-ups, which change nothing.
-//!
-//! The order is a ring of links apart from the records: a promotion writes to four places of it,
-//! which lie closely together there.
 
 use core::borrow::Borrow;
 
-use hashbrown::HashTable;
-
-use super::line::Line;
-use super::slab::{NONE, Slab};
+use super::item_buf::ItemBuf;
+use crate::base::list::List;
+use crate::base::slab::Slab;
+use crate::base::table::SlotTable;
 
 /// A resident key with its items.
 #[derive(Debug)]
 pub(super) struct Record<K, V> {
     pub(super) key: K,
-    pub(super) items: Line<V>,
+    pub(super) items: ItemBuf<V>,
     hash: u64,
 }
-
-/// A place in the order of use.
-#[derive(Debug, Clone, Copy)]
-struct Link {
-    newer: u32,
-    older: u32,
-}
-
-impl Link {
-    /// Of a key that is held and has lost its place.
-    const OUT_OF_ORDER: Self = Self { newer: NONE, older: NONE };
-}
-
-/// The link that is newer than the newest key's and older than the oldest's, so that no link is
-/// without neighbours. That of a slot is the one after the slot's number.
-const ENDS: u32 = 0;
 
 #[derive(Debug)]
 pub(super) struct Keys<K, V> {
     records: Slab<Record<K, V>>,
-    table: HashTable<u32>,
-    links: Vec<Link>,
+    table: SlotTable,
+    /// The least recently used key first.
+    order: List,
     held: usize,
-    /// By slot, as far as keys were ever held: how many items, older than all of the record's, are
-    /// checked out.
+    /// The number of items checked out by slot, for slots that were ever held. These items are
+    /// older than all items of the record.
     out: Vec<u32>,
-    /// The slots that are held and keep their places: few, and not for long.
+    /// The slots that are held and still in the order: few, and not for long.
     in_place: Vec<u32>,
 }
 
 impl<K, V> Keys<K, V> {
     pub(super) fn new() -> Self {
-        let (records, table) = (Slab::new(), HashTable::new());
-        Self { records, table, links: Vec::new(), held: 0, out: Vec::new(), in_place: Vec::new() }
+        Self {
+            records: Slab::new(),
+            table: SlotTable::new(),
+            order: List::new(),
+            held: 0,
+            out: Vec::new(),
+            in_place: Vec::new(),
+        }
     }
 
     pub(super) fn len(&self) -> usize {
         self.records.len()
     }
 
-    /// How many keys are checked out.
+    /// The number of keys that are checked out.
     pub(super) fn held(&self) -> usize {
         self.held
     }
@@ -82,7 +67,7 @@ impl<K, V> Keys<K, V> {
         K: Borrow<Q>,
         Q: Eq + ?Sized,
     {
-        self.table.find(hash, |slot| self.records[*slot].key.borrow() == key).copied()
+        self.table.find(hash, |slot| self.records[slot].key.borrow() == key)
     }
 
     #[inline]
@@ -97,15 +82,10 @@ impl<K, V> Keys<K, V> {
 
     /// Whether the key is checked out, even if all its items have been acknowledged.
     pub(super) fn is_held(&self, slot: u32) -> bool {
-        self.is_out_of_order(slot) || self.in_place.contains(&slot)
+        !self.order.contains(slot) || self.in_place.contains(&slot)
     }
 
-    #[inline]
-    fn is_out_of_order(&self, slot: u32) -> bool {
-        self.links[slot as usize + 1].newer == NONE
-    }
-
-    /// How many of a key's items are checked out.
+    /// The number of a key's items that are checked out.
     pub(super) fn out(&self, slot: u32) -> usize {
         self.out.get(slot as usize).map_or(0, |out| *out as usize)
     }
@@ -114,73 +94,56 @@ impl<K, V> Keys<K, V> {
         self.out[slot as usize] = out as u32;
     }
 
-    /// How many of a key's items count against its cap.
+    /// The number of a key's items that count against its cap.
     pub(super) fn items_of(&self, slot: u32) -> usize {
         self.at(slot).items.len() + self.out(slot)
-    }
-
-    /// The key that was not used for longest, of which there must be one that is not held.
-    pub(super) fn least_recent(&self) -> u32 {
-        self.links[ENDS as usize].newer - 1
     }
 
     /// Adds a key, which must not be there yet, with its first item, as the most recently used.
     #[inline]
     pub(super) fn insert(&mut self, hash: u64, key: K, item: V) -> u32 {
-        let slot = self.records.insert(Record { key, items: Line::One(item), hash });
-        self.table.insert_unique(hash, slot, |slot| self.records[*slot].hash);
-        if self.links.len() < slot as usize + 2 {
-            // An empty ring's ends are each other's neighbours.
-            self.links.resize(slot as usize + 2, Link { newer: 0, older: 0 });
-        }
-        self.link(slot);
+        let slot = self.records.insert(Record { key, items: ItemBuf::One(item), hash });
+        self.table.insert(hash, slot, |slot| self.records[slot].hash);
+        self.order.push_back(slot);
         slot
     }
 
-    /// Puts a key, which must not be there yet, with its first item in the place of the one that
-    /// was not used for longest, of which there must be one that is not held.
+    /// Replaces the least recently used key by another, which must not be there yet, and its first
+    /// item. There must be a key that is not held, and none that is held in the order.
     #[inline]
     pub(super) fn replace_least_recent(&mut self, hash: u64, key: K, item: V) -> Record<K, V> {
-        let slot = self.least_recent();
-        let new = Record { key, items: Line::One(item), hash };
+        let Some(slot) = self.order.front() else { unreachable!("a full map has a key to evict") };
+        let new = Record { key, items: ItemBuf::One(item), hash };
         let old = core::mem::replace(&mut self.records[slot], new);
-        if let Ok(entry) = self.table.find_entry(old.hash, |known| *known == slot) {
-            entry.remove();
-        }
-        self.table.insert_unique(hash, slot, |slot| self.records[*slot].hash);
-        self.promote(slot);
+        self.table.remove(old.hash, slot);
+        self.table.insert(hash, slot, |slot| self.records[slot].hash);
+        self.order.move_to_back(slot);
         old
     }
 
     #[inline]
     pub(super) fn remove(&mut self, slot: u32) -> Record<K, V> {
-        if self.is_out_of_order(slot) {
-            self.held -= 1;
+        if self.order.contains(slot) {
+            self.order.remove(slot);
         } else {
-            self.unlink(slot);
+            self.held -= 1;
         }
-        let hash = self.records[slot].hash;
-        if let Ok(entry) = self.table.find_entry(hash, |known| *known == slot) {
-            entry.remove();
-        }
-        self.records.remove(slot)
+        let record = self.records.remove(slot);
+        self.table.remove(record.hash, slot);
+        record
     }
 
-    /// Finds a key and removes it from all but the records, unless it is held.
+    /// Finds a key and removes it from everything but the records, unless it is held.
     #[inline]
     pub(super) fn detach<Q>(&mut self, hash: u64, key: &Q) -> Option<u32>
     where
         K: Borrow<Q>,
         Q: Eq + ?Sized,
     {
-        let same = |slot: &u32| self.records[*slot].key.borrow() == key;
-        let entry = self.table.find_entry(hash, same).ok()?;
-        let slot = *entry.get();
-        if self.links[slot as usize + 1].newer == NONE || self.in_place.contains(&slot) {
-            return None;
-        }
-        entry.remove();
-        self.unlink(slot);
+        let is_key = |slot| self.records[slot].key.borrow() == key;
+        let is_free = |slot| self.order.contains(slot) && !self.in_place.contains(&slot);
+        let slot = self.table.take_if(hash, is_key, is_free)?;
+        self.order.remove(slot);
         Some(slot)
     }
 
@@ -190,22 +153,18 @@ impl<K, V> Keys<K, V> {
         self.records.remove(slot)
     }
 
-    /// Makes a key the most recently used, unless it has no place.
+    /// Makes a key the most recently used, unless it is not in the order.
     #[inline]
     pub(super) fn promote(&mut self, slot: u32) {
-        if !matches!(self.links[slot as usize + 1].newer, ENDS | NONE) {
-            self.unlink(slot);
-            self.link(slot);
-        }
+        self.order.move_to_back(slot);
     }
 
     pub(super) fn hold(&mut self, slot: u32) {
-        self.unlink(slot);
-        self.links[slot as usize + 1] = Link::OUT_OF_ORDER;
+        self.order.remove(slot);
         self.count_held(slot);
     }
 
-    /// A hold that is over soon, as each look at the order has to skip it.
+    /// A short hold: every iterator of the order has to skip the key.
     pub(super) fn hold_in_place(&mut self, slot: u32) {
         self.in_place.push(slot);
         self.count_held(slot);
@@ -218,29 +177,31 @@ impl<K, V> Keys<K, V> {
         }
     }
 
-    /// Ends a hold. If the key had lost its place, it is the most recently used.
+    /// Ends a hold. A key that was not in the order becomes the most recently used.
     pub(super) fn release(&mut self, slot: u32) {
         self.held -= 1;
         match self.in_place.iter().position(|held| *held == slot) {
             Some(at) => drop(self.in_place.swap_remove(at)),
-            None => self.link(slot),
+            None => self.order.push_back(slot),
         }
     }
 
-    #[inline]
-    fn link(&mut self, slot: u32) {
-        let link = slot + 1;
-        let older = self.links[ENDS as usize].older;
-        self.links[link as usize] = Link { newer: ENDS, older };
-        self.links[older as usize].newer = link;
-        self.links[ENDS as usize].older = link;
-    }
-
-    #[inline]
-    fn unlink(&mut self, slot: u32) {
-        let Link { newer, older } = self.links[slot as usize + 1];
-        self.links[newer as usize].older = older;
-        self.links[older as usize].newer = newer;
+    /// Panics unless records, table and order agree, and all keys that are not held have items.
+    #[cfg(debug_assertions)]
+    pub(super) fn validate(&self) {
+        self.records.validate();
+        self.table.validate(self.records.iter().map(|(slot, record)| (slot, record.hash)));
+        self.order.validate();
+        let mut held = 0;
+        for (slot, record) in self.records.iter() {
+            held += usize::from(self.is_held(slot));
+            assert!(self.is_held(slot) || record.items.len() > 0, "key {slot} has no items");
+            assert!(self.is_held(slot) || self.out(slot) == 0, "key {slot} is not held");
+        }
+        assert_eq!(held, self.held, "held keys");
+        let ordered = self.order.iter().count();
+        assert_eq!(ordered + held - self.in_place.len(), self.len(), "keys in order or held");
+        assert!(self.in_place.iter().all(|slot| self.order.contains(*slot)), "held in the order");
     }
 
     /// The slots of the keys that are held, in no order of use. O(1) if there are none, O(keys
@@ -257,9 +218,8 @@ impl<K, V> Keys<K, V> {
     }
 
     pub(super) fn order(&self) -> Order<'_, K, V> {
-        let left = self.len() - self.held;
-        let ends = self.links.first().copied().unwrap_or(Link::OUT_OF_ORDER);
-        Order { keys: self, newest: ends.older, oldest: ends.newer, left }
+        let (newest, oldest) = (self.order.back(), self.order.front());
+        Order { keys: self, newest, oldest, left: self.len() - self.held }
     }
 }
 
@@ -267,9 +227,9 @@ impl<K, V> Keys<K, V> {
 #[derive(Debug)]
 pub(super) struct Order<'a, K, V> {
     keys: &'a Keys<K, V>,
-    /// The links of the next from either side.
-    newest: u32,
-    oldest: u32,
+    /// The next from either side.
+    newest: Option<u32>,
+    oldest: Option<u32>,
     left: usize,
 }
 
@@ -295,10 +255,10 @@ impl<K, V> Iterator for Order<'_, K, V> {
     fn next(&mut self) -> Option<u32> {
         self.left = self.left.checked_sub(1)?;
         loop {
-            let link = self.newest;
-            self.newest = self.keys.links[link as usize].older;
-            if !self.keys.in_place.contains(&(link - 1)) {
-                return Some(link - 1);
+            let slot = self.newest?;
+            self.newest = self.keys.order.prev(slot);
+            if !self.keys.in_place.contains(&slot) {
+                return Some(slot);
             }
         }
     }
@@ -308,10 +268,10 @@ impl<K, V> DoubleEndedIterator for Order<'_, K, V> {
     fn next_back(&mut self) -> Option<u32> {
         self.left = self.left.checked_sub(1)?;
         loop {
-            let link = self.oldest;
-            self.oldest = self.keys.links[link as usize].newer;
-            if !self.keys.in_place.contains(&(link - 1)) {
-                return Some(link - 1);
+            let slot = self.oldest?;
+            self.oldest = self.keys.order.next(slot);
+            if !self.keys.in_place.contains(&slot) {
+                return Some(slot);
             }
         }
     }

@@ -1,47 +1,42 @@
 //! Arrays of items under keys, with a bound on everything: [`BoundedArrayMap`] for one owner,
-//! [`SharedBoundedArrayMap`] for many, [`ShardedBoundedArrayMap`] for
-//! more than one lock can serve.
+//! [`SharedBoundedArrayMap`] for several threads or tasks, [`ShardedBoundedArrayMap`] for more than
+//! one lock can serve.
 
-mod admit;
 mod bounded;
 mod builder;
 mod checkout;
-mod contents;
-mod heaviest;
-mod index;
+mod core;
+mod item_buf;
 mod items;
 mod iter;
 mod keys;
-mod leave;
-mod line;
-mod listener;
+mod limits;
+mod observer;
 mod outcome;
 mod push;
-mod removal;
+mod resize;
+mod retain;
 #[cfg(feature = "serde")]
 mod serial;
 mod sharded;
 mod shared;
-mod sift;
-pub(crate) mod slab;
 mod stats;
 #[cfg(feature = "tokio")]
 mod sweeper;
-mod tickets;
 
 pub use bounded::BoundedArrayMap;
-pub use builder::{Builder, FullKey, FullMap, PerKey, Total};
+pub use builder::{Builder, PerKey, Total};
 pub use checkout::{Checkout, ShardedCheckout, SharedCheckout};
-pub use index::NoIndex;
-pub use items::Items;
+pub use items::{Items, NoIndex};
 pub use iter::{Array, ArrayIter, IntoIter, Iter, IterLru};
-pub use listener::Event;
+pub use limits::{FullKey, FullMap};
+pub use observer::Event;
 pub use outcome::{Expired, Pushed, RejectReason};
-pub use removal::Shrunk;
+pub use resize::Shrunk;
 #[cfg(feature = "serde")]
 pub use serial::Restore;
 pub use sharded::ShardedBoundedArrayMap;
 pub use shared::SharedBoundedArrayMap;
-pub use stats::Stats;
+pub use stats::MapStats;
 #[cfg(feature = "tokio")]
 pub use sweeper::{Expire, Sweeper};

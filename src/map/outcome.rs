@@ -2,8 +2,7 @@
 
 use core::fmt;
 
-use super::index::NoIndex;
-use super::items::Items;
+use super::items::{Items, NoIndex};
 use crate::base::panic::quietly;
 
 /// Drops a key or an id that is not part of an answer. The answer owns values, which a panic in
@@ -15,11 +14,12 @@ pub(super) fn drop_quietly<T>(leftover: T) {
     }
 }
 
-/// A key that an answer has no use for. It is dropped quietly, after whatever was borrowed later.
+/// A key that an outcome does not need. Declared before a lock guard, it is dropped quietly after
+/// it.
 #[derive(Debug)]
-pub(super) struct Spare<K>(pub(super) Option<K>);
+pub(super) struct UnusedKey<K>(pub(super) Option<K>);
 
-impl<K> Drop for Spare<K> {
+impl<K> Drop for UnusedKey<K> {
     #[inline]
     fn drop(&mut self) {
         drop_quietly(self.0.take());

@@ -3,10 +3,10 @@
 use core::hash::Hash;
 use std::time::Instant;
 
-use super::admit::Arrival;
 use super::bounded::BoundedArrayMap;
-use super::contents::Survey;
-use super::outcome::{Pushed, Spare, drop_quietly};
+use super::core::Lookup;
+use super::core::insert::NewItem;
+use super::outcome::{Pushed, UnusedKey, drop_quietly};
 
 impl<K: Hash + Eq, V, Id> BoundedArrayMap<K, V, Id> {
     /// Pushes an item with no id, as having arrived now. Reads the clock only if items expire.
@@ -15,17 +15,17 @@ impl<K: Hash + Eq, V, Id> BoundedArrayMap<K, V, Id> {
     /// indexed.
     #[inline]
     pub fn push(&mut self, key: K, value: V) -> Pushed<K, V, Id> {
-        if !self.contents.plain {
+        if !self.core.fast_path {
             return self.push_arrived(None, key, value);
         }
-        let hash = self.contents.hash(&key);
-        match self.contents.keys.find(hash, &key) {
+        let hash = self.core.hash(&key);
+        match self.core.keys.find(hash, &key) {
             Some(slot) => {
                 drop_quietly(key);
-                self.contents.keys.promote(slot);
-                self.contents.push_to(slot, value)
+                self.core.keys.promote(slot);
+                self.core.fast_push(slot, value)
             }
-            None => self.contents.push_first(hash, key, value),
+            None => self.core.fast_push_new_key(hash, key, value),
         }
     }
 
@@ -40,22 +40,22 @@ impl<K: Hash + Eq, V, Id> BoundedArrayMap<K, V, Id> {
     }
 
     fn push_arrived(&mut self, now: Option<Instant>, key: K, value: V) -> Pushed<K, V, Id> {
-        let survey = self.contents.survey(&key, 0);
-        self.push_surveyed(survey, Arrival { key, value, id: None, now })
+        let lookup = self.core.lookup(&key, 0);
+        self.push_looked_up(lookup, NewItem { key, value, id: None, now })
     }
 
-    fn push_surveyed(&mut self, survey: Survey, arrival: Arrival<K, V, Id>) -> Pushed<K, V, Id> {
-        if self.listener.listens() {
-            return self.push_and_tell(survey, arrival);
+    fn push_looked_up(&mut self, lookup: Lookup, item: NewItem<K, V, Id>) -> Pushed<K, V, Id> {
+        if self.observer.is_set() {
+            return self.push_and_report(lookup, item);
         }
-        self.contents.push_one(survey, arrival, &mut Spare(None))
+        self.core.push_one(lookup, item, &mut UnusedKey(None))
     }
 
     #[inline(never)]
-    fn push_and_tell(&mut self, survey: Survey, arrival: Arrival<K, V, Id>) -> Pushed<K, V, Id> {
-        let mut spare = Spare(None);
-        let pushed = self.contents.push_one(survey, arrival, &mut spare);
-        self.listener.tell_pushed(&pushed, spare.0.as_ref());
+    fn push_and_report(&mut self, lookup: Lookup, item: NewItem<K, V, Id>) -> Pushed<K, V, Id> {
+        let mut unused = UnusedKey(None);
+        let pushed = self.core.push_one(lookup, item, &mut unused);
+        self.observer.report_pushed(&pushed, unused.0.as_ref());
         pushed
     }
 
@@ -104,8 +104,8 @@ impl<K: Hash + Eq, V, Id> BoundedArrayMap<K, V, Id> {
     where
         Id: Hash + Eq,
     {
-        let survey = self.contents.survey_unique(&key, &id, 0);
-        self.push_surveyed(survey, Arrival { key, value, id: Some(id), now })
+        let lookup = self.core.lookup_unique(&key, &id, 0);
+        self.push_looked_up(lookup, NewItem { key, value, id: Some(id), now })
     }
 }
 
@@ -145,10 +145,10 @@ impl<K: Hash + Eq, V, Id, L> BoundedArrayMap<K, V, Id, L> {
         sink: impl FnMut(Pushed<K, V, Id>),
     ) -> bool {
         let weight = self.weigher.weigh(&key, &value);
-        let survey = self.contents.survey(&key, weight);
-        let arrival = Arrival { key, value, id: None, now };
-        let (outcomes, spare) = self.contents.push_many(survey, arrival);
-        self.listener.tell_and_hand_over(outcomes, spare, sink)
+        let lookup = self.core.lookup(&key, weight);
+        let item = NewItem { key, value, id: None, now };
+        let (outcomes, unused) = self.core.push_many(lookup, item);
+        self.observer.report_and_hand_over(outcomes, unused, sink)
     }
 
     /// As [`push_with`](Self::push_with), unless an item with the same id is resident.
@@ -192,10 +192,10 @@ impl<K: Hash + Eq, V, Id, L> BoundedArrayMap<K, V, Id, L> {
         Id: Hash + Eq,
     {
         let weight = self.weigher.weigh(&key, &value);
-        let survey = self.contents.survey_unique(&key, &id, weight);
-        let arrival = Arrival { key, value, id: Some(id), now };
-        let (outcomes, spare) = self.contents.push_many(survey, arrival);
-        self.listener.tell_and_hand_over(outcomes, spare, sink)
+        let lookup = self.core.lookup_unique(&key, &id, weight);
+        let item = NewItem { key, value, id: Some(id), now };
+        let (outcomes, unused) = self.core.push_many(lookup, item);
+        self.observer.report_and_hand_over(outcomes, unused, sink)
     }
 
     /// Pushes items one after another, as [`push_with`](Self::push_with) does, and returns how many

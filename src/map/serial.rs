@@ -1,4 +1,4 @@
-//! Contents in a form that can be kept, with their order.
+//! Core in a form that can be kept, with their order.
 
 use core::fmt;
 use core::hash::Hash;

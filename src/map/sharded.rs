@@ -7,35 +7,35 @@ use core::ops::Deref;
 use std::panic::{self, AssertUnwindSafe, RefUnwindSafe, UnwindSafe};
 use std::time::{Duration, Instant};
 
-use super::admit::Arrival;
-use super::builder::{FullMap, Limits};
-use super::contents::{Contents, Survey};
-use super::index::NoIndex;
+use super::core::insert::NewItem;
+use super::core::{Core, Lookup};
 use super::items::Items;
+use super::items::NoIndex;
 use super::iter::IntoIter;
-use super::listener::{Event, Listener};
-use super::outcome::{Expired, Pushed, RejectReason, Spare, drop_quietly};
-use super::stats::Stats;
+use super::limits::{FullMap, Limits};
+use super::observer::{Event, Observer};
+use super::outcome::{Expired, Pushed, RejectReason, UnusedKey, drop_quietly};
+use super::stats::MapStats;
 use crate::base::sync::{AtomicUsize, HashBuilder, Mutex, MutexGuard, Ordering};
 
-type Part<K, V> = Contents<K, V, NoIndex>;
+type Shard<K, V> = Core<K, V, NoIndex>;
 
 /// What a push handed back, and the key if it was there already.
-type Done<K, V> = (Pushed<K, V>, Spare<K>);
+type Done<K, V> = (Pushed<K, V>, UnusedKey<K>);
 
-/// One part of the map.
-pub(super) struct Shard<'a, K, V> {
+/// One shard of the map.
+pub(super) struct ShardRef<'a, K, V> {
     map: &'a ShardedBoundedArrayMap<K, V>,
     at: usize,
 }
 
-impl<K, V> Shard<'_, K, V> {
+impl<K, V> ShardRef<'_, K, V> {
     /// Does something by which keys can leave, and counts them out.
-    pub(super) fn removing<R>(&self, act: impl FnOnce(&mut Part<K, V>) -> R) -> R {
-        let mut part = self.map.parts[self.at].lock();
-        let before = part.keys.len();
-        let result = act(&mut part);
-        let gone = before - part.keys.len();
+    pub(super) fn removing<R>(&self, act: impl FnOnce(&mut Shard<K, V>) -> R) -> R {
+        let mut shard = self.map.shards[self.at].lock();
+        let before = shard.keys.len();
+        let result = act(&mut shard);
+        let gone = before - shard.keys.len();
         if gone > 0 {
             self.map.keys.fetch_sub(gone, Ordering::Relaxed);
         }
@@ -43,13 +43,13 @@ impl<K, V> Shard<'_, K, V> {
     }
 }
 
-/// A [`BoundedArrayMap`](super::BoundedArrayMap) in several parts with a lock each, for threads
+/// A [`BoundedArrayMap`](super::BoundedArrayMap) in several shards with a lock each, for threads
 /// that would wait too long for one.
 ///
 /// The cap on keys is that of the whole: as long as it has room nothing is evicted, however the
 /// keys are spread. Under each key all is exact. What is given up is the exact order of all keys: a
-/// full map evicts the first in line (the least recently used key or the heaviest, as
-/// [`FullMap`] says) of the new key's own part, or if that has none to evict, of the next that has.
+/// full map evicts the least recently used key (or the heaviest, as [`FullMap`] says) of the new
+/// key's own shard, or if that has none to evict, of the next shard that has.
 ///
 /// When not to use it: if one lock is not what holds you up, take
 /// [`SharedBoundedArrayMap`](super::SharedBoundedArrayMap), whose order of use is exact, and which
@@ -57,16 +57,16 @@ impl<K, V> Shard<'_, K, V> {
 ///
 /// # What it has not
 ///
-/// - An index by item id: whether an id is resident would have to be known to all parts at once, and
-///   each item that leaves with an evicted key would need another part's lock. If an item always
-///   comes under the same key, [`remove_if`](Self::remove_if) finds it there.
+/// - An index by item id: whether an id is resident would have to be known to all shards at once,
+///   and each item that leaves with an evicted key would need another shard's lock. If an item
+///   always comes under the same key, [`remove_if`](Self::remove_if) finds it there.
 /// - Totals of items or weight: a map that has reached one is at it with every push, and to find
 ///   out what has to go before anything goes, as a refused push changes nothing, would take all
 ///   locks each time.
 /// - `resize`: its limits are those that it was built with.
 ///
-/// [`Builder::build_sharded`](super::Builder::build_sharded) is not there for the first two, so that
-/// they are refused when the program is compiled.
+/// [`Builder::build_sharded`](super::Builder::build_sharded) is not there for the first two, so
+/// that they are refused when the program is compiled.
 ///
 /// ```compile_fail
 /// # use sluicegate::BoundedArrayMap;
@@ -95,9 +95,9 @@ impl<K, V> Shard<'_, K, V> {
 /// # Fairness and what runs under a lock
 ///
 /// As for `SharedBoundedArrayMap`. A push of a new key to a full map takes a second lock if its own
-/// part has no key to evict, and all of them, once, if others were ahead of it each time or all that
-/// there is is checked out. So there is no waiting in circles, and none is refused while a key could
-/// go.
+/// shard has no key to evict, and once all locks if other threads were faster each time or all keys
+/// are checked out. Locks are taken in order, so there is no deadlock, and no push is rejected
+/// while a key can be evicted.
 ///
 /// # Example
 ///
@@ -115,24 +115,24 @@ impl<K, V> Shard<'_, K, V> {
 ///
 /// # How it is built
 ///
-/// Of parts like that of the shared map and one counter of keys. A new key first counts itself in;
-/// if that fails it takes the place of a key, which leaves the counter as it is. A key counts
-/// itself out under the lock under which it leaves. Where several locks are held at once, they were
-/// taken from the lowest number up.
+/// Of shards like the core of the shared map, and one counter of keys. A push of a new key first
+/// raises the counter; if the map is full it evicts a key instead, which leaves the counter as it
+/// is. The counter falls under the lock under which a key leaves. Where several locks are held at
+/// once, they were taken from the lowest number up.
 pub struct ShardedBoundedArrayMap<K, V> {
-    parts: Box<[Apart<Part<K, V>>]>,
+    shards: Box<[CachePadded<Shard<K, V>>]>,
     hasher: HashBuilder,
     limits: Limits,
-    listener: Listener<K, V, NoIndex>,
+    observer: Observer<K, V, NoIndex>,
     /// Keys in all shards together: at most `limits.max_keys`.
     keys: AtomicUsize,
 }
 
-/// In cache lines of its own, and not in one that is fetched along with a neighbour's.
+/// Aligned to two cache lines, as hardware prefetches them in pairs.
 #[repr(align(128))]
-struct Apart<T>(Mutex<T>);
+struct CachePadded<T>(Mutex<T>);
 
-impl<T> Deref for Apart<T> {
+impl<T> Deref for CachePadded<T> {
     type Target = Mutex<T>;
 
     fn deref(&self) -> &Mutex<T> {
@@ -142,13 +142,13 @@ impl<T> Deref for Apart<T> {
 
 impl<K, V> ShardedBoundedArrayMap<K, V> {
     pub(super) fn build(limits: Limits, shards: usize) -> Self {
-        let parts = (0..shards).map(|_| Apart(Mutex::new(Contents::new(limits)))).collect();
-        let (hasher, listener) = (HashBuilder::default(), Listener::none());
-        Self { parts, hasher, limits, listener, keys: AtomicUsize::new(0) }
+        let shards = (0..shards).map(|_| CachePadded(Mutex::new(Core::new(limits)))).collect();
+        let (hasher, observer) = (HashBuilder::default(), Observer::none());
+        Self { shards, hasher, limits, observer, keys: AtomicUsize::new(0) }
     }
 
-    /// Counts one key in if there is room for it.
-    fn reserve(&self) -> bool {
+    /// Raises the number of keys, unless the map is full.
+    fn reserve_key(&self) -> bool {
         // The keys themselves are passed on by the locks; this only counts.
         let counted = self.keys.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |keys| {
             (keys < self.limits.max_keys).then_some(keys + 1)
@@ -158,11 +158,11 @@ impl<K, V> ShardedBoundedArrayMap<K, V> {
 
     fn shard_of_hash(&self, hash: u64) -> usize {
         // Of bits that the tables within do not go by.
-        (hash >> 24) as u32 as usize % self.parts.len()
+        (hash >> 24) as u32 as usize % self.shards.len()
     }
 
-    pub(super) fn shards_in_turn(&self) -> impl Iterator<Item = Shard<'_, K, V>> + '_ {
-        (0..self.parts.len()).map(|at| Shard { map: self, at })
+    pub(super) fn iter_shards(&self) -> impl Iterator<Item = ShardRef<'_, K, V>> + '_ {
+        (0..self.shards.len()).map(|at| ShardRef { map: self, at })
     }
 }
 
@@ -178,13 +178,13 @@ impl<K: Hash + Eq, V> ShardedBoundedArrayMap<K, V> {
     }
 
     /// The hash of a key, and its shard.
-    pub(super) fn shard_with<Q>(&self, key: &Q) -> (u64, Shard<'_, K, V>)
+    pub(super) fn shard_with<Q>(&self, key: &Q) -> (u64, ShardRef<'_, K, V>)
     where
         K: Borrow<Q>,
         Q: Hash + ?Sized,
     {
         let hash = self.hasher.hash_one(key);
-        (hash, Shard { map: self, at: self.shard_of_hash(hash) })
+        (hash, ShardRef { map: self, at: self.shard_of_hash(hash) })
     }
 
     /// As [`BoundedArrayMap::push`](super::BoundedArrayMap::push), but for which key is evicted.
@@ -202,132 +202,138 @@ impl<K: Hash + Eq, V> ShardedBoundedArrayMap<K, V> {
         let hash = self.hasher.hash_one(&key);
         let own = self.shard_of_hash(hash);
         // Before the guard, so that if `Eq` panics they are dropped after the lock.
-        let mut spare = Spare(None);
-        let mut arrival;
-        let mut part = self.parts[own].lock();
-        let found = part.keys.find(hash, &key);
-        let plain = part.plain && !self.listener.listens();
-        if let (Some(slot), true) = (found, plain) {
-            spare.0 = Some(key);
-            part.keys.promote(slot);
-            return part.push_to(slot, value);
+        let mut unused = UnusedKey(None);
+        let mut item;
+        let mut shard = self.shards[own].lock();
+        let found = shard.keys.find(hash, &key);
+        let fast_path = shard.fast_path && !self.observer.is_set();
+        if let (Some(slot), true) = (found, fast_path) {
+            unused.0 = Some(key);
+            shard.keys.promote(slot);
+            return shard.fast_push(slot, value);
         }
-        arrival = Some(Arrival { key, value, id: None, now });
-        let done = self.push_here(&mut part, hash, found, &mut arrival);
-        drop(part);
-        let (pushed, spare) = match done {
+        item = Some(NewItem { key, value, id: None, now });
+        let done = self.push_here(&mut shard, hash, found, &mut item);
+        drop(shard);
+        let (pushed, unused) = match done {
             Some(done) => done,
-            None => self.push_for_another(own, hash, &mut arrival),
+            None => self.push_evicting_elsewhere(own, hash, &mut item),
         };
-        self.listener.tell_pushed(&pushed, spare.0.as_ref());
+        self.observer.report_pushed(&pushed, unused.0.as_ref());
         pushed
     }
 
     fn look_and_push_here(
         &self,
-        part: &mut Part<K, V>,
+        shard: &mut Shard<K, V>,
         hash: u64,
-        arrival: &mut Option<Arrival<K, V, NoIndex>>,
+        item: &mut Option<NewItem<K, V, NoIndex>>,
     ) -> Option<Done<K, V>> {
-        let found = part.keys.find(hash, &arrival.as_ref()?.key);
-        self.push_here(part, hash, found, arrival)
+        let found = shard.keys.find(hash, &item.as_ref()?.key);
+        self.push_here(shard, hash, found, item)
     }
 
     /// Pushes, if that takes nothing from another shard.
     fn push_here(
         &self,
-        part: &mut Part<K, V>,
+        shard: &mut Shard<K, V>,
         key_hash: u64,
         found: Option<u32>,
-        arrival: &mut Option<Arrival<K, V, NoIndex>>,
+        item: &mut Option<NewItem<K, V, NoIndex>>,
     ) -> Option<Done<K, V>> {
         if found.is_none() {
-            // The limit of this shard for this push: how the whole stands, said in its terms.
-            part.limits.max_keys = if self.reserve() {
+            // The shard's limit for this push, which follows from the size of the whole map.
+            shard.limits.max_keys = if self.reserve_key() {
                 usize::MAX
             } else if self.limits.full_map == FullMap::RejectNewKey {
                 0
-            } else if part.keys.len() > part.keys.held() {
-                part.keys.len()
+            } else if shard.keys.len() > shard.keys.held() {
+                shard.keys.len()
             } else {
                 return None;
             };
         }
-        let arrival = arrival.take()?;
-        if found.is_none() && part.plain {
-            return Some((part.push_first(key_hash, arrival.key, arrival.value), Spare(None)));
+        let item = item.take()?;
+        if found.is_none() && shard.fast_path {
+            return Some((
+                shard.fast_push_new_key(key_hash, item.key, item.value),
+                UnusedKey(None),
+            ));
         }
-        let survey = Survey { key_hash, key: found, id_hash: 0, duplicate: false, weight: 0 };
-        let mut spare = Spare(None);
-        let pushed = part.push_one(survey, arrival, &mut spare);
-        Some((pushed, spare))
+        let lookup = Lookup { key_hash, key: found, id_hash: 0, duplicate: false, weight: 0 };
+        let mut unused = UnusedKey(None);
+        let pushed = shard.push_one(lookup, item, &mut unused);
+        Some((pushed, unused))
     }
 
     /// Pushes a key whose own shard had none to evict when the map was full.
     #[cold]
-    fn push_for_another(
+    fn push_evicting_elsewhere(
         &self,
         own: usize,
         hash: u64,
-        arrival: &mut Option<Arrival<K, V, NoIndex>>,
+        item: &mut Option<NewItem<K, V, NoIndex>>,
     ) -> Done<K, V> {
-        for step in 1..self.parts.len() {
-            let other = (own + step) % self.parts.len();
-            let mut low = self.parts[own.min(other)].lock();
-            let mut high = self.parts[own.max(other)].lock();
-            if let Some(done) = self.push_between(own, other, &mut low, &mut high, hash, arrival) {
+        for step in 1..self.shards.len() {
+            let other = (own + step) % self.shards.len();
+            let mut low = self.shards[own.min(other)].lock();
+            let mut high = self.shards[own.max(other)].lock();
+            if let Some(done) =
+                self.push_with_both_locked(own, other, &mut low, &mut high, hash, item)
+            {
                 return done;
             }
         }
-        // Others were ahead each time, or all that there is is checked out: now nothing moves.
-        let mut parts: Vec<_> = self.parts.iter().map(|part| part.lock()).collect();
-        let free = |part: &MutexGuard<'_, Part<K, V>>| part.keys.len() > part.keys.held();
-        let done = match (0..parts.len()).find(|at| *at != own && free(&parts[*at])) {
+        // Other threads were faster each time, or all keys are checked out: with all locks held,
+        // nothing changes any more.
+        let mut shards: Vec<_> = self.shards.iter().map(|shard| shard.lock()).collect();
+        let free = |shard: &MutexGuard<'_, Shard<K, V>>| shard.keys.len() > shard.keys.held();
+        let done = match (0..shards.len()).find(|at| *at != own && free(&shards[*at])) {
             Some(other) => {
-                let (low, high) = parts.split_at_mut(own.max(other));
+                let (low, high) = shards.split_at_mut(own.max(other));
                 let (low, high) = (&mut *low[own.min(other)], &mut *high[0]);
-                self.push_between(own, other, low, high, hash, arrival)
+                self.push_with_both_locked(own, other, low, high, hash, item)
             }
-            None => self.look_and_push_here(&mut parts[own], hash, arrival),
+            None => self.look_and_push_here(&mut shards[own], hash, item),
         };
-        match (done, arrival.take()) {
+        match (done, item.take()) {
             (Some(done), _) => done,
-            (None, Some(arrival)) => {
-                (parts[own].refuse(arrival, RejectReason::MapFull), Spare(None))
+            (None, Some(item)) => {
+                (shards[own].reject(item, RejectReason::MapFull), UnusedKey(None))
             }
             (None, None) => unreachable!("what was not pushed is still there"),
         }
     }
 
     /// Pushes, if that takes nothing from a third shard. Both are locked, the lower one first.
-    fn push_between(
+    fn push_with_both_locked(
         &self,
         own: usize,
         other: usize,
-        low: &mut Part<K, V>,
-        high: &mut Part<K, V>,
+        low: &mut Shard<K, V>,
+        high: &mut Shard<K, V>,
         hash: u64,
-        arrival: &mut Option<Arrival<K, V, NoIndex>>,
+        item: &mut Option<NewItem<K, V, NoIndex>>,
     ) -> Option<Done<K, V>> {
         let (mine, theirs) = if own < other { (low, high) } else { (high, low) };
-        // Looked at afresh: the locks were not held all the while.
-        self.look_and_push_here(mine, hash, arrival)
-            .or_else(|| Self::push_in_place_of(mine, theirs, hash, arrival))
+        // Again, as the locks were released in between.
+        self.look_and_push_here(mine, hash, item)
+            .or_else(|| Self::push_evicting_from(mine, theirs, hash, item))
     }
 
-    /// Evicts a key of another shard, whose place in the count passes to the new key.
-    fn push_in_place_of(
-        mine: &mut Part<K, V>,
-        theirs: &mut Part<K, V>,
+    /// Evicts a key of another shard. The counter stays: the new key replaces it.
+    fn push_evicting_from(
+        mine: &mut Shard<K, V>,
+        theirs: &mut Shard<K, V>,
         hash: u64,
-        arrival: &mut Option<Arrival<K, V, NoIndex>>,
+        item: &mut Option<NewItem<K, V, NoIndex>>,
     ) -> Option<Done<K, V>> {
-        let survey = mine.survey_hashed(hash, &arrival.as_ref()?.key, 0);
-        let (key, items) = theirs.make_way()?;
+        let lookup = mine.lookup_hashed(hash, &item.as_ref()?.key, 0);
+        let (key, items) = theirs.evict_next()?;
         mine.limits.max_keys = usize::MAX;
-        let mut spare = Spare(None);
-        let _stored = mine.push_one(survey, arrival.take()?, &mut spare);
-        Some((Pushed::Evicted { key, items }, spare))
+        let mut unused = UnusedKey(None);
+        let _stored = mine.push_one(lookup, item.take()?, &mut unused);
+        Some((Pushed::Evicted { key, items }, unused))
     }
 
     /// As [`BoundedArrayMap::take`](super::BoundedArrayMap::take).
@@ -337,9 +343,9 @@ impl<K: Hash + Eq, V> ShardedBoundedArrayMap<K, V> {
         Q: Hash + Eq + ?Sized,
     {
         let (hash, shard) = self.shard_with(key);
-        let taken = shard.removing(|part| {
-            let slot = part.find_free_hashed(hash, key)?;
-            Some(part.take(slot))
+        let taken = shard.removing(|shard| {
+            let slot = shard.find_available_hashed(hash, key)?;
+            Some(shard.take(slot))
         });
         let Some((key, items)) = taken else { return Items::none() };
         drop_quietly(key);
@@ -354,7 +360,7 @@ impl<K: Hash + Eq, V> ShardedBoundedArrayMap<K, V> {
         Q: Hash + Eq + ?Sized,
     {
         let (hash, shard) = self.shard_with(key);
-        self.parts[shard.at].lock().promote_hashed(hash, key)
+        self.shards[shard.at].lock().promote_hashed(hash, key)
     }
 
     /// As [`BoundedArrayMap::contains`](super::BoundedArrayMap::contains): true of the moment at
@@ -365,8 +371,8 @@ impl<K: Hash + Eq, V> ShardedBoundedArrayMap<K, V> {
         Q: Hash + Eq + ?Sized,
     {
         let (hash, shard) = self.shard_with(key);
-        let part = self.parts[shard.at].lock();
-        part.keys.find(hash, key).is_some_and(|slot| part.keys.at(slot).items.len() > 0)
+        let shard = self.shards[shard.at].lock();
+        shard.keys.find(hash, key).is_some_and(|slot| shard.keys.at(slot).items.len() > 0)
     }
 
     /// Pushes items one after another, as [`push`](Self::push) does, hands what each pushes out, or
@@ -393,24 +399,24 @@ impl<K: Hash + Eq, V> ShardedBoundedArrayMap<K, V> {
 }
 
 impl<K, V> ShardedBoundedArrayMap<K, V> {
-    /// As [`SharedBoundedArrayMap::with_listener`](super::SharedBoundedArrayMap::with_listener).
+    /// As [`SharedBoundedArrayMap::with_observer`](super::SharedBoundedArrayMap::with_observer).
     #[must_use]
-    pub fn with_listener(
+    pub fn with_observer(
         mut self,
-        listener: impl Fn(Event<'_, K, V>) + Send + Sync + 'static,
+        observer: impl Fn(Event<'_, K, V>) + Send + Sync + 'static,
     ) -> Self {
-        self.listener = Listener::new(listener);
+        self.observer = Observer::new(observer);
         self
     }
 
-    /// How often the listener has panicked.
+    /// The number of panics in the observer.
     #[must_use]
-    pub fn listener_panics(&self) -> usize {
-        self.listener.panics()
+    pub fn observer_panics(&self) -> usize {
+        self.observer.panics()
     }
 
     /// As [`BoundedArrayMap::expire`](super::BoundedArrayMap::expire), shard by shard: oldest
-    /// arrival first within each. `budget` is that of all together.
+    /// arrival first within each. `limit` is for all shards together.
     ///
     /// # Panics
     ///
@@ -418,17 +424,17 @@ impl<K, V> ShardedBoundedArrayMap<K, V> {
     /// these are handed over, and the panic is left to the next call, which comes to that key
     /// again.
     #[must_use = "these items have left the map and are lost if this is dropped"]
-    pub fn expire(&self, now: Instant, budget: usize) -> Vec<Expired<K, V>>
+    pub fn expire(&self, now: Instant, limit: usize) -> Vec<Expired<K, V>>
     where
         K: Clone,
     {
         let mut expired = Vec::new();
-        for shard in self.shards_in_turn() {
-            let (mut keys, left) = (Vec::new(), budget - expired.len());
+        for shard in self.iter_shards() {
+            let (mut keys, left) = (Vec::new(), limit - expired.len());
             let sweep = AssertUnwindSafe(|| {
-                shard.removing(|part| {
-                    part.keys_to_hand_back(now, left, &mut keys);
-                    part.expire(core::mem::take(&mut keys))
+                shard.removing(|shard| {
+                    shard.keys_to_hand_back(now, left, &mut keys);
+                    shard.expire(core::mem::take(&mut keys))
                 })
             });
             match panic::catch_unwind(sweep) {
@@ -441,31 +447,31 @@ impl<K, V> ShardedBoundedArrayMap<K, V> {
                 }
             }
         }
-        self.listener.tell_expired(&expired);
+        self.observer.report_expired(&expired);
         expired
     }
 
     /// As [`BoundedArrayMap::next_expiry`](super::BoundedArrayMap::next_expiry).
     #[must_use]
     pub fn next_expiry(&self) -> Option<Instant> {
-        self.parts.iter().filter_map(|part| part.lock().next_expiry()).min()
+        self.shards.iter().filter_map(|shard| shard.lock().next_expiry()).min()
     }
 
     /// Takes out everything, shard by shard, as
     /// [`BoundedArrayMap::clear`](super::BoundedArrayMap::clear) does.
     #[must_use = "everything that was in the map is lost if this is dropped"]
     pub fn clear(&self) -> Vec<IntoIter<K, V>> {
-        let clear = |shard: Shard<'_, K, V>| {
-            let (first, rest) = shard.removing(Contents::clear);
+        let clear = |shard: ShardRef<'_, K, V>| {
+            let (first, rest) = shard.removing(Core::clear);
             IntoIter::new(first, rest)
         };
-        self.shards_in_turn().map(clear).collect()
+        self.iter_shards().map(clear).collect()
     }
 
     /// How many shards there are.
     #[must_use]
     pub fn shards(&self) -> usize {
-        self.parts.len()
+        self.shards.len()
     }
 
     /// The most keys at once, in all shards together.
@@ -489,7 +495,7 @@ impl<K, V> ShardedBoundedArrayMap<K, V> {
     /// How many items are resident under all keys together, counted shard by shard. O(shards).
     #[must_use]
     pub fn total_items(&self) -> usize {
-        let items = self.parts.iter().map(|part| part.lock().items);
+        let items = self.shards.iter().map(|shard| shard.lock().items);
         // Not of one moment, so that they can be more together than there ever were.
         items.fold(0, usize::saturating_add)
     }
@@ -506,23 +512,33 @@ impl<K, V> ShardedBoundedArrayMap<K, V> {
         self.len() == 0
     }
 
+    /// Panics unless its structures agree: for tests. O(keys + items).
+    #[cfg(debug_assertions)]
+    #[doc(hidden)]
+    pub fn validate(&self) {
+        let shards: Vec<_> = self.shards.iter().map(|shard| shard.lock()).collect();
+        shards.iter().for_each(|shard| shard.validate());
+        let keys: usize = shards.iter().map(|shard| shard.keys.len()).sum();
+        assert_eq!(keys, self.keys.load(Ordering::Relaxed), "keys in all shards");
+    }
+
     /// The counts of all shards together, each of which is looked at in turn: while others use the
     /// map, they are not of one moment, but each item is counted once. The peaks are the sums of
     /// the shards' own, and so at least what they were. O(shards).
     #[must_use]
-    pub fn stats(&self) -> Stats {
-        self.parts.iter().fold(Stats::default(), |sum, part| sum.and(part.lock().stats()))
+    pub fn stats(&self) -> MapStats {
+        self.shards.iter().fold(MapStats::default(), |sum, shard| sum.and(shard.lock().stats()))
     }
 }
 
 impl<K, V> Drop for ShardedBoundedArrayMap<K, V> {
-    /// Tells the listener, if there is one, of all that is in the map, shard by shard. O(items)
+    /// Reports everything in the map to the observer, if there is one, shard by shard. O(items)
     /// then.
     fn drop(&mut self) {
-        if self.listener.listens() {
-            for part in &self.parts {
-                let contents = part.lock().take_all();
-                self.listener.tell_dropped(contents);
+        if self.observer.is_set() {
+            for shard in &self.shards {
+                let core = shard.lock().take_all();
+                self.observer.report_dropped(core);
             }
         }
     }

@@ -8,40 +8,40 @@ use std::collections::VecDeque;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::time::{Duration, Instant};
 
-use super::admit::Arrival;
 use super::bounded::BoundedArrayMap;
 use super::builder::{PerKey, Total, Weigher};
-use super::contents::Contents;
-use super::index::NoIndex;
+use super::core::Core;
+use super::core::insert::NewItem;
 use super::items::Items;
+use super::items::NoIndex;
 use super::iter::{IntoIter, Iter};
-use super::listener::{Event, Listener};
-use super::outcome::{Expired, Pushed, Spare, drop_quietly};
-use super::removal::Shrunk;
-use super::stats::Stats;
+use super::observer::{Event, Observer};
+use super::outcome::{Expired, Pushed, UnusedKey, drop_quietly};
+use super::resize::Shrunk;
+use super::stats::MapStats;
 use crate::ConfigError;
 use crate::base::sync::{HashBuilder, Mutex};
 
 /// A [`BoundedArrayMap`] behind one lock, for many threads and tasks.
 ///
-/// It does what the plain map does, with exact caps and exact order of use, through `&self`; put
-/// it into an `Arc` to share it. No call waits for anything but the lock, which is held for the
-/// length of one plain call; so it may be called from async code.
+/// It does what [`BoundedArrayMap`] does, with exact caps and exact order of use, through `&self`;
+/// put it into an `Arc` to share it. No call waits for anything but the lock, which is held for the
+/// length of one such call; so it may be called from async code.
 ///
-/// When not to use it: if one thread or task owns the map, the plain one is quicker and can also
-/// lend its items out. If a decision takes two calls ("is the parent there? no: push"), put the
-/// plain map into your own lock together with what the decision rests on.
+/// When not to use it: if one thread or task owns the map, `BoundedArrayMap` is quicker and can
+/// also lend its items out. If a decision takes two calls ("is the parent there? no: push"), put
+/// the `BoundedArrayMap` into your own lock together with what the decision rests on.
 ///
 /// # Fairness
 ///
-/// The lock is not handed over in line, which over such short spans does not starve anybody. The
-/// order of items and keys is that in which the lock was had.
+/// The lock is not fair, which over such short spans starves no thread. The order of items and keys
+/// is that in which the lock was had.
 ///
 /// # What runs under the lock
 ///
 /// `Eq` of keys and ids, `Hash` of them, and `Clone` of keys: these must not call back into the
 /// same map. Nothing is dropped under the lock: all that leaves is moved out first, also what is
-/// left when one of those panics. Weighers, sinks, listeners and predicates run without it.
+/// left when one of those panics. Weighers, sinks, observers and predicates run without it.
 ///
 /// # Example
 ///
@@ -62,15 +62,15 @@ use crate::base::sync::{HashBuilder, Mutex};
 ///
 /// # How it is built
 ///
-/// Of a mutex around the state machine of the plain map. As every step of that returns what
+/// Of a mutex around the state machine of `BoundedArrayMap`. As every step of that returns what
 /// leaves, no value can be dropped before the lock is released. To ask a predicate about items,
 /// these are lent out, as to a checkout.
 pub struct SharedBoundedArrayMap<K, V, Id = NoIndex, L = PerKey> {
-    pub(super) contents: Mutex<Contents<K, V, Id>>,
+    pub(super) core: Mutex<Core<K, V, Id>>,
     /// The same as theirs, so that keys are hashed outside the lock.
     hasher: HashBuilder,
     weigher: Weigher<K, V>,
-    listener: Listener<K, V, Id>,
+    observer: Observer<K, V, Id>,
     of: PhantomData<fn() -> L>,
 }
 
@@ -103,38 +103,44 @@ impl<K: Hash + Eq, V, Id> SharedBoundedArrayMap<K, V, Id> {
         self.push_arrived(Some(now), key, value)
     }
 
-    /// The short way is taken where nobody listens: its answer is written in place, which is what
-    /// its order of locals is for.
+    /// The fast path is for maps without an observer: the order of its locals lets it write the
+    /// outcome in place.
     fn push_arrived(&self, now: Option<Instant>, key: K, value: V) -> Pushed<K, V, Id> {
         let hash = self.hasher.hash_one(&key);
-        if self.listener.listens() {
-            return self.push_and_tell(now, hash, key, value);
+        if self.observer.is_set() {
+            return self.push_and_report(now, hash, key, value);
         }
-        let mut spare = Spare(None);
-        let mut contents = self.contents.lock();
-        if !contents.plain {
-            let survey = contents.survey_hashed(hash, &key, 0);
-            return contents.push_one(survey, Arrival { key, value, id: None, now }, &mut spare);
+        let mut unused = UnusedKey(None);
+        let mut core = self.core.lock();
+        if !core.fast_path {
+            let lookup = core.lookup_hashed(hash, &key, 0);
+            return core.push_one(lookup, NewItem { key, value, id: None, now }, &mut unused);
         }
-        match contents.keys.find(hash, &key) {
+        match core.keys.find(hash, &key) {
             Some(slot) => {
-                spare.0 = Some(key);
-                contents.keys.promote(slot);
-                contents.push_to(slot, value)
+                unused.0 = Some(key);
+                core.keys.promote(slot);
+                core.fast_push(slot, value)
             }
-            None => contents.push_first(hash, key, value),
+            None => core.fast_push_new_key(hash, key, value),
         }
     }
 
     #[inline(never)]
-    fn push_and_tell(&self, now: Option<Instant>, hash: u64, key: K, value: V) -> Pushed<K, V, Id> {
-        let mut spare = Spare(None);
+    fn push_and_report(
+        &self,
+        now: Option<Instant>,
+        hash: u64,
+        key: K,
+        value: V,
+    ) -> Pushed<K, V, Id> {
+        let mut unused = UnusedKey(None);
         let pushed = {
-            let mut contents = self.contents.lock();
-            let survey = contents.survey_hashed(hash, &key, 0);
-            contents.push_one(survey, Arrival { key, value, id: None, now }, &mut spare)
+            let mut core = self.core.lock();
+            let lookup = core.lookup_hashed(hash, &key, 0);
+            core.push_one(lookup, NewItem { key, value, id: None, now }, &mut unused)
         };
-        self.listener.tell_pushed(&pushed, spare.0.as_ref());
+        self.observer.report_pushed(&pushed, unused.0.as_ref());
         pushed
     }
 
@@ -165,13 +171,13 @@ impl<K: Hash + Eq, V, Id> SharedBoundedArrayMap<K, V, Id> {
     where
         Id: Hash + Eq,
     {
-        let mut spare = Spare(None);
+        let mut unused = UnusedKey(None);
         let pushed = {
-            let mut contents = self.contents.lock();
-            let survey = contents.survey_unique(&key, &id, 0);
-            contents.push_one(survey, Arrival { key, value, id: Some(id), now }, &mut spare)
+            let mut core = self.core.lock();
+            let lookup = core.lookup_unique(&key, &id, 0);
+            core.push_one(lookup, NewItem { key, value, id: Some(id), now }, &mut unused)
         };
-        self.listener.tell_pushed(&pushed, spare.0.as_ref());
+        self.observer.report_pushed(&pushed, unused.0.as_ref());
         pushed
     }
 }
@@ -202,12 +208,12 @@ impl<K: Hash + Eq, V, Id, L> SharedBoundedArrayMap<K, V, Id, L> {
         sink: impl FnMut(Pushed<K, V, Id>),
     ) -> bool {
         let weight = self.weigher.weigh(&key, &value);
-        let (outcomes, spare) = {
-            let mut contents = self.contents.lock();
-            let survey = contents.survey(&key, weight);
-            contents.push_many(survey, Arrival { key, value, id: None, now })
+        let (outcomes, unused) = {
+            let mut core = self.core.lock();
+            let lookup = core.lookup(&key, weight);
+            core.push_many(lookup, NewItem { key, value, id: None, now })
         };
-        self.listener.tell_and_hand_over(outcomes, spare, sink)
+        self.observer.report_and_hand_over(outcomes, unused, sink)
     }
 
     /// As [`BoundedArrayMap::push_unique_with`]. The weigher and `sink` run without the lock.
@@ -252,12 +258,12 @@ impl<K: Hash + Eq, V, Id, L> SharedBoundedArrayMap<K, V, Id, L> {
         Id: Hash + Eq,
     {
         let weight = self.weigher.weigh(&key, &value);
-        let (outcomes, spare) = {
-            let mut contents = self.contents.lock();
-            let survey = contents.survey_unique(&key, &id, weight);
-            contents.push_many(survey, Arrival { key, value, id: Some(id), now })
+        let (outcomes, unused) = {
+            let mut core = self.core.lock();
+            let lookup = core.lookup_unique(&key, &id, weight);
+            core.push_many(lookup, NewItem { key, value, id: Some(id), now })
         };
-        self.listener.tell_and_hand_over(outcomes, spare, sink)
+        self.observer.report_and_hand_over(outcomes, unused, sink)
     }
 
     /// Pushes items one after another, as [`push_with`](Self::push_with) does, each under the lock
@@ -271,18 +277,18 @@ impl<K: Hash + Eq, V, Id, L> SharedBoundedArrayMap<K, V, Id, L> {
         pushes.filter(|stored| *stored).count()
     }
 
-    /// As [`BoundedArrayMap::cancel`].
-    pub fn cancel<Q>(&self, id: &Q) -> Option<(K, V)>
+    /// As [`BoundedArrayMap::remove_by_id`].
+    pub fn remove_by_id<Q>(&self, id: &Q) -> Option<(K, V)>
     where
         K: Clone,
         Id: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
         let gone = {
-            let mut contents = self.contents.lock();
-            let ticket = contents.find_free_id(id)?;
-            let key = contents.key_to_hand_back(ticket);
-            contents.cancel(ticket, key)
+            let mut core = self.core.lock();
+            let meta = core.find_available_id(id)?;
+            let key = core.key_to_hand_back(meta);
+            core.remove_by_id(meta, key)
         };
         gone.map(Expired::into_pair)
     }
@@ -293,7 +299,7 @@ impl<K: Hash + Eq, V, Id, L> SharedBoundedArrayMap<K, V, Id, L> {
         Id: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        self.contents.lock().find_id(id).is_some()
+        self.core.lock().find_id(id).is_some()
     }
 
     /// As [`BoundedArrayMap::take`].
@@ -303,7 +309,7 @@ impl<K: Hash + Eq, V, Id, L> SharedBoundedArrayMap<K, V, Id, L> {
         Q: Hash + Eq + ?Sized,
     {
         let hash = self.hasher.hash_one(key);
-        let taken = self.contents.lock().find_and_take(hash, key);
+        let taken = self.core.lock().find_and_take(hash, key);
         let Some((key, items)) = taken else { return Items::none() };
         drop_quietly(key);
         items
@@ -318,7 +324,7 @@ impl<K: Hash + Eq, V, Id, L> SharedBoundedArrayMap<K, V, Id, L> {
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        self.contents.lock().promote(key)
+        self.core.lock().promote(key)
     }
 
     /// As [`BoundedArrayMap::contains`]: true of the moment at which the lock was had.
@@ -327,41 +333,41 @@ impl<K: Hash + Eq, V, Id, L> SharedBoundedArrayMap<K, V, Id, L> {
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        let contents = self.contents.lock();
-        contents.find(key).is_some_and(|slot| contents.keys.at(slot).items.len() > 0)
+        let core = self.core.lock();
+        core.find(key).is_some_and(|slot| core.keys.at(slot).items.len() > 0)
     }
 }
 
 impl<K, V, Id, L> SharedBoundedArrayMap<K, V, Id, L> {
-    /// As [`BoundedArrayMap::expire`]. The lock is held for as long as it takes to move `budget`
-    /// items out, so the budget is what bounds how long others wait.
+    /// As [`BoundedArrayMap::expire`]. The lock is held while up to `limit` items move out, so the
+    /// limit bounds how long other calls wait.
     #[must_use = "these items have left the map and are lost if this is dropped"]
-    pub fn expire(&self, now: Instant, budget: usize) -> Vec<Expired<K, V, Id>>
+    pub fn expire(&self, now: Instant, limit: usize) -> Vec<Expired<K, V, Id>>
     where
         K: Clone,
     {
         let mut keys = Vec::new();
         let expired = {
-            let mut contents = self.contents.lock();
-            contents.keys_to_hand_back(now, budget, &mut keys);
-            contents.expire(keys)
+            let mut core = self.core.lock();
+            core.keys_to_hand_back(now, limit, &mut keys);
+            core.expire(keys)
         };
-        self.listener.tell_expired(&expired);
+        self.observer.report_expired(&expired);
         expired
     }
 
-    /// Has a listener told of all that is displaced, evicted, swept out or refused from now on by
-    /// any call, and, when the map is [dropped](Event::Dropped), of all that is in it; there is one
-    /// listener at most.
+    /// Sets the observer, which replaces an earlier one. It sees every item that is displaced,
+    /// evicted, expired or rejected from now on by any call and, when the map is
+    /// [dropped](Event::Dropped), all items in it.
     ///
-    /// It runs after the lock has been released, on the thread of that call, before the call
-    /// returns; it may call the map. Calls of several threads may reach it in another order than
-    /// they had the lock in. It only looks: the values go to the caller. If it panics, the panic
-    /// ends there and is [counted](Self::listener_panics), and the next event reaches it again.
+    /// The observer runs without the lock, on the thread of the call and before the call returns;
+    /// it may call the map. Events of several threads may reach it in another order than that of
+    /// the lock. It gets references: the values go to the caller. Its panics are caught and
+    /// [counted](Self::observer_panics), and it keeps seeing events.
     ///
-    /// Destructors of what is dropped with a map that has a listener may panic: the panic ends
-    /// there, and the listener is told of the rest. What a leaked checkout holds is leaked: the
-    /// listener is not told of it.
+    /// When a map with an observer is dropped, panics in destructors of keys and items are caught,
+    /// so that the observer sees all of them. It does not see the items of a leaked checkout, which
+    /// are leaked too.
     ///
     /// ```
     /// use std::sync::Arc;
@@ -371,7 +377,7 @@ impl<K, V, Id, L> SharedBoundedArrayMap<K, V, Id, L> {
     ///
     /// let evicted = Arc::new(AtomicUsize::new(0));
     /// let count = Arc::clone(&evicted);
-    /// let map = SharedBoundedArrayMap::new(1, 10)?.with_listener(move |event| {
+    /// let map = SharedBoundedArrayMap::new(1, 10)?.with_observer(move |event| {
     ///     if let Event::Evicted { items, .. } = event {
     ///         count.fetch_add(items.len(), Ordering::Relaxed);
     ///     }
@@ -382,11 +388,11 @@ impl<K, V, Id, L> SharedBoundedArrayMap<K, V, Id, L> {
     /// # Ok::<(), sluicegate::ConfigError>(())
     /// ```
     #[must_use]
-    pub fn with_listener(
+    pub fn with_observer(
         mut self,
-        listener: impl Fn(Event<'_, K, V, Id>) + Send + Sync + 'static,
+        observer: impl Fn(Event<'_, K, V, Id>) + Send + Sync + 'static,
     ) -> Self {
-        self.listener = Listener::new(listener);
+        self.observer = Observer::new(observer);
         self
     }
 
@@ -402,16 +408,16 @@ impl<K, V, Id, L> SharedBoundedArrayMap<K, V, Id, L> {
         // Out here, so that if `Clone` panics they are dropped after the lock.
         let mut keys = Vec::new();
         {
-            let contents = self.contents.lock();
-            keys.extend(Iter::new(&contents).map(|(key, _)| key.clone()));
+            let core = self.core.lock();
+            keys.extend(Iter::new(&core).map(|(key, _)| key.clone()));
         }
         keys
     }
 
-    /// How often the listener has panicked.
+    /// The number of panics in the observer.
     #[must_use]
-    pub fn listener_panics(&self) -> usize {
-        self.listener.panics()
+    pub fn observer_panics(&self) -> usize {
+        self.observer.panics()
     }
 
     /// As [`BoundedArrayMap::resize`].
@@ -428,59 +434,59 @@ impl<K, V, Id, L> SharedBoundedArrayMap<K, V, Id, L> {
         K: Clone,
     {
         let mut keys = VecDeque::new();
-        let shrunk = self.contents.lock().resize(max_keys, max_items_per_key, &mut keys);
+        let shrunk = self.core.lock().resize(max_keys, max_items_per_key, &mut keys);
         drop_quietly(keys);
         let shrunk = shrunk?;
-        self.listener.tell_shrunk(&shrunk);
+        self.observer.report_shrunk(&shrunk);
         Ok(shrunk)
     }
 
     /// As [`BoundedArrayMap::next_expiry`].
     #[must_use]
     pub fn next_expiry(&self) -> Option<Instant> {
-        self.contents.lock().next_expiry()
+        self.core.lock().next_expiry()
     }
 
     /// As [`BoundedArrayMap::clear`]. The lock is held for O(1).
     pub fn clear(&self) -> IntoIter<K, V, Id> {
-        let (first, rest) = self.contents.lock().clear();
+        let (first, rest) = self.core.lock().clear();
         IntoIter::new(first, rest)
     }
 
     /// As [`BoundedArrayMap::len`].
     #[must_use]
     pub fn len(&self) -> usize {
-        self.contents.lock().keys.len()
+        self.core.lock().keys.len()
     }
 
     /// As [`BoundedArrayMap::total_items`].
     #[must_use]
     pub fn total_items(&self) -> usize {
-        self.contents.lock().items
+        self.core.lock().items
     }
 
     /// As [`BoundedArrayMap::weight`].
     #[must_use]
     pub fn weight(&self) -> u64 {
-        self.contents.lock().weight
+        self.core.lock().weight
     }
 
     /// As [`BoundedArrayMap::max_keys`].
     #[must_use]
     pub fn max_keys(&self) -> usize {
-        self.contents.lock().limits.max_keys
+        self.core.lock().limits.max_keys
     }
 
     /// As [`BoundedArrayMap::max_items_per_key`].
     #[must_use]
     pub fn max_items_per_key(&self) -> usize {
-        self.contents.lock().limits.max_items_per_key
+        self.core.lock().limits.max_items_per_key
     }
 
     /// As [`BoundedArrayMap::time_to_live`].
     #[must_use]
     pub fn time_to_live(&self) -> Option<Duration> {
-        self.contents.lock().limits.time_to_live
+        self.core.lock().limits.time_to_live
     }
 
     /// As [`BoundedArrayMap::is_empty`].
@@ -489,21 +495,29 @@ impl<K, V, Id, L> SharedBoundedArrayMap<K, V, Id, L> {
         self.len() == 0
     }
 
-    /// As [`BoundedArrayMap::stats`]: all figures are of one moment.
-    #[must_use]
-    pub fn stats(&self) -> Stats {
-        self.contents.lock().stats()
+    /// Panics unless its structures agree: for tests. O(keys + items).
+    #[cfg(debug_assertions)]
+    #[doc(hidden)]
+    pub fn validate(&self) {
+        self.core.lock().validate();
     }
 
-    /// The plain map with all that is in it, its limits and its counts; nobody listens any more.
-    /// Out of an `Arc`, the last handle has it: `Arc::into_inner(map).map(SharedBoundedArrayMap::into_inner)`.
-    /// A `Sweeper` has one for the length of each of its steps, so stop it before.
+    /// As [`BoundedArrayMap::stats`]: all figures are of one moment.
+    #[must_use]
+    pub fn stats(&self) -> MapStats {
+        self.core.lock().stats()
+    }
+
+    /// The [`BoundedArrayMap`] with all items, limits and counts; it has no observer.
+    /// Out of an `Arc`, the last handle has it:
+    /// `Arc::into_inner(map).map(SharedBoundedArrayMap::into_inner)`. A `Sweeper` has one for the
+    /// length of each of its steps, so stop it before.
     ///
     /// What a leaked checkout holds stays checked out.
     pub fn into_inner(self) -> BoundedArrayMap<K, V, Id, L> {
-        let contents = self.contents.lock().take_all();
-        let (weigher, listener) = (self.weigher.clone(), Listener::none());
-        BoundedArrayMap { contents, weigher, listener, of: PhantomData }
+        let core = self.core.lock().take_all();
+        let (weigher, observer) = (self.weigher.clone(), Observer::none());
+        BoundedArrayMap { core, weigher, observer, of: PhantomData }
     }
 }
 
@@ -514,8 +528,8 @@ impl<K, V, Id> SharedBoundedArrayMap<K, V, Id, Total> {
     ///
     /// As there.
     pub fn resize_total_items(&self, max_items: usize) -> Result<Shrunk<K, V, Id>, ConfigError> {
-        let shrunk = self.contents.lock().resize_total_items(max_items)?;
-        self.listener.tell_shrunk(&shrunk);
+        let shrunk = self.core.lock().resize_total_items(max_items)?;
+        self.observer.report_shrunk(&shrunk);
         Ok(shrunk)
     }
 
@@ -525,43 +539,43 @@ impl<K, V, Id> SharedBoundedArrayMap<K, V, Id, Total> {
     ///
     /// As there.
     pub fn resize_weight(&self, max_weight: u64) -> Result<Shrunk<K, V, Id>, ConfigError> {
-        let shrunk = self.contents.lock().resize_weight(max_weight)?;
-        self.listener.tell_shrunk(&shrunk);
+        let shrunk = self.core.lock().resize_weight(max_weight)?;
+        self.observer.report_shrunk(&shrunk);
         Ok(shrunk)
     }
 
     /// As [`BoundedArrayMap::max_items`].
     #[must_use]
     pub fn max_items(&self) -> Option<usize> {
-        self.contents.lock().limits.most_items()
+        self.core.lock().limits.most_items()
     }
 
     /// As [`BoundedArrayMap::max_weight`].
     #[must_use]
     pub fn max_weight(&self) -> Option<u64> {
-        self.contents.lock().limits.most_weight()
+        self.core.lock().limits.most_weight()
     }
 }
 
 impl<K, V, Id, L> From<BoundedArrayMap<K, V, Id, L>> for SharedBoundedArrayMap<K, V, Id, L> {
-    /// The listener comes along.
+    /// The observer stays set.
     fn from(mut map: BoundedArrayMap<K, V, Id, L>) -> Self {
         Self {
-            hasher: map.contents.hasher.clone(),
-            contents: Mutex::new(map.contents.take_all()),
+            hasher: map.core.hasher.clone(),
+            core: Mutex::new(map.core.take_all()),
             weigher: map.weigher.clone(),
-            listener: core::mem::replace(&mut map.listener, Listener::none()),
+            observer: core::mem::replace(&mut map.observer, Observer::none()),
             of: PhantomData,
         }
     }
 }
 
 impl<K, V, Id, L> Drop for SharedBoundedArrayMap<K, V, Id, L> {
-    /// Tells the listener, if there is one, of all that is in the map. O(items) then.
+    /// Reports everything in the map to the observer, if there is one. O(items) then.
     fn drop(&mut self) {
-        if self.listener.listens() {
-            let contents = self.contents.lock().take_all();
-            self.listener.tell_dropped(contents);
+        if self.observer.is_set() {
+            let core = self.core.lock().take_all();
+            self.observer.report_dropped(core);
         }
     }
 }

@@ -5,17 +5,17 @@
 /// Each item is counted in exactly one place, so that at any moment
 ///
 /// ```text
-/// pushed = items + taken + displaced + evicted + rejected + expired + cancelled
+/// pushed = items + taken + displaced + evicted + rejected + expired + removed
 /// ```
 ///
-/// Once the map has been dropped, `items` are those of which its listener is told as
-/// [dropped](super::Event::Dropped).
+/// When the map is dropped, its observer gets these `items` as
+/// [`Event::Dropped`](super::Event::Dropped).
 ///
 /// Counts are of items unless they say otherwise, and start at zero when the map is built.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
-pub struct Stats {
+pub struct MapStats {
     /// Pushes of any kind, those refused included.
     pub pushed: u64,
     /// Resident now, those in a checkout included: at most `max_keys` x `max_items_per_key`.
@@ -34,8 +34,8 @@ pub struct Stats {
     pub rejected: u64,
     /// Handed over by `expire`.
     pub expired: u64,
-    /// Handed over by `cancel`, `remove_if` and `retain`.
-    pub cancelled: u64,
+    /// Handed over by `remove_by_id`, `remove_if` and `retain`.
+    pub removed: u64,
     /// Keys that were evicted; their items are counted in [`evicted`](Self::evicted).
     pub evicted_keys: u64,
     /// Those of [`rejected`](Self::rejected) whose id was resident.
@@ -46,8 +46,23 @@ pub struct Stats {
     pub peak_items: usize,
 }
 
-impl Stats {
-    /// Those of two parts together.
+/// The counts of a core that most pushes do not write to.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Counts {
+    pub(super) taken: u64,
+    pub(super) evicted: u64,
+    pub(super) rejected: u64,
+    pub(super) expired: u64,
+    pub(super) removed: u64,
+    pub(super) evicted_keys: u64,
+    pub(super) duplicates: u64,
+    pub(super) peak_keys: usize,
+    /// Taken before the number of items falls: the peak is this or the number of items.
+    pub(super) peak_items: usize,
+}
+
+impl MapStats {
+    /// The sum over two shards.
     pub(super) fn and(self, other: Self) -> Self {
         Self {
             pushed: self.pushed + other.pushed,
@@ -59,7 +74,7 @@ impl Stats {
             evicted: self.evicted + other.evicted,
             rejected: self.rejected + other.rejected,
             expired: self.expired + other.expired,
-            cancelled: self.cancelled + other.cancelled,
+            removed: self.removed + other.removed,
             evicted_keys: self.evicted_keys + other.evicted_keys,
             duplicates: self.duplicates + other.duplicates,
             // Peaks are not of one moment: together they can be more than there is memory for.

@@ -15,7 +15,8 @@ use crate::base::panic::{caught, quietly};
 
 /// Something shared out of which a [`Sweeper`] can take what is overdue.
 ///
-/// The shared maps are; so can be whatever keeps a plain map and more behind a lock of its own.
+/// Implemented by the shared maps; implement it for a type with a `BoundedArrayMap` behind a lock
+/// of its own.
 ///
 /// ```
 /// use std::sync::Mutex;
@@ -28,8 +29,8 @@ use crate::base::panic::{caught, quietly};
 /// impl Expire for Waiting {
 ///     type Overdue = Expired<u64, String>;
 ///
-///     fn expire(&self, now: Instant, budget: usize) -> Vec<Self::Overdue> {
-///         self.0.lock().unwrap().expire(now, budget)
+///     fn expire(&self, now: Instant, limit: usize) -> Vec<Self::Overdue> {
+///         self.0.lock().unwrap().expire(now, limit)
 ///     }
 /// }
 /// ```
@@ -37,38 +38,38 @@ pub trait Expire {
     /// What has been taken out, one by one.
     type Overdue;
 
-    /// Takes out what is overdue at `now`, but no more than `budget` of it. If fewer come back, the
+    /// Takes out what is overdue at `now`, but no more than `limit` of it. If fewer come back, the
     /// sweeper takes that for all there was and waits for its next round.
     #[must_use = "these have been taken out and are lost if this is dropped"]
-    fn expire(&self, now: std::time::Instant, budget: usize) -> Vec<Self::Overdue>;
+    fn expire(&self, now: std::time::Instant, limit: usize) -> Vec<Self::Overdue>;
 }
 
 impl<K: Clone, V, Id, L> Expire for SharedBoundedArrayMap<K, V, Id, L> {
     type Overdue = Expired<K, V, Id>;
 
-    fn expire(&self, now: std::time::Instant, budget: usize) -> Vec<Self::Overdue> {
-        Self::expire(self, now, budget)
+    fn expire(&self, now: std::time::Instant, limit: usize) -> Vec<Self::Overdue> {
+        Self::expire(self, now, limit)
     }
 }
 
 impl<K: Clone, V> Expire for ShardedBoundedArrayMap<K, V> {
     type Overdue = Expired<K, V>;
 
-    fn expire(&self, now: std::time::Instant, budget: usize) -> Vec<Self::Overdue> {
-        Self::expire(self, now, budget)
+    fn expire(&self, now: std::time::Instant, limit: usize) -> Vec<Self::Overdue> {
+        Self::expire(self, now, limit)
     }
 }
 
 /// A task that takes overdue items out of a [`SharedBoundedArrayMap`], a
 /// [`ShardedBoundedArrayMap`] or whatever else can [expire](Expire), on a period.
 ///
-/// Each round goes on, in steps of at most `budget` items, until nothing is due; between two steps
+/// Each round goes on, in steps of at most `limit` items, until nothing is due; between two steps
 /// it lets other tasks run, and within none it waits. All that it takes out goes to `report`, step
 /// by step.
 ///
 /// It ends when it is [told to](Self::stop), when this is dropped, and at the latest one period
-/// after the map has been dropped, which it does not keep alive but for the length of a step: stop it
-/// before you take the map out of its `Arc`. No item that it has taken out is lost by that.
+/// after the map has been dropped, which it does not keep alive but for the length of a step: stop
+/// it before you take the map out of its `Arc`. No item that it has taken out is lost by that.
 ///
 /// When not to use it: if you have a loop of your own that comes by often enough, call
 /// [`expire`](Expire::expire) there.
@@ -113,7 +114,7 @@ impl Sweeper {
     ///
     /// # Errors
     ///
-    /// A [`ConfigError`] unless `period` is longer than zero and `budget` at least 1.
+    /// A [`ConfigError`] unless `period` is longer than zero and `limit` at least 1.
     ///
     /// # Panics
     ///
@@ -121,7 +122,7 @@ impl Sweeper {
     pub fn spawn<M>(
         map: &Arc<M>,
         period: Duration,
-        budget: usize,
+        limit: usize,
         report: impl FnMut(Vec<M::Overdue>) + Send + 'static,
     ) -> Result<Self, ConfigError>
     where
@@ -130,8 +131,8 @@ impl Sweeper {
         if period.is_zero() {
             return Err(ConfigError::new("period", period, "longer than zero"));
         }
-        ConfigError::at_least_one("budget", budget)?;
-        let task = tokio::spawn(sweep(Arc::downgrade(map), period, budget, report));
+        ConfigError::at_least_one("limit", limit)?;
+        let task = tokio::spawn(sweep(Arc::downgrade(map), period, limit, report));
         Ok(Self { task: Some(task) })
     }
 
@@ -173,7 +174,7 @@ impl fmt::Debug for Sweeper {
 async fn sweep<M: Expire>(
     map: Weak<M>,
     period: Duration,
-    budget: usize,
+    limit: usize,
     mut report: impl FnMut(Vec<M::Overdue>),
 ) {
     let mut rounds = interval(period);
@@ -184,7 +185,7 @@ async fn sweep<M: Expire>(
         rounds.tick().await;
         loop {
             let Some(map) = map.upgrade() else { return };
-            let expired = caught(|| map.expire(Instant::now().into_std(), budget));
+            let expired = caught(|| map.expire(Instant::now().into_std(), limit));
             // Before the report: that may be slow, and must not be what drops the map.
             quietly(|| drop(map));
             let expired = match expired {
@@ -194,7 +195,7 @@ async fn sweep<M: Expire>(
                     break;
                 }
             };
-            let all = expired.len() < budget;
+            let all = expired.len() < limit;
             if !expired.is_empty() {
                 quietly(|| report(expired));
             }

@@ -97,7 +97,7 @@ fn items_that_expire_and_are_indexed_come_and_go_without_allocating() {
         for id in from..from + 5 * KEYS * ITEMS {
             let pushed = map.push_unique_at(start, id % KEYS, id, id);
             assert!(matches!(pushed, Pushed::Displaced { .. }));
-            assert!(map.cancel(&id).is_some());
+            assert!(map.remove_by_id(&id).is_some());
             assert!(map.push_unique_at(start, id % KEYS, id, id).is_stored());
         }
     };

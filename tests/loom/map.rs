@@ -20,7 +20,7 @@ fn balanced<K, V, Id>(map: &SharedBoundedArrayMap<K, V, Id>) {
         + stats.evicted
         + stats.rejected
         + stats.expired
-        + stats.cancelled;
+        + stats.removed;
     assert_eq!(stats.pushed, stats.items as u64 + left);
 }
 
@@ -67,7 +67,7 @@ fn two_producers_and_a_drainer_lose_nothing_and_get_nothing_twice() {
     });
 }
 
-/// Two deliveries of one item, and a cancellation: it is never in twice, and is cancelled if and
+/// Two deliveries of one item, and a removal by id: it is never in twice, and is removed if and
 /// only if it comes back.
 ///
 /// Fails if `push_unique` looks the id up under one hold of the lock and acts under another.
@@ -84,11 +84,11 @@ fn a_redelivery_is_in_at_most_once() {
                 other => panic!("there is room: {other:?}"),
             })
         });
-        let cancelled = map.cancel(&7).is_some();
+        let removed = map.remove_by_id(&7).is_some();
 
         let stored = deliveries.map(|delivery| delivery.join().unwrap());
         let stored = stored.into_iter().filter(|stored| *stored).count();
-        assert_eq!(stored, map.total_items() + usize::from(cancelled));
+        assert_eq!(stored, map.total_items() + usize::from(removed));
         assert!(map.total_items() <= 1);
         assert_eq!(map.contains_id(&7), map.total_items() == 1);
         balanced(&map);
@@ -177,18 +177,18 @@ fn a_destructor_may_call_the_map() {
     });
 }
 
-/// Two producers push over the caps of a map whose listener pushes what was displaced under another
+/// Two producers push over the caps of a map whose observer pushes what was displaced under another
 /// key: nothing is lost and nobody waits for himself.
 ///
-/// Fails, as a deadlock, if a push tells the listener before it releases the lock.
+/// Fails, as a deadlock, if a push reports to the observer before it releases the lock.
 #[test]
-fn a_listener_may_push() {
+fn an_observer_may_push() {
     loom::model(|| {
         type Map = SharedBoundedArrayMap<u32, u32>;
         // Of the standard library, as only that one knows weak references.
         let map = std::sync::Arc::new_cyclic(|this: &std::sync::Weak<Map>| {
             let this = this.clone();
-            SharedBoundedArrayMap::new(2, 1).unwrap().with_listener(move |event| {
+            SharedBoundedArrayMap::new(2, 1).unwrap().with_observer(move |event| {
                 if let Event::Displaced { key: 0, value, .. } = event {
                     let map = this.upgrade().expect("a push is under way");
                     assert!(map.push(1, *value).is_stored());
@@ -207,13 +207,13 @@ fn a_listener_may_push() {
         seen.extend(map.take(&0));
         seen.sort_unstable();
         assert_eq!(seen, [1, 2, 3]);
-        assert_eq!((map.take(&1).count(), map.listener_panics()), (1, 0));
+        assert_eq!((map.take(&1).count(), map.observer_panics()), (1, 0));
         balanced(&map);
     });
 }
 
 /// A checkout is dropped, one of its two items acknowledged, against pushes to its key and to
-/// another: what is put back keeps its place before what was pushed meanwhile, the caps hold, and
+/// another: what is put back comes before what was pushed meanwhile, the caps hold, and
 /// the key is not evicted.
 ///
 /// Fails if a key that is checked out stays in the order of use, and so can be evicted, or if
@@ -230,14 +230,14 @@ fn a_checkout_goes_back_before_what_was_pushed_meanwhile() {
             let map = Arc::clone(&map);
             thread::spawn(move || match map.push(0, 3) {
                 Pushed::Stored => Vec::new(),
-                // Before the acknowledgement both places are taken by what is checked out.
+                // Before the acknowledgement the checked-out items fill the key.
                 Pushed::Rejected { reason: RejectReason::KeyFull, value, .. } => vec![value],
-                // After the checkout the key itself could go, and came back in the other's place.
+                // After the checkout key 1 could be evicted; it came back and evicted the other.
                 Pushed::Evicted { key: 1, .. } => Vec::new(),
                 other => panic!("the rest of the checkout is not to go: {other:?}"),
             })
         };
-        let stranger = {
+        let newcomer = {
             let map = Arc::clone(&map);
             thread::spawn(move || match map.push(1, 4) {
                 Pushed::Rejected { reason: RejectReason::MapFull, .. } => None,
@@ -248,7 +248,7 @@ fn a_checkout_goes_back_before_what_was_pushed_meanwhile() {
         assert_eq!(guard.acknowledge(), Some(1));
         drop(guard);
         let refused = pusher.join().unwrap();
-        let evicted = stranger.join().unwrap();
+        let evicted = newcomer.join().unwrap();
         let kept: Vec<u32> = match evicted {
             Some(items) => items,
             None => map.take(&0).collect(),
@@ -265,13 +265,13 @@ fn a_checkout_goes_back_before_what_was_pushed_meanwhile() {
     });
 }
 
-/// Two producers of new keys and a drainer over two shards whose common budget is one key: there
-/// are never more, an eviction means that it was used up, and every item ends in one place.
+/// Two producers of new keys and a drainer over two shards whose common limit is one key: there
+/// are never more, an eviction means that it was used up, and every item ends once.
 ///
-/// Fails if the budget is looked at and raised in two steps, or if a key that leaves is not counted
+/// Fails if the limit is looked at and raised in two steps, or if a key that leaves is not counted
 /// out.
 #[test]
-fn shards_keep_to_one_budget() {
+fn shards_keep_to_one_cap() {
     loom::model(|| {
         let map = BoundedArrayMap::builder().max_keys(1).max_items_per_key(1).build_sharded(2);
         let map = Arc::new(map.unwrap());
@@ -299,11 +299,11 @@ fn shards_keep_to_one_budget() {
 }
 
 /// The one key that the map may hold goes back and forth between two shards, as three producers
-/// take each other's place.
+/// evict each other.
 ///
 /// Fails, as a deadlock, if of two locks a push takes that of its own shard first.
 #[test]
-fn shards_take_each_others_place() {
+fn shards_evict_for_each_other() {
     loom::model(|| {
         let map = BoundedArrayMap::builder().max_keys(1).max_items_per_key(1).build_sharded(2);
         let map = Arc::new(map.unwrap());
@@ -323,16 +323,17 @@ fn shards_take_each_others_place() {
         });
         let mine = evicted(map.push(first[1], 0));
         let gone: usize = producers.map(|producer| producer.join().unwrap()).iter().sum();
-        assert_eq!(gone + mine, 3, "each took somebody's place");
+        assert_eq!(gone + mine, 3, "each evicted a key");
         assert_eq!((map.len(), map.stats().items), (1, 1));
     });
 }
 
 /// A predicate is asked about the two items of a key, against a drainer of the key and a push to
-/// it: each item ends in one place, in order, and the predicate runs without the lock.
+/// it: each item ends once, in order, and the predicate runs without the lock.
 ///
 /// Fails if a key whose items are lent out is not held: a drainer takes the key, or a push that
-/// finds it empty, from under the predicate. Also, as a deadlock, if the predicate runs under the lock.
+/// finds it empty, from under the predicate. Also, as a deadlock, if the predicate runs under the
+/// lock.
 #[test]
 fn a_predicate_takes_nothing_from_a_drainer() {
     loom::model(|| {
@@ -358,7 +359,7 @@ fn a_predicate_takes_nothing_from_a_drainer() {
         let mut drained = drainer.join().unwrap();
         pusher.join().unwrap();
         drained.extend(map.take(&0));
-        assert!(drained.is_sorted(), "what is put back keeps its place");
+        assert!(drained.is_sorted(), "what is put back stays in order");
         odd.append(&mut drained);
         odd.sort_unstable();
         assert_eq!(odd, [1, 2, 3]);
@@ -368,12 +369,12 @@ fn a_predicate_takes_nothing_from_a_drainer() {
 }
 
 /// The one key that the map may hold is checked out of its shard, and done with, against pushes of
-/// new keys of both shards: these are refused as long as there is no room, and find it afterwards.
+/// new keys of both shards: these are refused as long as the map is full, and stored afterwards.
 ///
 /// Fails if a key that leaves at the end of a checkout is not counted out, if a shard evicts one
 /// that is checked out, and, as a deadlock, if a push takes all locks from the highest number down.
 #[test]
-fn a_checkout_of_one_shard_keeps_its_room_from_the_others() {
+fn a_checkout_of_one_shard_keeps_its_capacity_from_the_others() {
     loom::model(|| {
         let map = BoundedArrayMap::builder().max_keys(1).max_items_per_key(1).build_sharded(2);
         let map = Arc::new(map.unwrap());
@@ -405,7 +406,7 @@ fn a_checkout_of_one_shard_keeps_its_room_from_the_others() {
 }
 
 /// Two sweeps of all shards and a drainer: each item goes to one of them, and each key that leaves
-/// makes room once.
+/// evicts once.
 ///
 /// Fails if a sweep finds what is due under one hold of a shard's lock and takes it out under
 /// another, or counts the keys before and after under two.
@@ -420,10 +421,10 @@ fn sweeps_of_shards_share_no_item() {
         for (key, value) in keys.into_iter().zip([1_u32, 2]) {
             assert!(map.push_at(start, key, value).is_stored());
         }
-        let sweepers = [1, 2].map(|budget| {
+        let sweepers = [1, 2].map(|limit| {
             let map = Arc::clone(&map);
             thread::spawn(move || {
-                let swept = map.expire(start + TTL, budget).into_iter();
+                let swept = map.expire(start + TTL, limit).into_iter();
                 swept.map(|item| item.value).collect::<Vec<_>>()
             })
         });

@@ -106,7 +106,7 @@ fn push_at<M: Map>(resident: u64, scale: Scale) -> Cost {
     })
 }
 
-/// One slice of a sweep with a budget of 1,000.
+/// One slice of a sweep with a limit of 1,000.
 fn sweep(resident: u64, scale: Scale) -> Cost {
     let (resident, start) = (scale.of(resident), Instant::now());
     let ttl = Duration::from_secs(60);

@@ -87,7 +87,7 @@ pub(crate) fn rows() {
     row("map: push_unique, cancel", 10_000, |n| {
         for id in 0..n {
             assert!(map.push_unique(id % KEYS, id, id).is_stored());
-            assert!(map.cancel(&id).is_some());
+            assert!(map.remove_by_id(&id).is_some());
         }
     });
     let (start, ttl) = (Instant::now(), Duration::from_secs(1));

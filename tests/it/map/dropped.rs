@@ -1,9 +1,9 @@
-//! A map that is dropped tells its listener of what was in it: once, all of it, in the order of
+//! A map that is dropped reports what was in it to its observer: once, all of it, in the order of
 //! eviction, whatever else goes wrong at that moment. What was handed over before is not in it.
 //!
-//! Seen to fail with: no `drop` of one's own, for each form; the first shard alone; no keys of leaked
-//! checkouts, or with the ids of what was leaked; destructors whose panic is let through; the
-//! other order; a listener that does not pass from the owned form to the shared one.
+//! Seen to fail with: no `drop` of one's own, for each form; the first shard alone; no keys of
+//! leaked checkouts, or with the ids of what was leaked; destructors whose panic is let through;
+//! the other order; an observer that does not pass from the owned form to the shared one.
 
 use std::collections::HashSet;
 use std::panic::{self, AssertUnwindSafe};
@@ -18,7 +18,7 @@ use sluicegate::{
 
 type Rows = Vec<(u8, Vec<u32>)>;
 
-/// What a listener was told.
+/// What an observer was seen.
 #[derive(Debug, Default, Clone, PartialEq)]
 struct Heard {
     displaced: Vec<u32>,
@@ -44,7 +44,7 @@ fn hear<Id>(log: &Log, event: &Event<'_, u8, u32, Id>) {
     }
 }
 
-fn listener<Id>(log: &Log) -> impl Fn(Event<'_, u8, u32, Id>) + Send + Sync + 'static {
+fn observer<Id>(log: &Log) -> impl Fn(Event<'_, u8, u32, Id>) + Send + Sync + 'static {
     let log = Arc::clone(log);
     move |event| hear(&log, &event)
 }
@@ -76,11 +76,11 @@ fn forms(max_keys: usize, max_per_key: usize) -> [Map; 3] {
 }
 
 impl Map {
-    fn heard_by(self, listener: impl Fn(Event<'_, u8, u32>) + Send + Sync + 'static) -> Self {
+    fn heard_by(self, observer: impl Fn(Event<'_, u8, u32>) + Send + Sync + 'static) -> Self {
         match self {
-            Self::Owned(map) => Self::Owned(map.with_listener(listener)),
-            Self::Shared(map) => Self::Shared(map.with_listener(listener)),
-            Self::Sharded(map) => Self::Sharded(map.with_listener(listener)),
+            Self::Owned(map) => Self::Owned(map.with_observer(observer)),
+            Self::Shared(map) => Self::Shared(map.with_observer(observer)),
+            Self::Sharded(map) => Self::Sharded(map.with_observer(observer)),
         }
     }
 
@@ -93,7 +93,7 @@ impl Map {
 fn all_that_is_resident_is_told_in_the_order_of_eviction() {
     for map in forms(9, 9) {
         let log = Log::default();
-        let mut map = map.heard_by(listener(&log));
+        let mut map = map.heard_by(observer(&log));
         for (key, value) in [(1, 10), (2, 20), (1, 11), (3, 30), (2, 21)] {
             assert!(map.push(key, value).is_stored());
         }
@@ -107,7 +107,7 @@ fn all_that_is_resident_is_told_in_the_order_of_eviction() {
 fn all_shards_are_told() {
     let log = Log::default();
     let builder = BoundedArrayMap::builder().max_keys(64).max_items_per_key(1);
-    let map = builder.build_sharded(8).unwrap().with_listener(listener(&log));
+    let map = builder.build_sharded(8).unwrap().with_observer(observer(&log));
     for key in 0..64 {
         assert!(map.push(key, u32::from(key)).is_stored());
     }
@@ -121,7 +121,7 @@ fn all_shards_are_told() {
 fn a_map_that_a_panic_drops_tells_too() {
     for map in forms(9, 9) {
         let log = Log::default();
-        let mut map = map.heard_by(listener(&log));
+        let mut map = map.heard_by(observer(&log));
         assert!(map.push(1, 10).is_stored());
         let unwound = panic::catch_unwind(AssertUnwindSafe(move || {
             let _map = map;
@@ -133,14 +133,14 @@ fn a_map_that_a_panic_drops_tells_too() {
 }
 
 #[test]
-fn a_listener_that_panics_is_told_of_the_rest_also_while_another_panic_unwinds() {
+fn an_observer_that_panics_sees_the_rest_also_while_another_panic_unwinds() {
     for unwinding in [false, true] {
         for map in forms(9, 9) {
             let log = Log::default();
-            let tell = Arc::clone(&log);
+            let sink = Arc::clone(&log);
             let mut map = map.heard_by(move |event| {
-                hear(&tell, &event);
-                panic::resume_unwind(Box::new("a listener"));
+                hear(&sink, &event);
+                panic::resume_unwind(Box::new("an observer"));
             });
             for key in 0..3 {
                 assert!(map.push(key, 7).is_stored());
@@ -151,7 +151,7 @@ fn a_listener_that_panics_is_told_of_the_rest_also_while_another_panic_unwinds()
                     panic::resume_unwind(Box::new("while the map is held"));
                 }
             }));
-            assert_eq!(dropped.is_err(), unwinding, "the listener's panic ends in the map");
+            assert_eq!(dropped.is_err(), unwinding, "the observer's panic ends in the map");
             assert_eq!(log.lock().unwrap().dropped.len(), 3);
         }
     }
@@ -169,34 +169,34 @@ impl Drop for Touchy {
 }
 
 #[test]
-fn destructors_that_panic_keep_nothing_from_the_listener() {
+fn destructors_that_panic_keep_nothing_from_the_observer() {
     let builder = BoundedArrayMap::builder().max_keys(9).max_items_per_key(9);
-    let (drops, told) = (Arc::new(Mutex::new(0)), Arc::new(Mutex::new(0)));
-    let listener = || {
-        let told = Arc::clone(&told);
+    let (drops, seen) = (Arc::new(Mutex::new(0)), Arc::new(Mutex::new(0)));
+    let observer = || {
+        let seen = Arc::clone(&seen);
         move |event: Event<'_, u8, Touchy>| {
             if let Event::Dropped { items, .. } = event {
-                *told.lock().unwrap() += items.iter().count();
+                *seen.lock().unwrap() += items.iter().count();
             }
         }
     };
-    let mut owned = builder.clone().build().unwrap().with_listener(listener());
-    let shared = builder.clone().build_shared().unwrap().with_listener(listener());
-    let sharded = builder.build_sharded(2).unwrap().with_listener(listener());
+    let mut owned = builder.clone().build().unwrap().with_observer(observer());
+    let shared = builder.clone().build_shared().unwrap().with_observer(observer());
+    let sharded = builder.build_sharded(2).unwrap().with_observer(observer());
     for value in 0..6 {
         assert!(owned.push(value % 3, Touchy(Arc::clone(&drops))).is_stored());
         assert!(shared.push(value % 3, Touchy(Arc::clone(&drops))).is_stored());
         assert!(sharded.push(value % 3, Touchy(Arc::clone(&drops))).is_stored());
     }
     drop((owned, shared, sharded));
-    assert_eq!((*drops.lock().unwrap(), *told.lock().unwrap()), (18, 18));
+    assert_eq!((*drops.lock().unwrap(), *seen.lock().unwrap()), (18, 18));
 }
 
 #[test]
 fn what_was_handed_over_is_not_told() {
     let log = Log::default();
     let filled = || {
-        let mut map = BoundedArrayMap::new(9, 9).unwrap().with_listener(listener(&log));
+        let mut map = BoundedArrayMap::new(9, 9).unwrap().with_observer(observer(&log));
         for value in 0..4 {
             assert!(map.push(value as u8 % 2, value).is_stored());
         }
@@ -219,13 +219,13 @@ fn what_was_handed_over_is_not_told() {
     assert_eq!(inner.total_items(), 4);
     drop(inner);
     let builder = BoundedArrayMap::builder().max_keys(9).max_items_per_key(9);
-    let sharded = builder.build_sharded(3).unwrap().with_listener(listener(&log));
+    let sharded = builder.build_sharded(3).unwrap().with_observer(observer(&log));
     assert!(sharded.push(1, 1).is_stored());
     assert_eq!(count(&mut sharded.clear().into_iter().flatten()), 1);
     drop(sharded);
     assert_eq!(*log.lock().unwrap(), Heard::default());
 
-    // From the owned form to the shared one it is the same listener.
+    // From the owned form to the shared one it is the same observer.
     drop(SharedBoundedArrayMap::from(filled()));
     assert_eq!(log.lock().unwrap().dropped, [(0, vec![0, 2]), (1, vec![1, 3])]);
 }
@@ -233,12 +233,12 @@ fn what_was_handed_over_is_not_told() {
 #[test]
 fn a_leaked_checkout_is_not_told_and_what_came_since_is_with_its_own_ids() {
     let builder = BoundedArrayMap::builder().max_keys(9).max_items_per_key(9).indexed::<u32>();
-    let told = Arc::new(Mutex::new(Vec::new()));
-    let tell = Arc::clone(&told);
-    let map = builder.build_shared().unwrap().with_listener(move |event| {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let sink = Arc::clone(&seen);
+    let map = builder.build_shared().unwrap().with_observer(move |event| {
         if let Event::Dropped { key, items } = event {
             let pairs = items.clone().with_ids().map(|(value, id): (u32, _)| (value, id.unwrap()));
-            tell.lock().unwrap().push((*key, pairs.collect::<Vec<_>>()));
+            sink.lock().unwrap().push((*key, pairs.collect::<Vec<_>>()));
         }
     });
     for (key, value) in [("a", 1), ("a", 2), ("b", 3), ("c", 4)] {
@@ -248,25 +248,25 @@ fn a_leaked_checkout_is_not_told_and_what_came_since_is_with_its_own_ids() {
     std::mem::forget(map.checkout("c").unwrap());
     assert!(map.push_unique("a", 50, 5).is_stored());
     drop(map);
-    assert_eq!(*told.lock().unwrap(), [("b", vec![(3, 30)]), ("a", vec![(5, 50)])]);
+    assert_eq!(*seen.lock().unwrap(), [("b", vec![(3, 30)]), ("a", vec![(5, 50)])]);
 }
 
 #[test]
-fn the_last_handle_tells_on_its_thread_without_a_lock() {
-    let (told, map) = (Arc::new(Mutex::new(None)), SharedBoundedArrayMap::new(9, 9).unwrap());
-    let tell = Arc::clone(&told);
+fn the_last_handle_reports_on_its_thread_without_a_lock() {
+    let (seen, map) = (Arc::new(Mutex::new(None)), SharedBoundedArrayMap::new(9, 9).unwrap());
+    let sink = Arc::clone(&seen);
     let map = Arc::new_cyclic(|this: &std::sync::Weak<SharedBoundedArrayMap<u8, u32>>| {
         let this = this.clone();
-        map.with_listener(move |_| {
+        map.with_observer(move |_| {
             assert!(this.upgrade().is_none(), "nobody can use it any more");
-            *tell.lock().unwrap() = Some(std::thread::current().id());
+            *sink.lock().unwrap() = Some(std::thread::current().id());
         })
     });
     assert!(map.push(1, 1).is_stored());
     let dropper = std::thread::spawn(move || drop(map));
     let id = dropper.thread().id();
     dropper.join().unwrap();
-    assert_eq!(*told.lock().unwrap(), Some(id));
+    assert_eq!(*seen.lock().unwrap(), Some(id));
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -275,7 +275,7 @@ enum Operation {
     Take { key: u8 },
     RemoveIf { key: u8 },
     CheckOut { key: u8, acknowledged: usize, leak: bool },
-    Expire { budget: usize },
+    Expire { limit: usize },
     Resize { max_keys: usize, max_per_key: usize },
     Clear,
 }
@@ -289,7 +289,7 @@ fn operation() -> impl Strategy<Value = Operation> {
         2 => (key(), 0..3_usize, prop::bool::weighted(0.2)).prop_map(|(key, acknowledged, leak)| {
             Operation::CheckOut { key, acknowledged, leak }
         }),
-        1 => (0..4_usize).prop_map(|budget| Operation::Expire { budget }),
+        1 => (0..4_usize).prop_map(|limit| Operation::Expire { limit }),
         1 => (1..5_usize, 1..4_usize)
             .prop_map(|(max_keys, max_per_key)| Operation::Resize { max_keys, max_per_key }),
         1 => Just(Operation::Clear),
@@ -320,8 +320,8 @@ fn apply(map: &mut Map, operation: Operation, value: u32, start: Instant) -> [Ve
                 }
             }
         }),
-        Operation::Expire { budget } => {
-            let gone = each!(map, map => map.expire(start + TTL, budget));
+        Operation::Expire { limit } => {
+            let gone = each!(map, map => map.expire(start + TTL, limit));
             out.extend(gone.into_iter().map(|gone| gone.value));
         }
         Operation::Resize { max_keys, max_per_key } => {
@@ -349,7 +349,7 @@ const TTL: Duration = Duration::from_secs(60);
 proptest! {
     #![proptest_config(ProptestConfig { cases: 1000, ..ProptestConfig::default() })]
 
-    /// Each item that was pushed was handed over, was leaked by the caller, or is told as dropped:
+    /// Each item that was pushed was handed over, was leaked by the caller, or is seen as dropped:
     /// once, and the counts say the same.
     #[test]
     fn pushed_is_handed_over_plus_dropped(
@@ -374,7 +374,7 @@ proptest! {
             1 => Map::Shared(builder.build_shared().unwrap()),
             _ => Map::Sharded(builder.build_sharded(3).unwrap()),
         };
-        let mut map = map.heard_by(listener(&log));
+        let mut map = map.heard_by(observer(&log));
         let start = Instant::now();
         let (mut out, mut leaked) = (HashSet::new(), HashSet::new());
         for (value, operation) in (0..).zip(operations) {

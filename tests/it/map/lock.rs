@@ -1,9 +1,9 @@
 //! What runs without the lock may call the map: destructors of keys, values and ids, weighers,
-//! sinks, predicates and listeners. Were one of them run under the lock, the map would wait for
+//! sinks, predicates and observers. Were one of them run under the lock, the map would wait for
 //! itself: each test has a limit.
 //!
 //! Seen to fail with, each run under the lock: the key that `take` has no use for, dropped (both
-//! forms); a weigher; the key and the id that a checkout has no use for, dropped; a listener.
+//! forms); a weigher; the key and the id that a checkout has no use for, dropped; an observer.
 
 use std::hash::{Hash, Hasher};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -82,14 +82,14 @@ fn user_code_of_the_shared_form_may_call_it() {
         let (this, calls, call) = caller(|map: &Shared| {
             let _stats = map.stats();
         });
-        let (weigher, listener) = (Arc::clone(&call), Arc::clone(&call));
+        let (weigher, observer) = (Arc::clone(&call), Arc::clone(&call));
         let builder = BoundedArrayMap::builder().max_keys(2).max_items_per_key(2);
         let builder = builder.time_to_live(TTL).indexed::<Caller>();
         let builder = builder.max_weight(100, move |_: &Caller, _: &Caller| {
             weigher();
             1
         });
-        let map = Arc::new(builder.build_shared().unwrap().with_listener(move |_| listener()));
+        let map = Arc::new(builder.build_shared().unwrap().with_observer(move |_| observer()));
         this.set(Arc::downgrade(&map)).unwrap();
         let of = |name| Caller(name, Arc::clone(&call));
         let heard = |before: &mut usize| {
@@ -111,7 +111,7 @@ fn user_code_of_the_shared_form_may_call_it() {
         drop(map.take(&of(3)));
         heard(&mut before);
         fill(10, &mut before);
-        drop(map.cancel(&of(15)));
+        drop(map.remove_by_id(&of(15)));
         heard(&mut before);
         drop(map.remove_if(&of(13), |_| {
             call();
@@ -154,17 +154,17 @@ type Sharded = ShardedBoundedArrayMap<Caller, Caller>;
 
 #[test]
 fn user_code_of_the_sharded_form_may_call_it() {
-    for listens in [false, true] {
+    for observed in [false, true] {
         within_limit(move || {
             let (this, calls, call) = caller(|map: &Sharded| {
                 let _stats = map.stats();
             });
             let builder = BoundedArrayMap::builder().max_keys(2).max_items_per_key(2);
-            let builder = if listens { builder.time_to_live(TTL) } else { builder };
+            let builder = if observed { builder.time_to_live(TTL) } else { builder };
             let mut map: Sharded = builder.build_sharded(2).unwrap();
-            if listens {
-                let listener = Arc::clone(&call);
-                map = map.with_listener(move |_| listener());
+            if observed {
+                let observer = Arc::clone(&call);
+                map = map.with_observer(move |_| observer());
             }
             let map = Arc::new(map);
             this.set(Arc::downgrade(&map)).unwrap();
@@ -206,7 +206,7 @@ fn user_code_of_the_sharded_form_may_call_it() {
             drop(checkout);
             heard();
             fill();
-            if listens {
+            if observed {
                 drop(map.expire(start + TTL, 100));
                 heard();
                 fill();

@@ -65,7 +65,7 @@ fn an_id_leaves_by_every_way_that_its_item_leaves_by() {
             assert!(matches!(map.push("c", 0), Pushed::Evicted { key: "a", .. }));
         }),
         ("taken", |map, _| assert_eq!(map.take("a").collect::<Vec<_>>(), [10])),
-        ("cancelled", |map, _| assert_eq!(map.cancel(&1), Some(("a", 10)))),
+        ("removed", |map, _| assert_eq!(map.remove_by_id(&1), Some(("a", 10)))),
         ("expired", |map, start| {
             let expired = map.expire(start + TTL, 10);
             assert_eq!((expired[0].key, expired[0].value, expired[0].id), ("a", 10, Some(1)));
@@ -81,7 +81,7 @@ fn an_id_leaves_by_every_way_that_its_item_leaves_by() {
         assert!(map.contains_id(&1), "{way}");
         leave(&mut map, start);
         assert!(!map.contains_id(&1), "{way}");
-        assert_eq!(map.cancel(&1), None, "{way}");
+        assert_eq!(map.remove_by_id(&1), None, "{way}");
         assert!(map.push_unique("a", 1, 11).is_stored(), "{way}");
     }
 }
@@ -119,7 +119,7 @@ fn a_sweep_promotes_nothing() {
 }
 
 #[test]
-fn looking_and_cancelling_promote_nothing_but_get_does() {
+fn looking_and_removing_by_id_promote_nothing_but_get_does() {
     let mut map = indexed(3, 10);
     for (id, key) in [(1, "a"), (2, "b"), (3, "c"), (4, "a"), (5, "b"), (6, "c")] {
         assert_eq!(map.push_unique(key, id, id), Pushed::Stored);
@@ -128,7 +128,7 @@ fn looking_and_cancelling_promote_nothing_but_get_does() {
     assert_eq!((map.peek("b").unwrap().oldest(), map.peek("b").unwrap().newest()), (&2, &5));
     assert!(map.contains("a") && map.contains_id(&1));
     assert_eq!(map.iter().count(), 3);
-    assert_eq!(map.cancel(&1), Some(("a", 1)));
+    assert_eq!(map.remove_by_id(&1), Some(("a", 1)));
     assert_eq!(keys(&map), ["a", "b", "c"]);
     assert_eq!(map.get("a").unwrap().iter().collect::<Vec<_>>(), [&4]);
     assert_eq!(keys(&map), ["b", "c", "a"]);
@@ -146,7 +146,7 @@ fn totals_are_the_sum_of_what_is_there() {
             let id = round * 10 + place as u32;
             assert!(map.push_unique_at(now, key, id, id).is_stored());
         }
-        map.cancel(&(round * 10 + 1));
+        map.remove_by_id(&(round * 10 + 1));
         drop(map.take("a"));
         drop(map.expire(now, 1));
         let sum: usize = map.iter().map(|(_, array)| array.len()).sum();
@@ -289,14 +289,14 @@ fn time_that_runs_backwards_does_not_upset_the_order_of_arrival() {
 }
 
 #[test]
-fn a_budget_bounds_a_sweep_and_the_next_one_goes_on() {
+fn a_limit_bounds_a_sweep_and_the_next_one_goes_on() {
     let start = Instant::now();
     let mut map = indexed(10, 10);
     for value in 0..5 {
         assert_eq!(map.push_at(start, "a", value), Pushed::Stored);
     }
-    let values = |map: &mut Indexed, budget| -> Vec<u32> {
-        map.expire(start + TTL, budget).into_iter().map(|item| item.value).collect()
+    let values = |map: &mut Indexed, limit| -> Vec<u32> {
+        map.expire(start + TTL, limit).into_iter().map(|item| item.value).collect()
     };
     assert!(values(&mut map, 0).is_empty());
     assert_eq!(values(&mut map, 2), [0, 1]);
@@ -399,7 +399,7 @@ fn the_shared_form_drops_nothing_under_its_lock() {
 
         assert_eq!(push(2, 5), 1, "the spare key");
         let id = new(5);
-        drop(shared.cancel(&id));
+        drop(shared.remove_by_id(&id));
         assert_eq!(calls.swap(0, Ordering::Relaxed), 3, "a clone of the key, value and id");
         drop(shared.expire(start + TTL, 10));
         assert_eq!(calls.swap(0, Ordering::Relaxed), 3, "key, value and id");
@@ -457,7 +457,7 @@ fn what_is_written_and_read_again_keeps_its_order() {
     assert_eq!(gone[1], Pushed::Displaced { value: 1, id: None });
 
     let stats = serde_json::to_string(&smaller.stats()).unwrap();
-    let read: sluicegate::map::Stats = serde_json::from_str(&stats).unwrap();
+    let read: sluicegate::map::MapStats = serde_json::from_str(&stats).unwrap();
     assert_eq!(read, smaller.stats());
 }
 

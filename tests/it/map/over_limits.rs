@@ -124,7 +124,7 @@ fn totals_that_shrink_below_what_is_checked_out_are_kept_to_again_later() {
     assert!(is_refused(refused.unwrap(), RejectReason::MapFull));
     drop(out);
 
-    // The key itself makes room among its own items, and another in its place.
+    // The key itself makes room among its own items, and another key is evicted for another.
     let mut gone = Vec::new();
     assert!(map.push_with("a", 9, |pushed| gone.push(pushed)));
     let displaced = |value| Pushed::Displaced { value, id: None };

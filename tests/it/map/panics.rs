@@ -93,7 +93,7 @@ fn an_id_that_panics_costs_no_value_and_leaves_the_rest_in_pairs() {
         assert!(map.push_unique("a", Touchy(value), value).is_stored());
     }
     let five = Touchy(5);
-    assert_eq!(with_panic_in_drop(|| map.cancel(&five)), Some(("a", 5)));
+    assert_eq!(with_panic_in_drop(|| map.remove_by_id(&five)), Some(("a", 5)));
     let mut checkout = map.checkout("a").unwrap();
     assert_eq!(with_panic_in_drop(|| checkout.acknowledge()), Some(0));
     drop(checkout);
@@ -105,7 +105,7 @@ fn an_id_that_panics_costs_no_value_and_leaves_the_rest_in_pairs() {
 }
 
 #[test]
-fn a_listener_whose_panic_panics_again_as_it_is_dropped_costs_no_value() {
+fn an_observer_whose_panic_panics_again_as_it_is_dropped_costs_no_value() {
     struct Bomb;
     impl Drop for Bomb {
         fn drop(&mut self) {
@@ -113,10 +113,10 @@ fn a_listener_whose_panic_panics_again_as_it_is_dropped_costs_no_value() {
         }
     }
     let map = SharedBoundedArrayMap::new(1, 1).unwrap();
-    let map = map.with_listener(|_| panic::panic_any(Bomb));
+    let map = map.with_observer(|_| panic::panic_any(Bomb));
     assert!(map.push("a", 1).is_stored());
     assert_eq!(map.push("a", 2), Pushed::Displaced { value: 1, id: None });
-    assert_eq!(map.listener_panics(), 1);
+    assert_eq!(map.observer_panics(), 1);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! What the shared forms add: listeners, the sweeper, checkouts while others push, and shards.
+//! What the shared forms add: observers, the sweeper, checkouts while others push, and shards.
 
 use std::panic;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -24,10 +24,10 @@ fn within_limit(act: impl FnOnce() + Send + 'static) {
 }
 
 #[test]
-fn a_listener_is_told_what_the_caller_is_handed() {
+fn an_observer_sees_what_the_caller_gets() {
     let start = Instant::now();
     let heard = Arc::new(Mutex::new(Vec::new()));
-    let told = Arc::clone(&heard);
+    let seen = Arc::clone(&heard);
     let map: SharedBoundedArrayMap<&str, u32, u32> = BoundedArrayMap::builder()
         .max_keys(1)
         .max_items_per_key(1)
@@ -35,8 +35,8 @@ fn a_listener_is_told_what_the_caller_is_handed() {
         .indexed()
         .build_shared()
         .unwrap()
-        .with_listener(move |event| {
-            told.lock().unwrap().push(match event {
+        .with_observer(move |event| {
+            seen.lock().unwrap().push(match event {
                 Event::Displaced { key, value, id } => format!("displaced {key} {value} {id:?}"),
                 Event::Evicted { key, items } => format!("evicted {key} {items:?}"),
                 Event::Expired(gone) => format!("expired {} {}", gone.key, gone.value),
@@ -59,27 +59,27 @@ fn a_listener_is_told_what_the_caller_is_handed() {
 }
 
 #[test]
-fn a_listener_that_panics_costs_no_value_and_hears_the_next_event() {
+fn an_observer_that_panics_costs_no_value_and_hears_the_next_event() {
     let calls = Arc::new(AtomicUsize::new(0));
     let called = Arc::clone(&calls);
-    let map = SharedBoundedArrayMap::new(1, 1).unwrap().with_listener(move |_| {
+    let map = SharedBoundedArrayMap::new(1, 1).unwrap().with_observer(move |_| {
         called.fetch_add(1, Ordering::Relaxed);
         // Unlike `panic!`, this prints nothing.
-        panic::resume_unwind(Box::new("a listener"));
+        panic::resume_unwind(Box::new("an observer"));
     });
     assert_eq!(map.push("a", 1), Pushed::Stored);
     assert_eq!(map.push("a", 2), Pushed::Displaced { value: 1, id: None });
     assert_eq!(map.push("a", 3), Pushed::Displaced { value: 2, id: None });
-    assert_eq!((calls.load(Ordering::Relaxed), map.listener_panics()), (2, 2));
+    assert_eq!((calls.load(Ordering::Relaxed), map.observer_panics()), (2, 2));
 }
 
 #[test]
-fn a_listener_may_call_the_map() {
+fn an_observer_may_call_the_map() {
     within_limit(|| {
         let this: Arc<OnceLock<Weak<SharedBoundedArrayMap<u32, u32>>>> = Arc::default();
-        let listener = Arc::clone(&this);
-        let map = SharedBoundedArrayMap::new(2, 1).unwrap().with_listener(move |event| {
-            let map = listener.get().and_then(Weak::upgrade).unwrap();
+        let observer = Arc::clone(&this);
+        let map = SharedBoundedArrayMap::new(2, 1).unwrap().with_observer(move |event| {
+            let map = observer.get().and_then(Weak::upgrade).unwrap();
             if let Event::Displaced { key: 1, value, .. } = event {
                 assert!(map.push(2, *value).is_stored());
             }
@@ -102,7 +102,7 @@ fn what_is_pushed_during_a_checkout_comes_after_what_is_put_back() {
     let mut guard = map.checkout("a").unwrap();
     assert!(map.checkout("a").is_none(), "one at a time");
     assert_eq!(map.take("a").len(), 0, "and nobody passes it");
-    assert_eq!(map.cancel(&2), None);
+    assert_eq!(map.remove_by_id(&2), None);
     let duplicate = map.push_unique("a", 2, 20);
     assert!(matches!(duplicate, Pushed::Rejected { reason: RejectReason::Duplicate, .. }));
     let elsewhere = map.push("b", 0);
@@ -152,20 +152,23 @@ fn while_a_predicate_runs_its_items_are_out_and_the_map_is_free() {
         let gone = map.remove_if("a", |value| {
             if *value == 1 {
                 // What its documentation says.
-                assert_eq!((map.take("a").len(), map.cancel(&2)), (0, None));
+                assert_eq!((map.take("a").len(), map.remove_by_id(&2)), (0, None));
                 assert!(map.checkout("a").is_none() && map.contains_id(&2));
                 let full = map.push("a", 9);
                 assert!(matches!(full, Pushed::Rejected { reason: RejectReason::KeyFull, .. }));
                 assert_eq!(map.remove_if("a", |_| true).len(), 0);
                 let other = map.push("c", 4);
-                assert!(matches!(other, Pushed::Evicted { key: "b", .. }), "a keeps its place");
+                assert!(
+                    matches!(other, Pushed::Evicted { key: "b", .. }),
+                    "a stays in the order of use"
+                );
             }
             *value != 2
         });
         assert_eq!(gone.with_ids().collect::<Vec<_>>(), [(1, Some(1)), (3, Some(3))]);
         assert_eq!(map.keys(), ["c", "a"]);
         assert_eq!(map.take("a").collect::<Vec<_>>(), [2]);
-        assert_eq!((map.stats().cancelled, map.total_items()), (2, 1));
+        assert_eq!((map.stats().removed, map.total_items()), (2, 1));
     });
 }
 
@@ -216,17 +219,17 @@ fn a_predicate_that_panics_loses_nothing_and_leaves_all_keys_free() {
 }
 
 #[test]
-fn a_listener_of_a_sharded_map_may_call_it_and_may_panic() {
+fn an_observer_of_a_sharded_map_may_call_it_and_may_panic() {
     within_limit(|| {
         type Map = sluicegate::ShardedBoundedArrayMap<u32, u32>;
         let this: Arc<OnceLock<Weak<Map>>> = Arc::default();
-        let listener = Arc::clone(&this);
+        let observer = Arc::clone(&this);
         let builder = BoundedArrayMap::builder().max_keys(2).max_items_per_key(1);
-        let map = builder.build_sharded(2).unwrap().with_listener(move |event| {
-            let map = listener.get().and_then(Weak::upgrade).unwrap();
+        let map = builder.build_sharded(2).unwrap().with_observer(move |event| {
+            let map = observer.get().and_then(Weak::upgrade).unwrap();
             if let Event::Displaced { key: 1, value, .. } = event {
                 assert!(map.push(2, *value).is_stored());
-                panic::resume_unwind(Box::new("a listener"));
+                panic::resume_unwind(Box::new("an observer"));
             }
         });
         let map = Arc::new(map);
@@ -234,7 +237,7 @@ fn a_listener_of_a_sharded_map_may_call_it_and_may_panic() {
         assert!(map.push(1, 10).is_stored());
         assert_eq!(map.push(1, 11), Pushed::Displaced { value: 10, id: None });
         assert_eq!(map.take(&2).collect::<Vec<_>>(), [10]);
-        assert_eq!(map.listener_panics(), 1);
+        assert_eq!(map.observer_panics(), 1);
     });
 }
 
@@ -266,7 +269,7 @@ fn the_last_handle_gives_the_plain_map_back() {
     assert!(Arc::into_inner(map).is_none());
     let mut map = Arc::into_inner(other).unwrap().into_inner();
     assert_eq!((map.weight(), map.stats().pushed, map.max_weight()), (9, 3, Some(10)));
-    assert_eq!(map.cancel(&1), Some(("a", 1)));
+    assert_eq!(map.remove_by_id(&1), Some(("a", 1)));
     let mut gone = Vec::new();
     assert!(map.push_with("c", 4, |pushed| gone.push(pushed)));
     assert!(map.push_with("c", 5, |pushed| gone.push(pushed)), "and weighs as before");
@@ -359,15 +362,15 @@ mod sweeper {
         use sluicegate::ShardedBoundedArrayMap;
         use sluicegate::map::{Expire, Expired};
 
-        /// A plain map with more behind the same lock.
+        /// A `BoundedArrayMap` with more behind the same lock.
         struct Register(Mutex<(BoundedArrayMap<u32, u32>, u32)>);
         impl Expire for Register {
             type Overdue = Expired<u32, u32>;
 
-            fn expire(&self, now: std::time::Instant, budget: usize) -> Vec<Self::Overdue> {
+            fn expire(&self, now: std::time::Instant, limit: usize) -> Vec<Self::Overdue> {
                 let (map, calls) = &mut *self.0.lock().unwrap();
                 *calls += 1;
-                map.expire(now, budget)
+                map.expire(now, limit)
             }
         }
 
@@ -398,11 +401,11 @@ mod sweeper {
 
     #[tokio::test]
     async fn it_refuses_what_makes_no_sense() {
-        let refused = |period, budget| {
-            Sweeper::spawn(&map(), period, budget, drop).unwrap_err().field().to_string()
+        let refused = |period, limit| {
+            Sweeper::spawn(&map(), period, limit, drop).unwrap_err().field().to_string()
         };
         assert_eq!(refused(Duration::ZERO, 1), "period");
-        assert_eq!(refused(TTL, 0), "budget");
+        assert_eq!(refused(TTL, 0), "limit");
         let endless = Sweeper::spawn(&map(), Duration::MAX, usize::MAX, drop).unwrap();
         sleep(Duration::from_millis(1)).await;
         endless.stop().await;

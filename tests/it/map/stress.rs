@@ -6,7 +6,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use sluicegate::map::Stats;
+use sluicegate::map::MapStats;
 use sluicegate::{BoundedArrayMap, FullMap, Pushed};
 
 const THREADS: u32 = 4;
@@ -36,10 +36,10 @@ impl Random {
     }
 }
 
-fn check(seen: &[AtomicUsize], stats: Stats) {
-    assert!(seen.iter().all(|seen| seen.load(Ordering::Relaxed) == 1), "each ended in one place");
+fn check(seen: &[AtomicUsize], stats: MapStats) {
+    assert!(seen.iter().all(|seen| seen.load(Ordering::Relaxed) == 1), "each ended once");
     let left = stats.taken + stats.displaced + stats.evicted + stats.rejected + stats.expired;
-    assert_eq!(stats.pushed, left + stats.cancelled);
+    assert_eq!(stats.pushed, left + stats.removed);
     assert_eq!((stats.keys, stats.items), (0, 0));
 }
 

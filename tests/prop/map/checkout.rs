@@ -1,9 +1,9 @@
 //! Maps whose keys are checked out while all else goes on, limits being changed included, against
 //! a reference so plain that it is obviously right: a vector of keys in order of use, each with
-//! what is out and what is in. A listener is there or not, and hears what the callers are handed.
+//! what is out and what is in. An observer is there or not, and hears what the callers are handed.
 //!
 //! Seen to fail with: a fast path that does not promote the key of a push; one that is taken
-//! although a listener is there; a `promote` that does nothing to a plain map.
+//! although an observer is there; a `promote` that does nothing to a map with the fast path.
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use proptest::prelude::*;
-use sluicegate::map::{Items, SharedCheckout, Stats};
+use sluicegate::map::{Items, MapStats, SharedCheckout};
 use sluicegate::{BoundedArrayMap, FullKey, FullMap, Pushed, RejectReason, SharedBoundedArrayMap};
 
 #[derive(Debug, Clone)]
@@ -30,8 +30,8 @@ struct Limits {
     full_key: FullKey,
     full_map: FullMap,
     /// Makes the map keep more of each item than its value.
-    tickets: bool,
-    listens: bool,
+    item_meta: bool,
+    observed: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -72,7 +72,7 @@ struct Model {
     limits: Limits,
     /// Least recently used first.
     keys: Vec<Key>,
-    stats: Stats,
+    stats: MapStats,
 }
 
 impl Model {
@@ -187,7 +187,7 @@ impl Model {
                     self.stats.displaced += gone.len() as u64;
                     displaced.extend((!gone.is_empty()).then_some((key.name, gone)));
                 }
-                // Of those that are checked out the order is not told.
+                // Of those that are checked out the order is not seen.
                 displaced.sort();
                 vec![Answer::Rows(evicted), Answer::Rows(displaced)]
             }
@@ -215,17 +215,17 @@ fn new(limits: Limits, events: &Arc<AtomicUsize>) -> Map {
         .max_items_per_key(limits.max_per_key)
         .full_key(limits.full_key)
         .full_map(limits.full_map);
-    let builder = if limits.tickets { builder.time_to_live(Duration::MAX) } else { builder };
+    let builder = if limits.item_meta { builder.time_to_live(Duration::MAX) } else { builder };
     let (map, events) = (builder.build_shared().unwrap(), Arc::clone(events));
-    if !limits.listens {
+    if !limits.observed {
         return map;
     }
-    map.with_listener(move |_| {
+    map.with_observer(move |_| {
         events.fetch_add(1, Ordering::Relaxed);
     })
 }
 
-/// What a listener hears of an answer.
+/// What an observer hears of an answer.
 fn heard(answers: &[Answer]) -> usize {
     match answers {
         [Answer::Rows(evicted), Answer::Rows(displaced)] => {
@@ -305,13 +305,13 @@ fn limits() -> impl Strategy<Value = Limits> {
         2 => Just(FullMap::EvictHeaviest),
     ];
     (1..5_usize, 1..6_usize, full_key, full_map, any::<bool>(), any::<bool>()).prop_map(
-        |(max_keys, max_per_key, full_key, full_map, tickets, listens)| Limits {
+        |(max_keys, max_per_key, full_key, full_map, item_meta, observed)| Limits {
             max_keys,
             max_per_key,
             full_key,
             full_map,
-            tickets,
-            listens,
+            item_meta,
+            observed,
         },
     )
 }
@@ -340,19 +340,21 @@ proptest! {
         limits in limits(),
         operations in prop::collection::vec(operation(), 0..150),
     ) {
-        let mut model = Model { limits, keys: Vec::new(), stats: Stats::default() };
+        let mut model = Model { limits, keys: Vec::new(), stats: MapStats::default() };
         let (alive, events) = (Rc::new(()), Arc::new(AtomicUsize::new(0)));
         let (map, mut expected) = (new(limits, &events), 0);
         let mut out = HashMap::new();
         for (number, operation) in (0..).zip(operations) {
             let token = Token { number, _alive: Rc::clone(&alive) };
             let answers = apply(&map, &mut out, operation, token);
-            expected += if limits.listens { heard(&answers) } else { 0 };
+            expected += if limits.observed { heard(&answers) } else { 0 };
             prop_assert_eq!(answers, model.apply(operation, number), "{:?}", operation);
             prop_assert_eq!(events.load(Ordering::Relaxed), expected);
             let free = model.keys.iter().rev().filter(|key| !key.held).map(|key| key.name);
             prop_assert_eq!(map.keys(), free.collect::<Vec<_>>(), "order of use");
 
+            #[cfg(debug_assertions)]
+            map.validate();
             let stats = map.stats();
             prop_assert_eq!(stats, model.stats);
             let left = stats.taken + stats.displaced + stats.evicted + stats.rejected;

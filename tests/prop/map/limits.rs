@@ -1,14 +1,14 @@
 //! Maps with every mix of limits and policies, and all that removes many items at once, against a
 //! reference so plain that it is obviously right: a vector of keys in order of use, each with a
 //! vector of items. Maps of the two caps alone, whose pushes take a way of their own, are among
-//! them. A listener is there or not, and hears what the caller is handed.
+//! them. An observer is there or not, and hears what the caller is handed.
 
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use proptest::prelude::*;
-use sluicegate::map::{Event, Items, Stats, Total};
+use sluicegate::map::{Event, Items, MapStats, Total};
 use sluicegate::{BoundedArrayMap, FullKey, FullMap, Pushed, RejectReason};
 
 #[derive(Debug, Clone)]
@@ -27,7 +27,7 @@ struct Limits {
     /// None of both: a map whose pushes return what they push out.
     max_items: Option<usize>,
     max_weight: Option<u64>,
-    listens: bool,
+    observed: bool,
 }
 
 impl Limits {
@@ -85,7 +85,7 @@ struct Model {
     /// Least recently used first.
     keys: Vec<Key>,
     came: u32,
-    stats: Stats,
+    stats: MapStats,
 }
 
 impl Model {
@@ -192,7 +192,7 @@ impl Model {
         let (gone, stay) = key.items.drain(..).partition(|(number, _)| leaves(*number));
         key.items = stay;
         let gone: Vec<(u32, u64)> = gone;
-        self.stats.cancelled += gone.len() as u64;
+        self.stats.removed += gone.len() as u64;
         gone.into_iter().map(|(number, _)| number).collect()
     }
 
@@ -319,7 +319,7 @@ fn hear(events: &Arc<AtomicUsize>) -> impl Fn(Event<'_, u8, Token>) + Send + Syn
     }
 }
 
-/// What the listener hears of an answer.
+/// What the observer hears of an answer.
 fn heard(answers: &[Answer]) -> usize {
     match answers {
         [Answer::Shrunk(evicted, displaced)] => {
@@ -356,7 +356,7 @@ impl Subject {
         let total = match (limits.max_items, limits.max_weight) {
             (None, None) => {
                 let map = builder.build().unwrap();
-                let map = if limits.listens { map.with_listener(hear(events)) } else { map };
+                let map = if limits.observed { map.with_observer(hear(events)) } else { map };
                 return Self::PerKey(map);
             }
             (Some(items), None) => builder.max_items(items),
@@ -364,7 +364,7 @@ impl Subject {
             (Some(items), Some(weight)) => builder.max_items(items).max_weight(weight, weigh),
         };
         let map = total.build().unwrap();
-        Self::Total(if limits.listens { map.with_listener(hear(events)) } else { map })
+        Self::Total(if limits.observed { map.with_observer(hear(events)) } else { map })
     }
 
     fn apply(&mut self, operation: &Operation, number: u32, alive: &Rc<()>) -> Vec<Answer> {
@@ -440,12 +440,14 @@ impl Subject {
     }
 
     fn check(&self, model: &Model, alive: &Rc<()>) {
+        #[cfg(debug_assertions)]
+        with!(self, map => map.validate());
         let stats = with!(self, map => map.stats());
         let mut expected = model.stats;
         (expected.items, expected.keys) = (model.items(), model.keys.len());
         expected.weight = model.weight();
         assert_eq!(stats, expected);
-        let left = stats.taken + stats.displaced + stats.evicted + stats.rejected + stats.cancelled;
+        let left = stats.taken + stats.displaced + stats.evicted + stats.rejected + stats.removed;
         assert_eq!(stats.pushed, stats.items as u64 + left, "conservation");
 
         let rows: Vec<Row> = with!(self, map => map.iter_lru()
@@ -469,14 +471,14 @@ fn limits() -> impl Strategy<Value = Limits> {
     ];
     let totals = (prop::option::of(0..8_usize), prop::option::of(1..20_u64));
     (1..6_usize, 1..12_usize, full_key, full_map, totals, any::<bool>()).prop_map(
-        |(max_keys, max_per_key, full_key, full_map, (more_items, max_weight), listens)| Limits {
+        |(max_keys, max_per_key, full_key, full_map, (more_items, max_weight), observed)| Limits {
             max_keys,
             max_per_key,
             full_key,
             full_map,
             max_items: more_items.map(|more| max_per_key + more),
             max_weight,
-            listens,
+            observed,
         },
     )
 }
@@ -509,13 +511,13 @@ proptest! {
         limits in limits(),
         operations in prop::collection::vec(operation(), 0..150),
     ) {
-        let mut model = Model { limits, keys: Vec::new(), came: 0, stats: Stats::default() };
+        let mut model = Model { limits, keys: Vec::new(), came: 0, stats: MapStats::default() };
         let (alive, events) = (Rc::new(()), Arc::new(AtomicUsize::new(0)));
         let (mut subject, mut expected) = (Subject::new(limits, &events), 0);
         for (turn, operation) in (0..).zip(operations) {
             let number = 10 * turn;
             let answers = subject.apply(&operation, number, &alive);
-            expected += if limits.listens { heard(&answers) } else { 0 };
+            expected += if limits.observed { heard(&answers) } else { 0 };
             prop_assert_eq!(answers, model.apply(&operation, number));
             prop_assert_eq!(events.load(Ordering::Relaxed), expected);
             subject.check(&model, &alive);

@@ -1,8 +1,8 @@
 //! `BoundedArrayMap` against a reference so plain that it is obviously right: a vector of keys in
 //! order of use, each with a vector of items.
 //!
-//! Every operation is done to both, and both must answer the same. User code (`Hash`, `Eq`, `Clone`)
-//! is made to panic at its nth call now and then: the map must then be as it was.
+//! Every operation is done to both, and both must answer the same. User code (`Hash`, `Eq`,
+//! `Clone`) is made to panic at its nth call now and then: the map must then be as it was.
 
 mod checkout;
 mod limits;
@@ -16,7 +16,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
-use sluicegate::map::Stats;
+use sluicegate::map::MapStats;
 use sluicegate::{BoundedArrayMap, FullKey, FullMap, Pushed, RejectReason};
 
 thread_local! {
@@ -95,7 +95,7 @@ enum Operation {
         key: u8,
         id: u8,
     },
-    Cancel {
+    RemoveById {
         id: u8,
     },
     Take {
@@ -109,7 +109,7 @@ enum Operation {
     },
     Expire {
         now: u64,
-        budget: usize,
+        limit: usize,
     },
     Clear,
     /// Has the user code of the next operation panic.
@@ -126,7 +126,7 @@ enum Answer {
     Displaced(u32, Option<u8>),
     Evicted(u8, Numbers),
     Rejected(RejectReason, u8, u32, Option<u8>),
-    Cancelled(Option<(u8, u32)>),
+    Removed(Option<(u8, u32)>),
     Items(Numbers),
     Values(Option<Vec<u32>>),
     Expired(Vec<(u8, u32, Option<u8>)>),
@@ -138,7 +138,7 @@ struct Item {
     value: u32,
     id: Option<u8>,
     arrived: u64,
-    /// Its place in the order of arrival.
+    /// Its position in the order of arrival.
     turn: u32,
 }
 
@@ -146,7 +146,7 @@ struct Model {
     limits: Limits,
     /// Least recently used first.
     keys: Vec<(u8, Vec<Item>)>,
-    stats: Stats,
+    stats: MapStats,
 }
 
 impl Model {
@@ -234,10 +234,10 @@ impl Model {
         match operation {
             Operation::Push { now, key } => self.push(now, key, value, None),
             Operation::PushUnique { now, key, id } => self.push(now, key, value, Some(id)),
-            Operation::Cancel { id } => {
+            Operation::RemoveById { id } => {
                 let turn = self.items().find(|item| item.id == Some(id)).map(|item| item.turn);
-                self.stats.cancelled += u64::from(turn.is_some());
-                Answer::Cancelled(turn.map(|turn| self.remove(turn)).map(|(k, i)| (k, i.value)))
+                self.stats.removed += u64::from(turn.is_some());
+                Answer::Removed(turn.map(|turn| self.remove(turn)).map(|(k, i)| (k, i.value)))
             }
             Operation::Take { key } => {
                 let items = self.position(key).map_or(Vec::new(), |at| self.keys.remove(at).1);
@@ -255,11 +255,11 @@ impl Model {
                 let values = |at: usize| self.keys[at].1.iter().map(|item| item.value).collect();
                 Answer::Values(self.position(key).map(values))
             }
-            Operation::Expire { now, budget } => {
+            Operation::Expire { now, limit } => {
                 let mut due: Vec<_> =
                     self.items().filter(|item| self.is_due(item, now)).map(|i| i.turn).collect();
                 due.sort_unstable();
-                due.truncate(budget);
+                due.truncate(limit);
                 self.stats.expired += due.len() as u64;
                 let expired = due.into_iter().map(|turn| self.remove(turn));
                 Answer::Expired(expired.map(|(key, item)| (key, item.value, item.id)).collect())
@@ -329,10 +329,10 @@ impl Subject {
                 let (now, key, id) = (self.time(now), self.key(key), self.id(id));
                 answer(self.map.push_unique_at(now, key, id, token))
             }
-            Operation::Cancel { id } => {
+            Operation::RemoveById { id } => {
                 let id = self.id(id);
-                let cancelled = self.map.cancel(&id);
-                Answer::Cancelled(cancelled.map(|(key, token)| (key.number, token.number)))
+                let removed = self.map.remove_by_id(&id);
+                Answer::Removed(removed.map(|(key, token)| (key.number, token.number)))
             }
             Operation::Take { key } => {
                 let key = self.key(key);
@@ -353,9 +353,9 @@ impl Subject {
                     values
                 }))
             }
-            Operation::Expire { now, budget } => {
+            Operation::Expire { now, limit } => {
                 let now = self.time(now);
-                let expired = self.map.expire(now, budget);
+                let expired = self.map.expire(now, limit);
                 let number = |id: Name| id.number;
                 Answer::Expired(
                     expired
@@ -375,12 +375,14 @@ impl Subject {
     /// Whatever can be seen of the map is as the model says.
     fn check(&self, model: &Model) {
         let (map, stats) = (&self.map, self.map.stats());
+        #[cfg(debug_assertions)]
+        map.validate();
         let left = stats.taken
             + stats.displaced
             + stats.evicted
             + stats.rejected
             + stats.expired
-            + stats.cancelled;
+            + stats.removed;
         assert_eq!(stats.pushed, stats.items as u64 + left, "conservation");
         let mut expected = model.stats;
         expected.items = model.items().count();
@@ -465,11 +467,11 @@ fn operation() -> impl Strategy<Value = Operation> {
         8 => (time(), key()).prop_map(|(now, key)| Operation::Push { now, key }),
         8 => (time(), key(), id())
             .prop_map(|(now, key, id)| Operation::PushUnique { now, key, id }),
-        3 => id().prop_map(|id| Operation::Cancel { id }),
+        3 => id().prop_map(|id| Operation::RemoveById { id }),
         2 => key().prop_map(|key| Operation::Take { key }),
         3 => key().prop_map(|key| Operation::Get { key }),
         1 => key().prop_map(|key| Operation::Peek { key }),
-        3 => (time(), 0..6_usize).prop_map(|(now, budget)| Operation::Expire { now, budget }),
+        3 => (time(), 0..6_usize).prop_map(|(now, limit)| Operation::Expire { now, limit }),
         1 => Just(Operation::Clear),
         4 => (0..12_u8).prop_map(Operation::Fuse),
     ]
@@ -483,7 +485,7 @@ proptest! {
         limits in limits(),
         operations in prop::collection::vec(operation(), 0..120),
     ) {
-        let mut model = Model { limits, keys: Vec::new(), stats: Stats::default() };
+        let mut model = Model { limits, keys: Vec::new(), stats: MapStats::default() };
         let mut subject = Subject::new(limits);
         let mut fuse = None;
         for (value, operation) in (0..).zip(operations) {
@@ -511,13 +513,13 @@ proptest! {
         prop_assert_eq!(Rc::strong_count(&ids), 1);
     }
 
-    /// Slice by slice a sweep hands over what one without a budget would, in the same order, and
+    /// Slice by slice a sweep hands over what one without a limit would, in the same order, and
     /// then nothing more.
     #[test]
     fn expiry_in_slices_converges(
         pushes in prop::collection::vec((0..60_u64, 0..KEYS), 0..60),
         now in 0..80_u64,
-        budget in 1..10_usize,
+        limit in 1..10_usize,
     ) {
         let limits = Limits {
             max_keys: 5,
@@ -540,8 +542,8 @@ proptest! {
         let now = sliced.start + Duration::from_secs(now);
         let mut expired = Vec::new();
         loop {
-            let slice = sliced.map.expire(now, budget);
-            prop_assert!(slice.len() <= budget);
+            let slice = sliced.map.expire(now, limit);
+            prop_assert!(slice.len() <= limit);
             if slice.is_empty() {
                 break;
             }

@@ -1,11 +1,12 @@
 //! The sharded map against a reference so plain that it is obviously right: a vector of keys in
 //! order of use, each with what is out and what is in. Which key a full map evicts follows from
-//! the shards that keys say they belong to. Policies, a time to live and a listener are drawn
+//! the shards that keys say they belong to. Policies, a time to live and an observer are drawn
 //! together, so that maps whose pushes take the fast path are among them.
 //!
 //! Seen to fail with: no promotion in the fast path of a push to a resident key; that fast path
-//! taken although a listener is there; it taken although the key may not displace; no `set_plain`
-//! when a checkout begins; the order of arrival lost in the order of weights when a checkout ends.
+//! taken although an observer is there; it taken although the key may not displace; no
+//! `refresh_fast_path` when a checkout begins; the order of arrival lost in the order of weights
+//! when a checkout ends.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -39,7 +40,7 @@ enum Operation {
     CheckOut { key: u8 },
     Acknowledge { key: u8 },
     PutBack { key: u8 },
-    Expire { budget: usize },
+    Expire { limit: usize },
     Clear,
 }
 
@@ -68,7 +69,7 @@ struct Options {
     full_key: FullKey,
     full_map: FullMap,
     expires: bool,
-    listens: bool,
+    observed: bool,
 }
 
 struct Model<'a> {
@@ -154,7 +155,7 @@ impl Model<'_> {
     }
 
     fn hear(&mut self, events: usize) {
-        if self.options.listens {
+        if self.options.observed {
             self.heard += events;
         }
     }
@@ -240,11 +241,11 @@ impl Model<'_> {
         answers
     }
 
-    /// As many have expired as the budget and what is not out allow, of each shard the oldest.
-    fn expired(&mut self, numbers: &[u32], budget: usize) {
+    /// As many have expired as the limit and what is not out allow, of each shard the oldest.
+    fn expired(&mut self, numbers: &[u32], limit: usize) {
         let due = self.keys.iter().map(|key| key.items.len()).filter(|_| self.options.expires);
         let due: usize = due.sum();
-        assert_eq!(numbers.len(), due.min(budget));
+        assert_eq!(numbers.len(), due.min(limit));
         let due = |key: &Key| !key.items.iter().any(|number| numbers.contains(number));
         for shard in 0..self.map.shards() {
             let of_shard = |key: &&mut Key| self.map.shard_of(&key.name) == shard;
@@ -362,7 +363,7 @@ fn operation() -> impl Strategy<Value = Operation> {
         8 => key().prop_map(|key| Operation::CheckOut { key }),
         3 => key().prop_map(|key| Operation::Acknowledge { key }),
         6 => key().prop_map(|key| Operation::PutBack { key }),
-        1 => (0..5_usize).prop_map(|budget| Operation::Expire { budget }),
+        1 => (0..5_usize).prop_map(|limit| Operation::Expire { limit }),
         1 => Just(Operation::Clear),
     ]
 }
@@ -375,16 +376,17 @@ fn options() -> impl Strategy<Value = Options> {
         1 => Just(FullMap::EvictHeaviest),
     ];
     (full_key, full_map, any::<bool>(), any::<bool>()).prop_map(
-        |(full_key, full_map, expires, listens)| Options { full_key, full_map, expires, listens },
+        |(full_key, full_map, expires, observed)| Options { full_key, full_map, expires, observed },
     )
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
 
-    /// The caps are exact, nothing is evicted or refused while there is room, nothing is lost.
+    /// The caps are exact, nothing is evicted or refused while the map is not full, nothing is
+    /// lost.
     #[test]
-    fn shards_share_one_budget(
+    fn shards_share_one_limit(
         shards in 1..5_usize,
         options in options(),
         operations in prop::collection::vec(operation(), 0..150),
@@ -397,8 +399,8 @@ proptest! {
         let events = Arc::new(AtomicUsize::new(0));
         let heard = Arc::clone(&events);
         let mut map: Map = builder.build_sharded(shards).unwrap();
-        if options.listens {
-            map = map.with_listener(move |_| {
+        if options.observed {
+            map = map.with_observer(move |_| {
                 heard.fetch_add(1, Ordering::Relaxed);
             });
         }
@@ -407,21 +409,23 @@ proptest! {
         let mut out = HashMap::new();
         for (turn, operation) in (0..).zip(operations) {
             let number = 10 * turn;
-            if let Operation::Expire { budget } = operation {
-                let gone = map.expire(start + 2 * TTL, budget);
+            if let Operation::Expire { limit } = operation {
+                let gone = map.expire(start + 2 * TTL, limit);
                 let gone: Vec<u32> = gone.into_iter().map(|gone| gone.value.number).collect();
-                model.expired(&gone, budget);
+                model.expired(&gone, limit);
             } else {
                 let token = |more| Token { number: number + more, _alive: Arc::clone(&alive) };
                 let answers = apply(&map, start, &mut out, &operation, token);
                 prop_assert_eq!(answers, model.apply(&operation, number), "{:?}", operation);
             }
 
+            #[cfg(debug_assertions)]
+            map.validate();
             let stats = map.stats();
             prop_assert_eq!((map.len(), stats.keys), (model.keys.len(), model.keys.len()));
             prop_assert_eq!((map.total_items(), stats.items), (model.items(), model.items()));
             let left = stats.taken + stats.displaced + stats.evicted + stats.rejected
-                + stats.expired + stats.cancelled;
+                + stats.expired + stats.removed;
             prop_assert_eq!(stats.pushed, stats.items as u64 + left, "conservation");
             prop_assert_eq!(stats.pushed, model.pushed);
             prop_assert_eq!(events.load(Ordering::Relaxed), model.heard);

@@ -1,8 +1,8 @@
 //! The shared forms against the plain map, whose own reference is in `prop_map*.rs`: whatever is
-//! done to both, they answer the same, tell the listener of it, and hold the same.
+//! done to both, they answer the same, tell the observer of it, and hold the same.
 //!
 //! What the user gave is made to panic now and then: `Hash`, `Eq`, `Clone` and `Drop` of keys and
-//! ids, the weigher, predicates, the listener. It either stops an operation before that has done
+//! ids, the weigher, predicates, the observer. It either stops an operation before that has done
 //! anything, or costs nothing.
 
 use std::cell::Cell;
@@ -106,13 +106,13 @@ impl Limits {
 #[derive(Debug, Clone, Copy)]
 enum Operation {
     Push { now: u64, key: u8, id: Option<u8>, weight: u64 },
-    Cancel { id: u8 },
+    RemoveById { id: u8 },
     Take { key: u8 },
     Promote { key: u8 },
     RemoveIf { key: u8, remainder: u32 },
     Retain { remainder: u32 },
     CheckOut { key: u8, acknowledged: usize },
-    Expire { now: u64, budget: usize },
+    Expire { now: u64, limit: usize },
     Resize { max_keys: usize, max_per_key: usize },
     ResizeItems { max_items: usize },
     ResizeWeight { max_weight: u64 },
@@ -160,7 +160,7 @@ macro_rules! answers {
                     None => map.push_with_at(now, key, value, |o| pushed.push(o)),
                 });
                 answers.extend(pushed.into_iter().map(|pushed| match pushed {
-                    Pushed::Stored => unreachable!("the sink is told of the rest"),
+                    Pushed::Stored => unreachable!("the sink is seen of the rest"),
                     Pushed::Displaced { value, id } => {
                         Answer::Displaced(number_of(&value), id.as_ref().map(name_of))
                     }
@@ -173,9 +173,9 @@ macro_rules! answers {
                     }
                 }));
             }
-            Operation::Cancel { id } => {
+            Operation::RemoveById { id } => {
                 let id = $name(id);
-                let gone = armed(|| map.cancel(&id));
+                let gone = armed(|| map.remove_by_id(&id));
                 let gone =
                     gone.map(|(key, value)| (name_of(&key), vec![(number_of(&value), None)]));
                 answers.push(Answer::Rows(gone.into_iter().collect()));
@@ -206,8 +206,8 @@ macro_rules! answers {
                     armed(|| drop(guard));
                 }
             }
-            Operation::Expire { now, budget } => {
-                let gone = armed(|| map.expire(start + Duration::from_secs(now), budget));
+            Operation::Expire { now, limit } => {
+                let gone = armed(|| map.expire(start + Duration::from_secs(now), limit));
                 answers.extend(gone.into_iter().map(|gone| {
                     let id = gone.id.as_ref().map(name_of);
                     Answer::Expired(name_of(&gone.key), number_of(&gone.value), id)
@@ -341,14 +341,14 @@ fn operation() -> impl Strategy<Value = Operation> {
     prop_oneof![
         24 => (0..60_u64, key(), prop::option::weighted(0.7, 0..IDS), 0..9_u64)
             .prop_map(|(now, key, id, weight)| Operation::Push { now, key, id, weight }),
-        2 => (0..IDS).prop_map(|id| Operation::Cancel { id }),
+        2 => (0..IDS).prop_map(|id| Operation::RemoveById { id }),
         1 => key().prop_map(|key| Operation::Take { key }),
         2 => key().prop_map(|key| Operation::Promote { key }),
         3 => (key(), 0..3_u32).prop_map(|(key, remainder)| Operation::RemoveIf { key, remainder }),
         2 => (0..3_u32).prop_map(|remainder| Operation::Retain { remainder }),
         2 => (key(), 0..4_usize)
             .prop_map(|(key, acknowledged)| Operation::CheckOut { key, acknowledged }),
-        2 => (0..80_u64, 0..6_usize).prop_map(|(now, budget)| Operation::Expire { now, budget }),
+        2 => (0..80_u64, 0..6_usize).prop_map(|(now, limit)| Operation::Expire { now, limit }),
         1 => sizes.prop_map(|(max_keys, max_per_key)| Operation::Resize { max_keys, max_per_key }),
         1 => (1..20_usize).prop_map(|max_items| Operation::ResizeItems { max_items }),
         1 => (0..30_u64).prop_map(|max_weight| Operation::ResizeWeight { max_weight }),
@@ -371,7 +371,7 @@ fn limits() -> impl Strategy<Value = Limits> {
     )
 }
 
-/// What the listener hears of an answer.
+/// What the observer hears of an answer.
 fn heard(answers: &[Answer], operation: Operation) -> usize {
     let items = |rows: &Answer| match rows {
         Answer::Rows(rows) => rows.iter().map(|(_, items)| items.len()).sum(),
@@ -412,7 +412,7 @@ proptest! {
             token.weight
         };
         let shared: Shared = shared.max_weight(max_weight, weigh).build_shared().unwrap();
-        let shared = shared.with_listener(move |_: Event<'_, Name, Token, Name>| {
+        let shared = shared.with_observer(move |_: Event<'_, Name, Token, Name>| {
             heard_of.fetch_add(1, Ordering::Relaxed);
             CALLS.with(burn);
         });
@@ -422,12 +422,12 @@ proptest! {
         for (number, (operation, calls, drops)) in (0..).zip(operations) {
             // Not both at once: a destructor that panics while another panic passes ends all.
             ARMED.set((calls, drops.filter(|_| calls.is_none())));
-            let (before, panics) = (events.load(Ordering::Relaxed), shared.listener_panics());
+            let (before, panics) = (events.load(Ordering::Relaxed), shared.observer_panics());
             let answered = panic::catch_unwind(AssertUnwindSafe(|| {
                 of_shared(&shared, operation, start, number, &counted)
             }));
             ARMED.set((None, None));
-            let panics = shared.listener_panics() - panics;
+            let panics = shared.observer_panics() - panics;
             prop_assert!(panics <= 1);
             match answered {
                 Ok(answers) if answers.last() == Some(&Answer::Is(true))
@@ -452,10 +452,12 @@ proptest! {
                 Err(panicked) => panic::resume_unwind(panicked),
             }
 
+            #[cfg(debug_assertions)]
+            shared.validate();
             let stats = shared.stats();
             prop_assert_eq!(stats, plain.stats());
             let left = stats.taken + stats.displaced + stats.evicted + stats.rejected
-                + stats.expired + stats.cancelled;
+                + stats.expired + stats.removed;
             prop_assert_eq!(stats.pushed, stats.items as u64 + left, "conservation");
             let keys: Vec<u8> = shared.keys().into_iter().map(|name| name.0).collect();
             prop_assert_eq!(keys, plain.keys().copied().collect::<Vec<_>>(), "order of use");

@@ -1,19 +1,19 @@
-//! The items of one key in a row, and the buffers that such rows leave behind.
+//! The items of one key, and the recycling of their buffers.
 
 use core::iter::Chain;
 use core::slice;
 use std::collections::VecDeque;
 
-/// Items in order, the oldest first. A single one, which is what most keys hold, needs no buffer.
+/// Items, oldest first. A single one, which is what most keys hold, needs no buffer.
 #[derive(Debug, Clone)]
-pub(super) enum Line<T> {
+pub(super) enum ItemBuf<T> {
     One(T),
     Many(VecDeque<T>),
 }
 
-pub(super) type LineIter<'a, T> = Chain<slice::Iter<'a, T>, slice::Iter<'a, T>>;
+pub(super) type ItemBufIter<'a, T> = Chain<slice::Iter<'a, T>, slice::Iter<'a, T>>;
 
-impl<T> Line<T> {
+impl<T> ItemBuf<T> {
     pub(super) const EMPTY: Self = Self::Many(VecDeque::new());
 
     #[inline]
@@ -24,10 +24,10 @@ impl<T> Line<T> {
         }
     }
 
-    pub(super) fn get(&self, place: usize) -> Option<&T> {
+    pub(super) fn get(&self, position: usize) -> Option<&T> {
         match self {
-            Self::One(item) => (place == 0).then_some(item),
-            Self::Many(items) => items.get(place),
+            Self::One(item) => (position == 0).then_some(item),
+            Self::Many(items) => items.get(position),
         }
     }
 
@@ -38,7 +38,7 @@ impl<T> Line<T> {
         }
     }
 
-    pub(super) fn iter(&self) -> LineIter<'_, T> {
+    pub(super) fn iter(&self) -> ItemBufIter<'_, T> {
         let (first, rest) = match self {
             Self::One(item) => (slice::from_ref(item), [].as_slice()),
             Self::Many(items) => items.as_slices(),
@@ -47,21 +47,20 @@ impl<T> Line<T> {
     }
 
     #[inline]
-    pub(super) fn push(&mut self, item: T, spares: &mut Spares<T>) {
+    pub(super) fn push(&mut self, item: T, pool: &mut BufPool<T>) {
         match self {
             Self::Many(items) if items.len() < items.capacity() => items.push_back(item),
-            _ => self.push_growing(item, spares),
+            _ => self.push_growing(item, pool),
         }
     }
 
-    /// Puts an item last, in exchange for the first if there are `most`, of which there must not
-    /// be more.
+    /// Adds an item at the end, and returns the first if there were `most`; there must not be more.
     #[inline]
     pub(super) fn push_at_most(
         &mut self,
         most: usize,
         item: T,
-        spares: &mut Spares<T>,
+        pool: &mut BufPool<T>,
     ) -> Option<T> {
         match self {
             Self::Many(items) if items.len() == most => {
@@ -71,16 +70,16 @@ impl<T> Line<T> {
             }
             Self::Many(items) if items.len() < items.capacity() => items.push_back(item),
             Self::One(first) if most == 1 => return Some(core::mem::replace(first, item)),
-            _ => self.push_growing(item, spares),
+            _ => self.push_growing(item, pool),
         }
         None
     }
 
     #[inline(never)]
-    fn push_growing(&mut self, item: T, spares: &mut Spares<T>) {
+    fn push_growing(&mut self, item: T, pool: &mut BufPool<T>) {
         *self = match core::mem::replace(self, Self::EMPTY) {
             Self::One(first) => {
-                let mut items = spares.wider_than(1);
+                let mut items = pool.wider_than(1);
                 items.push_back(first);
                 items.push_back(item);
                 Self::Many(items)
@@ -90,9 +89,9 @@ impl<T> Line<T> {
                 Self::One(item)
             }
             Self::Many(mut items) => {
-                let mut wider = spares.wider_than(items.capacity());
+                let mut wider = pool.wider_than(items.capacity());
                 wider.append(&mut items);
-                spares.keep(items);
+                pool.keep(items);
                 wider.push_back(item);
                 Self::Many(wider)
             }
@@ -121,47 +120,48 @@ impl<T> Line<T> {
         }
     }
 
-    pub(super) fn remove(&mut self, place: usize) -> Option<T> {
+    pub(super) fn remove(&mut self, position: usize) -> Option<T> {
         match self {
-            Self::Many(items) => items.remove(place),
+            Self::Many(items) => items.remove(position),
             Self::One(_) => self.pop_only(),
         }
     }
 
-    /// Takes out those in the places that are marked. Both parts stay in order.
-    pub(super) fn extract(&mut self, marks: &[bool], spares: &mut Spares<T>) -> Self {
+    /// Takes out the marked items, by position. Both parts stay in order.
+    pub(super) fn extract(&mut self, marks: &[bool], pool: &mut BufPool<T>) -> Self {
         let mut gone = Self::with_room(marks.iter().filter(|leaves| **leaves).count());
         for leaves in marks {
             if let Some(item) = self.pop_first() {
                 let part = if *leaves { &mut gone } else { &mut *self };
-                part.push(item, spares);
+                part.push(item, pool);
             }
         }
         gone
     }
 
-    /// An empty line that holds so many without asking for a buffer again.
+    /// An empty buffer for `count` items.
     pub(super) fn with_room(count: usize) -> Self {
         Self::Many(if count > 1 { VecDeque::with_capacity(count) } else { VecDeque::new() })
     }
 }
 
-/// What a buffer holds at least, if it may.
+/// The capacity of the smallest buffer, unless a key may hold less.
 const SMALLEST: usize = 4;
 
-/// Buffers that lines have grown out of or left behind, by the logarithm of their size, which is a
-/// power of two or the most that a line may hold.
+/// Empty buffers for reuse, by the logarithm of their size, which is a power of two or the most
+/// items that a key may hold.
 ///
-/// A buffer is made only if none of its size is spare, so that of no size there are ever more
-/// than there were lines of that size at once.
+/// A buffer is allocated only if none of its size is free, so the number of buffers of a size is at
+/// most the number ever in use at once.
 #[derive(Debug)]
-pub(super) struct Spares<T> {
+pub(super) struct BufPool<T> {
     by_size: Vec<Vec<VecDeque<T>>>,
-    /// What a line may hold: a buffer of just this size puts an item where another leaves.
+    /// The most items of a key: in a buffer of exactly this size, a new item takes the slot of the
+    /// displaced one.
     most: usize,
 }
 
-impl<T> Spares<T> {
+impl<T> BufPool<T> {
     pub(super) fn new(most: usize) -> Self {
         Self { by_size: Vec::new(), most }
     }
@@ -170,16 +170,16 @@ impl<T> Spares<T> {
         self.most = most;
     }
 
-    /// An empty buffer for a line that has outgrown `size` places.
+    /// An empty buffer for more than `size` items.
     fn wider_than(&mut self, size: usize) -> VecDeque<T> {
         let wider = SMALLEST.max(2 * size);
-        // A line that came back from a checkout can be longer than it may.
+        // After a `resize` during a checkout, a key can hold more than it may.
         let wider = if size < self.most { wider.min(self.most) } else { wider };
         match self.by_size.get_mut(class(wider)).and_then(Vec::pop) {
-            Some(mut spare) => {
-                // Does nothing, unless it is from when lines might hold fewer.
-                spare.reserve_exact(wider);
-                spare
+            Some(mut unused) => {
+                // Does nothing, unless the buffer is from before the limit was raised.
+                unused.reserve_exact(wider);
+                unused
             }
             None => VecDeque::with_capacity(wider),
         }
@@ -198,9 +198,9 @@ impl<T> Spares<T> {
         self.by_size[class].push(buffer);
     }
 
-    /// Keeps the buffer of a line that is no longer needed and has been emptied.
-    pub(super) fn recycle(&mut self, line: Line<T>) {
-        if let Line::Many(buffer) = line {
+    /// Keeps the buffer of an empty `ItemBuf`.
+    pub(super) fn recycle(&mut self, line: ItemBuf<T>) {
+        if let ItemBuf::Many(buffer) = line {
             self.keep(buffer);
         }
     }

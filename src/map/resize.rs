@@ -1,14 +1,13 @@
-//! Ways out that touch many items at once: by predicate, and by shrinking the limits.
+//! Changes of the limits, and the items for which they leave no room.
 
-use core::borrow::Borrow;
 use core::hash::Hash;
 use std::collections::VecDeque;
 
 use super::bounded::BoundedArrayMap;
-use super::builder::{Limits, Total};
-use super::contents::Contents;
-use super::index::NoIndex;
-use super::items::Items;
+use super::builder::Total;
+use super::core::Core;
+use super::items::{Items, NoIndex};
+use super::limits::Limits;
 use super::outcome::drop_quietly;
 use crate::ConfigError;
 
@@ -31,30 +30,7 @@ impl<K, V, Id> Shrunk<K, V, Id> {
     }
 }
 
-impl<K, V, Id> Contents<K, V, Id> {
-    /// The predicate is asked about everything before anything is changed.
-    pub(super) fn retain(&mut self, mut keep: impl FnMut(&K, &V) -> bool) -> Removed<K, V, Id>
-    where
-        K: Clone,
-    {
-        let order = self.keys.order().rev();
-        let marked = order.filter_map(|slot| self.mark(slot, |key, item| !keep(key, item)));
-        let marked: Vec<_> = marked
-            .map(|marked| {
-                let stays = !marked.all();
-                (stays.then(|| self.keys.at(marked.slot).key.clone()), marked)
-            })
-            .collect();
-        let mut removed = Vec::with_capacity(marked.len());
-        for (key, marked) in marked {
-            let (gone, items) = self.cancel_marked(&marked);
-            if let Some(key) = key.or(gone) {
-                removed.push((key, items));
-            }
-        }
-        removed
-    }
-
+impl<K, V, Id> Core<K, V, Id> {
     /// `keys` is where clones of keys go, those in the end not needed too; what is left in it is
     /// to be dropped after any lock.
     pub(super) fn resize(
@@ -77,8 +53,8 @@ impl<K, V, Id> Contents<K, V, Id> {
         self.limits = limits;
         // What is checked out now cannot go, so that there may be too much when it is back.
         self.may_exceed = self.keys.held() > 0;
-        self.set_plain();
-        self.spares.set_most(max_items_per_key);
+        self.refresh_fast_path();
+        self.pool.set_most(max_items_per_key);
         let (mut evicted, mut gone) = (Vec::new(), Vec::new());
         while let Some((slot, key, items)) = self.evict_excess() {
             gone.push(slot);
@@ -117,68 +93,15 @@ impl<K, V, Id> Contents<K, V, Id> {
 
     fn resize_totals(&mut self, limits: Limits) -> Result<Shrunk<K, V, Id>, ConfigError> {
         limits.check()?;
-        self.limits = Limits { plain: false, ..limits };
-        self.set_plain();
+        self.limits = Limits { fast_path: false, ..limits };
+        self.refresh_fast_path();
         let evicted = core::iter::from_fn(|| self.evict_excess());
         let evicted = evicted.map(|(_, key, items)| (key, items)).collect();
         Ok(Shrunk { evicted, displaced: Vec::new() })
     }
 }
 
-type Removed<K, V, Id> = Vec<(K, Items<V, Id>)>;
-
 impl<K: Hash + Eq, V, Id, L> BoundedArrayMap<K, V, Id, L> {
-    /// Takes the items for which `leaves` is true out from under a key and hands them over, oldest
-    /// first. Uses no key. The items count as cancelled.
-    ///
-    /// # Panics
-    ///
-    /// If `leaves` does; the map is then as it was.
-    ///
-    /// O(items under the key).
-    ///
-    /// ```
-    /// use sluicegate::BoundedArrayMap;
-    ///
-    /// let mut map = BoundedArrayMap::new(10, 10)?;
-    /// for like in 0..6 {
-    ///     assert!(map.push("post", like).is_stored());
-    /// }
-    /// let odd = map.remove_if("post", |like| like % 2 == 1);
-    /// assert_eq!(odd.collect::<Vec<_>>(), [1, 3, 5]);
-    /// assert_eq!(map.take("post").collect::<Vec<_>>(), [0, 2, 4]);
-    /// # Ok::<(), sluicegate::ConfigError>(())
-    /// ```
-    pub fn remove_if<Q>(&mut self, key: &Q, mut leaves: impl FnMut(&V) -> bool) -> Items<V, Id>
-    where
-        K: Borrow<Q>,
-        Q: Hash + Eq + ?Sized,
-    {
-        let marked = self.contents.find(key);
-        let marked = marked.and_then(|slot| self.contents.mark(slot, |_, item| leaves(item)));
-        let Some(marked) = marked else { return Items::none() };
-        let (key, items) = self.contents.cancel_marked(&marked);
-        drop_quietly(key);
-        items
-    }
-
-    /// Takes out all items for which `keep` is false and hands them over with their keys (clones
-    /// of those that stay), from the least to the most recently used key. Uses no key. The items
-    /// count as cancelled.
-    ///
-    /// # Panics
-    ///
-    /// If `keep` does; the map is then as it was.
-    ///
-    /// O(items in the map).
-    #[must_use = "these items have left the map and are lost if this is dropped"]
-    pub fn retain(&mut self, keep: impl FnMut(&K, &V) -> bool) -> Vec<(K, Items<V, Id>)>
-    where
-        K: Clone,
-    {
-        self.contents.retain(keep)
-    }
-
     /// Changes the limits, and hands over what a smaller map leaves no room for: exactly the
     /// excess, which counts as evicted and displaced.
     ///
@@ -218,10 +141,10 @@ impl<K: Hash + Eq, V, Id, L> BoundedArrayMap<K, V, Id, L> {
         K: Clone,
     {
         let mut keys = VecDeque::new();
-        let shrunk = self.contents.resize(max_keys, max_items_per_key, &mut keys);
+        let shrunk = self.core.resize(max_keys, max_items_per_key, &mut keys);
         drop_quietly(keys);
         let shrunk = shrunk?;
-        self.listener.tell_shrunk(&shrunk);
+        self.observer.report_shrunk(&shrunk);
         Ok(shrunk)
     }
 }
@@ -259,8 +182,8 @@ impl<K, V, Id> BoundedArrayMap<K, V, Id, Total> {
         &mut self,
         max_items: usize,
     ) -> Result<Shrunk<K, V, Id>, ConfigError> {
-        let shrunk = self.contents.resize_total_items(max_items)?;
-        self.listener.tell_shrunk(&shrunk);
+        let shrunk = self.core.resize_total_items(max_items)?;
+        self.observer.report_shrunk(&shrunk);
         Ok(shrunk)
     }
 
@@ -275,20 +198,20 @@ impl<K, V, Id> BoundedArrayMap<K, V, Id, Total> {
     ///
     /// O(keys and items handed over).
     pub fn resize_weight(&mut self, max_weight: u64) -> Result<Shrunk<K, V, Id>, ConfigError> {
-        let shrunk = self.contents.resize_weight(max_weight)?;
-        self.listener.tell_shrunk(&shrunk);
+        let shrunk = self.core.resize_weight(max_weight)?;
+        self.observer.report_shrunk(&shrunk);
         Ok(shrunk)
     }
 
     /// The most items at once under all keys together, if that is limited.
     #[must_use]
     pub fn max_items(&self) -> Option<usize> {
-        self.contents.limits.most_items()
+        self.core.limits.most_items()
     }
 
     /// The most that all items may weigh together, if they are weighed.
     #[must_use]
     pub fn max_weight(&self) -> Option<u64> {
-        self.contents.limits.most_weight()
+        self.core.limits.most_weight()
     }
 }

@@ -1,26 +1,25 @@
-//! How an item comes in, and what has to go for it: second steps, which call no user code.
+//! How items come in, and what leaves for them: second steps, which call no user code.
 
 use std::panic::{self, AssertUnwindSafe};
 use std::time::Instant;
 
-use super::builder::{FullKey, FullMap, Limits, MOST};
-use super::contents::{Contents, Survey};
-use super::items::Items;
-use super::keys::Record;
-use super::outcome::{Pushed, RejectReason, Spare, drop_quietly};
-use super::tickets::Tickets;
+use super::{Core, Lookup};
+use crate::map::items::Items;
+use crate::map::keys::Record;
+use crate::map::limits::{FullKey, FullMap, Limits, MOST};
+use crate::map::outcome::{Pushed, RejectReason, UnusedKey, drop_quietly};
 
-/// An item at the door.
+/// An item that is pushed.
 #[derive(Debug)]
-pub(super) struct Arrival<K, V, Id> {
-    pub(super) key: K,
-    pub(super) value: V,
-    pub(super) id: Option<Id>,
-    /// When it came, if the caller says so.
-    pub(super) now: Option<Instant>,
+pub(in crate::map) struct NewItem<K, V, Id> {
+    pub(in crate::map) key: K,
+    pub(in crate::map) value: V,
+    pub(in crate::map) id: Option<Id>,
+    /// The arrival, if the caller passed one.
+    pub(in crate::map) now: Option<Instant>,
 }
 
-/// What has to leave an item's own key to let it in.
+/// What leaves a full key for the new item.
 #[derive(Debug, Clone, Copy, Default)]
 struct Displaced {
     items: usize,
@@ -28,7 +27,7 @@ struct Displaced {
 }
 
 /// Gives each outcome to the sink, also if the sink panics.
-pub(super) fn hand_over<K, V, Id>(
+pub(in crate::map) fn hand_over<K, V, Id>(
     outcomes: Vec<Pushed<K, V, Id>>,
     mut sink: impl FnMut(Pushed<K, V, Id>),
 ) -> bool {
@@ -50,14 +49,13 @@ pub(super) fn hand_over<K, V, Id>(
     }
 }
 
-impl<K, V, Id> Contents<K, V, Id> {
-    /// The short way of a push to a key that is there already, for [plain](Self::plain) maps. To
-    /// promote it is left to the caller.
+impl<K, V, Id> Core<K, V, Id> {
+    /// The [fast path](Self::fast_path) of a push to a resident key, which the caller promotes.
     #[inline]
-    pub(super) fn push_to(&mut self, slot: u32, value: V) -> Pushed<K, V, Id> {
+    pub(in crate::map) fn fast_push(&mut self, slot: u32, value: V) -> Pushed<K, V, Id> {
         self.pushed += 1;
         let most = self.limits.max_items_per_key;
-        match self.keys.at_mut(slot).items.push_at_most(most, value, &mut self.spares) {
+        match self.keys.at_mut(slot).items.push_at_most(most, value, &mut self.pool) {
             None => {
                 self.items += 1;
                 Pushed::Stored
@@ -69,14 +67,19 @@ impl<K, V, Id> Contents<K, V, Id> {
         }
     }
 
-    /// The short way of a push to a key that is not there yet, for [plain](Self::plain) maps.
+    /// The [fast path](Self::fast_path) of a push to a new key.
     #[inline(never)]
-    pub(super) fn push_first(&mut self, hash: u64, key: K, value: V) -> Pushed<K, V, Id> {
+    pub(in crate::map) fn fast_push_new_key(
+        &mut self,
+        hash: u64,
+        key: K,
+        value: V,
+    ) -> Pushed<K, V, Id> {
         self.pushed += 1;
         if self.keys.len() < self.limits.max_keys {
             self.keys.insert(hash, key, value);
             self.items += 1;
-            self.stats.peak_keys = self.stats.peak_keys.max(self.keys.len());
+            self.counts.peak_keys = self.counts.peak_keys.max(self.keys.len());
             return Pushed::Stored;
         }
         let Record { key, items, .. } = self.keys.replace_least_recent(hash, key, value);
@@ -86,116 +89,117 @@ impl<K, V, Id> Contents<K, V, Id> {
         Pushed::Evicted { key, items: Items::of(items) }
     }
 
-    /// A push that is refused if more than one thing would have to go, as is so only if the map is
-    /// over its limits. If the key was there already, the one handed in goes to `spare`.
+    /// The slow path of a push that evicts or displaces at most one thing; it is rejected if more
+    /// would have to leave, which is so only if the map is over its limits. If the key is resident,
+    /// the one passed goes to `unused`.
     ///
-    /// Not inlined, so that the short way stays short.
+    /// Not inlined, to keep the fast path small.
     #[inline(never)]
-    pub(super) fn push_one(
+    pub(in crate::map) fn push_one(
         &mut self,
-        survey: Survey,
-        arrival: Arrival<K, V, Id>,
-        spare: &mut Spare<K>,
+        lookup: Lookup,
+        item: NewItem<K, V, Id>,
+        unused: &mut UnusedKey<K>,
     ) -> Pushed<K, V, Id> {
         let mut pushed = None;
-        spare.0 = self.push(survey, arrival, 1, &mut |outcome| {
+        unused.0 = self.push(lookup, item, 1, &mut |outcome| {
             debug_assert!(pushed.is_none(), "one push has one outcome");
             pushed = Some(outcome);
         });
         pushed.unwrap_or(Pushed::Stored)
     }
 
-    pub(super) fn push_many(
+    pub(in crate::map) fn push_many(
         &mut self,
-        survey: Survey,
-        arrival: Arrival<K, V, Id>,
+        lookup: Lookup,
+        item: NewItem<K, V, Id>,
     ) -> (Vec<Pushed<K, V, Id>>, Option<K>) {
         let mut outcomes = Vec::new();
-        let spare = self.push(survey, arrival, usize::MAX, &mut |outcome| outcomes.push(outcome));
-        (outcomes, spare)
+        let unused = self.push(lookup, item, usize::MAX, &mut |outcome| outcomes.push(outcome));
+        (outcomes, unused)
     }
 
-    /// Hands everything that the item pushes out, or the item itself, to `spill`, which is at most
-    /// `most` things. Returns the key if it was there already and the one handed in is not needed.
+    /// Passes everything that the item pushes out, at most `most` things, or the item itself to
+    /// `sink`. Returns the key passed if it is resident.
     fn push(
         &mut self,
-        survey: Survey,
-        arrival: Arrival<K, V, Id>,
+        lookup: Lookup,
+        item: NewItem<K, V, Id>,
         most: usize,
-        spill: &mut impl FnMut(Pushed<K, V, Id>),
+        sink: &mut impl FnMut(Pushed<K, V, Id>),
     ) -> Option<K> {
         self.pushed += 1;
-        let Arrival { key, value, id, now } = arrival;
+        let NewItem { key, value, id, now } = item;
         // The clock is read only if it matters.
         let now = now.or_else(|| self.limits.time_to_live.map(|_| Instant::now()));
-        let displaced = match self.judge(&survey, most) {
+        let displaced = match self.check_limits(&lookup, most) {
             Ok(displaced) => displaced,
             Err(reason) => {
-                self.stats.rejected += 1;
-                self.stats.duplicates += u64::from(survey.duplicate);
-                spill(Pushed::Rejected { reason, key, value, id });
+                self.counts.rejected += 1;
+                self.counts.duplicates += u64::from(lookup.duplicate);
+                sink(Pushed::Rejected { reason, key, value, id });
                 return None;
             }
         };
-        if let Some(slot) = survey.key {
+        if let Some(slot) = lookup.key {
             // First, so that what is evicted below is not this one.
             self.keys.promote(slot);
             for _ in 0..displaced.items {
                 let (value, id) = self.displace(slot);
-                spill(Pushed::Displaced { value, id });
+                sink(Pushed::Displaced { value, id });
             }
         }
-        while self.is_over(&survey) {
-            match self.victim(survey.key) {
+        while self.is_over(&lookup) {
+            match self.victim(lookup.key) {
                 Some(victim) => {
                     let (key, items) = self.evict(victim);
-                    spill(Pushed::Evicted { key, items });
+                    sink(Pushed::Evicted { key, items });
                 }
-                None => unreachable!("the judge has seen to it that there is one"),
+                None => unreachable!("`check_limits` found one"),
             }
         }
-        let (slot, spare) = match survey.key {
+        let (slot, unused) = match lookup.key {
             Some(slot) => {
-                self.keys.at_mut(slot).items.push(value, &mut self.spares);
+                self.keys.at_mut(slot).items.push(value, &mut self.pool);
                 (slot, Some(key))
             }
-            None => (self.keys.insert(survey.key_hash, key, value), None),
+            None => (self.keys.insert(lookup.key_hash, key, value), None),
         };
         self.items += 1;
-        self.weight += survey.weight;
-        if let Some(tickets) = &mut self.tickets {
-            tickets.issue(slot, id.map(|id| (id, survey.id_hash)), survey.weight, now);
+        self.weight += lookup.weight;
+        if let Some(item_meta) = &mut self.item_meta {
+            item_meta.insert(slot, id.map(|id| (id, lookup.id_hash)), lookup.weight, now);
         }
         self.rank(slot);
-        self.stats.peak_keys = self.stats.peak_keys.max(self.keys.len());
-        spare
+        self.counts.peak_keys = self.counts.peak_keys.max(self.keys.len());
+        unused
     }
 
-    /// Hands an item back that never came to be judged.
-    pub(super) fn refuse(
+    /// Hands an item back without looking at the limits.
+    pub(in crate::map) fn reject(
         &mut self,
-        arrival: Arrival<K, V, Id>,
+        item: NewItem<K, V, Id>,
         reason: RejectReason,
     ) -> Pushed<K, V, Id> {
         self.pushed += 1;
-        self.stats.rejected += 1;
-        let Arrival { key, value, id, .. } = arrival;
+        self.counts.rejected += 1;
+        let NewItem { key, value, id, .. } = item;
         Pushed::Rejected { reason, key, value, id }
     }
 
-    /// Whether the item may come in, with at most `most` items of its own key or other keys gone
-    /// for it, and if so, how many must leave its own key. Whole keys leave as long as the map
+    /// Whether the item may come in if at most `most` items of its key and other keys leave for it,
+    /// and if so, what must leave its key. Other keys then leave as long as the map
     /// [is over](Self::is_over) its limits.
     #[inline]
-    fn judge(&self, survey: &Survey, most: usize) -> Result<Displaced, RejectReason> {
-        if survey.duplicate {
+    fn check_limits(&self, lookup: &Lookup, most: usize) -> Result<Displaced, RejectReason> {
+        if lookup.duplicate {
             return Err(RejectReason::Duplicate);
         }
-        if survey.weight > self.limits.max_weight {
+        if lookup.weight > self.limits.max_weight {
             return Err(RejectReason::TooHeavy);
         }
-        let displaced = match survey.key {
-            Some(slot) => self.to_displace(slot, survey.weight)?,
+        let displaced = match lookup.key {
+            Some(slot) => self.to_displace(slot, lookup.weight)?,
             None => Displaced::default(),
         };
         if displaced.items > most {
@@ -203,10 +207,10 @@ impl<K, V, Id> Contents<K, V, Id> {
         }
         let items = self.items - displaced.items;
         let weight = self.weight - displaced.weight;
-        if self.exceeds(survey, self.keys.len(), items, weight)
+        if self.exceeds(lookup, self.keys.len(), items, weight)
             && (self.limits.full_map == FullMap::RejectNewKey
                 || ((self.keys.held() > 0 || most < usize::MAX)
-                    && !self.can_evict(survey, items, weight, most - displaced.items)))
+                    && !self.can_evict(lookup, items, weight, most - displaced.items)))
         {
             return Err(RejectReason::MapFull);
         }
@@ -224,11 +228,11 @@ impl<K, V, Id> Contents<K, V, Id> {
         if fits(gone) {
             return Ok(gone);
         }
-        let weights = self.tickets.iter().flat_map(|tickets| tickets.weights_of(slot));
+        let weights = self.item_meta.iter().flat_map(|item_meta| item_meta.weights_of(slot));
         let mut weights = weights.skip(self.keys.out(slot));
         let present = self.keys.at(slot).items.len();
         while !fits(gone) {
-            // What is checked out cannot leave.
+            // Checked-out items cannot leave.
             if self.limits.full_key == FullKey::RejectNew || gone.items == present {
                 return Err(RejectReason::KeyFull);
             }
@@ -238,40 +242,40 @@ impl<K, V, Id> Contents<K, V, Id> {
         Ok(gone)
     }
 
-    fn is_over(&self, survey: &Survey) -> bool {
-        self.exceeds(survey, self.keys.len(), self.items, self.weight)
+    fn is_over(&self, lookup: &Lookup) -> bool {
+        self.exceeds(lookup, self.keys.len(), self.items, self.weight)
     }
 
     /// Whether a map of this size has no room for the item.
     #[inline]
-    fn exceeds(&self, survey: &Survey, keys: usize, items: usize, weight: u64) -> bool {
-        (survey.key.is_none() && keys >= self.limits.max_keys)
+    fn exceeds(&self, lookup: &Lookup, keys: usize, items: usize, weight: u64) -> bool {
+        (lookup.key.is_none() && keys >= self.limits.max_keys)
             // Keys that were checked out during a `resize` can together hold more than the product
             // of the caps, which the builder has checked.
             || items >= self.limits.max_items.min(MOST)
-            || weight + survey.weight > self.limits.max_weight
+            || weight + lookup.weight > self.limits.max_weight
     }
 
-    /// Whether evicting at most so many keys that are not checked out can make room.
-    fn can_evict(&self, survey: &Survey, mut items: usize, mut weight: u64, most: usize) -> bool {
+    /// Whether evicting at most `most` keys that are not checked out makes room.
+    fn can_evict(&self, lookup: &Lookup, mut items: usize, mut weight: u64, most: usize) -> bool {
         let mut keys = self.keys.len();
         // Which ones matters only to totals, where `most` bounds nothing.
-        for victim in self.keys.order().filter(|slot| Some(*slot) != survey.key).take(most) {
+        for victim in self.keys.order().filter(|slot| Some(*slot) != lookup.key).take(most) {
             keys -= 1;
             items -= self.keys.at(victim).items.len();
             weight -= self.weight_of(victim);
-            if !self.exceeds(survey, keys, items, weight) {
+            if !self.exceeds(lookup, keys, items, weight) {
                 return true;
             }
         }
         false
     }
 
-    /// The key that goes next to make room, which is never `spared`.
-    fn victim(&self, spared: Option<u32>) -> Option<u32> {
+    /// The next key to evict, which is never `except`.
+    fn victim(&self, except: Option<u32>) -> Option<u32> {
         match &self.heaviest {
-            Some(heaviest) => heaviest.iter().find(|slot| Some(*slot) != spared),
-            None => self.keys.order().rev().find(|slot| Some(*slot) != spared),
+            Some(heaviest) => heaviest.iter().find(|slot| Some(*slot) != except),
+            None => self.keys.order().rev().find(|slot| Some(*slot) != except),
         }
     }
 
@@ -289,18 +293,18 @@ impl<K, V, Id> Contents<K, V, Id> {
 
     #[inline]
     fn count_evicted(&mut self, items: usize) {
-        self.stats.evicted += items as u64;
-        self.stats.evicted_keys += 1;
+        self.counts.evicted += items as u64;
+        self.counts.evicted_keys += 1;
     }
 
     #[inline]
     fn weight_of(&self, slot: u32) -> u64 {
-        self.tickets.as_ref().map_or(0, |tickets| Tickets::weight_of(tickets, slot))
+        self.item_meta.as_ref().map_or(0, |item_meta| item_meta.weight_of(slot))
     }
 
-    /// Enters a key into the order of weights, if one is kept, as it is now.
+    /// Updates the key in the order of weights, if there is one.
     #[inline]
-    pub(super) fn rank(&mut self, slot: u32) {
+    pub(in crate::map) fn rank(&mut self, slot: u32) {
         if self.heaviest.is_some() {
             self.enter_rank(slot);
         }
@@ -319,27 +323,27 @@ impl<K, V, Id> Contents<K, V, Id> {
         }
     }
 
-    /// Moves what a shrunk cap leaves no room for out of a key, oldest first.
-    pub(super) fn displace_excess(&mut self, slot: u32) -> Option<Items<V, Id>> {
+    /// Displaces the items of a key beyond its cap, oldest first.
+    pub(in crate::map) fn displace_excess(&mut self, slot: u32) -> Option<Items<V, Id>> {
         let present = self.keys.at(slot).items.len();
         let excess = self.keys.items_of(slot).saturating_sub(self.limits.max_items_per_key);
         let excess = excess.min(present);
         if excess == 0 {
             return None;
         }
-        let marks: Vec<bool> = (0..present).map(|place| place < excess).collect();
+        let marks: Vec<bool> = (0..present).map(|position| position < excess).collect();
         self.displaced += excess as u64;
         Some(self.remove_marked(slot, &marks))
     }
 
-    /// The next key to go leaves for one of another shard.
-    pub(super) fn make_way(&mut self) -> Option<(K, Items<V, Id>)> {
+    /// Evicts a key to make room for one of another shard.
+    pub(in crate::map) fn evict_next(&mut self) -> Option<(K, Items<V, Id>)> {
         let victim = self.victim(None)?;
         Some(self.evict(victim))
     }
 
-    /// The next key to go leaves if there is more than there may be.
-    pub(super) fn evict_excess(&mut self) -> Option<(u32, K, Items<V, Id>)> {
+    /// Evicts a key if the map is over its limits.
+    pub(in crate::map) fn evict_excess(&mut self) -> Option<(u32, K, Items<V, Id>)> {
         let Limits { max_keys, max_items, max_weight, .. } = self.limits;
         if self.keys.len() <= max_keys && self.items <= max_items && self.weight <= max_weight {
             return None;
@@ -363,9 +367,9 @@ mod tests {
         for key in [1, 2] {
             core::mem::forget(map.checkout(&key));
         }
-        // The two keys may now hold the double of what all may together.
+        // The two keys may now hold double of what all keys together may.
         assert!(map.resize(1, MOST).unwrap().is_empty());
-        map.contents.items = MOST - 1;
+        map.core.items = MOST - 1;
         assert!(map.push(1, ()).is_stored());
         assert!(matches!(
             map.push(2, ()),

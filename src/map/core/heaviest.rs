@@ -12,7 +12,7 @@ struct Rank {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Heaviest {
+pub(in crate::map) struct Heaviest {
     order: BTreeSet<Rank>,
     /// By slot: its rank in the order, or the one that it had when it was set aside.
     ranks: Vec<Option<Rank>>,
@@ -21,7 +21,7 @@ pub(super) struct Heaviest {
 
 impl Heaviest {
     /// Enters a key, or changes what it weighs. O(log keys).
-    pub(super) fn set(&mut self, slot: u32, weight: u64) {
+    pub(in crate::map) fn set(&mut self, slot: u32, weight: u64) {
         if self.ranks.len() <= slot as usize {
             self.ranks.resize(slot as usize + 1, None);
         }
@@ -45,19 +45,19 @@ impl Heaviest {
 
     /// Takes a key out of the order until it is entered again, as one that came when it did.
     /// O(log keys).
-    pub(super) fn set_aside(&mut self, slot: u32) {
+    pub(in crate::map) fn set_aside(&mut self, slot: u32) {
         if let Some(Some(rank)) = self.ranks.get(slot as usize) {
             self.order.remove(rank);
         }
     }
 
     /// O(log keys).
-    pub(super) fn forget(&mut self, slot: u32) {
+    pub(in crate::map) fn forget(&mut self, slot: u32) {
         self.remove(slot);
     }
 
     /// The slots, heaviest first.
-    pub(super) fn iter(&self) -> impl Iterator<Item = u32> + '_ {
+    pub(in crate::map) fn iter(&self) -> impl Iterator<Item = u32> + '_ {
         self.order.iter().rev().map(|rank| rank.slot)
     }
 }
