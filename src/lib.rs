@@ -37,7 +37,6 @@
 // The docs also name what only the features add.
 #![cfg_attr(not(feature = "tokio"), allow(rustdoc::broken_intra_doc_links))]
 
-#[allow(dead_code)]
 mod base;
 #[cfg(any(feature = "tokio", loom))]
 pub mod batcher;

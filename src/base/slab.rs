@@ -34,7 +34,7 @@ impl<T> Slab<T> {
     }
 
     /// The number of slots, vacant ones included.
-    #[inline]
+    #[cfg(any(all(test, not(loom)), debug_assertions))]
     pub(crate) fn slots(&self) -> usize {
         self.slots.len()
     }
@@ -135,7 +135,7 @@ impl<T> Slab<T> {
     }
 
     /// Panics unless each slot is either occupied or on the list of vacant slots, once.
-    #[cfg(any(test, debug_assertions))]
+    #[cfg(any(all(test, not(loom)), debug_assertions))]
     pub(crate) fn validate(&self) {
         let mut vacant = 0;
         let mut next = self.first_vacant;

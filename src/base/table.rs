@@ -15,7 +15,7 @@ impl SlotTable {
         Self { slots: HashTable::new() }
     }
 
-    #[inline]
+    #[cfg(all(test, not(loom)))]
     pub(crate) fn len(&self) -> usize {
         self.slots.len()
     }
@@ -61,7 +61,7 @@ impl SlotTable {
     }
 
     /// Panics unless the table finds each of these slots by its hash, and no others are in it.
-    #[cfg(any(test, debug_assertions))]
+    #[cfg(any(all(test, not(loom)), debug_assertions))]
     pub(crate) fn validate(&self, slots: impl IntoIterator<Item = (u32, u64)>) {
         let mut count = 0;
         for (slot, hash) in slots {
@@ -84,7 +84,7 @@ mod tests {
         let find = |table: &SlotTable, key| table.find(1, |slot| keys[slot as usize] == key);
         assert_eq!((find(&table, "b"), find(&table, "d")), (Some(1), None));
         assert!(table.remove(1, 1) && !table.remove(1, 1));
-        assert_eq!((find(&table, "b"), find(&table, "c"), table.len()), (None, Some(2), 2));
+        assert_eq!((find(&table, "b"), find(&table, "c")), (None, Some(2)));
         table.validate([(0, 1), (2, 1)]);
     }
 

@@ -124,11 +124,6 @@ impl Wait {
     }
 }
 
-/// Pending, with the task woken, if its budget is spent: for what is ready without a wait.
-pub(crate) fn charge(cx: &mut Context<'_>) -> Poll<()> {
-    coop::poll_proceed(cx).map(|unit| unit.made_progress())
-}
-
 /// What is sent: an item, or what becomes one in the step that accepts it.
 pub(crate) trait Outgoing<T> {
     /// What was handed in.
@@ -191,7 +186,7 @@ impl<T, P: Outgoing<T>> Future for Sending<'_, T, P> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Self { shared, outgoing, weight, wait } = self.get_mut();
         if *weight > shared.limits().max_weight {
-            ready!(charge(cx));
+            ready!(coop::poll_spend(cx));
             return Poll::Ready(Err(SendError::TooHeavy(outgoing.hand_back())));
         }
         let accepted =
@@ -274,12 +269,12 @@ impl<T> Future for SendingMany<'_, T> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Self { shared, items, wait, weight: known } = self.get_mut();
         if items.is_empty() {
-            ready!(charge(cx));
+            ready!(coop::poll_spend(cx));
         }
         while let Some(first) = items.front() {
             let weight = *known.get_or_insert_with(|| shared.weigh(first));
             if weight > shared.limits().max_weight {
-                ready!(charge(cx));
+                ready!(coop::poll_spend(cx));
                 return Poll::Ready(Err(SendManyError::TooHeavy));
             }
             if wait.waiter.is_none() {

@@ -15,9 +15,10 @@ use std::collections::VecDeque;
 
 use super::buffers::{Hashed, LaneState};
 use super::send::{COMPLETED, KeyedShared, Wait};
+use crate::base::coop;
 use crate::base::sync::HashBuilder;
 use crate::batcher::error::SendManyError;
-use crate::batcher::send::{RUN, charge};
+use crate::batcher::send::RUN;
 use crate::batcher::shared::wake;
 use crate::batcher::wake::Wakes;
 
@@ -54,7 +55,7 @@ impl<'a, K: Hash + Eq, T> KeyedSendingMany<'a, K, T> {
         let Some((key, item)) = self.items.front() else { return Poll::Ready(Ok(false)) };
         let weight = *self.known.get_or_insert_with(|| self.shared.weigh(item));
         if weight > self.shared.limits().max_weight {
-            ready!(charge(cx));
+            ready!(coop::poll_spend(cx));
             return Poll::Ready(Err(SendManyError::TooHeavy));
         }
         let hash = self.hasher.hash_one(key);
@@ -112,7 +113,7 @@ impl<K: Hash + Eq + Clone, T> Future for KeyedSendingMany<'_, K, T> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
         if this.key.is_none() && this.items.is_empty() {
-            ready!(charge(cx));
+            ready!(coop::poll_spend(cx));
         }
         while this.key.is_some() || ready!(this.take_up(cx))? {
             let Self { shared, key, item, weight, wait, .. } = this;

@@ -27,7 +27,7 @@ use crate::base::wait_list::WaiterId;
 use crate::batcher::capacity::Weight;
 use crate::batcher::core::{Core, Refusal};
 use crate::batcher::error::{Closed, SendError, TrySendError};
-use crate::batcher::send::{Outgoing, charge};
+use crate::batcher::send::Outgoing;
 use crate::batcher::shared::{Shared, wake};
 
 pub(crate) type KeyedCore<K, T> = Core<T, KeyedBuffers<K, T>>;
@@ -290,7 +290,7 @@ impl<K: Hash + Eq + Clone, T, P: Outgoing<T>> Future for KeyedSending<'_, K, T, 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
         if this.weight > this.shared.limits().max_weight {
-            ready!(charge(cx));
+            ready!(coop::poll_spend(cx));
             return Poll::Ready(Err(SendError::TooHeavy(this.hand_back())));
         }
         let Self { shared, key, outgoing, weight, wait } = this;
