@@ -4,7 +4,7 @@
 //! > line.**
 //!
 //! A permit is given back exactly once. An item pushed into a map or a batcher is handed out, handed
-//! back, or handed to whoever asked for what could not be delivered, never dropped in silence. An
+//! back, or handed to a callback for what could not be delivered, never dropped in silence. An
 //! input pulled by the executor ends in exactly one outcome.
 //!
 //! | primitive | what for | instead of |

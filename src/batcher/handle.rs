@@ -266,7 +266,7 @@ impl<T> Batcher<T> {
         StopWait::new(shared).await
     }
 
-    /// A [`Sink`](futures_sink::Sink) for whoever has a stream to forward: a handle of its own.
+    /// A [`Sink`](futures_sink::Sink) to forward a stream to: a handle of its own.
     #[cfg(feature = "sink")]
     #[cfg_attr(docsrs, doc(cfg(feature = "sink")))]
     pub fn sink(&self) -> super::BatcherSink<T> {

@@ -156,7 +156,7 @@ impl<T, L: Buffers<T>> Shared<T, L> {
                 if !matches!(next, Next::Sleep { .. }) {
                     return next;
                 }
-                // Whoever drops a guard from here on goes by the core, and finds the waker there.
+                // Guards dropped from here on go to the core, and find the waker there.
                 if self.return_box.lock().close() {
                     core.rest(&mut driver_buffers.waker);
                     return next;

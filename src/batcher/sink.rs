@@ -18,7 +18,7 @@ use super::send::{Wait, heaviest};
 use super::shared::Shared;
 use crate::base::coop;
 
-/// A handle of a [`Batcher`] for whoever has a stream to forward.
+/// A handle of a [`Batcher`] to forward a stream to.
 ///
 /// It is ready when it has room for one item, reserved in line; flushing it is a
 /// [`flush`](Batcher::flush) of the whole batcher, and closing it flushes. It closes the batcher no

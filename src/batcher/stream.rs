@@ -21,7 +21,7 @@ pub trait BatchedExt: Stream {
     /// latest `window` after its first item.
     ///
     /// For a source that is a stream anyway and may wait: it is pulled only while a batch is wanted,
-    /// so whoever consumes the batches holds it back. Where several tasks send, or a batch that fails
+    /// so the consumer of the batches holds it back. Where several tasks send, or a batch that fails
     /// must be tried again, use a [`Batcher`](super::Batcher).
     ///
     /// # Errors
@@ -77,7 +77,7 @@ type Remainder<T> = Box<dyn FnOnce(Vec<T>) + Send>;
 /// # Cancel safety
 ///
 /// Dropping the future of its `next` loses nothing: what was pulled is in the batch that is handed
-/// out next. When the stream itself is dropped, its remainder goes to whoever
+/// out next. When the stream itself is dropped, its remainder goes to what
 /// [`remainder_to`](Self::remainder_to) names; [`into_parts`](Self::into_parts) hands it out.
 ///
 /// # How it is built

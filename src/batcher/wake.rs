@@ -21,7 +21,7 @@ pub(crate) struct Wakes {
 }
 
 impl Wakes {
-    /// Whoever waits for something to end.
+    /// The waker of a flush or a shutdown that has ended.
     pub(crate) fn push(&mut self, waker: Option<Waker>) {
         self.wake.extend(waker);
     }

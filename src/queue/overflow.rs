@@ -48,7 +48,7 @@ use crate::base::wake::WakeList;
 /// Readers are served first come, first served, and so are pushers, each lane by itself; a large
 /// item at the front of its wait list is not passed by smaller ones. `try_push` and `try_pop` never pass
 /// a waiter. What is kept for a woken waiter is kept by count and not by name: items
-/// leave in the order of arrival whoever comes first to fetch, and a woken task that does not come
+/// leave in the order of arrival whichever reader fetches first, and a woken task that does not come
 /// withholds one item, or the room for its own, and no more. That much it does withhold until it is
 /// polled or dropped: so do not wait for this queue in a task that keeps another future or stream of
 /// it, polled before, without polling it.
@@ -89,9 +89,9 @@ use crate::base::wake::WakeList;
 /// One lock around a state machine: for each lane a ring of numbered items and a wait list of pushers,
 /// and one wait list of readers. The gap before an item is the difference of its number to the one
 /// before. The lines are slabs whose seats are used again, so that neither an item nor a wait
-/// allocates in the steady state. Whoever makes room or brings an item wakes the next waiter, when
+/// allocates in the steady state. A call that makes room or brings an item wakes the next waiter, when
 /// the lock is released; who has been woken already is not woken again. Items that leave are
-/// dropped by whoever they were handed to, never under the lock.
+/// dropped by the caller that they were handed to, never under the lock.
 pub struct OverflowQueue<T> {
     core: Mutex<Core<T>>,
     weigh: Option<Box<Weigh<T>>>,
@@ -337,7 +337,7 @@ impl<T> OverflowQueue<T> {
     }
 
     /// Closes the queue: nothing is let in any more, and everybody who waits is told so, once each.
-    /// What is in it can still be taken: by whoever asks first, as nothing is kept for anybody now.
+    /// What is in it can still be taken: by the first caller, as nothing is kept for a waiter now.
     pub fn close(&self) {
         self.locked(Core::close);
     }
@@ -423,9 +423,9 @@ impl<T> OverflowQueue<T> {
         id
     }
 
-    /// Does something under the lock, and then wakes whoever is to be told of it.
+    /// Does something under the lock, and then wakes the waiters that it concerns.
     ///
-    /// A waker's panic goes no further: whoever called may have an item in hand.
+    /// A waker's panic goes no further: the caller may have an item in hand.
     pub(super) fn locked<R>(&self, act: impl FnOnce(&mut Core<T>) -> R) -> R {
         self.act(self.lock(), act)
     }

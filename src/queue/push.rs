@@ -11,7 +11,7 @@
 //! A task whose coop budget is spent is answered nothing. It joins the wait list if it would have to
 //! wait anyway, and stays outside if not; once called, it stays called.
 //!
-//! The item stays here until it is in the queue: whoever gives up waiting has pushed nothing.
+//! The item stays here until it is in the queue: a push that gives up waiting has pushed nothing.
 
 use core::fmt;
 use core::future::Future;

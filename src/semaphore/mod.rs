@@ -173,8 +173,7 @@ impl Semaphore {
 
     /// How many waited, were granted their permits, and have not been polled since.
     ///
-    /// Whoever had permits without waiting is not among them, even if the future that holds them was
-    /// not polled yet.
+    /// Futures that had their permits without waiting are not counted, polled or not.
     ///
     /// A number that stays above zero points to a task that has stalled: its permits lie idle
     /// until it is polled or dropped.

@@ -18,7 +18,7 @@
 //! - `SLOW` is set exactly while somebody waits or a debt is owed; it changes only under the lock.
 //!   While it is set, only releases change the permits without the lock, and they only add.
 //! - Permits stay in the word until the head of the line can be served whole.
-//! - Whoever adds permits and finds `SLOW` locks and serves; whoever sets `SLOW` holds the lock
+//! - An addition that finds `SLOW` locks and serves; a waiter that sets `SLOW` holds the lock
 //!   and has just seen too few permits. One word, so neither can miss the other.
 //! - The line is served in the order of its tickets, so that one number, the last ticket served,
 //!   tells everybody whether they were: who looks takes no lock, and has nothing to give back to
@@ -319,7 +319,7 @@ impl State {
             }
             return;
         };
-        // Whoever stands behind the head may need less than it did.
+        // The waiter behind the head may need less than it did.
         let served = was_head.then(|| self.grant_one(line, 0));
         drop(guard);
         let Some(served) = served else { return unless_unwinding(|| drop(waker)) };
@@ -335,7 +335,7 @@ impl State {
         if permits > LARGE {
             return self.release_large(permits);
         }
-        // Release: pairs with the Acquire of whoever takes them.
+        // Release: pairs with the Acquire of the call that takes them.
         let before = self.word.fetch_add(permits, Ordering::Release);
         if before.wrapping_add(permits) > MAX_PERMITS {
             self.added(permits, before);
@@ -504,7 +504,7 @@ impl State {
     /// Fails everybody who waits and everybody who comes later.
     pub(super) fn close(&self) {
         let mut guard = self.line.lock();
-        // Under the lock, so that nobody joins the line after it was emptied. Whoever closed it
+        // Under the lock, so that nobody joins the wait list after it was emptied. The call that closed it
         // before is emptying it, and may be calling this from a waker.
         if self.word.fetch_or(CLOSED, Ordering::AcqRel) & CLOSED != 0 {
             return;
@@ -539,7 +539,7 @@ impl State {
         Served { first, more }
     }
 
-    /// Without the lock: wakes the one who was served, and serves and wakes whoever else can be.
+    /// Without the lock: wakes the waiter that was served, and serves and wakes all others that can be.
     fn wake(&self, Served { first, more }: Served) {
         if more {
             self.wake_more(first);
@@ -601,7 +601,7 @@ impl State {
             }
         }
         // The word may have grown meanwhile: change it by the difference, and clear the flag in
-        // the same step. Whoever added to it waits for the lock and looks again.
+        // the same step. A call that added to it waits for the lock and looks again.
         let idle = if line.is_idle() { SLOW } else { 0 };
         let change = left.wrapping_sub(word & PERMITS).wrapping_sub(idle);
         if change != 0 {

@@ -3,7 +3,7 @@ use std::time::Duration;
 /// Figures of a semaphore's waiting, since it was made: see
 /// [`Semaphore::stats`](crate::Semaphore::stats).
 ///
-/// Whoever gets a permit without waiting is not counted, and so pays nothing for this.
+/// A permit that is had without waiting is not counted, and so costs nothing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SemaphoreStats {

@@ -1,8 +1,5 @@
 //! What the models of the executor share.
 
-// Each test file uses its part.
-#![allow(dead_code)]
-
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -57,7 +54,6 @@ impl<F: Future> Run<F> {
     }
 
     /// As `finish`, with a single poll beside the threads, for models in which much happens in each.
-    #[allow(dead_code, reason = "not every file of models has such")]
     pub(crate) fn finish_soon<const N: usize>(mut self, threads: [JoinHandle<()>; N]) -> F::Output {
         let output = self.poll();
         self.settle_down(output, threads)

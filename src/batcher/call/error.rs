@@ -21,7 +21,7 @@ pub enum CallError<T> {
         /// What became of the batch.
         error: Arc<BatchError>,
     },
-    /// The handler was done with the item and had not answered it, or whoever held it dropped it.
+    /// The handler was done with the item and had not answered it, or its holder dropped it.
     Unanswered(Option<T>),
     /// The handler answered its batch [in order](crate::batcher::Batch::reply_all), but not with one
     /// answer for each call: no call of the batch got any, since each could have got another's.

@@ -9,7 +9,7 @@
 //!    left ─────────────────────────────────────────┘ answered
 //! ```
 //!
-//! A slot is vacated by whoever of the two comes last: the caller, or the call that is answered.
+//! The last of the two vacates a slot: the caller, or the call that is answered.
 //! Who may answer in it has its [`Seat`], of which there is one. Seats of vacant slots lie at the
 //! free_seats, which is asked by one at a time, under the batcher's own lock; those that were vacated
 //! since, in the block. So a call is begun without waiting for those that are answered.
@@ -72,7 +72,7 @@ impl<T, R> Replies<T, R> {
         Arc::new(Self { free_seats: Mutex::new(Vec::new()), block: Mutex::new(block) })
     }
 
-    /// Takes a slot for one who waits. What is known of it goes with the caller, the seat with the
+    /// Takes a slot for a caller. What is known of it goes with the caller, the seat with the
     /// call.
     #[inline]
     pub(crate) fn begin(self: &Arc<Self>) -> (u32, Seat<T, R>) {

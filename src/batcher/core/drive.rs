@@ -60,8 +60,7 @@ impl<T, L: Buffers<T>> Core<T, L> {
         }
     }
 
-    /// The driver is to sleep: its waker is kept for whoever changes that, in the same step as
-    /// nothing was found to do.
+    /// Parks the driver: stores its waker in the same critical section that found no work.
     pub(crate) fn rest(&mut self, waker: &mut Option<Waker>) {
         self.stats.wakeups += 1;
         mem::swap(&mut self.driver, waker);

@@ -53,7 +53,7 @@ impl<T, L: Buffers<T>> Core<T, L> {
         wakes.driver(self.driver.take());
     }
 
-    /// Ends now. The handlers have been dropped before; what is left comes back.
+    /// Ends now. The handlers have been dropped before; undelivered items come back.
     pub(crate) fn stop(
         &mut self,
         driver_buffers: &mut DriverBuffers<T, L::Tag>,

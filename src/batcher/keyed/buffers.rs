@@ -174,7 +174,7 @@ impl<K: Hash + Eq, T> KeyedBuffers<K, T> {
         self.lanes[slot].waiters.get_or_insert_with(Default::default).push((), Some(waker))
     }
 
-    /// The waker of one who waits in a lane; `None` once room was granted to it.
+    /// The waker of a waiter in a lane; `None` once it was granted room.
     pub(crate) fn waker(&mut self, slot: u32, waiter: WaiterId) -> Option<&mut Waker> {
         self.lanes[slot].waiters.as_mut()?.get_mut(waiter)?.waker.as_mut()
     }

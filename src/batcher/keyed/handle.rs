@@ -195,7 +195,7 @@ impl<K: Hash + Eq, T> KeyedBatcher<K, T> {
         self.shared().lock().buffers.keys()
     }
 
-    /// A [`Sink`](futures_sink::Sink) for whoever has a stream of items with their keys to forward: a
+    /// A [`Sink`](futures_sink::Sink) to forward a stream of items with their keys to: a
     /// handle of its own.
     #[cfg(feature = "sink")]
     #[cfg_attr(docsrs, doc(cfg(feature = "sink")))]

@@ -81,7 +81,7 @@ impl<'a, K: Hash + Eq, T> KeyedSendingMany<'a, K, T> {
     /// Accepts more, as long as there is room, in one critical section. One for which there is none
     /// is then in hand.
     fn run(&mut self) {
-        // A stranger's code, so before the lock.
+        // User code, so before the lock.
         let mut hashes = [0; RUN];
         let next = hashes.iter_mut().zip(self.items.iter());
         let run = next.map(|(hash, (key, _))| *hash = self.hasher.hash_one(key)).count();

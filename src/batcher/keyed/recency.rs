@@ -11,7 +11,7 @@ use std::collections::BinaryHeap;
 #[derive(Debug, Default)]
 pub(super) struct Recency {
     heap: BinaryHeap<Reverse<(u64, u32)>>,
-    /// Whether a slot is in the heap, whoever was in it then.
+    /// Whether a slot is in the heap, for its present lane or an earlier one.
     inside: Vec<bool>,
     uses: u64,
 }

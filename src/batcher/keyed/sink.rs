@@ -25,7 +25,7 @@ use crate::batcher::send::{Wait, heaviest};
 use crate::batcher::shared::wake;
 use crate::batcher::sink::{Flushing, SinkError};
 
-/// A handle of a [`KeyedBatcher`] for whoever has a stream of items with their keys to forward.
+/// A handle of a [`KeyedBatcher`] to forward a stream of items with their keys to.
 ///
 /// It is a [`BatcherSink`](crate::batcher::BatcherSink) of pairs, but for what the key brings with
 /// it: it is ready when it has room for one item in all, reserved in line, and only then learns under

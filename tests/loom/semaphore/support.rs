@@ -5,9 +5,6 @@
 //! have been joined; it must have been woken by then, so that a lost wake-up is a failed
 //! assertion and no model ever blocks.
 
-// Each test file uses its part.
-#![allow(dead_code)]
-
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;

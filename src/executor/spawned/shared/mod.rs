@@ -9,7 +9,7 @@
 //!       └──────────────────────────▶ closed ◀─────────────────────────────────┘
 //! ```
 //!
-//! The input runs the caller's code, so that it cannot be used under the lock. Whoever pulls from it
+//! The input runs the caller's code, so that it cannot be used under the lock. The worker that pulls from it
 //! leaves some for the others, as far as the limit allows, in a stock that they can take from under
 //! the lock. Who finds neither, or has no room, leaves a waker, and is woken when that changes.
 //!
