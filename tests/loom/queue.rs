@@ -328,7 +328,8 @@ fn two_pushers_and_two_readers_lose_no_wake_up() {
 /// A reader without budget comes while an item does: it has none, and is in line for it or finds it
 /// free when it has budget again.
 ///
-/// Fails if it looks for an item in another critical section than it joins the line in.
+/// Fails if it takes the item, if it joins without serving those that can be served, or if it forgets
+/// that it has joined.
 #[test]
 fn reader_without_budget_against_push() {
     exhaustive(|| {
