@@ -28,7 +28,7 @@ use super::lane::{Entry, Lane};
 use super::outcome::{Displaced, Drained, Popped, Pushed, RejectReason, Rejected};
 use super::policy::WhenFull;
 use super::stats::QueueStats;
-use super::waiters::{Standing, Waiters};
+use super::waiters::Waiters;
 use crate::base::wait_list::WaiterId;
 
 /// Who a push is for.
@@ -230,13 +230,12 @@ impl<T> Core<T> {
     ) -> Result<Pushed<T>, Offer<T>> {
         let closed = self.closed;
         let Some(lane) = self.lane(offer.lane) else { return Err(offer) };
-        if !closed && lane.waiters.standing(id) != Standing::Called {
-            return Err(offer);
-        }
-        *unused = lane.waiters.leave(id).flatten();
         if closed {
+            *unused = lane.waiters.leave(id).flatten();
             return Ok(self.reject(offer.item, RejectReason::Closed));
         }
+        let Some(waker) = lane.waiters.leave_called(id) else { return Err(offer) };
+        *unused = waker;
         self.admit(offer);
         Ok(Pushed::Stored)
     }
@@ -290,6 +289,7 @@ impl<T> Core<T> {
     /// it if there are any.
     ///
     /// Of a closed queue everybody may take what is left.
+    #[inline]
     pub(super) fn free_items(&mut self, id: Option<WaiterId>, unused: &mut Option<Waker>) -> usize {
         if self.closed {
             *unused = id.and_then(|id| self.readers.leave(id)).flatten();
@@ -298,12 +298,14 @@ impl<T> Core<T> {
         let beyond_the_waiters = self.len().saturating_sub(self.readers.len());
         match id {
             None => beyond_the_waiters,
-            Some(id) if self.readers.standing(id) == Standing::Called => {
-                *unused = self.readers.leave(id).flatten();
-                // One was kept.
-                beyond_the_waiters + 1
-            }
-            Some(_) => 0,
+            Some(id) => match self.readers.leave_called(id) {
+                Some(waker) => {
+                    *unused = waker;
+                    // One was kept.
+                    beyond_the_waiters + 1
+                }
+                None => 0,
+            },
         }
     }
 
@@ -376,12 +378,12 @@ impl<T> Core<T> {
     /// closed, and hands out whom to wake. There may be more of them: see
     /// [`has_news`](Self::has_news).
     pub(super) fn tell_next(&mut self) -> Option<Waker> {
-        while self.has_news() {
-            if let Some(waker) = self.call_or_dismiss() {
-                return Some(waker);
+        loop {
+            let waker = self.call_or_dismiss();
+            if waker.is_some() || !self.has_news() {
+                return waker;
             }
         }
-        None
     }
 
     fn call_or_dismiss(&mut self) -> Option<Waker> {
