@@ -35,7 +35,6 @@ fn everything_crosses_threads() {
     shared::<OverflowQueue<u64>>();
     shared::<sluicegate::queue::Push<'_, u64>>();
     shared::<sluicegate::queue::Pop<'_, u64>>();
-    shared::<sluicegate::queue::PopMany<'_, u64>>();
     shared::<sluicegate::queue::Items<&OverflowQueue<u64>, u64>>();
     shared::<sluicegate::queue::Items<Arc<OverflowQueue<u64>>, u64>>();
     shared::<sluicegate::queue::PopManyInto<'_, u64>>();
@@ -98,7 +97,6 @@ fn the_queue_survives_a_panic() {
     unwinds::<sluicegate::queue::Builder<u64>>();
     unwinds::<sluicegate::queue::Push<'_, u64>>();
     unwinds::<sluicegate::queue::Pop<'_, u64>>();
-    unwinds::<sluicegate::queue::PopMany<'_, u64>>();
     // The vector is the caller's, by `&mut`.
     seen_after_a_panic::<sluicegate::queue::PopManyInto<'_, u64>>();
     unwinds::<sluicegate::queue::Items<&OverflowQueue<u64>, u64>>();
