@@ -42,8 +42,8 @@ pub(crate) struct Waiter<T> {
     pub(crate) waker: Option<Waker>,
 }
 
-#[cfg(any(all(test, not(loom)), debug_assertions))]
 impl<T> Waiter<T> {
+    #[inline]
     pub(crate) fn number(&self) -> u64 {
         self.number
     }
@@ -108,7 +108,7 @@ impl<T> WaitList<T> {
     }
 
     /// The id of the waiter that has waited longest.
-    #[cfg(any(all(test, not(loom)), debug_assertions))]
+    #[inline]
     pub(crate) fn front(&self) -> Option<WaiterId> {
         self.order.front().map(|slot| self.id_at(slot))
     }

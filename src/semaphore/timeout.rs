@@ -1,4 +1,4 @@
-//! The forms that wait for a time at the most, on tokio's clock.
+//! The forms with a timeout or a deadline, on tokio's clock.
 
 use std::time::Duration;
 
@@ -13,8 +13,8 @@ impl Semaphore {
     ///
     /// # Errors
     ///
-    /// [`AcquireTimeoutError::Elapsed`] if it is still waiting then: its place in line is given
-    /// up. [`AcquireTimeoutError::Closed`] if the semaphore is closed first.
+    /// [`AcquireTimeoutError::Elapsed`] if it is still waiting then: it leaves the wait list.
+    /// [`AcquireTimeoutError::Closed`] if the semaphore is closed first.
     ///
     /// # Panics
     ///
