@@ -30,6 +30,13 @@ impl WaiterId {
     pub(crate) fn number(self) -> u64 {
         self.number
     }
+
+    /// The place of what a primitive keeps apart about waiters: less than the most that ever waited at
+    /// once, and reused when the waiter has left the list.
+    #[inline]
+    pub(crate) fn slot(self) -> u32 {
+        self.slot
+    }
 }
 
 /// A waiter that has left the list.

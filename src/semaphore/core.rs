@@ -173,26 +173,24 @@ impl Core {
     /// Takes `need` permits, which `word` [has](Self::word_with), if they are still free and there are
     /// no waiters. Says whether it did.
     #[inline]
-    pub(super) fn take_from(&self, mut word: usize, need: usize) -> bool {
-        loop {
-            let left = word.wrapping_sub(need);
-            // Acquire: pairs with the Release of every addition to the word.
-            match self.word.compare_exchange_weak(word, left, Ordering::Acquire, Ordering::Relaxed)
-            {
-                Ok(_) => return true,
-                Err(actual) if !has(actual, need) => return false,
-                Err(actual) => word = actual,
-            }
-        }
+    pub(super) fn take_from(&self, word: usize, need: usize) -> bool {
+        let left = word.wrapping_sub(need);
+        // Acquire: pairs with the Release of every addition to the word.
+        self.word.compare_exchange_weak(word, left, Ordering::Acquire, Ordering::Relaxed).is_ok()
+            || self.take_contended(need)
+    }
+
+    #[cold]
+    fn take_contended(&self, need: usize) -> bool {
+        let step = |word| has(word, need).then(|| word - need);
+        self.word.fetch_update(Ordering::Acquire, Ordering::Relaxed, step).is_ok()
     }
 
     /// Takes `need` permits if they are free and there are no waiters.
     #[inline]
     pub(super) fn try_take(&self, need: usize) -> Result<(), TryAcquireError> {
-        match self.word_with(need) {
-            Some(word) if self.take_from(word, need) => Ok(()),
-            _ => self.refuse(need),
-        }
+        let word = self.word.load(Ordering::Relaxed);
+        if has(word, need) && self.take_from(word, need) { Ok(()) } else { self.refuse(need) }
     }
 
     #[cold]
@@ -223,32 +221,31 @@ impl Core {
     ) -> Result<Joined, AcquireError> {
         // `waker` outlives the guard: arguments are dropped after locals.
         let mut guard = self.waiters.lock();
-        let need = request.need(self.clamp());
-        // Unlike `has`, with permits that a release is about to take out again: a waiter for them would
-        // not be served.
-        let enough = |word: usize| need == 0 || (word & SLOW == 0 && word >= need as usize);
-        // Releases do not wait for the lock: the flag is set in the step that sees too few permits.
-        let step = |word: usize| match word & (CLOSED | SLOW) {
-            0 if !enough(word) => Some(word | SLOW),
-            0 | SLOW if enough(word) && if_free == IfFree::Take => Some(word - need as usize),
-            _ => None,
-        };
-        let joined = self.word.fetch_update(Ordering::Acquire, Ordering::Relaxed, step);
-        let word = joined.unwrap_or_else(|word| word);
-        if word & CLOSED != 0 {
-            return Err(AcquireError(()));
+        let need = request.need(self.limit());
+        let mut word = self.word.load(Ordering::Relaxed);
+        loop {
+            if word & CLOSED != 0 {
+                return Err(AcquireError(()));
+            }
+            // Unlike `has`, with permits that a release is about to take out again: a waiter for them
+            // would not be served.
+            let enough = need == 0 || (word & SLOW == 0 && word >= need as usize);
+            if enough && if_free == IfFree::Leave {
+                return Ok(Joined::Free(waker));
+            }
+            if !enough && word & SLOW != 0 {
+                break;
+            }
+            // Releases do not wait for the lock: the flag is set in the step that sees too few permits.
+            let next = if enough { word - need as usize } else { word | SLOW };
+            match self.word.compare_exchange_weak(word, next, Ordering::Acquire, Ordering::Relaxed)
+            {
+                Ok(_) if enough => return Ok(Joined::Taken(need, waker)),
+                Ok(_) => break,
+                Err(actual) => word = actual,
+            }
         }
-        Ok(match if_free {
-            IfFree::Take if enough(word) => Joined::Taken(need, waker),
-            IfFree::Leave if enough(word) => Joined::Free(waker),
-            _ => Joined::Waiting(guard.get_or_insert_default().push(request, waker)),
-        })
-    }
-
-    /// With the lock held: what clamped requests are clamped to now. With a limit of zero they wait for
-    /// the first permit.
-    fn clamp(&self) -> u32 {
-        u32::try_from(self.limit()).unwrap_or(u32::MAX).max(1)
+        Ok(Joined::Waiting(guard.get_or_insert_default().push(request, waker)))
     }
 
     /// Fetches the permits of a waiter, if it was granted them. Its id is used up then.
@@ -529,14 +526,14 @@ impl Core {
         left -= paid;
         let mut more = false;
         if word & CLOSED == 0 {
-            let clamp = self.clamp();
+            let limit = self.limit();
             let mut last = None;
             for _ in 0..most {
-                let Some((number, waker)) = waiters.serve(&mut left, clamp) else { break };
+                let Some((number, waker)) = waiters.serve(&mut left, limit) else { break };
                 last = Some(number);
                 waker.into_iter().for_each(&mut served);
             }
-            more = waiters.can_serve(left, clamp);
+            more = waiters.can_serve(left, limit);
             if let Some(number) = last {
                 self.served.store(number, Ordering::Release);
             }
@@ -568,7 +565,7 @@ impl Core {
         waiters.validate(served, closed);
         assert_eq!(slow, !waiters.is_idle(), "the flag; debt {}", waiters.debt);
         assert!(waiters.debt == 0 || free == 0, "{free} permits free, {} owed", waiters.debt);
-        assert!(!waiters.can_serve(free, self.clamp()), "a waiter that {free} permits can serve");
+        assert!(!waiters.can_serve(free, self.limit()), "a waiter that {free} permits can serve");
         let granted = waiters.counts().granted;
         assert!(granted >= claimed && claimed >= declined, "{granted}, {claimed}, {declined}");
     }

@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Figures about the waiters of a semaphore since it was made: see
 /// [`Semaphore::stats`](crate::Semaphore::stats).
@@ -30,7 +30,9 @@ pub struct WaitTimes {
 }
 
 impl WaitTimes {
-    pub(super) fn add(&mut self, waited: Duration) {
+    #[cold]
+    pub(super) fn add(&mut self, since: Option<Instant>) {
+        let waited = since.map_or(Duration::ZERO, |since| since.elapsed());
         self.total = self.total.saturating_add(waited);
         self.longest = self.longest.max(waited);
     }

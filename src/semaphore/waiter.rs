@@ -84,6 +84,13 @@ impl<S: Deref<Target = Semaphore>> Acquire<S> {
         self.waiter.request.permits
     }
 
+    #[inline(always)]
+    fn complete(&mut self, permits: usize) -> Result<Permits<S>, AcquireError> {
+        // It is there: `poll` has looked. Like this, and unlike a second look, that costs nothing.
+        let semaphore = self.semaphore.take().ok_or(AcquireError(()))?;
+        Ok(Permits::new(semaphore, permits))
+    }
+
     /// Joins the wait list before the first poll, unless the permits are free.
     pub(super) fn enqueue(mut self) -> Self {
         if let Some(semaphore) = &self.semaphore {
@@ -99,14 +106,25 @@ impl<S: Deref<Target = Semaphore> + Unpin> Future for Acquire<S> {
     // The fast path is a tenth slower as a call.
     #[inline(always)]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Self { semaphore, waiter } = self.get_mut();
-        let core = &semaphore.as_ref().expect(COMPLETED).core;
-        let result = match waiter.poll_fast(core, cx) {
-            Some(taken) => ready!(taken),
-            None => ready!(waiter.poll_slow(core, cx)),
-        };
-        let semaphore = semaphore.take().expect(COMPLETED);
-        Poll::Ready(result.map(|()| Permits::new(semaphore, waiter.request.permits as usize)))
+        let this = self.get_mut();
+        let Some(semaphore) = &this.semaphore else { panic!("{COMPLETED}") };
+        let (core, permits) = (&semaphore.core, this.waiter.request.permits as usize);
+        if matches!(this.waiter.stage, Stage::New) {
+            if let Some(word) = core.word_with(permits) {
+                // Charged before it takes anything: to look at the budget first and to charge it later
+                // costs another access to the thread's storage.
+                let Poll::Ready(unit) = coop::poll_proceed(cx) else { return Poll::Pending };
+                if core.take_from(word, permits) {
+                    coop::keep(unit);
+                    return Poll::Ready(this.complete(permits));
+                }
+                coop::give_back(unit);
+            }
+        }
+        let result = ready!(this.waiter.poll_slow(core, cx));
+        // It is completed, refused or not. No permits are nothing to return.
+        let permits = this.complete(result.unwrap_or(0) as usize);
+        Poll::Ready(result.and(permits))
     }
 }
 
@@ -122,37 +140,15 @@ impl<S: Deref<Target = Semaphore>> Drop for Acquire<S> {
 }
 
 impl Waiter {
-    /// Takes free permits; `None` if there are too few, or waiters before it.
-    ///
-    /// It charges the budget before it takes anything: to look first and to charge later costs another
-    /// access to the thread's storage.
-    #[inline(always)]
-    fn poll_fast(
-        &mut self,
-        core: &Core,
-        cx: &mut Context<'_>,
-    ) -> Option<Poll<Result<(), AcquireError>>> {
-        let permits = self.request.permits as usize;
-        if !matches!(self.stage, Stage::New) {
-            return None;
-        }
-        let word = core.word_with(permits)?;
-        let Poll::Ready(unit) = coop::poll_proceed(cx) else { return Some(Poll::Pending) };
-        if core.take_from(word, permits) {
-            unit.made_progress();
-            return Some(Poll::Ready(Ok(())));
-        }
-        coop::give_back(unit);
-        None
-    }
-
+    /// Waits, and returns how many permits it was granted.
     #[cold]
-    fn poll_slow(&mut self, core: &Core, cx: &mut Context<'_>) -> Poll<Result<(), AcquireError>> {
+    fn poll_slow(&mut self, core: &Core, cx: &mut Context<'_>) -> Poll<Result<u32, AcquireError>> {
         // Only a look: a wait is not charged.
         if !coop::has_budget() {
-            return self.poll_without_budget(core, cx);
+            self.yield_without_budget(core, cx);
+            return Poll::Pending;
         }
-        let result = ready!(self.wait(core, cx));
+        let result = ready!(self.wait(core, cx)).map(|()| self.request.permits);
         self.stage = Stage::New;
         coop::charge();
         Poll::Ready(result)
@@ -194,18 +190,13 @@ impl Waiter {
     /// Takes nothing, and wakes the task, to be polled again with a new budget. A waiter that has to
     /// wait anyway joins the wait list before it yields.
     #[cold]
-    fn poll_without_budget(
-        &mut self,
-        core: &Core,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<(), AcquireError>> {
+    fn yield_without_budget(&mut self, core: &Core, cx: &mut Context<'_>) {
         // Wakes the task. That may panic, so it comes first.
         let _ = coop::poll_spend(cx);
         if matches!(self.stage, Stage::New) && core.must_wait(self.request.permits as usize) {
             // If it is free or closed by now, the next poll finds that.
             let _ = self.join(core, cx.waker().clone(), IfFree::Leave);
         }
-        Poll::Pending
     }
 
     fn enqueue(&mut self, core: &Core) {
@@ -217,6 +208,7 @@ impl Waiter {
         }
     }
 
+    #[inline(always)]
     fn join(&mut self, core: &Core, fresh: Waker, if_free: IfFree) -> Result<(), AcquireError> {
         let waker = WakerId::of(&fresh);
         match core.join(self.request, fresh, if_free)? {

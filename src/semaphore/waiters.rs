@@ -17,28 +17,26 @@ pub(super) struct Request {
 }
 
 impl Request {
-    /// What it takes while clamped requests are clamped to `clamp`.
+    /// What it takes at this limit. With a limit of zero a clamped one waits for the first permit.
     #[inline]
-    pub(super) fn need(self, clamp: u32) -> u32 {
-        if self.clamped { self.permits.min(clamp) } else { self.permits }
+    pub(super) fn need(self, limit: usize) -> u32 {
+        match u32::try_from(limit) {
+            Ok(limit) if self.clamped => self.permits.min(limit.max(1)),
+            _ => self.permits,
+        }
     }
-}
-
-#[derive(Debug)]
-struct Waiting {
-    request: Request,
-    /// `None` unless wait times are counted.
-    since: Option<Instant>,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Waiters {
-    list: WaitList<Waiting>,
+    list: WaitList<Request>,
     /// Permits that a smaller limit still has to take out of circulation.
     pub(super) debt: usize,
     /// What clamped waiters were granted and have not claimed, in the order of their numbers.
     clamped_grants: VecDeque<(u64, u32)>,
     counts: Counts,
+    /// When each waiter joined, by slot; empty unless wait times are counted.
+    since: Vec<Instant>,
 }
 
 /// What [`SemaphoreStats`](super::SemaphoreStats) is made from.
@@ -78,33 +76,42 @@ impl Waiters {
     ///
     /// With 2^32 − 1 waiters in the list.
     pub(super) fn push(&mut self, request: Request, waker: Waker) -> WaiterId {
-        let since = self.counts.times.map(|_| Instant::now());
-        let id = self.list.push(Waiting { request, since }, Some(waker));
+        let id = self.list.push(request, Some(waker));
         self.counts.peak = self.counts.peak.max(self.list.len());
+        if self.counts.times.is_some() {
+            self.begin_time(id.slot() as usize);
+        }
         id
+    }
+
+    #[cold]
+    fn begin_time(&mut self, slot: usize) {
+        let now = Instant::now();
+        self.since.resize(self.since.len().max(slot + 1), now);
+        self.since[slot] = now;
     }
 
     /// Whether `free` permits are enough for the first waiter.
     #[inline]
-    pub(super) fn can_serve(&self, free: usize, clamp: u32) -> bool {
-        self.list.head().is_some_and(|head| head.data.request.need(clamp) as usize <= free)
+    pub(super) fn can_serve(&self, free: usize, limit: usize) -> bool {
+        self.list.head().is_some_and(|head| head.data.need(limit) as usize <= free)
     }
 
     /// Serves the first waiter out of `free`, if that is enough, and returns its number.
-    #[inline]
-    pub(super) fn serve(&mut self, free: &mut usize, clamp: u32) -> Option<(u64, Option<Waker>)> {
-        let need = self.list.head()?.data.request.need(clamp);
+    #[inline(always)]
+    pub(super) fn serve(&mut self, free: &mut usize, limit: usize) -> Option<(u64, Option<Waker>)> {
+        let need = self.list.head()?.data.need(limit);
         *free = free.checked_sub(need as usize)?;
-        let head = self.list.pop_front()?;
-        let (number, Waiting { request, since }) = (head.number(), head.data);
-        if request.clamped {
-            self.clamped_grants.push_back((number, need));
+        if let Some(times) = &mut self.counts.times {
+            let since = self.list.front().map(|id| self.since[id.slot() as usize]);
+            times.add(since);
         }
-        if let (Some(since), Some(times)) = (since, &mut self.counts.times) {
-            times.add(since.elapsed());
+        let head = self.list.pop_front()?;
+        if head.data.clamped {
+            self.clamped_grants.push_back((head.number(), need));
         }
         self.counts.granted += 1;
-        Some((number, head.waker))
+        Some((head.number(), head.waker))
     }
 
     /// What a clamped waiter was granted, once.
