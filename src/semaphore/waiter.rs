@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!         permits free, no waiters, budget left
-//!  New ─────────────────────────────────────────────────▶ done: the semaphore is in the permit
+//!  New ─────────────────────────────────────────────────▶ Done
 //!   │  │                                                    ▲
 //!   │  └────▶ Waiting ────▶ granted ────────────────────────┤ budget left
 //!   │            │ closed      │ closed                     │
@@ -72,6 +72,7 @@ enum Stage {
     },
     /// Has its permits, and has not handed them out.
     Holding,
+    Done,
 }
 
 impl<S: Deref<Target = Semaphore>> Acquire<S> {
@@ -87,6 +88,7 @@ impl<S: Deref<Target = Semaphore>> Acquire<S> {
     #[inline(always)]
     fn complete(&mut self, permits: usize) -> Result<Permits<S>, AcquireError> {
         // It is there: `poll` has looked. Like this, and unlike a second look, that costs nothing.
+        self.waiter.stage = Stage::Done;
         let semaphore = self.semaphore.take().ok_or(AcquireError(()))?;
         Ok(Permits::new(semaphore, permits))
     }
@@ -131,10 +133,10 @@ impl<S: Deref<Target = Semaphore> + Unpin> Future for Acquire<S> {
 impl<S: Deref<Target = Semaphore>> Drop for Acquire<S> {
     #[inline]
     fn drop(&mut self) {
-        if let (Some(semaphore), Stage::Waiting { .. } | Stage::Holding) =
-            (&self.semaphore, &self.waiter.stage)
-        {
-            self.waiter.leave(&semaphore.core);
+        if matches!(self.waiter.stage, Stage::Waiting { .. } | Stage::Holding) {
+            if let Some(semaphore) = &self.semaphore {
+                self.waiter.leave(&semaphore.core);
+            }
         }
     }
 }
@@ -149,7 +151,7 @@ impl Waiter {
             return Poll::Pending;
         }
         let result = ready!(self.wait(core, cx)).map(|()| self.request.permits);
-        self.stage = Stage::New;
+        self.stage = Stage::Done;
         coop::charge();
         Poll::Ready(result)
     }
@@ -183,6 +185,7 @@ impl Waiter {
                 }
             },
             Stage::Holding => {}
+            Stage::Done => panic!("{COMPLETED}"),
         }
         Poll::Ready(Ok(()))
     }
@@ -228,7 +231,7 @@ impl Waiter {
         match core::mem::replace(&mut self.stage, Stage::New) {
             Stage::Waiting { id, .. } => core.leave(id, self.request),
             Stage::Holding => core.release(self.request.permits as usize),
-            Stage::New => {}
+            Stage::New | Stage::Done => {}
         }
     }
 }
