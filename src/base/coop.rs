@@ -91,7 +91,7 @@ pub(crate) fn charge() {
 /// Leaves a unit charged, as `made_progress` does, in a register.
 #[inline]
 pub(crate) fn keep(unit: Unit) {
-    core::mem::forget(unit);
+    let _ = core::mem::ManuallyDrop::new(unit);
 }
 
 /// Takes back the charge of a unit, out of the way of the fast path.

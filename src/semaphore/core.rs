@@ -22,7 +22,7 @@
 //!   and has just seen too few permits. One word, so neither can miss the other.
 //! - Waiters are served in the order of their numbers, so one number, that of the waiter served last,
 //!   tells all of them whether they were: a look takes no lock. A waiter that leaves from the middle
-//!   leaves a gap in the numbers, which nobody looks for.
+//!   leaves a gap in the numbers, which no look meets.
 
 use core::task::Waker;
 
@@ -65,7 +65,6 @@ pub(super) struct Core {
 type Guard<'a> = MutexGuard<'a, Option<Box<Waiters>>>;
 
 /// What a step under the lock has served: wakers leave it before they are woken.
-#[derive(Default)]
 struct Served {
     first: Option<Waker>,
     /// Other waiters can be served.

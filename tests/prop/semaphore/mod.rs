@@ -78,7 +78,7 @@ impl Wake for Wakes {
     }
 }
 
-/// Drives one subject, and keeps the books that all have alike: who waits, and who was woken.
+/// Drives one subject, and keeps what all have alike: the waiters, and the wakers that were woken.
 struct Drive<S> {
     subject: S,
     waiting: Vec<usize>,
