@@ -65,8 +65,8 @@ pub use phases::Phases;
 pub use queue::OverflowQueue;
 pub use retry::{Delays, Retry, RetryBudget, RetryError, RetryWhen};
 pub use semaphore::{
-    Acquire, AcquireError, AcquireOwned, AcquireTimeoutError, OwnedSemaphorePermit, PollSemaphore,
-    Semaphore, SemaphorePermit, SemaphoreStats, TryAcquireError, WaitTimes,
+    Acquire, AcquireError, AcquireOwned, AcquireTimeoutError, OwnedSemaphorePermit, Permits,
+    PollSemaphore, Semaphore, SemaphorePermit, SemaphoreStats, TryAcquireError, WaitTimes,
 };
 pub use settled::{
     NotAllFulfilled, Partition, Scope, Settled, SettledCounts, SettledError, SettledKind,

@@ -4,7 +4,7 @@
 //! yields. The unit of budget comes back unless `made_progress` is called, so that a future that has
 //! to wait is not charged.
 
-use core::task::{Context, Poll};
+use core::task::{Context, Poll, Waker};
 
 #[cfg(all(feature = "tokio", not(loom)))]
 pub(crate) use tokio::task::coop::{RestoreOnPending as Unit, poll_proceed};
@@ -68,7 +68,7 @@ pub(crate) fn poll_spend(cx: &mut Context<'_>) -> Poll<()> {
     poll_proceed(cx).map(|unit| unit.made_progress())
 }
 
-/// Whether the task has budget left. Nothing is charged, and nobody is woken.
+/// Whether the task has budget left. Nothing is charged, and no task is woken.
 #[inline]
 pub(crate) fn has_budget() -> bool {
     #[cfg(all(feature = "tokio", not(loom)))]
@@ -79,8 +79,22 @@ pub(crate) fn has_budget() -> bool {
     return true;
 }
 
-/// Charges one unit of a budget that [is there](has_budget), or wakes the task if it is not.
+/// Charges one unit of the budget, if there is any left.
+///
+/// User code may have spent the budget since the caller looked. Nothing is woken then: a waker that
+/// panics would cost what the caller has just taken.
 #[inline]
-pub(crate) fn charge(cx: &mut Context<'_>) {
-    let _ = poll_spend(cx);
+pub(crate) fn charge() {
+    let _ = poll_spend(&mut Context::from_waker(Waker::noop()));
 }
+
+/// Leaves a unit charged, as `made_progress` does, in a register.
+#[inline]
+pub(crate) fn keep(unit: Unit) {
+    let _ = core::mem::ManuallyDrop::new(unit);
+}
+
+/// Takes back the charge of a unit, out of the way of the fast path.
+#[cold]
+#[inline(never)]
+pub(crate) fn give_back(_unit: Unit) {}

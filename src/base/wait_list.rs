@@ -36,6 +36,13 @@ impl WaiterId {
     pub(crate) fn number(self) -> u64 {
         self.number
     }
+
+    /// The place of what a primitive keeps apart about waiters: less than the most that ever waited at
+    /// once, and reused when the waiter has left the list.
+    #[inline]
+    pub(crate) fn slot(self) -> u32 {
+        self.slot
+    }
 }
 
 /// A waiter that has left the list.
@@ -48,8 +55,8 @@ pub(crate) struct Waiter<T> {
     pub(crate) waker: Option<Waker>,
 }
 
-#[cfg(any(all(test, not(loom)), debug_assertions))]
 impl<T> Waiter<T> {
+    #[inline]
     pub(crate) fn number(&self) -> u64 {
         self.number
     }
@@ -114,7 +121,7 @@ impl<T> WaitList<T> {
     }
 
     /// The id of the waiter that has waited longest.
-    #[cfg(any(all(test, not(loom)), debug_assertions))]
+    #[inline]
     pub(crate) fn front(&self) -> Option<WaiterId> {
         self.order.front().map(|slot| self.id_at(slot))
     }

@@ -1,4 +1,4 @@
-//! The forms for threads that have no runtime to wait on.
+//! The blocking forms, for threads outside a runtime.
 
 use core::future::Future;
 use core::pin::pin;
@@ -48,7 +48,7 @@ fn block_for_good<F: Future>(future: F) -> F::Output {
 }
 
 /// Panics where tokio's own blocking calls do, and with their message: whether a thread may block
-/// is known to tokio alone, so a lock of its own that is free is taken for a moment.
+/// is known to tokio alone, so this takes a free lock of its own for a moment.
 #[track_caller]
 fn refuse_inside_a_runtime() {
     #[cfg(all(feature = "tokio", not(loom)))]
@@ -56,7 +56,7 @@ fn refuse_inside_a_runtime() {
 }
 
 impl Semaphore {
-    /// [`acquire`](Self::acquire) for a thread, which blocks while it waits in line.
+    /// [`acquire`](Self::acquire) for a thread, which blocks while it waits.
     ///
     /// # Errors
     ///
@@ -80,7 +80,7 @@ impl Semaphore {
         block_for_good(self.acquire())
     }
 
-    /// [`acquire_many`](Self::acquire_many) for a thread, which blocks while it waits in line.
+    /// [`acquire_many`](Self::acquire_many) for a thread, which blocks while it waits.
     ///
     /// # Errors, panics
     ///
@@ -90,7 +90,7 @@ impl Semaphore {
         block_for_good(self.acquire_many(n))
     }
 
-    /// [`acquire_owned`](Self::acquire_owned) for a thread, which blocks while it waits in line.
+    /// [`acquire_owned`](Self::acquire_owned) for a thread, which blocks while it waits.
     ///
     /// # Errors, panics
     ///
@@ -100,8 +100,7 @@ impl Semaphore {
         block_for_good(self.acquire_owned())
     }
 
-    /// [`acquire_many_owned`](Self::acquire_many_owned) for a thread, which blocks while it waits
-    /// in line.
+    /// [`acquire_many_owned`](Self::acquire_many_owned) for a thread, which blocks while it waits.
     ///
     /// # Errors, panics
     ///
@@ -128,8 +127,8 @@ mod timed {
         ///
         /// # Errors
         ///
-        /// [`AcquireTimeoutError::Elapsed`] if it is still waiting then: its place in line is
-        /// given up. [`AcquireTimeoutError::Closed`] if the semaphore is closed first.
+        /// [`AcquireTimeoutError::Elapsed`] if it is still waiting then: it leaves the wait list.
+        /// [`AcquireTimeoutError::Closed`] if the semaphore is closed first.
         ///
         /// # Panics
         ///
@@ -162,7 +161,7 @@ mod timed {
             n: u32,
             timeout: Duration,
         ) -> Result<SemaphorePermit<'_>, AcquireTimeoutError> {
-            // A deadline beyond what an `Instant` can say is never reached.
+            // A deadline beyond the range of an `Instant` is never reached.
             let deadline = Instant::now().checked_add(timeout);
             let park = || match deadline {
                 None => {

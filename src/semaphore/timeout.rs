@@ -1,10 +1,20 @@
-//! The forms that wait for a time at the most, on tokio's clock.
+//! The forms with a timeout or a deadline, on tokio's clock.
 
+use core::future::{Future, poll_fn};
+use core::pin::Pin;
+use core::task::Poll;
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::{AcquireTimeoutError, Semaphore, SemaphorePermit};
+use super::{Acquire, AcquireError, AcquireTimeoutError, Semaphore, SemaphorePermit};
+
+/// Polls without a timer, which a permit that is free does not need.
+async fn poll_once<'a>(
+    acquire: &mut Acquire<&'a Semaphore>,
+) -> Poll<Result<SemaphorePermit<'a>, AcquireError>> {
+    poll_fn(|cx| Poll::Ready(Pin::new(&mut *acquire).poll(cx))).await
+}
 
 impl Semaphore {
     /// [`acquire`](Self::acquire), but for `duration` at the most; zero looks once.
@@ -13,12 +23,12 @@ impl Semaphore {
     ///
     /// # Errors
     ///
-    /// [`AcquireTimeoutError::Elapsed`] if it is still waiting then: its place in line is given
-    /// up. [`AcquireTimeoutError::Closed`] if the semaphore is closed first.
+    /// [`AcquireTimeoutError::Elapsed`] if it is still waiting then: it leaves the wait list.
+    /// [`AcquireTimeoutError::Closed`] if the semaphore is closed first.
     ///
     /// # Panics
     ///
-    /// Outside a tokio runtime with timers enabled.
+    /// Outside a tokio runtime with timers enabled, if it has to wait.
     ///
     /// # Cancel safety
     ///
@@ -40,7 +50,12 @@ impl Semaphore {
         &self,
         duration: Duration,
     ) -> Result<SemaphorePermit<'_>, AcquireTimeoutError> {
-        Ok(timeout(duration, self.acquire()).await.map_err(|_| AcquireTimeoutError::Elapsed)??)
+        let mut acquire = self.acquire();
+        let acquired = match poll_once(&mut acquire).await {
+            Poll::Ready(acquired) => Ok(acquired),
+            Poll::Pending => timeout(duration, acquire).await,
+        };
+        Ok(acquired.map_err(|_| AcquireTimeoutError::Elapsed)??)
     }
 
     /// [`acquire_timeout`](Self::acquire_timeout) with the instant at which it gives up.
@@ -52,8 +67,11 @@ impl Semaphore {
         &self,
         deadline: Instant,
     ) -> Result<SemaphorePermit<'_>, AcquireTimeoutError> {
-        Ok(timeout_at(deadline, self.acquire())
-            .await
-            .map_err(|_| AcquireTimeoutError::Elapsed)??)
+        let mut acquire = self.acquire();
+        let acquired = match poll_once(&mut acquire).await {
+            Poll::Ready(acquired) => Ok(acquired),
+            Poll::Pending => timeout_at(deadline, acquire).await,
+        };
+        Ok(acquired.map_err(|_| AcquireTimeoutError::Elapsed)??)
     }
 }

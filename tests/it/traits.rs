@@ -23,7 +23,7 @@ fn is_an_error<T: std::error::Error + Send + Sync + 'static>() {}
 #[test]
 fn everything_crosses_threads() {
     shared::<Semaphore>();
-    shared::<Acquire<'_>>();
+    shared::<Acquire<&Semaphore>>();
     shared::<AcquireOwned>();
     shared::<SemaphorePermit<'_>>();
     shared::<OwnedSemaphorePermit>();
@@ -85,7 +85,7 @@ fn the_semaphore_survives_a_panic() {
     unwinds::<Semaphore>();
     unwinds::<SemaphorePermit<'_>>();
     unwinds::<OwnedSemaphorePermit>();
-    unwinds::<Acquire<'_>>();
+    unwinds::<Acquire<&Semaphore>>();
     unwinds::<AcquireOwned>();
     unwinds::<PollSemaphore>();
     unwinds::<SemaphoreStats>();

@@ -35,7 +35,7 @@ fn a_shrink_strands_no_heavy_item() {
 /// The run is dropped while its item is granted fewer permits than it weighs: it gives back those
 /// that it was granted.
 ///
-/// Seen to fail (2 permits) when `State::leave` gives back the weight.
+/// Seen to fail (2 permits) when `Core::claim` gives back the weight.
 #[test]
 fn a_run_that_leaves_gives_back_what_it_was_granted() {
     loom::model(|| {
