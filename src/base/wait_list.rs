@@ -25,20 +25,14 @@ pub(crate) struct WaiterId {
 }
 
 impl WaiterId {
-    /// Where the waiter is, as long as it is in the list.
-    #[inline]
-    pub(crate) fn slot(self) -> u32 {
-        self.slot
-    }
-
     /// The position among all that ever joined, from 1 on.
     #[inline]
     pub(crate) fn number(self) -> u64 {
         self.number
     }
 
-    /// The place of what a primitive keeps apart about waiters: less than the most that ever waited at
-    /// once, and reused when the waiter has left the list.
+    /// Where the waiter is, as long as it is in the list. Less than the most that ever waited at once,
+    /// so that a primitive can keep things apart by it.
     #[inline]
     pub(crate) fn slot(self) -> u32 {
         self.slot
