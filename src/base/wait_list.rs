@@ -120,6 +120,12 @@ impl<T> WaitList<T> {
         self.order.front().map(|slot| self.id_at(slot))
     }
 
+    /// Whether a waiter that is in the list is at the front.
+    #[inline]
+    pub(crate) fn is_front(&self, id: WaiterId) -> bool {
+        self.order.front() == Some(id.slot)
+    }
+
     #[inline]
     pub(crate) fn back(&self) -> Option<WaiterId> {
         self.order.back().map(|slot| self.id_at(slot))
@@ -174,8 +180,7 @@ impl<T> WaitList<T> {
 
     #[inline]
     pub(crate) fn pop_front(&mut self) -> Option<Waiter<T>> {
-        let slot = self.order.front()?;
-        self.order.remove(slot);
+        let slot = self.order.pop_front()?;
         self.waiters.try_remove(slot)
     }
 

@@ -205,7 +205,8 @@ impl<T> OverflowQueue<T> {
     /// # Complexity
     ///
     /// O(1), and O(items displaced).
-    #[inline]
+    // As a call it is twice as slow where most pushes are displaced: its outcome goes through memory.
+    #[inline(always)]
     pub fn try_push(&self, item: T) -> Pushed<T> {
         let weight = self.weigh(&item);
         let mut core = self.lock();

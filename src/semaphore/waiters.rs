@@ -132,8 +132,9 @@ impl Waiters {
 
     /// Takes a waiter out of the list, and tells whether it was the first; `None` if it is not in the
     /// list any more.
+    #[inline]
     pub(super) fn remove(&mut self, id: WaiterId) -> Option<(bool, Option<Waker>)> {
-        let was_first = self.list.front() == Some(id);
+        let was_first = self.list.is_front(id);
         let Waiter { waker, .. } = self.list.remove(id)?;
         self.counts.left += 1;
         Some((was_first, waker))
