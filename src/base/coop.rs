@@ -98,3 +98,36 @@ pub(crate) fn keep(unit: Unit) {
 #[cold]
 #[inline(never)]
 pub(crate) fn give_back(_unit: Unit) {}
+
+#[cfg(all(test, feature = "tokio", not(loom)))]
+mod tests {
+    use super::*;
+    use std::future::poll_fn;
+
+    /// The units that a task has left after `spend`.
+    fn left(mut spend: impl FnMut(&mut Context<'_>)) -> usize {
+        let task = poll_fn(|cx| {
+            spend(cx);
+            Poll::Ready((0..).take_while(|_| poll_spend(cx).is_ready()).count())
+        });
+        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(task)
+    }
+
+    fn unit(cx: &mut Context<'_>) -> Unit {
+        let Poll::Ready(unit) = poll_proceed(cx) else { panic!("a task begins with a budget") };
+        unit
+    }
+
+    #[test]
+    fn a_unit_is_kept_or_given_back() {
+        let all = left(|_| ());
+        assert_eq!(left(|cx| keep(unit(cx))), all - 1);
+        assert_eq!(left(|cx| give_back(unit(cx))), all);
+        assert_eq!(left(|_| charge()), all - 1);
+    }
+
+    #[test]
+    fn a_charge_without_budget_is_nothing() {
+        assert_eq!(left(|_| (0..1000).for_each(|_| charge())), 0);
+    }
+}

@@ -250,7 +250,7 @@ mod tests {
         let old = list.push(1, None);
         assert!(list.remove(old).is_some());
         let new = list.push(2, None);
-        assert_eq!(old.slot, new.slot);
+        assert_eq!(old.slot(), new.slot());
         assert!(list.get(old).is_none() && list.get_mut(old).is_none());
         assert!(list.remove(old).is_none());
         assert_eq!(list.get(new).map(|waiter| waiter.data), Some(2));

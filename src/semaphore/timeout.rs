@@ -5,18 +5,26 @@ use core::pin::Pin;
 use core::task::Poll;
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, Timeout, timeout, timeout_at};
 
-use super::{Acquire, AcquireError, AcquireTimeoutError, Semaphore, SemaphorePermit};
-
-/// Polls without a timer, which a permit that is free does not need.
-async fn poll_once<'a>(
-    acquire: &mut Acquire<&'a Semaphore>,
-) -> Poll<Result<SemaphorePermit<'a>, AcquireError>> {
-    poll_fn(|cx| Poll::Ready(Pin::new(&mut *acquire).poll(cx))).await
-}
+use super::{Acquire, AcquireTimeoutError, Semaphore, SemaphorePermit};
 
 impl Semaphore {
+    /// Waits with the timer that `limit` adds. A permit that is free needs none.
+    async fn acquire_within<'a>(
+        &'a self,
+        limit: impl FnOnce(Acquire<&'a Self>) -> Timeout<Acquire<&'a Self>>,
+    ) -> Result<SemaphorePermit<'a>, AcquireTimeoutError> {
+        let mut acquire = self.acquire();
+        match poll_fn(|cx| Poll::Ready(Pin::new(&mut acquire).poll(cx))).await {
+            Poll::Ready(acquired) => Ok(acquired?),
+            Poll::Pending => match limit(acquire).await {
+                Ok(acquired) => Ok(acquired?),
+                Err(_) => Err(AcquireTimeoutError::Elapsed),
+            },
+        }
+    }
+
     /// [`acquire`](Self::acquire), but for `duration` at the most; zero looks once.
     ///
     /// A permit that is granted in time is never lost, even if the task is polled only later.
@@ -50,12 +58,7 @@ impl Semaphore {
         &self,
         duration: Duration,
     ) -> Result<SemaphorePermit<'_>, AcquireTimeoutError> {
-        let mut acquire = self.acquire();
-        let acquired = match poll_once(&mut acquire).await {
-            Poll::Ready(acquired) => Ok(acquired),
-            Poll::Pending => timeout(duration, acquire).await,
-        };
-        Ok(acquired.map_err(|_| AcquireTimeoutError::Elapsed)??)
+        self.acquire_within(|acquire| timeout(duration, acquire)).await
     }
 
     /// [`acquire_timeout`](Self::acquire_timeout) with the instant at which it gives up.
@@ -67,11 +70,6 @@ impl Semaphore {
         &self,
         deadline: Instant,
     ) -> Result<SemaphorePermit<'_>, AcquireTimeoutError> {
-        let mut acquire = self.acquire();
-        let acquired = match poll_once(&mut acquire).await {
-            Poll::Ready(acquired) => Ok(acquired),
-            Poll::Pending => timeout_at(deadline, acquire).await,
-        };
-        Ok(acquired.map_err(|_| AcquireTimeoutError::Elapsed)??)
+        self.acquire_within(|acquire| timeout_at(deadline, acquire)).await
     }
 }
