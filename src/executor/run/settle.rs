@@ -51,7 +51,7 @@ where
         let attempts = &self.attempts;
         let Some(retry_item) = self.retries.get(slot) else { return Err(error) };
         // What cannot decide does not try again.
-        let wait = caught(|| attempts.next_wait(&mut retry_item.course, error.as_ref()));
+        let wait = caught(|| attempts.next_wait(&mut retry_item.state, error.as_ref()));
         let wait = wait.map_err(|panic| quietly(|| drop(panic)));
         let Ok(Ok(wait)) = wait else { return Err(error) };
         let due = (!wait.is_zero()).then(|| now() + wait);
@@ -144,13 +144,13 @@ where
         if outcome.is_fulfilled() {
             return retry_item.discard();
         }
-        let RetryItem { input, attempts, last_error, course, .. } = retry_item;
+        let RetryItem { input, attempts, last_error, state, .. } = retry_item;
         let error = outcome.last_error().or(last_error.as_ref());
         quietly(|| {
             let kind = outcome.kind();
             self.attempts.dead_letter(DeadLetter { index, input, kind, attempts, error });
         });
         quietly(|| drop(last_error));
-        quietly(|| drop(course));
+        quietly(|| drop(state));
     }
 }
