@@ -7,9 +7,11 @@ use std::time::{Duration, Instant};
 use indicatif::ProgressBar;
 use rusqlite::{Connection, OpenFlags};
 use sluicegate::{Stop, StopToken};
+use sluicegate_examples::notify_users::service::Service;
 use sluicegate_examples::notify_users::{Rules, cli, notify, store::Store};
 
-const RULES: Rules = Rules { limit: 64, rate: 100_000, attempts: 3 };
+const LEASE: Duration = Duration::from_secs(60);
+const RULES: Rules = Rules { limit: 64, rate: 100_000, attempts: 3, lease: LEASE };
 
 /// Once each, or failed, and how many of both.
 fn settled(path: &Path, users: u32) -> (u32, u32) {
@@ -28,7 +30,8 @@ async fn stopped_and_started_again_each_user_is_notified_once_or_failed() {
         let store = Store::open(&path, 3_000).unwrap();
         let stop = StopToken::new();
         let progress = ProgressBar::hidden();
-        let run = notify(&store, &RULES, stop.clone(), &progress);
+        let service = Service::default();
+        let run = notify(&store, &service, &RULES, stop.clone(), &progress);
         // Stopped in the middle of things, but for the last time.
         let stopper = async {
             if runs < 3 {
@@ -53,7 +56,8 @@ async fn two_runs_at_once_notify_nobody_twice() {
     let path = folder.path().join("users.db");
     let stores = [(); 2].map(|()| Store::open(&path, 2_000).unwrap());
     let progress = ProgressBar::hidden();
-    let run = |store| notify(store, &RULES, StopToken::new(), &progress);
+    let service = Service::default();
+    let run = |store| notify(store, &service, &RULES, StopToken::new(), &progress);
     let (one, other) = tokio::join!(run(&stores[0]), run(&stores[1]));
     let (one, other) = (one.unwrap(), other.unwrap());
     let counted = (one.notified + other.notified, one.failed + other.failed);
@@ -71,14 +75,17 @@ async fn a_database_that_breaks_ends_the_run() {
     let full = "CREATE TRIGGER full BEFORE UPDATE ON users WHEN OLD.id = 500
                 BEGIN SELECT RAISE(ABORT, 'the disk is full'); END";
     other.execute_batch(full).unwrap();
-    let run = notify(&store, &RULES, StopToken::new(), &ProgressBar::hidden()).await;
+    let run =
+        notify(&store, &Service::default(), &RULES, StopToken::new(), &ProgressBar::hidden()).await;
     assert_eq!(run.unwrap_err().to_string(), "the disk is full");
     let (_, _, failed) = store.counts().unwrap();
     assert!(failed < 20, "{failed} users failed for it");
     assert!(store.left().unwrap() > 1_000, "it went on");
 
     other.execute_batch("DROP TRIGGER full").unwrap();
-    notify(&store, &RULES, StopToken::new(), &ProgressBar::hidden()).await.unwrap();
+    notify(&store, &Service::default(), &RULES, StopToken::new(), &ProgressBar::hidden())
+        .await
+        .unwrap();
     settled(&path, 2_000);
 }
 
@@ -168,7 +175,7 @@ fn program() -> PathBuf {
 
 fn start(path: &Path, rate: &str) -> Child {
     let mut command = Command::new(program());
-    command.args(["--users", "5000", "--rate", rate, "--db"]).arg(path);
+    command.args(["--users", "5000", "--rate", rate, "--lease", "1", "--db"]).arg(path);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 

@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use sluicegate_examples::chat_rooms::cli;
 use sluicegate_examples::chat_rooms::client::Client;
 
-use crate::set_up::{first, hear_out, run};
+use crate::set_up::{first, receive_all, run};
 
 /// Runs the program within the test: its status, what it printed and what it complained about.
 fn chat_rooms(arguments: &[&str]) -> (u8, String, String) {
@@ -103,7 +103,7 @@ fn it_serves_until_it_is_asked_to_terminate() {
 #[cfg(unix)]
 fn serves_until(signal: &str) {
     let mut command = Command::new(program());
-    command.args(["--listen", "127.0.0.1:0", "--window-ms", "60000"]);
+    command.args(["--listen", "127.0.0.1:0", "--window-ms", "60000", "--log", "warn"]);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut out = BufReader::new(child.stdout.take().unwrap());
     let mut line = String::new();
@@ -113,12 +113,12 @@ fn serves_until(signal: &str) {
         let mut client = Client::join(address.parse().unwrap(), "lobby", "ann").await.unwrap();
         // As many as fill a frame, which comes at once, and shows that they were accepted.
         for number in 0..67 {
-            client.mouth.say(&number.to_string()).await.unwrap();
+            client.sender.say(&number.to_string()).await.unwrap();
         }
-        let (mut heard, _) = crate::set_up::hear(&mut client.ears, 64).await;
+        let (mut heard, _) = crate::set_up::receive(&mut client.receiver, 64).await;
         let kill = Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap();
         assert!(kill.success());
-        let (rest, code, _) = hear_out(&mut client.ears).await;
+        let (rest, code, _) = receive_all(&mut client.receiver).await;
         heard.extend(rest);
         assert_eq!(code, 1001);
         // The last ones may have been on their way.
