@@ -244,12 +244,17 @@ impl Context {
 
 /// Says good-bye, if there is something to say, and waits for the answer.
 async fn close_connection(mut sink: Sink, mut stream: Stream, close: Option<CloseFrame>) {
-    if let Some(close) = close
-        && sink.send(Packet::Close(Some(close))).await.is_err()
-    {
-        return;
+    if let Some(close) = close {
+        // The answer to a ping may be pending. After the close frame it would break the protocol.
+        let closed = async {
+            sink.flush().await?;
+            sink.send(Packet::Close(Some(close))).await
+        };
+        if closed.await.is_err() {
+            return;
+        }
     }
-    // Whoever said good-bye first is answered by the stream itself.
+    // A client that closed first is answered by the stream itself.
     while let Some(Ok(_)) = stream.next().await {}
 }
 

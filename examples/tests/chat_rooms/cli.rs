@@ -130,3 +130,68 @@ fn serves_until(signal: &str) {
     let output = child.wait_with_output().unwrap();
     assert_eq!((output.status.code(), output.stderr.len()), (Some(0), 0));
 }
+
+/// Starts it, and reads the address out of its first line.
+#[cfg(unix)]
+fn serve(arguments: &[&str], open_files: u32) -> (std::process::Child, String) {
+    let script = format!(r#"ulimit -n {open_files}; exec "$0" "$@""#);
+    let mut command = Command::new("sh");
+    command.args(["-c", &script]).arg(program()).args(arguments);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    let address = line.split("http://").nth(1).and_then(|rest| rest.split('/').next());
+    (child, address.unwrap_or_default().to_owned())
+}
+
+#[cfg(unix)]
+fn stop(child: std::process::Child) -> (Option<i32>, String) {
+    let kill = Command::new("kill").args(["-HUP", &child.id().to_string()]).status().unwrap();
+    assert!(kill.success());
+    let output = child.wait_with_output().unwrap();
+    (output.status.code(), String::from_utf8(output.stderr).unwrap())
+}
+
+#[cfg(unix)]
+#[test]
+fn it_logs_while_it_serves_at_a_name() {
+    let (child, address) = serve(&["--listen", "localhost:0", "--log", "debug"], 1_024);
+    run(async {
+        let client = Client::join(address.parse().unwrap(), "lobby", "ann").await.unwrap();
+        drop(client);
+    });
+    let (status, log) = stop(child);
+    assert_eq!(status, Some(0), "{log}");
+    for told in ["serving at", "has joined", "lobby", "ann", "stopping"] {
+        assert!(log.contains(told), "{told}: {log}");
+    }
+}
+
+/// Fewer open files than the clients that there may be: it says so, and lets fewer in.
+#[cfg(unix)]
+#[test]
+fn clients_that_open_files_do_not_allow_are_refused_and_not_left_waiting() {
+    let (child, address) = serve(&["--listen", "127.0.0.1:0"], 100);
+    run(async {
+        let mut clients = Vec::new();
+        let full = loop {
+            match Client::join(address.parse().unwrap(), "lobby", "ann").await {
+                Ok(client) => clients.push(client),
+                Err(error) => break error.to_string(),
+            }
+        };
+        assert!(full.contains("503"), "{full}");
+        assert_eq!(clients.len(), 4);
+    });
+    let (status, log) = stop(child);
+    assert_eq!(status, Some(0), "{log}");
+    assert!(log.contains("no more than 4 clients"), "{log}");
+
+    for arguments in [&["--max-clients", "5"][..], &["--clients", "5"]] {
+        let (child, _) = serve(arguments, 100);
+        let output = child.wait_with_output().unwrap();
+        let err = String::from_utf8(output.stderr).unwrap();
+        assert_eq!((output.status.code(), err.lines().count()), (Some(2), 1), "{err}");
+        assert!(err.contains("ulimit -n") && err.contains("100 are allowed"), "{err}");
+    }
+}
