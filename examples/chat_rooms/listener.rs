@@ -29,6 +29,9 @@ const SEND_BUFFER: u32 = 64 * 1_024;
 /// Connections that the system holds until they are accepted.
 const BACKLOG: u32 = 1_024;
 
+/// How long a connection that was served is read from, at most: see [`Connection`].
+const LINGER: Duration = Duration::from_secs(1);
+
 /// How long it waits when the system has no file for a connection: nothing tells when it has.
 const NO_FILES: Duration = Duration::from_secs(1);
 
@@ -90,7 +93,10 @@ impl Acceptor {
                 Ok((stream, _)) => {
                     // What is sent is complete; waiting for more would only add to the latency.
                     let _ = stream.set_nodelay(true);
-                    return Connection { parts: Some((stream, slot)), linger: self.timeouts.close };
+                    return Connection {
+                        parts: Some((stream, slot)),
+                        linger: self.timeouts.close.min(LINGER),
+                    };
                 }
                 Err(error) if is_of_connection(&error) => {}
                 Err(error) => {
