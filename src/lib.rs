@@ -42,6 +42,7 @@ mod base;
 pub mod batcher;
 pub mod executor;
 pub mod map;
+pub mod offsets;
 pub mod phases;
 pub mod queue;
 pub mod retry;
@@ -61,6 +62,7 @@ pub use map::{
     BoundedArrayMap, FullKey, FullMap, Pushed, RejectReason, ShardedBoundedArrayMap,
     SharedBoundedArrayMap,
 };
+pub use offsets::{Ack, Acked, OffsetTracker};
 pub use phases::Phases;
 pub use queue::OverflowQueue;
 pub use retry::{Delays, Retry, RetryBudget, RetryError, RetryWhen};

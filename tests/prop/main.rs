@@ -12,6 +12,7 @@ mod executor_retry;
 mod executor_semaphore;
 mod keyed;
 mod map;
+mod offsets;
 mod queue;
 mod retry;
 mod semaphore;
