@@ -42,8 +42,9 @@ pub(crate) struct Waiter<T> {
     pub(crate) waker: Option<Waker>,
 }
 
-#[cfg(any(all(test, not(loom)), debug_assertions))]
 impl<T> Waiter<T> {
+    /// As [`WaiterId::number`].
+    #[inline]
     pub(crate) fn number(&self) -> u64 {
         self.number
     }
