@@ -53,7 +53,7 @@ impl<K, W, A> BatchExecutor<K, W, A> {
     /// # Panics
     ///
     /// Never: panics of `f` and of its futures are outcomes,
-    /// [`Settled::Panicked`]. A panic in dropping a future that has already settled, or whatever
+    /// [`ItemError::Panicked`]. A panic in dropping a future that has already settled, or whatever
     /// else a run has when it is done or dropped, goes no further.
     ///
     /// # Cancel safety
@@ -196,7 +196,7 @@ impl<K, W, A> BatchExecutor<K, W, A> {
     ///         0..10,
     ///         async |n| if n % 2 == 0 { Ok(n) } else { Err("odd") },
     ///         |_index, outcome| {
-    ///             even.extend(outcome.fulfilled());
+    ///             even.extend(outcome.ok());
     ///             ready(())
     ///         },
     ///     )

@@ -63,7 +63,7 @@ pub struct PagesSummary<I, E> {
     /// Items of pages that were fetched, but that the batch did not pull before it was stopped.
     pub not_pulled: Vec<I>,
     /// Items that were pulled and not started when the batch was aborted, each with its index: their
-    /// outcome is [`Cancelled`](crate::Settled::Cancelled).
+    /// outcome is [`Cancelled`](crate::ItemError::Cancelled).
     pub not_started: Vec<(usize, I)>,
 }
 

@@ -12,6 +12,8 @@ mod executor_retry;
 mod executor_semaphore;
 mod keyed;
 mod map;
+#[path = "../support/outcome.rs"]
+mod outcome;
 mod queue;
 mod retry;
 mod semaphore;

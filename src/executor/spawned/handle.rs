@@ -35,7 +35,7 @@ pub struct BatchResult<N: Inputs, T, E> {
     /// The input with what was not pulled, untouched; `None` if it panicked.
     pub rest: Option<N::Rest>,
     /// Inputs that were pulled and not started when the batch was aborted, each with its index:
-    /// their outcome is [`Cancelled`](crate::Settled::Cancelled).
+    /// their outcome is [`Cancelled`](crate::ItemError::Cancelled).
     pub not_started: Vec<(usize, N::Input)>,
 }
 
