@@ -3,7 +3,6 @@
 use core::fmt;
 use core::ops::Deref;
 
-use super::observe::ItemReport;
 use super::summary::{BatchEnd, BatchSummary};
 use crate::settled::{NotAllFulfilled, Partition, Settled, all_fulfilled, partition};
 
@@ -27,7 +26,6 @@ use crate::settled::{NotAllFulfilled, Partition, Settled, all_fulfilled, partiti
 pub struct AllSettled<T, E> {
     pub(super) outcomes: Vec<Settled<T, E>>,
     pub(super) summary: BatchSummary,
-    pub(super) reports: Vec<ItemReport>,
 }
 
 impl<T, E> AllSettled<T, E> {
@@ -40,12 +38,6 @@ impl<T, E> AllSettled<T, E> {
     /// have stopped it.
     pub fn end(&self) -> &BatchEnd {
         self.summary.end()
-    }
-
-    /// A report of each item in input order, if [asked for](super::BatchExecutorBuilder::reports),
-    /// or else none.
-    pub fn reports(&self) -> &[ItemReport] {
-        &self.reports
     }
 
     /// All values in order, if every outcome is fulfilled.

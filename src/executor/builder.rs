@@ -39,7 +39,6 @@ pub struct BatchExecutorBuilder {
     stop: Option<StopToken>,
     stop_when: Option<(usize, Stop)>,
     observer: Option<Observer>,
-    reports: bool,
 }
 
 impl BatchExecutorBuilder {
@@ -238,14 +237,6 @@ impl BatchExecutorBuilder {
         self
     }
 
-    /// Whether the methods that return all outcomes also return a
-    /// [report](super::ItemReport) of each item: how long it waited, and how long it ran. Not by
-    /// default. It costs reading the clock three times an item, and the memory of the reports.
-    pub fn reports(mut self, reports: bool) -> Self {
-        self.reports = reports;
-        self
-    }
-
     /// The executor.
     ///
     /// # Errors
@@ -273,18 +264,9 @@ impl BatchExecutorBuilder {
             return Err(ConfigError::new("backlog", self.backlog, "less, with `limit`"));
         }
         let Self { limit: _, backlog, throttle, semaphore, limits, .. } = self;
-        let Self { stop, stop_when, observer, reports, .. } = self;
-        let options = Options {
-            limit,
-            backlog,
-            throttle,
-            semaphore,
-            limits,
-            stop,
-            stop_when,
-            observer,
-            reports,
-        };
+        let Self { stop, stop_when, observer, .. } = self;
+        let options =
+            Options { limit, backlog, throttle, semaphore, limits, stop, stop_when, observer };
         Ok(BatchExecutor { options, keys: Unordered, weigher: UnitWeight, attempts: NoRetry })
     }
 }

@@ -425,7 +425,7 @@ fn check(batch: Batch) {
         // A wake-up that is lost leaves nothing but this timer: time jumps to it.
         let hour = Duration::from_secs(3600);
         let token = StopToken::new();
-        builder = builder.stop(token.clone()).reports(true);
+        builder = builder.stop(token.clone());
         let semaphore = batch.semaphore.map(|permits| Arc::new(Semaphore::new(permits)));
         if let Some(semaphore) = &semaphore {
             builder = builder.semaphore(Arc::clone(semaphore));

@@ -410,7 +410,7 @@ fn an_item_that_wakes_itself_is_polled_again_after_two_others_at_most() {
         form!("retry", plain(limit).retry(Retry::jobs()), all_settled(0..1_000;));
         form!("keyed", plain(limit).by_key(|n: &u32| *n), all_settled(0..1_000;));
         form!("weighed", plain(limit).by_weight(|_: &u32| 1), all_settled(0..1_000;));
-        form!("observed", builder(limit).reports(true).build().unwrap(), all_settled(0..1_000;));
+        form!("observed", builder(limit).observer(|_| {}).build().unwrap(), all_settled(0..1_000;));
         form!("pages", plain(limit), pages(|_| {
             let items = (0..1_000).collect::<Vec<u32>>();
             ready(Ok::<_, Infallible>(Page { items, next: None::<()> }))

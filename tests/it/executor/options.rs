@@ -352,7 +352,7 @@ async fn a_weigher_that_panics_settles_its_item_only() {
     assert_eq!(kinds(&in_time(keyed.all_settled(0..4, work)).await), "fpff");
 }
 
-// Observers and reports.
+// Observers.
 
 #[tokio::test(start_paused = true)]
 async fn an_observers_panic_costs_nothing() {
@@ -401,18 +401,22 @@ async fn an_observer_is_told_of_everything_in_order() {
 
 #[tokio::test(start_paused = true)]
 async fn reports_tell_how_long_each_item_waited_and_ran() {
-    let executor = builder(2).reports(true).build().unwrap().by_weight(|_: &u32| 2);
+    let log = Arc::new(Mutex::new(Vec::new()));
+    let reports = log.clone();
+    let executor = builder(2).observer(move |event| {
+        if let BatchEvent::Settled { report, .. } = event {
+            log.lock().unwrap().push((report.index, report.kind, report.queued, report.running));
+        }
+    });
+    let executor = executor.build().unwrap().by_weight(|_: &u32| 2);
     let all = executor.all_settled([5, 7], async |ms| {
         sleep(MS * ms).await;
         Ok::<_, ()>(())
     });
-    let all = in_time(all).await;
-    let times: Vec<_> =
-        all.reports().iter().map(|item| (item.index, item.queued, item.running)).collect();
-    assert_eq!(times, [(0, Duration::ZERO, MS * 5), (1, MS * 5, MS * 7)]);
-    assert!(all.reports().iter().all(|item| item.kind == SettledKind::Fulfilled));
-    let none = builder(2).build().unwrap().all_settled(0..2, async |n| Ok::<_, ()>(n)).await;
-    assert!(none.reports().is_empty());
+    assert_eq!(in_time(all).await.to_string(), "2 fulfilled");
+    let fulfilled = SettledKind::Fulfilled;
+    let expected = [(0, fulfilled, Duration::ZERO, MS * 5), (1, fulfilled, MS * 5, MS * 7)];
+    assert_eq!(*reports.lock().unwrap(), expected);
 }
 
 // Slots.
