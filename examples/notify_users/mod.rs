@@ -16,7 +16,9 @@ use std::time::Duration;
 use indicatif::ProgressBar;
 use sluicegate::executor::{DeadLetter, Page};
 use sluicegate::retry::Jitter;
-use sluicegate::{BatchEnd, BatchExecutor, Retry, Settled, SettledKind, Stop, StopToken, Throttle};
+use sluicegate::{
+    BatchEnd, BatchExecutor, ItemError, Retry, SettledKind, Stop, StopToken, Throttle,
+};
 
 use store::Store;
 
@@ -136,8 +138,8 @@ pub async fn notify(
             },
             |_, outcome| {
                 match outcome {
-                    Settled::Fulfilled(by_us) => notified.set(notified.get() + usize::from(by_us)),
-                    Settled::Rejected(Failure::Database(error)) => break_off(error),
+                    Ok(by_us) => notified.set(notified.get() + usize::from(by_us)),
+                    Err(ItemError::Rejected(Failure::Database(error))) => break_off(error),
                     // Among the dead letters.
                     _ => {}
                 }

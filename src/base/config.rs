@@ -1,6 +1,10 @@
 //! The error that every constructor and builder shares.
 
 use core::fmt;
+use core::time::Duration;
+
+/// The longest wait that a policy or a window may ask for: ten years.
+pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 
 /// A limit that a constructor refused.
 ///
@@ -29,6 +33,14 @@ impl ConfigError {
     pub(crate) fn at_least_one(field: &'static str, value: usize) -> Result<(), Self> {
         if value == 0 {
             return Err(Self::new(field, value, "at least 1"));
+        }
+        Ok(())
+    }
+
+    /// Refuses a wait of more than [`LONGEST_WAIT`].
+    pub(crate) fn at_most_longest(field: &'static str, wait: Duration) -> Result<(), Self> {
+        if wait > LONGEST_WAIT {
+            return Err(Self::new(field, wait, "at most ten years"));
         }
         Ok(())
     }

@@ -4,7 +4,7 @@
 //! yields. The unit of budget comes back unless `made_progress` is called, so that a future that has
 //! to wait is not charged.
 
-use core::task::{Context, Poll};
+use core::task::{Context, Poll, Waker};
 
 #[cfg(all(feature = "tokio", not(loom)))]
 pub(crate) use tokio::task::coop::{RestoreOnPending as Unit, poll_proceed};
@@ -68,7 +68,7 @@ pub(crate) fn poll_spend(cx: &mut Context<'_>) -> Poll<()> {
     poll_proceed(cx).map(|unit| unit.made_progress())
 }
 
-/// Whether the task has budget left. Nothing is charged, and nobody is woken.
+/// Whether the task has budget left. Nothing is charged, and no task is woken.
 #[inline]
 pub(crate) fn has_budget() -> bool {
     #[cfg(all(feature = "tokio", not(loom)))]
@@ -79,8 +79,55 @@ pub(crate) fn has_budget() -> bool {
     return true;
 }
 
-/// Charges one unit of a budget that [is there](has_budget), or wakes the task if it is not.
+/// Charges one unit of the budget, if there is any left.
+///
+/// User code may have spent the budget since the caller looked. Nothing is woken then: a waker that
+/// panics would cost what the caller has just taken.
 #[inline]
-pub(crate) fn charge(cx: &mut Context<'_>) {
-    let _ = poll_spend(cx);
+pub(crate) fn charge() {
+    let _ = poll_spend(&mut Context::from_waker(Waker::noop()));
+}
+
+/// Leaves a unit charged, as `made_progress` does, in a register.
+#[inline]
+pub(crate) fn keep(unit: Unit) {
+    let _ = core::mem::ManuallyDrop::new(unit);
+}
+
+/// Takes back the charge of a unit, out of the way of the fast path.
+#[cold]
+#[inline(never)]
+pub(crate) fn give_back(_unit: Unit) {}
+
+#[cfg(all(test, feature = "tokio", not(loom)))]
+mod tests {
+    use super::*;
+    use std::future::poll_fn;
+
+    /// The units that a task has left after `spend`.
+    fn left(mut spend: impl FnMut(&mut Context<'_>)) -> usize {
+        let task = poll_fn(|cx| {
+            spend(cx);
+            Poll::Ready((0..).take_while(|_| poll_spend(cx).is_ready()).count())
+        });
+        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(task)
+    }
+
+    fn unit(cx: &mut Context<'_>) -> Unit {
+        let Poll::Ready(unit) = poll_proceed(cx) else { panic!("a task begins with a budget") };
+        unit
+    }
+
+    #[test]
+    fn a_unit_is_kept_or_given_back() {
+        let all = left(|_| ());
+        assert_eq!(left(|cx| keep(unit(cx))), all - 1);
+        assert_eq!(left(|cx| give_back(unit(cx))), all);
+        assert_eq!(left(|_| charge()), all - 1);
+    }
+
+    #[test]
+    fn a_charge_without_budget_is_nothing() {
+        assert_eq!(left(|_| (0..1000).for_each(|_| charge())), 0);
+    }
 }

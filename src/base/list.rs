@@ -114,6 +114,20 @@ impl List {
         }
     }
 
+    /// Takes the first slot out.
+    #[inline]
+    pub(crate) fn pop_front(&mut self) -> Option<u32> {
+        let links = &mut self.links[..];
+        let link = links.first()?.next;
+        if link == ENDS {
+            return None;
+        }
+        let next = core::mem::replace(&mut links[link as usize], Link::OUTSIDE).next;
+        links[ENDS as usize].next = next;
+        links[next as usize].prev = ENDS;
+        Some(link - 1)
+    }
+
     #[inline]
     fn link_back(&mut self, link: u32) {
         let prev = self.links[ENDS as usize].prev;
@@ -195,6 +209,9 @@ mod tests {
                 (Some(at), true) => {
                     list.remove(slot);
                     model.remove(at);
+                }
+                (Some(_), false) if slot == 0 => {
+                    assert_eq!(list.pop_front(), Some(model.remove(0)));
                 }
                 (Some(at), false) => {
                     list.move_to_back(slot);

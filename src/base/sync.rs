@@ -68,6 +68,24 @@ mod modelled {
                     self.probe.swap(true, Ordering::Relaxed);
                     self.value.load(order)
                 }
+
+                /// As `std`'s. `loom`'s own has a load inside that no other thread can race with.
+                #[allow(dead_code, reason = "for the word of the semaphore")]
+                pub(crate) fn fetch_update(
+                    &self,
+                    set: Ordering,
+                    fetch: Ordering,
+                    mut step: impl FnMut($value) -> Option<$value>,
+                ) -> Result<$value, $value> {
+                    let mut before = self.load(fetch);
+                    while let Some(next) = step(before) {
+                        match self.value.compare_exchange_weak(before, next, set, fetch) {
+                            Ok(before) => return Ok(before),
+                            Err(actual) => before = actual,
+                        }
+                    }
+                    Err(before)
+                }
             }
 
             impl core::ops::Deref for $name {

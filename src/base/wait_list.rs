@@ -14,7 +14,7 @@
 use core::task::Waker;
 
 use super::list::List;
-use super::slab::Slab;
+use super::slab::{NONE, Slab};
 
 /// Names a waiter. Numbers follow the order of joining and are never reused, so that an old id finds
 /// nobody. Ids are ordered as their waiters joined.
@@ -29,6 +29,13 @@ impl WaiterId {
     #[inline]
     pub(crate) fn number(self) -> u64 {
         self.number
+    }
+
+    /// Where the waiter is, as long as it is in the list. Less than the most that ever waited at once,
+    /// so that a primitive can keep things apart by it.
+    #[inline]
+    pub(crate) fn slot(self) -> u32 {
+        self.slot
     }
 }
 
@@ -109,9 +116,15 @@ impl<T> WaitList<T> {
     }
 
     /// The id of the waiter that has waited longest.
-    #[cfg(any(all(test, not(loom)), debug_assertions))]
+    #[inline]
     pub(crate) fn front(&self) -> Option<WaiterId> {
         self.order.front().map(|slot| self.id_at(slot))
+    }
+
+    /// Whether a waiter that is in the list is at the front.
+    #[inline]
+    pub(crate) fn is_front(&self, id: WaiterId) -> bool {
+        self.order.front() == Some(id.slot)
     }
 
     #[inline]
@@ -137,6 +150,30 @@ impl<T> WaitList<T> {
         self.order.prev(id.slot).map(|slot| self.id_at(slot))
     }
 
+    /// The waiter in a slot, which cursors name to spare the comparison of numbers.
+    #[inline]
+    pub(crate) fn at(&self, slot: u32) -> Option<&Waiter<T>> {
+        self.waiters.get(slot)
+    }
+
+    #[inline]
+    pub(crate) fn at_mut(&mut self, slot: u32) -> Option<&mut Waiter<T>> {
+        self.waiters.get_mut(slot)
+    }
+
+    /// The slot of the next waiter behind one that is in the list; `NONE` behind the last.
+    #[inline]
+    pub(crate) fn slot_after(&self, slot: u32) -> u32 {
+        self.order.next(slot).unwrap_or(NONE)
+    }
+
+    /// The slot of the waiter ahead of one that is in the list, or of the last, ahead of `NONE`.
+    #[inline]
+    pub(crate) fn slot_before(&self, slot: u32) -> u32 {
+        let before = if slot == NONE { self.order.back() } else { self.order.prev(slot) };
+        before.unwrap_or(NONE)
+    }
+
     #[inline]
     fn id_at(&self, slot: u32) -> WaiterId {
         WaiterId { number: self.waiters[slot].number, slot }
@@ -144,8 +181,7 @@ impl<T> WaitList<T> {
 
     #[inline]
     pub(crate) fn pop_front(&mut self) -> Option<Waiter<T>> {
-        let slot = self.order.front()?;
-        self.order.remove(slot);
+        let slot = self.order.pop_front()?;
         self.waiters.try_remove(slot)
     }
 
@@ -153,8 +189,14 @@ impl<T> WaitList<T> {
     #[inline]
     pub(crate) fn remove(&mut self, id: WaiterId) -> Option<Waiter<T>> {
         self.get(id)?;
-        self.order.remove(id.slot);
-        self.waiters.try_remove(id.slot)
+        self.remove_at(id.slot)
+    }
+
+    /// Takes the waiter out that is in this slot.
+    #[inline]
+    pub(crate) fn remove_at(&mut self, slot: u32) -> Option<Waiter<T>> {
+        self.order.remove(slot);
+        self.waiters.try_remove(slot)
     }
 
     /// The waiters from the first to the last. O(n).
@@ -192,8 +234,10 @@ mod tests {
         let ids: Vec<_> = (0..5).map(|data| list.push(data, None)).collect();
         assert!(ids.is_sorted());
         assert!(list.remove(ids[1]).is_some());
-        assert_eq!(list.after(ids[0]), Some(ids[2]));
-        assert_eq!((list.before(ids[2]), list.before(ids[0])), (Some(ids[0]), None));
+        let slots = ids.iter().map(|id| id.slot()).collect::<Vec<_>>();
+        assert_eq!(list.slot_after(slots[0]), slots[2]);
+        assert_eq!((list.slot_before(slots[2]), list.slot_before(slots[0])), (slots[0], NONE));
+        assert_eq!((list.slot_after(slots[4]), list.slot_before(NONE)), (NONE, slots[4]));
         let served: Vec<u32> =
             core::iter::from_fn(|| list.pop_front()).map(|waiter| waiter.data).collect();
         assert_eq!(served, [0, 2, 3, 4]);
@@ -207,7 +251,7 @@ mod tests {
         let old = list.push(1, None);
         assert!(list.remove(old).is_some());
         let new = list.push(2, None);
-        assert_eq!(old.slot, new.slot);
+        assert_eq!(old.slot(), new.slot());
         assert!(list.get(old).is_none() && list.get_mut(old).is_none());
         assert!(list.remove(old).is_none());
         assert_eq!(list.get(new).map(|waiter| waiter.data), Some(2));

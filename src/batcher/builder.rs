@@ -13,7 +13,6 @@ use super::error::{BatchError, HandlerError};
 use super::failure_state::{Failing, Isolation};
 use super::handle::Batcher;
 use super::shared::{DeadLetter, Shared, Weigher};
-use crate::retry::at_most_longest;
 use crate::{ConfigError, Retry, RetryWhen, Semaphore};
 
 /// Sets the limits of a [`Batcher`] and builds it.
@@ -363,7 +362,7 @@ impl<T> Builder<T> {
         let Self { max_items, window, eager_when_idle, capacity_weight, retry, .. } = self;
         ConfigError::at_least_one("max_items", max_items)?;
         at_most_permits("max_items", max_items)?;
-        at_most_longest("window", window)?;
+        ConfigError::at_most_longest("window", window)?;
         let (max_weight, weigher) = match self.max_weight {
             Some((max, weigher)) => (Some(max), Some(weigher)),
             None => (None, None),

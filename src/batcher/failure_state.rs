@@ -34,9 +34,9 @@ pub(crate) type CutWhen = dyn Fn(&HandlerError) -> bool + Send + Sync;
 /// What a batch carries along once an attempt has failed. It may hold what is the user's.
 #[derive(Default)]
 pub(crate) struct FailureState {
-    course: RetryState,
+    attempts: RetryState,
     /// Whether its retries are used up.
-    course_over: bool,
+    attempts_over: bool,
     /// The search for what makes it fail, once it has begun.
     search: Option<Search>,
     /// What the last attempt that returned an error returned.
@@ -137,13 +137,13 @@ impl Failing {
         retryable: bool,
     ) -> Result<Duration, GaveUp> {
         let policy = self.retry.policy();
-        if retryable && !failure_state.course_over {
+        if retryable && !failure_state.attempts_over {
             let next =
-                caught(|| policy.next_wait(&mut failure_state.course)).unwrap_or_else(|panic| {
+                caught(|| policy.next_wait(&mut failure_state.attempts)).unwrap_or_else(|panic| {
                     quietly(|| drop(panic));
                     Err(GaveUp::WaitsEnded)
                 });
-            failure_state.course_over = next.is_err();
+            failure_state.attempts_over = next.is_err();
             return next;
         }
         // Every probe is charged, whatever it failed with: an outage is seen by that.

@@ -14,6 +14,7 @@ use super::error::{BatchError, SendError, TrySendError};
 use super::flush;
 use super::report::{BatcherStats, FlushReport, ShutdownReport};
 use super::wake::Wakes;
+use crate::base::config::LONGEST_WAIT;
 use crate::base::panic::quietly;
 use crate::base::sync::{Mutex, MutexGuard, lock_briefly};
 use crate::base::timer::now;
@@ -209,7 +210,7 @@ impl<T, L: Buffers<T>> Shared<T, L> {
 
     /// Closes, with a deadline from now on; one that is very far off is none.
     pub(crate) fn close_within(&self, deadline: Option<Duration>) {
-        let deadline = deadline.filter(|wait| *wait <= crate::retry::LONGEST_WAIT);
+        let deadline = deadline.filter(|wait| *wait <= LONGEST_WAIT);
         self.close(deadline.map(|wait| self.now() + wait));
     }
 

@@ -13,7 +13,6 @@ use crate::ConfigError;
 use crate::base::coop;
 use crate::base::panic::quietly;
 use crate::base::timer::{Timer, now};
-use crate::retry::at_most_longest;
 
 /// Gives every stream [`batched`](Self::batched).
 pub trait BatchedExt: Stream {
@@ -48,7 +47,7 @@ pub trait BatchedExt: Stream {
         Self: Sized,
     {
         ConfigError::at_least_one("max_items", max_items)?;
-        at_most_longest("window", window)?;
+        ConfigError::at_most_longest("window", window)?;
         Ok(Batched {
             source: Some(Box::pin(self)),
             open: OpenBatch::new(),

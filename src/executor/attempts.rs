@@ -25,7 +25,7 @@ pub trait Attempts<I, E> {
 
     /// How long to wait after an attempt that failed, or that timed out if there is no error. Runs
     /// the caller's code.
-    fn next_wait(&self, course: &mut RetryState, error: Option<&E>) -> Result<Duration, GaveUp>;
+    fn next_wait(&self, state: &mut RetryState, error: Option<&E>) -> Result<Duration, GaveUp>;
 
     /// Nothing more is tried. Runs the caller's code.
     fn dead_letter(&self, letter: DeadLetter<'_, I, E>);
@@ -93,10 +93,10 @@ impl<I: Clone, E, D: DeadLetterSink<I, E>> Attempts<I, E> for Retrying<E, D> {
         self.retry.policy().succeeded();
     }
 
-    fn next_wait(&self, course: &mut RetryState, error: Option<&E>) -> Result<Duration, GaveUp> {
+    fn next_wait(&self, state: &mut RetryState, error: Option<&E>) -> Result<Duration, GaveUp> {
         match error {
-            Some(error) => self.retry.next_wait(course, error),
-            None => self.retry.policy().next_wait(course),
+            Some(error) => self.retry.next_wait(state, error),
+            None => self.retry.policy().next_wait(state),
         }
     }
 

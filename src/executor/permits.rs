@@ -19,7 +19,9 @@
 //! even a run that outlives its parent is counted.
 
 use core::cell::RefCell;
-use core::task::Poll;
+use core::future::Future;
+use core::pin::Pin;
+use core::task::{Context, Poll};
 use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
 use std::task::Waker;
@@ -27,7 +29,7 @@ use std::task::Waker;
 use super::summary::BatchEnd;
 use crate::base::panic::quietly;
 use crate::base::sync::{Mutex, thread_local};
-use crate::semaphore::{AcquireClamped, OwnedSemaphorePermit, Semaphore};
+use crate::semaphore::{AcquireOwned, OwnedSemaphorePermit, Semaphore};
 
 thread_local! {
     /// The items that are being polled on this thread, each inside of the one before.
@@ -175,8 +177,8 @@ enum Borrowed {
 /// A run's permits.
 pub(super) struct Permits {
     semaphore: Arc<Semaphore>,
-    /// For the slot in front of those that wait.
-    asking: Option<AcquireClamped>,
+    /// For the slot in front of those that wait, with its weight.
+    asking: Option<(u32, AcquireOwned)>,
     asleep: bool,
     /// Where the waker waits for permits of the item around the run, if it does. It does not keep
     /// those from going back.
@@ -271,13 +273,14 @@ impl Permits {
 
     /// Waits for permits of its own.
     fn acquire(&mut self, weight: u32) -> Poll<Result<OwnedSemaphorePermit, BatchEnd>> {
-        if self.asking.as_ref().is_some_and(|asking| asking.weight() != weight) {
+        if self.asking.as_ref().is_some_and(|(asked, _)| *asked != weight) {
             self.stop_asking();
         }
-        let semaphore = &self.semaphore;
-        let asking =
-            self.asking.get_or_insert_with(|| AcquireClamped::new(Arc::clone(semaphore), weight));
-        let polled = asking.poll(&self.waker);
+        let Self { semaphore, asking, waker, .. } = self;
+        // The heaviest items take all permits, however many those are by then.
+        let clamped = || (weight, Arc::clone(semaphore).acquire_clamped_owned(weight));
+        let (_, acquire) = asking.get_or_insert_with(clamped);
+        let polled = Pin::new(acquire).poll(&mut Context::from_waker(waker));
         if polled.is_ready() {
             self.asking = None;
         }

@@ -22,7 +22,7 @@ use crate::retry::RetryState;
 pub(super) struct RetryItem<I, E> {
     /// For the next attempt, or the dead letters.
     pub(super) input: I,
-    pub(super) course: RetryState,
+    pub(super) state: RetryState,
     /// How many have begun.
     pub(super) attempts: u32,
     pub(super) last_error: Option<E>,
@@ -35,9 +35,9 @@ pub(super) struct RetryItem<I, E> {
 impl<I, E> RetryItem<I, E> {
     /// Drops it, one part after the other.
     pub(super) fn discard(self) {
-        let Self { input, course, last_error, .. } = self;
+        let Self { input, state, last_error, .. } = self;
         quietly(|| drop(input));
-        quietly(|| drop(course));
+        quietly(|| drop(state));
         quietly(|| drop(last_error));
     }
 }
@@ -69,7 +69,7 @@ impl<I, E> RetryQueue<I, E> {
         }
         self.items[slot] = input.map(|input| RetryItem {
             input,
-            course: RetryState::new(),
+            state: RetryState::new(),
             attempts: 1,
             last_error: None,
             timed: false,

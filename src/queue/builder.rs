@@ -3,9 +3,9 @@
 use core::fmt;
 use core::panic::{RefUnwindSafe, UnwindSafe};
 
+use super::OverflowQueue;
 use super::core::Core;
 use super::lane::{Entry, Lane, Limits, MAX_WEIGHT};
-use super::overflow::OverflowQueue;
 use super::policy::WhenFull;
 use crate::ConfigError;
 

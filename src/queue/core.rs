@@ -18,9 +18,18 @@
 //! Everything that was ever resident or displaced has a number, in the order of arrival over both
 //! lanes, and leaves in that order; so the gap before an item is the difference of two numbers.
 //!
-//! Room and items are kept for waiters that were called, by count and not by name: who
-//! comes new is served if there is more than that. So nobody is passed, nothing leaves out of
-//! order, and a task that was called and does not come withholds only what is kept for it.
+//! Room and items are kept for called waiters by count and not by name: a new call is served from
+//! what there is beyond that. So no waiter is passed, nothing leaves out of order, and a called task
+//! that does not come withholds only what is kept for it.
+//!
+//! While no waiter is to be called and nothing else is special, pushes and pops take the fast path:
+//!
+//! ```text
+//!              a waiter to call, closed, weights, a second lane
+//!  FastPath ──────────────────────────────────────────────────▶ FastPath::OFF
+//!     ▲                                                              │
+//!     └──────────────── refresh_fast_path, after each slow step ─────┘
+//! ```
 
 use core::task::Waker;
 
@@ -28,10 +37,10 @@ use super::lane::{Entry, Lane};
 use super::outcome::{Displaced, Drained, Popped, Pushed, RejectReason, Rejected};
 use super::policy::WhenFull;
 use super::stats::QueueStats;
-use super::waiters::{Standing, Waiters};
+use super::waiters::Waiters;
 use crate::base::wait_list::WaiterId;
 
-/// Who a push is for.
+/// Which lane a push is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum LaneName {
     Ordinary,
@@ -57,9 +66,21 @@ pub(super) struct Core<T> {
     readers: Waiters,
     closed: bool,
     counts: Counts,
-    /// See [`refresh_fast_path`](Self::refresh_fast_path).
-    fast_push_below: usize,
-    fast_pop_above: usize,
+    fast_path: FastPath,
+}
+
+/// Between which lengths of the ring of ordinary items the fast path is open: nothing but the ring is
+/// touched there.
+#[derive(Debug, Clone, Copy)]
+struct FastPath {
+    /// Shorter than this, the ring has room for a push.
+    push_below: usize,
+    /// Longer than this, it has an item for a pop.
+    pop_above: usize,
+}
+
+impl FastPath {
+    const OFF: Self = Self { push_below: 0, pop_above: usize::MAX };
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -83,32 +104,26 @@ impl<T> Core<T> {
             readers: Waiters::new(),
             closed: false,
             counts: Counts::default(),
-            fast_push_below: 0,
-            fast_pop_above: usize::MAX,
+            fast_path: FastPath::OFF,
         }
     }
 
-    /// Says where the short ways lead, which touch nothing but the ring of ordinary items: while
-    /// nobody waits to be called and nothing else is special, an item goes in if there are fewer
-    /// than `fast_push_below`, and comes out if there are more than `fast_pop_above`.
-    ///
-    /// To be called after everything else that was done under the lock.
+    /// Opens or shuts the fast path. The last step under the lock after every slow step.
     pub(super) fn refresh_fast_path(&mut self) {
         let calm = self.ordinary.waiters.waiting() == 0 && self.readers.waiting() == 0;
-        if calm && !self.closed && self.ordinary.is_fast() {
-            self.fast_push_below = self.ordinary.fast_push_below();
-            self.fast_pop_above = self.readers.called();
+        self.fast_path = if calm && !self.closed && self.ordinary.is_fast() {
+            let push_below = self.ordinary.room_beyond_called();
+            FastPath { push_below, pop_above: self.readers.called() }
         } else {
-            self.fast_push_below = 0;
-            self.fast_pop_above = usize::MAX;
-        }
+            FastPath::OFF
+        };
     }
 
-    /// Puts an item in the short way, if it leads there.
+    /// Puts an item in by the fast path, if it is open.
     #[inline]
     pub(super) fn push_fast(&mut self, item: T) -> Result<(), T> {
         let len = self.ordinary.len();
-        if len >= self.fast_push_below {
+        if len >= self.fast_path.push_below {
             return Err(item);
         }
         self.arrived += 1;
@@ -119,10 +134,10 @@ impl<T> Core<T> {
         Ok(())
     }
 
-    /// Takes the oldest item out the short way, if it leads there.
+    /// Takes the oldest item out by the fast path, if it is open.
     #[inline]
     pub(super) fn pop_fast(&mut self) -> Option<Popped<T>> {
-        if self.ordinary.len() <= self.fast_pop_above {
+        if self.ordinary.len() <= self.fast_path.pop_above {
             return None;
         }
         let number = self.arrived - self.ordinary.len() as u64;
@@ -150,8 +165,9 @@ impl<T> Core<T> {
         self.closed
     }
 
-    /// Puts an item in, or does with it what is to be done with one for which there is no room. It
-    /// comes back if it has to wait for that.
+    /// Stores an item, or does what the queue does with one for which there is no room. The item comes
+    /// back if it has to wait.
+    #[inline]
     pub(super) fn push(&mut self, offer: Offer<T>) -> Result<Pushed<T>, Offer<T>> {
         let closed = self.closed;
         match self.lane(offer.lane) {
@@ -172,6 +188,7 @@ impl<T> Core<T> {
         self.counts.peak = self.counts.peak.max(self.len());
     }
 
+    #[inline]
     fn push_full(&mut self, offer: Offer<T>) -> Result<Pushed<T>, Offer<T>> {
         let closed = self.closed;
         let reason = match self.lane(offer.lane) {
@@ -221,7 +238,7 @@ impl<T> Core<T> {
         }
     }
 
-    /// [`push`](Self::push) for waiting readers, who is out of it if this succeeds.
+    /// [`push`](Self::push) for a waiter, which leaves the wait list if this succeeds.
     pub(super) fn push_in_turn(
         &mut self,
         id: WaiterId,
@@ -230,13 +247,12 @@ impl<T> Core<T> {
     ) -> Result<Pushed<T>, Offer<T>> {
         let closed = self.closed;
         let Some(lane) = self.lane(offer.lane) else { return Err(offer) };
-        if !closed && lane.waiters.standing(id) != Standing::Called {
-            return Err(offer);
-        }
-        *unused = lane.waiters.leave(id).flatten();
         if closed {
+            *unused = lane.waiters.leave(id).flatten();
             return Ok(self.reject(offer.item, RejectReason::Closed));
         }
+        let Some(waker) = lane.waiters.leave_called(id) else { return Err(offer) };
+        *unused = waker;
         self.admit(offer);
         Ok(Pushed::Stored)
     }
@@ -259,12 +275,12 @@ impl<T> Core<T> {
         (!self.closed && !free).then_some(&mut self.readers)
     }
 
-    /// Who waits for room in a lane.
+    /// The waiters for room in a lane.
     pub(super) fn pushers(&mut self, name: LaneName) -> Option<&mut Waiters> {
         self.lane(name).map(|lane| &mut lane.waiters)
     }
 
-    /// Who waits for items.
+    /// The waiters for items.
     pub(super) fn readers(&mut self) -> &mut Waiters {
         &mut self.readers
     }
@@ -286,10 +302,11 @@ impl<T> Core<T> {
         left?
     }
 
-    /// How many items there are for somebody who comes new, or for waiting readers, who is out of
-    /// it if there are any.
+    /// How many items there are for a new call, or for a waiter, which leaves the wait list if there
+    /// are any.
     ///
-    /// Of a closed queue everybody may take what is left.
+    /// Any caller may take the items that are left in a closed queue.
+    #[inline]
     pub(super) fn free_items(&mut self, id: Option<WaiterId>, unused: &mut Option<Waker>) -> usize {
         if self.closed {
             *unused = id.and_then(|id| self.readers.leave(id)).flatten();
@@ -298,12 +315,14 @@ impl<T> Core<T> {
         let beyond_the_waiters = self.len().saturating_sub(self.readers.len());
         match id {
             None => beyond_the_waiters,
-            Some(id) if self.readers.standing(id) == Standing::Called => {
-                *unused = self.readers.leave(id).flatten();
-                // One was kept.
-                beyond_the_waiters + 1
-            }
-            Some(_) => 0,
+            Some(id) => match self.readers.leave_called(id) {
+                Some(waker) => {
+                    *unused = waker;
+                    // One was kept.
+                    beyond_the_waiters + 1
+                }
+                None => 0,
+            },
         }
     }
 
@@ -348,20 +367,20 @@ impl<T> Core<T> {
         Drained { items, dropped_after: self.read_gap() }
     }
 
-    /// Nobody is let in any more.
+    /// Accepts nothing more.
     pub(super) fn close(&mut self) {
         self.closed = true;
     }
 
-    /// Whether somebody is to be told something.
+    /// Whether a waiter is to be woken.
     #[inline]
-    pub(super) fn has_news(&self) -> bool {
+    pub(super) fn has_due(&self) -> bool {
         let protected = self.protected.as_ref().map_or(0, |lane| lane.waiters.waiting());
         let waiting = self.readers.waiting() + self.ordinary.waiters.waiting() + protected;
-        waiting != 0 && self.has_news_for_them()
+        waiting != 0 && self.is_any_due()
     }
 
-    fn has_news_for_them(&self) -> bool {
+    fn is_any_due(&self) -> bool {
         self.closed
             || self.can_call_reader()
             || self.ordinary.can_call()
@@ -372,16 +391,15 @@ impl<T> Core<T> {
         self.readers.waiting() != 0 && self.readers.called() < self.len()
     }
 
-    /// Calls up the next for whom there is something to fetch, or sends them away if the queue is
-    /// closed, and hands out whom to wake. There may be more of them: see
-    /// [`has_news`](Self::has_news).
-    pub(super) fn tell_next(&mut self) -> Option<Waker> {
-        while self.has_news() {
-            if let Some(waker) = self.call_or_dismiss() {
-                return Some(waker);
+    /// Calls the next waiter for which there is an item or room, or dismisses one if the queue is
+    /// closed, and returns its waker. More may be [due](Self::has_due).
+    pub(super) fn call_next(&mut self) -> Option<Waker> {
+        loop {
+            let waker = self.call_or_dismiss();
+            if waker.is_some() || !self.has_due() {
+                return waker;
             }
         }
-        None
     }
 
     fn call_or_dismiss(&mut self) -> Option<Waker> {

@@ -77,18 +77,18 @@ impl<T> Lane<T> {
         weight <= self.limits.weight
     }
 
-    /// How many items it has room for beside those that are kept for who was called.
-    pub(super) fn fast_push_below(&self) -> usize {
+    /// How many items it can hold beside the room that is kept for called waiters.
+    pub(super) fn room_beyond_called(&self) -> usize {
         self.limits.items - self.waiters.called()
     }
 
-    /// Whether there is room beside what is in it and what is kept for those who were called.
+    /// Whether there is room beside its items and what is kept for called waiters.
     fn fits(&self, weight: u64) -> bool {
-        self.len() < self.fast_push_below()
+        self.len() < self.room_beyond_called()
             && weight <= self.limits.weight - self.weight - self.waiters.reserved()
     }
 
-    /// Whether somebody who comes new may put an item in without passing anybody.
+    /// Whether a new push may store an item without passing a waiter.
     pub(super) fn is_open_to(&self, weight: u64) -> bool {
         self.waiters.waiting() == 0 && self.fits(weight)
     }

@@ -17,9 +17,9 @@ use core::future::Future;
 use core::pin::Pin;
 use core::task::{Context, Poll, Waker};
 
+use super::OverflowQueue;
 use super::core::Core;
 use super::outcome::{Closed, Popped};
-use super::overflow::OverflowQueue;
 use super::waiters::Asked;
 use crate::base::coop;
 use crate::base::panic::quietly;
@@ -190,56 +190,7 @@ impl<T> Drop for Pop<'_, T> {
 
 impl<T> fmt::Debug for Pop<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pop").field("in_line", &self.pending.id.is_some()).finish_non_exhaustive()
-    }
-}
-
-/// Waits for items; made by [`OverflowQueue::pop_many`].
-///
-/// It joins the wait list when it is first polled, with one exception: see
-/// [fairness](OverflowQueue#fairness).
-///
-/// # Cancel safety
-///
-/// That of [`Pop`].
-#[must_use = "futures do nothing unless polled: `.await` it to get the items"]
-pub struct PopMany<'a, T> {
-    queue: &'a OverflowQueue<T>,
-    max: usize,
-    pending: PendingPop,
-}
-
-impl<'a, T> PopMany<'a, T> {
-    pub(super) fn new(queue: &'a OverflowQueue<T>, max: usize) -> Self {
-        Self { queue, max, pending: PendingPop::default() }
-    }
-}
-
-impl<T> Future for PopMany<'_, T> {
-    type Output = Result<Vec<Popped<T>>, Closed>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.get_mut();
-        let mut items = Vec::new();
-        match this.pending.poll_many(this.queue, cx, this.max, &mut items) {
-            Poll::Ready(answer) => Poll::Ready(answer.map(|_| items)),
-            Poll::Pending => Poll::Pending,
-        }
-    }
-}
-
-impl<T> Drop for PopMany<'_, T> {
-    fn drop(&mut self) {
-        self.pending.leave(self.queue);
-    }
-}
-
-impl<T> fmt::Debug for PopMany<'_, T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PopMany")
-            .field("max", &self.max)
-            .field("in_line", &self.pending.id.is_some())
-            .finish_non_exhaustive()
+        f.debug_struct("Pop").field("waiting", &self.pending.id.is_some()).finish_non_exhaustive()
     }
 }
 
@@ -289,7 +240,7 @@ impl<T> fmt::Debug for PopManyInto<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PopManyInto")
             .field("max", &self.max)
-            .field("in_line", &self.pending.id.is_some())
+            .field("waiting", &self.pending.id.is_some())
             .finish_non_exhaustive()
     }
 }

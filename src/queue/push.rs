@@ -18,9 +18,9 @@ use core::future::Future;
 use core::pin::Pin;
 use core::task::{Context, Poll, Waker};
 
+use super::OverflowQueue;
 use super::core::{Core, LaneName, Offer};
 use super::outcome::Pushed;
-use super::overflow::OverflowQueue;
 use super::waiters::Asked;
 use crate::base::coop;
 use crate::base::panic::quietly;
@@ -142,7 +142,7 @@ impl<T> PendingPush<T> {
                 self.item = Some(offer.item);
                 match core.pushers(self.lane) {
                     Some(waiters) => waiters.wait(&mut self.id, offer.weight, waker, fresh, unused),
-                    None => unreachable!("nobody waits for a lane that is not there"),
+                    None => unreachable!("a lane that is not there has no wait list"),
                 }
             }
         }
@@ -229,6 +229,6 @@ impl<T> Drop for Push<'_, T> {
 
 impl<T> fmt::Debug for Push<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Push").field("in_line", &self.pending.id.is_some()).finish_non_exhaustive()
+        f.debug_struct("Push").field("waiting", &self.pending.id.is_some()).finish_non_exhaustive()
     }
 }

@@ -7,9 +7,9 @@ use core::task::{Context, Poll, ready};
 
 use futures_sink::Sink;
 
+use super::OverflowQueue;
 use super::core::LaneName;
 use super::outcome::{Pushed, Rejected};
-use super::overflow::OverflowQueue;
 use super::push::PendingPush;
 use crate::base::coop;
 

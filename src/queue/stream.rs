@@ -7,8 +7,8 @@ use core::task::{Context, Poll};
 
 use futures_core::Stream;
 
+use super::OverflowQueue;
 use super::outcome::Popped;
-use super::overflow::OverflowQueue;
 use super::pop::PendingPop;
 use crate::base::coop;
 

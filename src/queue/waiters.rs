@@ -14,6 +14,7 @@
 
 use core::task::Waker;
 
+use crate::base::slab::NONE;
 use crate::base::wait_list::{WaitList, Waiter, WaiterId};
 
 /// What the queue keeps about a waiter.
@@ -21,14 +22,6 @@ use crate::base::wait_list::{WaitList, Waiter, WaiterId};
 struct Call {
     need: u64,
     called: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Standing {
-    Waiting,
-    Called,
-    /// Not in the list any more.
-    Gone,
 }
 
 /// What a poll under the lock came to.
@@ -43,8 +36,9 @@ pub(super) enum Asked<A> {
 #[derive(Debug)]
 pub(super) struct Waiters {
     list: WaitList<Call>,
-    /// The first waiter that is not called.
-    next: Option<WaiterId>,
+    /// The slot of the first waiter that is not called, or `NONE`.
+    next: u32,
+    waiting: usize,
     called: usize,
     /// What the called waiters need together.
     reserved: u64,
@@ -52,13 +46,13 @@ pub(super) struct Waiters {
 
 impl Waiters {
     pub(super) const fn new() -> Self {
-        Self { list: WaitList::new(), next: None, called: 0, reserved: 0 }
+        Self { list: WaitList::new(), next: NONE, waiting: 0, called: 0, reserved: 0 }
     }
 
     /// How many are not called yet.
     #[inline]
     pub(super) fn waiting(&self) -> usize {
-        self.list.len() - self.called
+        self.waiting
     }
 
     /// How many are called and have not come yet.
@@ -69,7 +63,7 @@ impl Waiters {
 
     #[inline]
     pub(super) fn len(&self) -> usize {
-        self.list.len()
+        self.waiting + self.called
     }
 
     /// What is kept for the called waiters.
@@ -86,54 +80,52 @@ impl Waiters {
     /// # Panics
     ///
     /// With 2^32 − 1 waiters in the list.
+    #[inline]
     pub(super) fn join(&mut self, need: u64, waker: Waker) -> WaiterId {
         let id = self.list.push(Call { need, called: false }, Some(waker));
-        self.next.get_or_insert(id);
-        id
-    }
-
-    pub(super) fn standing(&self, id: WaiterId) -> Standing {
-        match self.list.get(id) {
-            Some(waiter) if waiter.data.called => Standing::Called,
-            Some(_) => Standing::Waiting,
-            None => Standing::Gone,
+        if self.next == NONE {
+            self.next = id.slot();
         }
+        self.waiting += 1;
+        id
     }
 
     /// What the first waiter needs that is not called yet.
     #[inline]
     pub(super) fn next_need(&self) -> Option<u64> {
-        Some(self.list.get(self.next?)?.data.need)
+        self.list.at(self.next).map(|waiter| waiter.data.need)
     }
 
     /// Calls the next waiter and returns its waker, unless that was taken before.
+    #[inline]
     pub(super) fn call_next(&mut self) -> Option<Waker> {
-        let id = self.next?;
-        self.next = self.list.after(id);
-        let waiter = self.list.get_mut(id)?;
+        let slot = self.next;
+        let waiter = self.list.at_mut(slot)?;
         waiter.data.called = true;
+        self.waiting -= 1;
         self.called += 1;
         self.reserved += waiter.data.need;
-        waiter.waker.take()
+        let waker = waiter.waker.take();
+        self.next = self.list.slot_after(slot);
+        waker
     }
 
     /// Takes back the last call; that waiter is the next again. It was woken, so it polls and finds
     /// out, unless it has left.
+    #[cold]
     pub(super) fn call_off(&mut self) {
-        let last = match self.next {
-            Some(next) => self.list.before(next),
-            None => self.list.back(),
-        };
-        let Some(last) = last else { return };
-        let Some(waiter) = self.list.get_mut(last) else { return };
+        let last = self.list.slot_before(self.next);
+        let Some(waiter) = self.list.at_mut(last) else { return };
         waiter.data.called = false;
+        self.waiting += 1;
         self.called -= 1;
         self.reserved -= waiter.data.need;
-        self.next = Some(last);
+        self.next = last;
     }
 
     /// Leaves a waker in the list, with a new id if there is none; it must be a fresh clone of
     /// `waker`, unless that is what was left before.
+    #[inline]
     pub(super) fn wait<A>(
         &mut self,
         id: &mut Option<WaiterId>,
@@ -156,21 +148,39 @@ impl Waiters {
     }
 
     /// Takes a waiter out of the list; `None` if it has left already.
+    #[cold]
     pub(super) fn leave(&mut self, id: WaiterId) -> Option<Option<Waker>> {
-        if self.next == Some(id) {
-            self.next = self.list.after(id);
+        self.list.get(id)?;
+        self.vacate(id.slot())
+    }
+
+    /// Takes a called waiter out of the list; `None` if it is not called.
+    #[inline]
+    pub(super) fn leave_called(&mut self, id: WaiterId) -> Option<Option<Waker>> {
+        if !self.list.get(id)?.data.called {
+            return None;
         }
-        let Waiter { data, waker, .. } = self.list.remove(id)?;
+        self.vacate(id.slot())
+    }
+
+    #[inline]
+    fn vacate(&mut self, slot: u32) -> Option<Option<Waker>> {
+        if self.next == slot {
+            self.next = self.list.slot_after(slot);
+        }
+        let Waiter { data, waker, .. } = self.list.remove_at(slot)?;
         if data.called {
             self.called -= 1;
             self.reserved -= data.need;
+        } else {
+            self.waiting -= 1;
         }
         Some(waker)
     }
 
     /// Takes the first waiter out that is not called.
     pub(super) fn dismiss_next(&mut self) -> Option<Waker> {
-        self.leave(self.next?).flatten()
+        if self.next == NONE { None } else { self.vacate(self.next).flatten() }
     }
 
     /// Panics unless the cursor parts called from waiting waiters, and the counts are theirs.
@@ -179,9 +189,10 @@ impl Waiters {
         self.list.validate();
         let called = || self.list.iter().filter(|waiter| waiter.data.called);
         assert_eq!(called().count(), self.called, "called waiters");
+        assert_eq!(self.list.len() - self.called, self.waiting, "waiting waiters");
         assert_eq!(called().map(|waiter| waiter.data.need).sum::<u64>(), self.reserved, "reserved");
         assert!(self.list.iter().skip(self.called).all(|waiter| !waiter.data.called), "the order");
         let next = self.list.iter().nth(self.called).map(Waiter::number);
-        assert_eq!(self.next.map(WaiterId::number), next, "the cursor");
+        assert_eq!(self.list.at(self.next).map(Waiter::number), next, "the cursor");
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use fastrand::Rng;
 
-use super::LONGEST_WAIT;
+use crate::base::config::LONGEST_WAIT;
 use crate::base::sync::Mutex;
 
 pub(super) type Waits = Box<dyn Iterator<Item = Duration> + Send>;

@@ -23,10 +23,7 @@ pub use when::RetryWhen;
 
 use backoff::{Backoff, Shaping};
 
-use crate::ConfigError;
-
-/// The longest wait that a policy or a window may ask for: ten years.
-pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+use crate::base::config::{ConfigError, LONGEST_WAIT};
 
 /// How often something is tried, and how long to wait in between.
 ///
@@ -116,7 +113,7 @@ impl Retry {
     ///
     /// `max_attempts` must be at least 1, `delay` at most ten years.
     pub fn constant(max_attempts: u32, delay: Duration) -> Result<Self, ConfigError> {
-        at_most_longest("delay", delay)?;
+        ConfigError::at_most_longest("delay", delay)?;
         Self::with_backoff(max_attempts, move || iter::repeat(delay))
     }
 
@@ -189,7 +186,7 @@ impl Retry {
         cap: Duration,
         next: impl Fn(Duration) -> Duration + Copy + Send + Sync + 'static,
     ) -> Result<Self, ConfigError> {
-        at_most_longest("cap", cap)?;
+        ConfigError::at_most_longest("cap", cap)?;
         if cap < first {
             return Err(ConfigError::new("cap", cap, "at least `first`"));
         }
@@ -218,7 +215,7 @@ impl Retry {
     ///
     /// `cap` must be at most ten years.
     pub fn cap(mut self, cap: Duration) -> Result<Self, ConfigError> {
-        at_most_longest("cap", cap)?;
+        ConfigError::at_most_longest("cap", cap)?;
         self.shaping.cap = self.shaping.cap.min(cap);
         Ok(self)
     }
@@ -261,7 +258,7 @@ impl Retry {
     ///
     /// `attempt_timeout` must be more than zero and at most ten years.
     pub fn with_attempt_timeout(mut self, timeout: Duration) -> Result<Self, ConfigError> {
-        at_most_longest("attempt_timeout", timeout)?;
+        ConfigError::at_most_longest("attempt_timeout", timeout)?;
         if timeout.is_zero() {
             return Err(ConfigError::new("attempt_timeout", timeout, "more than zero"));
         }
@@ -388,11 +385,4 @@ impl fmt::Debug for Retry {
             .field("budget", &self.budget)
             .finish_non_exhaustive()
     }
-}
-
-pub(crate) fn at_most_longest(field: &'static str, wait: Duration) -> Result<(), ConfigError> {
-    if wait > LONGEST_WAIT {
-        return Err(ConfigError::new(field, wait, "at most ten years"));
-    }
-    Ok(())
 }

@@ -1,11 +1,15 @@
-//! The forms for threads that have no runtime to wait on.
+//! The blocking forms, for threads outside a runtime.
 
 use core::future::Future;
 use core::pin::pin;
 use core::task::{Context, Poll, Waker};
 use std::sync::Arc;
 use std::task::Wake;
+#[cfg(not(loom))]
+use std::time::{Duration, Instant};
 
+#[cfg(not(loom))]
+use super::AcquireTimeoutError;
 use super::{AcquireError, OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use crate::base::sync::thread;
 
@@ -41,14 +45,11 @@ fn block_for_good<F: Future>(future: F) -> F::Output {
         thread::park();
         true
     };
-    match block_on(future, park) {
-        Some(output) => output,
-        None => unreachable!("time is never up"),
-    }
+    block_on(future, park).expect("time is never up")
 }
 
 /// Panics where tokio's own blocking calls do, and with their message: whether a thread may block
-/// is known to tokio alone, so a lock of its own that is free is taken for a moment.
+/// is known to tokio alone, so this takes a free lock of its own for a moment.
 #[track_caller]
 fn refuse_inside_a_runtime() {
     #[cfg(all(feature = "tokio", not(loom)))]
@@ -56,7 +57,7 @@ fn refuse_inside_a_runtime() {
 }
 
 impl Semaphore {
-    /// [`acquire`](Self::acquire) for a thread, which blocks while it waits in line.
+    /// [`acquire`](Self::acquire) for a thread, which blocks while it waits.
     ///
     /// # Errors
     ///
@@ -80,7 +81,7 @@ impl Semaphore {
         block_for_good(self.acquire())
     }
 
-    /// [`acquire_many`](Self::acquire_many) for a thread, which blocks while it waits in line.
+    /// [`acquire_many`](Self::acquire_many) for a thread, which blocks while it waits.
     ///
     /// # Errors, panics
     ///
@@ -90,7 +91,7 @@ impl Semaphore {
         block_for_good(self.acquire_many(n))
     }
 
-    /// [`acquire_owned`](Self::acquire_owned) for a thread, which blocks while it waits in line.
+    /// [`acquire_owned`](Self::acquire_owned) for a thread, which blocks while it waits.
     ///
     /// # Errors, panics
     ///
@@ -100,8 +101,7 @@ impl Semaphore {
         block_for_good(self.acquire_owned())
     }
 
-    /// [`acquire_many_owned`](Self::acquire_many_owned) for a thread, which blocks while it waits
-    /// in line.
+    /// [`acquire_many_owned`](Self::acquire_many_owned) for a thread, which blocks while it waits.
     ///
     /// # Errors, panics
     ///
@@ -116,69 +116,56 @@ impl Semaphore {
 }
 
 #[cfg(not(loom))]
-mod timed {
-    use std::time::{Duration, Instant};
+impl Semaphore {
+    /// [`blocking_acquire`](Self::blocking_acquire), but for `timeout` at the most; zero looks
+    /// once.
+    ///
+    /// # Errors
+    ///
+    /// [`AcquireTimeoutError::Elapsed`] if it is still waiting then: it leaves the wait list.
+    /// [`AcquireTimeoutError::Closed`] if the semaphore is closed first.
+    ///
+    /// # Panics
+    ///
+    /// As [`blocking_acquire`](Self::blocking_acquire).
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use sluicegate::{AcquireTimeoutError, Semaphore};
+    ///
+    /// let semaphore = Semaphore::new(0);
+    /// let refused = semaphore.blocking_acquire_timeout(Duration::from_millis(1));
+    /// assert_eq!(refused.unwrap_err(), AcquireTimeoutError::Elapsed);
+    /// ```
+    #[track_caller]
+    pub fn blocking_acquire_timeout(
+        &self,
+        timeout: Duration,
+    ) -> Result<SemaphorePermit<'_>, AcquireTimeoutError> {
+        self.blocking_acquire_many_timeout(1, timeout)
+    }
 
-    use super::{Semaphore, SemaphorePermit, block_on, thread};
-    use crate::AcquireTimeoutError;
-
-    impl Semaphore {
-        /// [`blocking_acquire`](Self::blocking_acquire), but for `timeout` at the most; zero looks
-        /// once.
-        ///
-        /// # Errors
-        ///
-        /// [`AcquireTimeoutError::Elapsed`] if it is still waiting then: its place in line is
-        /// given up. [`AcquireTimeoutError::Closed`] if the semaphore is closed first.
-        ///
-        /// # Panics
-        ///
-        /// As [`blocking_acquire`](Self::blocking_acquire).
-        ///
-        /// ```
-        /// use std::time::Duration;
-        /// use sluicegate::{AcquireTimeoutError, Semaphore};
-        ///
-        /// let semaphore = Semaphore::new(0);
-        /// let refused = semaphore.blocking_acquire_timeout(Duration::from_millis(1));
-        /// assert_eq!(refused.unwrap_err(), AcquireTimeoutError::Elapsed);
-        /// ```
-        #[track_caller]
-        pub fn blocking_acquire_timeout(
-            &self,
-            timeout: Duration,
-        ) -> Result<SemaphorePermit<'_>, AcquireTimeoutError> {
-            self.blocking_acquire_many_timeout(1, timeout)
-        }
-
-        /// [`blocking_acquire_timeout`](Self::blocking_acquire_timeout) for `n` permits.
-        ///
-        /// # Errors, panics
-        ///
-        /// Those of [`blocking_acquire_timeout`](Self::blocking_acquire_timeout).
-        #[track_caller]
-        pub fn blocking_acquire_many_timeout(
-            &self,
-            n: u32,
-            timeout: Duration,
-        ) -> Result<SemaphorePermit<'_>, AcquireTimeoutError> {
-            // A deadline beyond what an `Instant` can say is never reached.
-            let deadline = Instant::now().checked_add(timeout);
-            let park = || match deadline {
-                None => {
-                    thread::park();
-                    true
-                }
-                Some(deadline) => {
-                    let left = deadline.saturating_duration_since(Instant::now());
-                    thread::park_timeout(left);
-                    !left.is_zero()
-                }
-            };
-            match block_on(self.acquire_many(n), park) {
-                Some(result) => Ok(result?),
-                None => Err(AcquireTimeoutError::Elapsed),
-            }
+    /// [`blocking_acquire_timeout`](Self::blocking_acquire_timeout) for `n` permits.
+    ///
+    /// # Errors, panics
+    ///
+    /// Those of [`blocking_acquire_timeout`](Self::blocking_acquire_timeout).
+    #[track_caller]
+    pub fn blocking_acquire_many_timeout(
+        &self,
+        n: u32,
+        timeout: Duration,
+    ) -> Result<SemaphorePermit<'_>, AcquireTimeoutError> {
+        // A deadline beyond the range of an `Instant` is never reached.
+        let deadline = Instant::now().checked_add(timeout);
+        let park = || {
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            left.map_or_else(thread::park, thread::park_timeout);
+            left != Some(Duration::ZERO)
+        };
+        match block_on(self.acquire_many(n), park) {
+            Some(result) => Ok(result?),
+            None => Err(AcquireTimeoutError::Elapsed),
         }
     }
 }

@@ -1,6 +1,6 @@
 use core::fmt;
 
-/// The semaphore was closed: nobody will be given a permit any more.
+/// The semaphore was closed: no permits are given any more.
 ///
 /// Returned by every waiting form of acquiring.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,9 +17,9 @@ impl std::error::Error for AcquireError {}
 /// Why [`Semaphore::try_acquire`](crate::Semaphore::try_acquire) and its kin gave no permit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TryAcquireError {
-    /// The semaphore was closed: nobody will be given a permit any more.
+    /// The semaphore was closed: no permits are given any more.
     Closed,
-    /// Fewer permits are free than were asked for, or somebody is waiting in line.
+    /// Fewer permits are free than were asked for, or there are waiters.
     NoPermits,
 }
 
@@ -34,12 +34,12 @@ impl fmt::Display for TryAcquireError {
 
 impl std::error::Error for TryAcquireError {}
 
-/// Why a form of acquiring that waits for a time at the most gave no permit.
+/// Why a form of acquiring with a timeout or a deadline gave no permit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AcquireTimeoutError {
-    /// The semaphore was closed: nobody will be given a permit any more.
+    /// The semaphore was closed: no permits are given any more.
     Closed,
-    /// The time was up. The place in line was given up, and nothing was taken.
+    /// The time was up. It left the wait list, and took nothing.
     Elapsed,
 }
 

@@ -1,52 +1,49 @@
 //! The fair semaphore: see [`Semaphore`].
 
-mod acquire;
 mod blocking;
-mod clamped;
+mod core;
 mod error;
-pub(crate) mod line;
 mod permit;
-mod place;
 mod poll;
-mod state;
 mod stats;
 #[cfg(feature = "tokio")]
 mod timeout;
+mod waiter;
+mod waiters;
 
-use core::fmt;
-use core::panic::{RefUnwindSafe, UnwindSafe};
+use std::fmt;
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::Arc;
 
-pub use acquire::{Acquire, AcquireOwned};
-pub(crate) use clamped::AcquireClamped;
+use self::core::Core;
 pub use error::{AcquireError, AcquireTimeoutError, TryAcquireError};
-pub use permit::{OwnedSemaphorePermit, SemaphorePermit};
+pub use permit::{OwnedSemaphorePermit, Permits, SemaphorePermit};
 pub use poll::PollSemaphore;
-use state::State;
 pub use stats::{SemaphoreStats, WaitTimes};
+pub use waiter::{Acquire, AcquireOwned};
+use waiters::Request;
 
 /// A counting semaphore for asynchronous code: strictly first come, first served, for one permit
 /// or for many.
 ///
-/// It bounds how many may do something at once: connections, look-ups, bytes in flight. It has the
-/// methods of `tokio::sync::Semaphore`, by name and by meaning, so that a program changes from one
-/// to the other in its `use` line; it runs on any runtime, or on none.
+/// It bounds concurrency: connections, look-ups, bytes in flight. It has the methods of
+/// `tokio::sync::Semaphore`, by name and by meaning, so that a program changes from one to the other
+/// in its `use` line; it runs on any runtime, or on none.
 ///
 /// # Fairness
 ///
-/// Permits go to those who wait in the order in which they came. A later, smaller request never
-/// passes an earlier, larger one, and [`try_acquire`](Self::try_acquire) never passes anybody
-/// who waits.
+/// Waiters are served in the order of joining the wait list. A later, smaller request never passes an
+/// earlier, larger one, and [`try_acquire`](Self::try_acquire) never passes a waiter.
 ///
 /// There is one exception. Under tokio every future here takes part in cooperative scheduling: a task
 /// that has spent its budget yields, and takes no permit before it is polled again. If permits are
-/// free and nobody waits, it yields without a place in line, so that a later task may get them first.
-/// If it would have to wait, it takes its place before it yields.
+/// free and there are no waiters, it yields without joining the wait list, so that a later task may get
+/// them first. If it would have to wait, it joins before it yields.
 ///
 /// # When to use something else
 ///
-/// To guard a value, a mutex says more. To let the next in line wait no longer than it must even
-/// though the order does not matter, a semaphore that lets newcomers pass is a little faster.
+/// To guard a value, use a mutex. Where the order does not matter, a semaphore that lets new requests
+/// pass the waiters is a little faster.
 ///
 /// # Example
 ///
@@ -67,18 +64,18 @@ pub use stats::{SemaphoreStats, WaitTimes};
 ///
 /// # How it is built
 ///
-/// One atomic word holds the free permits and a flag that is set exactly while somebody waits.
+/// One atomic word holds the free permits and a flag that is set exactly while there are waiters.
 /// Without the flag, acquiring and releasing are one read-modify-write each. With it, a lock guards
-/// a line of waiters in a slab whose places are used again, so that waiting allocates nothing in
-/// the steady state. Permits stay in the word until the head of the line can be served whole;
-/// wakers are called, and dropped, when the lock is released.
+/// the wait list, whose slots are reused, so that waiting allocates nothing in the steady state.
+/// Permits stay in the word until the first waiter can be served whole; wakers are called, and
+/// dropped, after the lock is released.
 pub struct Semaphore {
-    state: State,
+    core: Core,
 }
 
 impl Semaphore {
     /// The most permits that a semaphore can have: 2^61 − 1 where pointers have 64 bits.
-    pub const MAX_PERMITS: usize = state::MAX_PERMITS;
+    pub const MAX_PERMITS: usize = self::core::MAX_PERMITS;
 
     /// Makes a semaphore with this many permits.
     ///
@@ -88,7 +85,7 @@ impl Semaphore {
     #[track_caller]
     pub fn new(permits: usize) -> Self {
         assert_limit(permits);
-        Self { state: State::new(permits) }
+        Self { core: Core::new(permits) }
     }
 
     /// Makes a semaphore with this many permits, for a `static`.
@@ -108,11 +105,11 @@ impl Semaphore {
             permits <= Self::MAX_PERMITS,
             "a semaphore may not have more than MAX_PERMITS permits"
         );
-        Self { state: State::new(permits) }
+        Self { core: Core::new(permits) }
     }
 
-    /// Makes a semaphore whose [`stats`](Self::stats) also tell how long was waited, at the price
-    /// of reading the clock twice for each that waits.
+    /// Makes a semaphore whose [`stats`](Self::stats) include wait times. It reads the clock twice per
+    /// waiter.
     ///
     /// # Panics
     ///
@@ -120,30 +117,28 @@ impl Semaphore {
     #[track_caller]
     pub fn with_wait_times(permits: usize) -> Self {
         assert_limit(permits);
-        Self { state: State::with_wait_times(permits) }
+        Self { core: Core::with_wait_times(permits) }
     }
 
-    /// How many permits are free: 0 while somebody waits, since those are spoken for.
+    /// The number of free permits: 0 while there are waiters, since those are reserved for them.
     ///
-    /// After a [`close`](Self::close) it goes on to say how many are free, though nobody can take
-    /// them.
+    /// After a [`close`](Self::close) it still returns the free permits, which cannot be taken any more.
     pub fn available_permits(&self) -> usize {
-        self.state.available()
+        self.core.available()
     }
 
-    /// How many permits there are, taken ones included: available, plus held, minus what a
+    /// The number of permits, those in use included: available, plus held, minus what a
     /// [smaller limit](Self::set_limit) still has to take back.
     ///
     /// It grows with [`add_permits`](Self::add_permits) and falls with every permit forgotten.
     pub fn limit(&self) -> usize {
-        self.state.limit()
+        self.core.limit()
     }
 
-    /// Makes the [limit](Self::limit) this many permits.
+    /// Sets the [limit](Self::limit).
     ///
-    /// A larger one serves those who wait at once. A smaller one takes what is free, then what
-    /// comes back until it is reached; nobody loses a permit that they hold, and nobody is given
-    /// one before.
+    /// A larger limit serves waiters at once. A smaller one takes free permits, then those that are
+    /// returned until it is reached, and no permits are given before. Held permits stay valid.
     ///
     /// # Panics
     ///
@@ -163,25 +158,25 @@ impl Semaphore {
     #[track_caller]
     pub fn set_limit(&self, limit: usize) {
         assert_limit(limit);
-        self.state.set_limit(limit);
+        self.core.set_limit(limit);
     }
 
-    /// How many wait in line.
+    /// The number of waiters.
     pub fn waiters(&self) -> usize {
-        self.state.waiting()
+        self.core.waiting()
     }
 
-    /// How many waited, were granted their permits, and have not been polled since.
+    /// The number of waiters that were granted their permits and have not been polled since.
     ///
     /// Futures that had their permits without waiting are not counted, polled or not.
     ///
-    /// A number that stays above zero points to a task that has stalled: its permits lie idle
-    /// until it is polled or dropped.
+    /// A number that stays above zero points to a task that has stalled: its permits are idle until it
+    /// is polled or dropped.
     pub fn granted_unclaimed(&self) -> usize {
-        self.state.unclaimed()
+        self.core.unclaimed()
     }
 
-    /// Figures of the waiting so far. O(1).
+    /// Figures about the waiters so far. O(1).
     ///
     /// ```
     /// let semaphore = sluicegate::Semaphore::new(0);
@@ -191,10 +186,10 @@ impl Semaphore {
     /// assert_eq!((stats.waits, stats.cancellations, stats.peak_waiters), (1, 1, 1));
     /// ```
     pub fn stats(&self) -> SemaphoreStats {
-        self.state.stats()
+        self.core.stats()
     }
 
-    /// Adds `n` permits that nobody took before, and serves those who wait.
+    /// Adds `n` new permits, and serves waiters with them.
     ///
     /// # Panics
     ///
@@ -203,20 +198,21 @@ impl Semaphore {
     /// back.
     #[track_caller]
     pub fn add_permits(&self, n: usize) {
-        self.state.add(n);
+        self.core.add(n);
     }
 
     /// Takes up to `n` free permits out of circulation, and returns how many.
     ///
-    /// While somebody waits none is free.
+    /// None is free while there are waiters.
     pub fn forget_permits(&self, n: usize) -> usize {
-        self.state.forget_free(n)
+        self.core.forget_free(n)
     }
 
-    /// Waits in line for one permit.
+    /// Waits for one permit.
     ///
-    /// Its place in line is taken when it is first polled. One exception: a task without cooperative
-    /// budget takes none while permits are free and nobody waits; see [fairness](Self#fairness).
+    /// The future joins the wait list when it is first polled. One exception: a task without cooperative
+    /// budget does not join while permits are free and there are no waiters; see
+    /// [fairness](Self#fairness).
     ///
     /// # Errors
     ///
@@ -224,56 +220,54 @@ impl Semaphore {
     ///
     /// # Panics
     ///
-    /// When polled for the first time with 2^32 − 1 others in line, or polled again after it
-    /// completed.
+    /// When polled for the first time with 2^32 − 1 other waiters, or polled again after it completed.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future gives up its place in line, and loses no permit: one that was granted
-    /// and not yet fetched goes to the next in line.
+    /// Dropping the future removes it from the wait list, and loses no permit: one that was granted
+    /// and not yet fetched goes to the next waiter.
     ///
     /// # Complexity
     ///
-    /// O(1); one atomic operation if there is a permit and nobody waits.
+    /// O(1); one atomic operation if a permit is free and there are no waiters.
     #[inline]
-    pub fn acquire(&self) -> Acquire<'_> {
-        Acquire::new(self, 1)
+    pub fn acquire(&self) -> Acquire<&Self> {
+        self.acquire_many(1)
     }
 
-    /// Waits in line for `n` permits, to be had all at once.
+    /// Waits for `n` permits, all at once.
     ///
-    /// None is set aside while it waits. `n` may be more than there are: it then waits until
-    /// [`add_permits`](Self::add_permits) or [`set_limit`](Self::set_limit) makes them enough, and
-    /// so does everybody behind it. No permits at all are given without waiting.
+    /// None is set aside while it waits. `n` may be more than the limit: it then waits until
+    /// [`add_permits`](Self::add_permits) or [`set_limit`](Self::set_limit) makes them enough, and so do
+    /// the waiters behind it. With `n` = 0 it does not wait.
     ///
     /// # Errors, panics, cancel safety, complexity
     ///
     /// Those of [`acquire`](Self::acquire).
     #[inline]
-    pub fn acquire_many(&self, n: u32) -> Acquire<'_> {
-        Acquire::new(self, n)
+    pub fn acquire_many(&self, n: u32) -> Acquire<&Self> {
+        Acquire::new(self, Request { permits: n, clamped: false })
     }
 
-    /// Takes a permit if one is free and nobody waits.
+    /// Takes a permit if one is free and there are no waiters.
     ///
     /// # Errors
     ///
-    /// [`TryAcquireError::NoPermits`] if none is free or somebody is waiting,
+    /// [`TryAcquireError::NoPermits`] if none is free or there are waiters,
     /// [`TryAcquireError::Closed`] if the semaphore is closed.
     #[inline]
     pub fn try_acquire(&self) -> Result<SemaphorePermit<'_>, TryAcquireError> {
         self.try_acquire_many(1)
     }
 
-    /// Takes `n` permits if so many are free and nobody waits; no permits at all can always be
-    /// taken.
+    /// Takes `n` permits if they are free and there are no waiters; `n` = 0 needs no free permits.
     ///
     /// # Errors
     ///
     /// Those of [`try_acquire`](Self::try_acquire).
     #[inline]
     pub fn try_acquire_many(&self, n: u32) -> Result<SemaphorePermit<'_>, TryAcquireError> {
-        self.state.try_take(n as usize)?;
+        self.core.try_take(n as usize)?;
         Ok(SemaphorePermit::new(self, n as usize))
     }
 
@@ -288,19 +282,19 @@ impl Semaphore {
     /// use sluicegate::{OwnedSemaphorePermit, Semaphore};
     ///
     /// struct Job {
-    ///     place: OwnedSemaphorePermit,
+    ///     permit: OwnedSemaphorePermit,
     /// }
     ///
     /// async fn start(semaphore: &Arc<Semaphore>) -> Option<Job> {
-    ///     let place = semaphore.clone().acquire_owned().await.ok()?;
-    ///     Some(Job { place })
+    ///     let permit = semaphore.clone().acquire_owned().await.ok()?;
+    ///     Some(Job { permit })
     /// }
     /// # let semaphore = Arc::new(Semaphore::new(1));
     /// # let job = futures_util::FutureExt::now_or_never(start(&semaphore)).unwrap();
-    /// # assert_eq!(job.unwrap().place.num_permits(), 1);
+    /// # assert_eq!(job.unwrap().permit.num_permits(), 1);
     /// ```
     pub fn acquire_owned(self: Arc<Self>) -> AcquireOwned {
-        AcquireOwned::new(self, 1)
+        self.acquire_many_owned(1)
     }
 
     /// [`acquire_many`](Self::acquire_many) with a permit that can outlive the borrow.
@@ -309,7 +303,15 @@ impl Semaphore {
     ///
     /// Those of [`acquire`](Self::acquire).
     pub fn acquire_many_owned(self: Arc<Self>, n: u32) -> AcquireOwned {
-        AcquireOwned::new(self, n)
+        Acquire::new(self, Request { permits: n, clamped: false })
+    }
+
+    /// [`acquire_many_owned`](Self::acquire_many_owned) for `n` permits, or for as many as the limit is
+    /// when they are granted, if that is less; with a limit of zero, for the first permit.
+    ///
+    /// A limit that shrinks does not strand it, and one that grows does not serve it too little.
+    pub(crate) fn acquire_clamped_owned(self: Arc<Self>, n: u32) -> AcquireOwned {
+        Acquire::new(self, Request { permits: n, clamped: true })
     }
 
     /// [`try_acquire`](Self::try_acquire) with a permit that can outlive the borrow.
@@ -330,14 +332,14 @@ impl Semaphore {
         self: Arc<Self>,
         n: u32,
     ) -> Result<OwnedSemaphorePermit, TryAcquireError> {
-        self.state.try_take(n as usize)?;
+        self.core.try_take(n as usize)?;
         Ok(OwnedSemaphorePermit::new(self, n as usize))
     }
 
-    /// Takes a place in line for `n` permits now, rather than when the future is first polled.
+    /// Joins the wait list for `n` permits now, rather than when the future is first polled.
     ///
-    /// For who must decide the order before the waiting begins: to take places for several tasks
-    /// in a given order and then spawn them, say. Permits that are free are taken now.
+    /// For callers that decide the order before the waiting begins: to enqueue several futures in a
+    /// given order and spawn their tasks later, say. Permits that are free are taken now.
     ///
     /// # Errors, panics, cancel safety, complexity
     ///
@@ -349,7 +351,7 @@ impl Semaphore {
     /// assert_eq!(semaphore.waiters(), 1);
     /// # drop(first);
     /// ```
-    pub fn enqueue(&self, n: u32) -> Acquire<'_> {
+    pub fn enqueue(&self, n: u32) -> Acquire<&Self> {
         self.acquire_many(n).enqueue()
     }
 
@@ -362,26 +364,26 @@ impl Semaphore {
         self.acquire_many_owned(n).enqueue()
     }
 
-    /// Runs a future with one permit, which is given back when it ends, in whichever way.
+    /// Runs a future with one permit, which is returned when the future ends or is dropped.
     ///
-    /// The future is not polled before there is a permit. A timer that was made with it may run from
+    /// The future is not polled before the permit is acquired. A timer made with it may run from
     /// earlier, though: `async { sleep(second).await }` makes the timer later than `sleep(second)`.
     ///
     /// # Errors
     ///
-    /// [`AcquireError`] if the semaphore is closed before the permit is had; the future is
+    /// [`AcquireError`] if the semaphore is closed before the permit is acquired; the future is
     /// dropped without being polled.
     ///
     /// # Cancel safety
     ///
-    /// Dropping it drops `future`, and gives back the place or the permit.
+    /// Dropping it drops `future`, and leaves the wait list or returns the permit.
     pub async fn run<F: Future>(&self, future: F) -> Result<F::Output, AcquireError> {
         let _permit = self.acquire().await?;
         Ok(future.await)
     }
 
-    /// Closes the semaphore: everybody who waits is told so, once each, and nobody is given a
-    /// permit any more. Permits that are held can still be given back.
+    /// Closes the semaphore: all waiters fail, once each, and no permits are given any more. Permits
+    /// that are held can still be returned.
     ///
     /// ```
     /// use sluicegate::{Semaphore, TryAcquireError};
@@ -391,12 +393,20 @@ impl Semaphore {
     /// assert_eq!(semaphore.try_acquire().unwrap_err(), TryAcquireError::Closed);
     /// ```
     pub fn close(&self) {
-        self.state.close();
+        self.core.close();
     }
 
     /// Whether [`close`](Self::close) was called.
     pub fn is_closed(&self) -> bool {
-        self.state.is_closed()
+        self.core.is_closed()
+    }
+
+    /// Panics unless the inner structures agree with each other. To be called while no other thread
+    /// uses the semaphore.
+    #[cfg(debug_assertions)]
+    #[doc(hidden)]
+    pub fn validate(&self) {
+        self.core.validate();
     }
 }
 

@@ -1,102 +1,93 @@
 use core::mem;
+use core::ops::Deref;
 use std::sync::Arc;
 
 use super::Semaphore;
 
-/// Writes what the borrowing and the owning permit share; they differ in how they hold the
-/// semaphore.
-macro_rules! permit {
-    ($(#[$doc:meta])* $name:ident $(<$life:lifetime>)?, $holder:ty) => {
-        $(#[$doc])*
-        #[derive(Debug)]
-        #[must_use = "dropping a permit gives it back at once"]
-        #[clippy::has_significant_drop]
-        pub struct $name $(<$life>)? {
-            semaphore: $holder,
-            permits: usize,
-        }
-
-        impl $(<$life>)? $name $(<$life>)? {
-            #[inline]
-            pub(super) fn new(semaphore: $holder, permits: usize) -> Self {
-                Self { semaphore, permits }
-            }
-
-            /// Takes the permits out of circulation: they do not go back, and the semaphore's
-            /// limit is that much lower.
-            pub fn forget(mut self) {
-                self.semaphore.state.forget_held(mem::take(&mut self.permits));
-            }
-
-            /// Takes the permits of `other` into this one.
-            ///
-            /// # Panics
-            ///
-            /// If the two come from different semaphores. `other` is given back then, and this one
-            /// is as it was.
-            #[track_caller]
-            pub fn merge(&mut self, mut other: Self) {
-                assert!(
-                    core::ptr::eq(&*self.semaphore, &*other.semaphore),
-                    "merging permits from different semaphore instances"
-                );
-                // No more than `usize::MAX` permits of one semaphore are ever in circulation.
-                self.permits += mem::take(&mut other.permits);
-            }
-
-            /// Splits `n` permits off into a permit of their own; `None` if there are fewer.
-            #[must_use = "dropping a permit gives it back at once"]
-            pub fn split(&mut self, n: usize) -> Option<Self> {
-                self.permits = self.permits.checked_sub(n)?;
-                Some(Self::new(Clone::clone(&self.semaphore), n))
-            }
-
-            /// How many permits it holds.
-            pub fn num_permits(&self) -> usize {
-                self.permits
-            }
-        }
-
-        impl $(<$life>)? Drop for $name $(<$life>)? {
-            #[inline]
-            fn drop(&mut self) {
-                if self.permits != 0 {
-                    self.semaphore.state.release(self.permits);
-                }
-            }
-        }
-    };
+/// Permits of a [`Semaphore`], returned to it when this is dropped.
+///
+/// `S` is how it holds the semaphore: see [`SemaphorePermit`] and [`OwnedSemaphorePermit`].
+///
+/// # Panics
+///
+/// Dropping it panics if the semaphore would then have more than [`Semaphore::MAX_PERMITS`] permits;
+/// none is added then.
+#[derive(Debug)]
+#[must_use = "dropping a permit returns it at once"]
+#[clippy::has_significant_drop]
+pub struct Permits<S: Deref<Target = Semaphore>> {
+    semaphore: S,
+    permits: usize,
 }
 
-permit! {
-    /// Permits of a [`Semaphore`], given back when this is dropped.
+/// Permits of a borrowed [`Semaphore`].
+pub type SemaphorePermit<'a> = Permits<&'a Semaphore>;
+
+/// Permits of a [`Semaphore`] in an [`Arc`].
+pub type OwnedSemaphorePermit = Permits<Arc<Semaphore>>;
+
+impl<S: Deref<Target = Semaphore>> Permits<S> {
+    #[inline]
+    pub(super) fn new(semaphore: S, permits: usize) -> Self {
+        Self { semaphore, permits }
+    }
+
+    /// Takes the permits out of circulation: they are not returned, and the semaphore's limit is that
+    /// much lower.
+    pub fn forget(mut self) {
+        self.semaphore.core.forget_held(mem::take(&mut self.permits));
+    }
+
+    /// Takes the permits of `other` into this one.
     ///
     /// # Panics
     ///
-    /// Dropping it panics if the semaphore would then have more than
-    /// [`Semaphore::MAX_PERMITS`] permits; none is added then.
-    SemaphorePermit<'a>, &'a Semaphore
-}
+    /// If the two come from different semaphores. `other` is returned then, and this one is as it was.
+    #[track_caller]
+    pub fn merge(&mut self, mut other: Self) {
+        assert!(
+            core::ptr::eq(&*self.semaphore, &*other.semaphore),
+            "merging permits from different semaphore instances"
+        );
+        // No more than `usize::MAX` permits of one semaphore are ever in circulation.
+        self.permits += mem::take(&mut other.permits);
+    }
 
-permit! {
-    /// Permits of a [`Semaphore`] in an [`Arc`], given back when this is dropped.
-    ///
-    /// # Panics
-    ///
-    /// As [`SemaphorePermit`].
-    OwnedSemaphorePermit, Arc<Semaphore>
+    /// Splits `n` permits off into a permit of their own; `None` if there are fewer.
+    #[must_use = "dropping a permit returns it at once"]
+    pub fn split(&mut self, n: usize) -> Option<Self>
+    where
+        S: Clone,
+    {
+        self.permits = self.permits.checked_sub(n)?;
+        Some(Self::new(self.semaphore.clone(), n))
+    }
+
+    /// The number of permits it holds.
+    pub fn num_permits(&self) -> usize {
+        self.permits
+    }
 }
 
 impl<'a> SemaphorePermit<'a> {
-    /// The semaphore that it belongs to.
+    /// The semaphore it belongs to.
     pub fn semaphore(&self) -> &'a Semaphore {
         self.semaphore
     }
 }
 
 impl OwnedSemaphorePermit {
-    /// The semaphore that it belongs to.
+    /// The semaphore it belongs to.
     pub fn semaphore(&self) -> &Arc<Semaphore> {
         &self.semaphore
+    }
+}
+
+impl<S: Deref<Target = Semaphore>> Drop for Permits<S> {
+    #[inline]
+    fn drop(&mut self) {
+        if self.permits != 0 {
+            self.semaphore.core.release(self.permits);
+        }
     }
 }

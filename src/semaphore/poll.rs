@@ -1,17 +1,17 @@
 use core::fmt;
+use core::future::Future;
 use core::pin::Pin;
-use core::task::{Context, Poll};
+use core::task::{Context, Poll, ready};
 use std::sync::Arc;
 
 use futures_core::Stream;
 
-use super::place::Place;
-use super::{OwnedSemaphorePermit, Semaphore};
+use super::{AcquireOwned, OwnedSemaphorePermit, Semaphore};
 
 /// A [`Semaphore`] in the form that poll functions need: in `poll_ready` of a `Service`, say.
 ///
-/// It has the methods of `tokio_util::sync::PollSemaphore`, and boxes nothing. Several polls wait
-/// in one place, which is kept between them and given up when this is dropped.
+/// It has the methods of `tokio_util::sync::PollSemaphore`, and boxes nothing. It keeps its position in
+/// the wait list between polls, and leaves the list when it is dropped.
 ///
 /// As a [`Stream`] it gives one permit after another, until the semaphore is closed.
 ///
@@ -44,13 +44,14 @@ use super::{OwnedSemaphorePermit, Semaphore};
 /// ```
 pub struct PollSemaphore {
     semaphore: Arc<Semaphore>,
-    place: Place,
+    /// Pending since the last poll.
+    acquire: Option<AcquireOwned>,
 }
 
 impl PollSemaphore {
     /// Wraps a semaphore.
     pub fn new(semaphore: Arc<Semaphore>) -> Self {
-        Self { semaphore, place: Place::new(1) }
+        Self { semaphore, acquire: None }
     }
 
     /// Polls for one permit; `None` if the semaphore is closed.
@@ -62,22 +63,22 @@ impl PollSemaphore {
 
     /// Polls for `permits` permits at once; `None` if the semaphore is closed.
     ///
-    /// If the number is another than that of the last call, and that was pending, the place in
-    /// line is given up for one at the end.
+    /// If the last call was pending and asked for another number, this leaves the wait list and joins
+    /// it again at the end.
     pub fn poll_acquire_many(
         &mut self,
         cx: &mut Context<'_>,
         permits: u32,
     ) -> Poll<Option<OwnedSemaphorePermit>> {
-        if !self.place.is_under_way() || self.place.need() != permits {
-            self.place.leave(&self.semaphore.state);
-            self.place = Place::new(permits);
+        if self.acquire.as_ref().is_some_and(|acquire| acquire.permits() != permits) {
+            self.acquire = None;
         }
-        self.place.poll(&self.semaphore.state, cx).map(|result| {
-            result
-                .ok()
-                .map(|()| OwnedSemaphorePermit::new(self.semaphore.clone(), permits as usize))
-        })
+        let semaphore = &self.semaphore;
+        let acquire =
+            self.acquire.get_or_insert_with(|| semaphore.clone().acquire_many_owned(permits));
+        let acquired = ready!(Pin::new(acquire).poll(cx));
+        self.acquire = None;
+        Poll::Ready(acquired.ok())
     }
 
     /// [`Semaphore::available_permits`].
@@ -104,16 +105,10 @@ impl PollSemaphore {
         self.semaphore.clone()
     }
 
-    /// The semaphore. A place in line is given up.
+    /// The semaphore. Leaves the wait list.
     #[must_use]
     pub fn into_inner(self) -> Arc<Semaphore> {
-        self.semaphore.clone()
-    }
-}
-
-impl Drop for PollSemaphore {
-    fn drop(&mut self) {
-        self.place.leave(&self.semaphore.state);
+        self.semaphore
     }
 }
 
@@ -125,7 +120,7 @@ impl Stream for PollSemaphore {
     }
 }
 
-/// A clone stands nowhere in line yet.
+/// A clone is not in the wait list yet.
 impl Clone for PollSemaphore {
     fn clone(&self) -> Self {
         Self::new(self.semaphore.clone())

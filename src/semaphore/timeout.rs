@@ -1,24 +1,42 @@
-//! The forms that wait for a time at the most, on tokio's clock.
+//! The forms with a timeout or a deadline, on tokio's clock.
 
+use core::future::{Future, poll_fn};
+use core::pin::Pin;
+use core::task::Poll;
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, Timeout, timeout, timeout_at};
 
-use super::{AcquireTimeoutError, Semaphore, SemaphorePermit};
+use super::{Acquire, AcquireTimeoutError, Semaphore, SemaphorePermit};
 
 impl Semaphore {
+    /// Waits with the timer that `limit` adds. A permit that is free needs none.
+    async fn acquire_within<'a>(
+        &'a self,
+        limit: impl FnOnce(Acquire<&'a Self>) -> Timeout<Acquire<&'a Self>>,
+    ) -> Result<SemaphorePermit<'a>, AcquireTimeoutError> {
+        let mut acquire = self.acquire();
+        match poll_fn(|cx| Poll::Ready(Pin::new(&mut acquire).poll(cx))).await {
+            Poll::Ready(acquired) => Ok(acquired?),
+            Poll::Pending => match limit(acquire).await {
+                Ok(acquired) => Ok(acquired?),
+                Err(_) => Err(AcquireTimeoutError::Elapsed),
+            },
+        }
+    }
+
     /// [`acquire`](Self::acquire), but for `duration` at the most; zero looks once.
     ///
     /// A permit that is granted in time is never lost, even if the task is polled only later.
     ///
     /// # Errors
     ///
-    /// [`AcquireTimeoutError::Elapsed`] if it is still waiting then: its place in line is given
-    /// up. [`AcquireTimeoutError::Closed`] if the semaphore is closed first.
+    /// [`AcquireTimeoutError::Elapsed`] if it is still waiting then: it leaves the wait list.
+    /// [`AcquireTimeoutError::Closed`] if the semaphore is closed first.
     ///
     /// # Panics
     ///
-    /// Outside a tokio runtime with timers enabled.
+    /// Outside a tokio runtime with timers enabled, if it has to wait.
     ///
     /// # Cancel safety
     ///
@@ -40,7 +58,7 @@ impl Semaphore {
         &self,
         duration: Duration,
     ) -> Result<SemaphorePermit<'_>, AcquireTimeoutError> {
-        Ok(timeout(duration, self.acquire()).await.map_err(|_| AcquireTimeoutError::Elapsed)??)
+        self.acquire_within(|acquire| timeout(duration, acquire)).await
     }
 
     /// [`acquire_timeout`](Self::acquire_timeout) with the instant at which it gives up.
@@ -52,8 +70,6 @@ impl Semaphore {
         &self,
         deadline: Instant,
     ) -> Result<SemaphorePermit<'_>, AcquireTimeoutError> {
-        Ok(timeout_at(deadline, self.acquire())
-            .await
-            .map_err(|_| AcquireTimeoutError::Elapsed)??)
+        self.acquire_within(|acquire| timeout_at(deadline, acquire)).await
     }
 }

@@ -3,7 +3,7 @@
 use core::time::Duration;
 use std::time::Instant;
 
-use crate::retry::LONGEST_WAIT;
+use crate::base::config::LONGEST_WAIT;
 
 /// The number of the epoch. Instants before it have numbers, too: a paused clock may lag behind.
 pub(super) const EPOCH: u64 = 1 << 62;

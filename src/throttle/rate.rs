@@ -3,7 +3,6 @@ use core::time::Duration;
 use super::gcra::{Gcra, MOST_A_TICK};
 use super::window::Window;
 use crate::ConfigError;
-use crate::retry::at_most_longest;
 
 /// How often something may start: the setting of a [`Throttle`](crate::Throttle), checked.
 ///
@@ -83,7 +82,9 @@ impl Rate {
             return Err(ConfigError::new("window", window, "a nanosecond for each ten starts"));
         }
         let earned = nanos.div_ceil(limit.into()).checked_mul(burst.into());
-        match earned.map(|earned| at_most_longest("burst", Duration::from_nanos(earned))) {
+        match earned
+            .map(|earned| ConfigError::at_most_longest("burst", Duration::from_nanos(earned)))
+        {
             Some(Ok(())) => Ok(Self(Kind::Gcra(Gcra::new(limit, nanos, burst)))),
             _ => Err(ConfigError::new("burst", burst, "what is earned in ten years")),
         }
@@ -100,7 +101,7 @@ impl Rate {
 
 /// Ten years are less than 2^59 ns.
 fn nanos(field: &'static str, time: Duration) -> Result<u64, ConfigError> {
-    at_most_longest(field, time)?;
+    ConfigError::at_most_longest(field, time)?;
     if time.is_zero() {
         return Err(ConfigError::new(field, time, "more than zero"));
     }

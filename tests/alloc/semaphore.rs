@@ -15,19 +15,19 @@ fn count(run: impl FnOnce()) -> u64 {
 }
 
 /// Everybody queues, half of them give up, the others are served at once and go.
-fn rush(semaphore: &Arc<Semaphore>, line: &mut Vec<AcquireOwned>) {
+fn rush(semaphore: &Arc<Semaphore>, waiters: &mut Vec<AcquireOwned>) {
     let mut cx = Context::from_waker(Waker::noop());
     for _ in 0..200 {
-        let mut place = semaphore.clone().acquire_owned();
-        assert!(Pin::new(&mut place).poll(&mut cx).is_pending());
-        line.push(place);
+        let mut acquire = semaphore.clone().acquire_owned();
+        assert!(Pin::new(&mut acquire).poll(&mut cx).is_pending());
+        waiters.push(acquire);
     }
-    line.truncate(100);
+    waiters.truncate(100);
     semaphore.add_permits(100);
-    for mut place in line.drain(..) {
-        match Pin::new(&mut place).poll(&mut cx) {
+    for mut acquire in waiters.drain(..) {
+        match Pin::new(&mut acquire).poll(&mut cx) {
             Poll::Ready(permit) => permit.unwrap().forget(),
-            Poll::Pending => panic!("there is a permit for everybody"),
+            Poll::Pending => panic!("there is a permit for each waiter"),
         }
     }
 }
@@ -49,18 +49,18 @@ fn acquiring_allocates_nothing() {
 #[test]
 fn waiting_allocates_nothing_in_the_steady_state() {
     let semaphore = Arc::new(Semaphore::new(0));
-    let mut line = Vec::with_capacity(200);
-    let first = count(|| rush(&semaphore, &mut line));
+    let mut waiters = Vec::with_capacity(200);
+    let first = count(|| rush(&semaphore, &mut waiters));
     assert!(first > 0, "the first rush makes the seats, or nothing is counted");
-    assert_eq!(count(|| (0..10).for_each(|_| rush(&semaphore, &mut line))), 0);
+    assert_eq!(count(|| (0..10).for_each(|_| rush(&semaphore, &mut waiters))), 0);
 }
 
 #[test]
 fn closing_allocates_nothing() {
     let semaphore = Arc::new(Semaphore::new(0));
-    let mut line = Vec::with_capacity(200);
-    rush(&semaphore, &mut line);
-    line.extend((0..100).map(|_| semaphore.clone().enqueue_owned(1)));
+    let mut waiters = Vec::with_capacity(200);
+    rush(&semaphore, &mut waiters);
+    waiters.extend((0..100).map(|_| semaphore.clone().enqueue_owned(1)));
     assert_eq!(count(|| semaphore.close()), 0);
     assert_eq!(semaphore.waiters(), 0);
 }

@@ -11,6 +11,8 @@ mod coop;
 mod executor;
 mod keyed;
 mod map;
+#[path = "../support/outcome.rs"]
+mod outcome;
 mod queue;
 mod retry;
 mod semaphore;

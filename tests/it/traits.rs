@@ -23,7 +23,7 @@ fn is_an_error<T: std::error::Error + Send + Sync + 'static>() {}
 #[test]
 fn everything_crosses_threads() {
     shared::<Semaphore>();
-    shared::<Acquire<'_>>();
+    shared::<Acquire<&Semaphore>>();
     shared::<AcquireOwned>();
     shared::<SemaphorePermit<'_>>();
     shared::<OwnedSemaphorePermit>();
@@ -35,7 +35,6 @@ fn everything_crosses_threads() {
     shared::<OverflowQueue<u64>>();
     shared::<sluicegate::queue::Push<'_, u64>>();
     shared::<sluicegate::queue::Pop<'_, u64>>();
-    shared::<sluicegate::queue::PopMany<'_, u64>>();
     shared::<sluicegate::queue::Items<&OverflowQueue<u64>, u64>>();
     shared::<sluicegate::queue::Items<Arc<OverflowQueue<u64>>, u64>>();
     shared::<sluicegate::queue::PopManyInto<'_, u64>>();
@@ -86,7 +85,7 @@ fn the_semaphore_survives_a_panic() {
     unwinds::<Semaphore>();
     unwinds::<SemaphorePermit<'_>>();
     unwinds::<OwnedSemaphorePermit>();
-    unwinds::<Acquire<'_>>();
+    unwinds::<Acquire<&Semaphore>>();
     unwinds::<AcquireOwned>();
     unwinds::<PollSemaphore>();
     unwinds::<SemaphoreStats>();
@@ -98,7 +97,6 @@ fn the_queue_survives_a_panic() {
     unwinds::<sluicegate::queue::Builder<u64>>();
     unwinds::<sluicegate::queue::Push<'_, u64>>();
     unwinds::<sluicegate::queue::Pop<'_, u64>>();
-    unwinds::<sluicegate::queue::PopMany<'_, u64>>();
     // The vector is the caller's, by `&mut`.
     seen_after_a_panic::<sluicegate::queue::PopManyInto<'_, u64>>();
     unwinds::<sluicegate::queue::Items<&OverflowQueue<u64>, u64>>();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use loom::thread;
 use run::Run;
-use sluicegate::{BatchExecutor, Semaphore, Settled};
+use sluicegate::{BatchExecutor, Semaphore, all_fulfilled};
 
 /// An item waits for both of two permits, one of which is held. It comes back on one thread, and the
 /// limit becomes 1 on another.
@@ -24,7 +24,7 @@ fn a_shrink_strands_no_heavy_item() {
         let shrunk = Arc::clone(&semaphore);
         let shrunk = thread::spawn(move || shrunk.set_limit(1));
         let all = run.finish([released, shrunk]);
-        assert_eq!(Settled::all_fulfilled(all).unwrap().len(), 1);
+        assert_eq!(all_fulfilled(all).unwrap().len(), 1);
         assert_eq!(
             (semaphore.available_permits(), semaphore.limit(), semaphore.waiters()),
             (1, 1, 0)
@@ -35,7 +35,7 @@ fn a_shrink_strands_no_heavy_item() {
 /// The run is dropped while its item is granted fewer permits than it weighs: it gives back those
 /// that it was granted.
 ///
-/// Seen to fail (2 permits) when `State::leave` gives back the weight.
+/// Seen to fail (2 permits) when `Core::claim` gives back the weight.
 #[test]
 fn a_run_that_leaves_gives_back_what_it_was_granted() {
     loom::model(|| {

@@ -13,6 +13,8 @@ mod executor_semaphore;
 mod keyed;
 mod map;
 mod offsets;
+#[path = "../support/outcome.rs"]
+mod outcome;
 mod queue;
 mod retry;
 mod semaphore;

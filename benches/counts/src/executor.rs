@@ -2,8 +2,9 @@
 
 use std::future::ready as now;
 use std::hint::black_box;
+use std::sync::Arc;
 
-use sluicegate::{BatchExecutor, Retry};
+use sluicegate::{BatchExecutor, Retry, Semaphore};
 
 use crate::{RUNTIME, ready, row};
 
@@ -27,6 +28,21 @@ pub(crate) fn rows() {
     for _ in 0..5 {
         spawned(&executor);
     }
+    let semaphore = Arc::new(Semaphore::new(LIMIT));
+    let sharing = BatchExecutor::builder().semaphore(semaphore).build().expect("a good limit");
+    row("executor: a ready item on a semaphore, in the task", 10_000, |n| {
+        let run = sharing.all_settled(0..n, |n| now(Ok::<_, u64>(black_box(n))));
+        assert_eq!(RUNTIME.block_on(run).len() as u64, n);
+    });
+    let semaphore = Arc::new(Semaphore::new(10));
+    let waiting = BatchExecutor::builder().semaphore(semaphore).build().expect("a good limit");
+    row("executor: an item that waits for a semaphore, in the task", 2_000, |n| {
+        let run = waiting.all_settled(0..n, async |n| {
+            tokio::task::yield_now().await;
+            Ok::<_, u64>(black_box(n))
+        });
+        assert_eq!(RUNTIME.block_on(run).len() as u64, n);
+    });
     let retrying = executor.clone().retry(Retry::jobs());
     row("executor: a ready item with a retry, in the task", 10_000, |n| {
         let run = retrying.all_settled(0..n, |n| now(Ok::<_, u64>(black_box(n))));

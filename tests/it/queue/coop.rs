@@ -192,7 +192,7 @@ async fn without_budget_no_item_moves() {
     {
         let mut pushes = [queue.push(3), queue.push_protected(4)];
         let mut pop = queue.pop();
-        let mut many = queue.pop_many(5);
+        let mut many = Box::pin(queue.pop_many(5));
         let mut many_into = queue.pop_many_into(&mut into, 5);
         let mut items = queue.items();
         for push in &mut pushes {

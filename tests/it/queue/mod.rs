@@ -486,7 +486,7 @@ fn the_waker_of_the_last_poll_is_woken() {
     assert_eq!(counts(), [0, 1]);
     assert!(poll(&mut pop).is_ready());
 
-    let mut many = queue.pop_many(2);
+    let mut many = Box::pin(queue.pop_many(2));
     by_both(&mut |cx| many.poll_unpin(cx).is_pending());
     assert!(queue.try_push(1).is_stored());
     assert_eq!(counts(), [0, 2]);

@@ -166,7 +166,7 @@ async fn without_budget_nothing_is_held() {
     assert!(poll_fn(|cx| polls.poll_acquire(cx)).await.is_some());
 }
 
-/// tokio-rs/tokio#8365: where somebody has to wait anyway, yielding costs no place.
+/// tokio-rs/tokio#8365: where a task has to wait anyway, yielding costs it no position.
 #[tokio::test]
 async fn without_budget_it_joins_the_wait_list_at_once() {
     let semaphore = semaphore(1);
@@ -177,7 +177,7 @@ async fn without_budget_it_joins_the_wait_list_at_once() {
     assert_eq!(semaphore.waiters(), 1, "permits are short");
     let mut behind = pin!(semaphore.acquire_many(2));
     assert!(poll_once(behind.as_mut()).await.is_pending());
-    assert_eq!(semaphore.waiters(), 2, "somebody waits");
+    assert_eq!(semaphore.waiters(), 2, "there is a waiter");
     // Another task comes later, with a budget of its own.
     let mut later = pin!(semaphore.acquire());
     let unconstrained = &mut Context::from_waker(Waker::noop());
@@ -219,13 +219,13 @@ async fn a_waiter_without_budget_keeps_its_grant() {
 }
 
 #[tokio::test]
-async fn a_place_taken_at_the_call_keeps_its_permits() {
+async fn an_enqueued_acquire_keeps_its_permits() {
     let semaphore = semaphore(1);
-    let mut place = pin!(semaphore.enqueue(1));
+    let mut acquire = pin!(semaphore.enqueue(1));
     spend().await;
-    assert!(poll_once(place.as_mut()).await.is_pending());
+    assert!(poll_once(acquire.as_mut()).await.is_pending());
     assert_eq!((semaphore.available_permits(), semaphore.waiters()), (0, 0));
-    assert!(place.await.is_ok());
+    assert!(acquire.await.is_ok());
     assert_eq!(semaphore.available_permits(), 1);
 }
 

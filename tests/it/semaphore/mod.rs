@@ -46,8 +46,8 @@ fn message(panic: Box<dyn std::any::Any + Send>) -> String {
     }
 }
 
-/// Places in line, taken in this order.
-fn line(semaphore: &Arc<Semaphore>, needs: &[u32]) -> Vec<AcquireOwned> {
+/// Waiters, enqueued in this order.
+fn enqueue_all(semaphore: &Arc<Semaphore>, needs: &[u32]) -> Vec<AcquireOwned> {
     needs.iter().map(|&need| semaphore.clone().enqueue_owned(need)).collect()
 }
 
@@ -59,42 +59,42 @@ fn is_small() {
 #[test]
 fn a_small_request_never_passes_a_large_one() {
     let semaphore = Arc::new(Semaphore::new(2));
-    let mut line = line(&semaphore, &[3, 1]);
-    assert!(poll_quietly(&mut line[1]).is_pending());
+    let mut waiters = enqueue_all(&semaphore, &[3, 1]);
+    assert!(poll_quietly(&mut waiters[1]).is_pending());
     assert_eq!(semaphore.try_acquire().unwrap_err(), TryAcquireError::NoPermits);
     semaphore.add_permits(1);
-    assert!(poll_quietly(&mut line[1]).is_pending());
-    let first = poll_quietly(&mut line[0]);
+    assert!(poll_quietly(&mut waiters[1]).is_pending());
+    let first = poll_quietly(&mut waiters[0]);
     assert!(matches!(&first, Poll::Ready(Ok(permit)) if permit.num_permits() == 3));
     drop(first);
-    assert!(poll_quietly(&mut line[1]).is_ready());
+    assert!(poll_quietly(&mut waiters[1]).is_ready());
 }
 
 #[test]
-fn cancelling_a_large_head_serves_all_whom_it_held_up() {
+fn cancelling_a_large_head_serves_all_that_it_held_up() {
     let semaphore = Arc::new(Semaphore::new(2));
-    let mut line = line(&semaphore, &[3, 1, 1]);
-    drop(line.remove(0));
+    let mut waiters = enqueue_all(&semaphore, &[3, 1, 1]);
+    drop(waiters.remove(0));
     assert_eq!(semaphore.granted_unclaimed(), 2);
-    assert!(line.iter_mut().all(|place| poll_quietly(place).is_ready()));
+    assert!(waiters.iter_mut().all(|acquire| poll_quietly(acquire).is_ready()));
 }
 
 #[test]
-fn a_grant_that_nobody_fetches_is_counted_and_passed_on() {
+fn a_grant_that_is_not_fetched_is_counted_and_passed_on() {
     let semaphore = Arc::new(Semaphore::new(0));
-    let mut line = line(&semaphore, &[1, 1]);
+    let mut waiters = enqueue_all(&semaphore, &[1, 1]);
     semaphore.add_permits(1);
     assert_eq!((semaphore.granted_unclaimed(), semaphore.waiters()), (1, 1));
-    drop(line.remove(0));
+    drop(waiters.remove(0));
     assert_eq!((semaphore.granted_unclaimed(), semaphore.waiters()), (1, 0));
-    assert!(poll_quietly(&mut line[0]).is_ready());
+    assert!(poll_quietly(&mut waiters[0]).is_ready());
     assert_eq!(semaphore.granted_unclaimed(), 0);
 }
 
 #[test]
 fn no_permits_are_had_at_once_even_behind_waiters() {
     let semaphore = Arc::new(Semaphore::new(0));
-    let _line = line(&semaphore, &[1]);
+    let _waiting = enqueue_all(&semaphore, &[1]);
     assert!(poll_quietly(&mut semaphore.acquire_many(0)).is_ready());
     assert!(semaphore.try_acquire_many(0).is_ok());
     semaphore.close();
@@ -102,42 +102,42 @@ fn no_permits_are_had_at_once_even_behind_waiters() {
 }
 
 #[test]
-fn a_panicking_waker_keeps_nobody_else_from_being_woken() {
+fn a_panicking_waker_keeps_no_other_from_being_woken() {
     let semaphore = Arc::new(Semaphore::new(0));
     let woken = Arc::new(AtomicUsize::new(0));
     // More than one group of wake-ups, with panics in each.
-    let mut line = line(&semaphore, &[1; 100]);
-    for (place, number) in line.iter_mut().zip(0..) {
+    let mut waiters = enqueue_all(&semaphore, &[1; 100]);
+    for (acquire, number) in waiters.iter_mut().zip(0..) {
         let woken = woken.clone();
         let waker = on_wake(move || {
             woken.fetch_add(1, Ordering::Relaxed);
             assert!(number % 10 != 3, "waker {number}");
         });
-        assert!(poll(place, &waker).is_pending());
+        assert!(poll(acquire, &waker).is_pending());
     }
     let panic = catch_unwind(AssertUnwindSafe(|| semaphore.add_permits(100))).unwrap_err();
     assert_eq!(message(panic), "waker 3", "the first panic goes on");
     assert_eq!(woken.load(Ordering::Relaxed), 100);
-    let permits: Vec<_> = line.iter_mut().map(poll_quietly).collect();
+    let permits: Vec<_> = waiters.iter_mut().map(poll_quietly).collect();
     assert!(permits.iter().all(Poll::is_ready));
     drop(permits);
     assert_eq!(semaphore.available_permits(), 100);
 }
 
 #[test]
-fn a_panicking_waker_keeps_nobody_from_hearing_of_the_close() {
+fn a_panicking_waker_keeps_no_waiter_from_being_refused() {
     let semaphore = Arc::new(Semaphore::new(0));
-    let mut line = line(&semaphore, &[1; 50]);
-    assert!(poll(&mut line[7], &on_wake(|| panic!("seven"))).is_pending());
+    let mut waiters = enqueue_all(&semaphore, &[1; 50]);
+    assert!(poll(&mut waiters[7], &on_wake(|| panic!("seven"))).is_pending());
     let panic = catch_unwind(AssertUnwindSafe(|| semaphore.close())).unwrap_err();
     assert_eq!(message(panic), "seven");
-    assert!(line.iter_mut().all(|place| matches!(poll_quietly(place), Poll::Ready(Err(_)))));
+    assert!(waiters.iter_mut().all(|acquire| matches!(poll_quietly(acquire), Poll::Ready(Err(_)))));
 }
 
 /// A waker whose `clone` panics, or whose `drop` does, cannot be made of an `Arc<impl Wake>`: so
 /// this is a future that was polled with such a panic on the way.
 #[test]
-fn a_panic_while_the_waker_is_replaced_loses_no_place() {
+fn a_panic_while_the_waker_is_replaced_loses_no_waiter() {
     struct PanicsWhenDropped(Arc<Semaphore>);
     impl Drop for PanicsWhenDropped {
         fn drop(&mut self) {
@@ -146,17 +146,17 @@ fn a_panic_while_the_waker_is_replaced_loses_no_place() {
         }
     }
     let semaphore = Arc::new(Semaphore::new(0));
-    let mut line = line(&semaphore, &[1, 1]);
+    let mut waiters = enqueue_all(&semaphore, &[1, 1]);
     let bomb = PanicsWhenDropped(semaphore.clone());
     let waker = on_wake(move || {
         let _ = &bomb;
     });
-    assert!(poll(&mut line[0], &waker).is_pending());
+    assert!(poll(&mut waiters[0], &waker).is_pending());
     drop(waker);
-    let panic = catch_unwind(AssertUnwindSafe(|| poll_quietly(&mut line[0]))).unwrap_err();
+    let panic = catch_unwind(AssertUnwindSafe(|| poll_quietly(&mut waiters[0]))).unwrap_err();
     assert_eq!(message(panic), "dropped");
     semaphore.add_permits(2);
-    assert!(line.iter_mut().all(|place| poll_quietly(place).is_ready()));
+    assert!(waiters.iter_mut().all(|acquire| poll_quietly(acquire).is_ready()));
 }
 
 /// A waker whose clones live elsewhere may leave its address to the waker of another task.
@@ -176,18 +176,18 @@ fn a_waker_is_not_taken_for_another_at_its_old_address() {
     let mut others = Vec::new();
     for _ in 0..1000 {
         let semaphore = Arc::new(Semaphore::new(0));
-        let mut place = semaphore.clone().acquire_owned();
+        let mut acquire = semaphore.clone().acquire_owned();
         let (first, second) = (Boxed::default(), Boxed::default());
         let waker = Box::new(first.clone()).into_waker();
         let address = waker.data();
-        assert!(poll(&mut place, &waker).is_pending());
+        assert!(poll(&mut acquire, &waker).is_pending());
         drop(waker);
         let waker = Box::new(second.clone()).into_waker();
         if waker.data() != address {
             others.push(waker);
             continue;
         }
-        assert!(poll(&mut place, &waker).is_pending());
+        assert!(poll(&mut acquire, &waker).is_pending());
         semaphore.add_permits(1);
         let woken = [first, second].map(|waker| waker.0.load(Ordering::Relaxed));
         assert_eq!(woken, [0, 1], "the waker of the last poll");
@@ -215,24 +215,24 @@ fn two_wakers_that_panic_in_one_step_do_not_end_the_process() {
         }
     }
     let semaphore = Arc::new(Semaphore::new(1));
-    let mut line = line(&semaphore, &[2, 1]);
-    assert!(poll(&mut line[0], &Bomb::waker("drop")).is_pending());
-    assert!(poll(&mut line[1], &Bomb::waker("wake")).is_pending());
-    let head = line.remove(0);
+    let mut waiters = enqueue_all(&semaphore, &[2, 1]);
+    assert!(poll(&mut waiters[0], &Bomb::waker("drop")).is_pending());
+    assert!(poll(&mut waiters[1], &Bomb::waker("wake")).is_pending());
+    let head = waiters.remove(0);
     let panic = catch_unwind(AssertUnwindSafe(|| drop(head))).unwrap_err();
     assert_eq!(message(panic), "woken");
-    assert!(poll_quietly(&mut line[0]).is_ready());
+    assert!(poll_quietly(&mut waiters[0]).is_ready());
 }
 
 #[test]
 fn a_hundred_thousand_wakers_may_close_it_again() {
     let semaphore = Arc::new(Semaphore::new(0));
-    let mut line = line(&semaphore, &vec![1; 100_000]);
+    let mut waiters = enqueue_all(&semaphore, &vec![1; 100_000]);
     let closes = {
         let semaphore = semaphore.clone();
         on_wake(move || semaphore.close())
     };
-    assert!(line.iter_mut().all(|place| poll(place, &closes).is_pending()));
+    assert!(waiters.iter_mut().all(|acquire| poll(acquire, &closes).is_pending()));
     semaphore.close();
     assert_eq!(semaphore.waiters(), 0);
 }
@@ -240,8 +240,8 @@ fn a_hundred_thousand_wakers_may_close_it_again() {
 #[test]
 fn wakers_may_call_back_into_the_semaphore() {
     let semaphore = Arc::new(Semaphore::new(0));
-    let mut line = line(&semaphore, &[1, 1, 1, 1]);
-    let last = Arc::new(std::sync::Mutex::new(line.pop()));
+    let mut waiters = enqueue_all(&semaphore, &[1, 1, 1, 1]);
+    let last = Arc::new(std::sync::Mutex::new(waiters.pop()));
     let calls = {
         let semaphore = semaphore.clone();
         move || {
@@ -252,9 +252,9 @@ fn wakers_may_call_back_into_the_semaphore() {
             assert!(semaphore.is_closed());
         }
     };
-    assert!(poll(&mut line[0], &on_wake(calls)).is_pending());
+    assert!(poll(&mut waiters[0], &on_wake(calls)).is_pending());
     semaphore.add_permits(1);
-    assert!(line.iter_mut().all(|place| matches!(poll_quietly(place), Poll::Ready(Err(_)))));
+    assert!(waiters.iter_mut().all(|acquire| matches!(poll_quietly(acquire), Poll::Ready(Err(_)))));
     assert_eq!((semaphore.waiters(), semaphore.granted_unclaimed()), (0, 0));
     assert_eq!(semaphore.available_permits(), 2);
 }
@@ -262,10 +262,10 @@ fn wakers_may_call_back_into_the_semaphore() {
 #[test]
 fn granted_then_closed_then_polled_is_an_error_and_the_permits_go_back() {
     let semaphore = Arc::new(Semaphore::new(0));
-    let mut line = line(&semaphore, &[2]);
+    let mut waiters = enqueue_all(&semaphore, &[2]);
     semaphore.add_permits(2);
     semaphore.close();
-    assert!(matches!(poll_quietly(&mut line[0]), Poll::Ready(Err(_))));
+    assert!(matches!(poll_quietly(&mut waiters[0]), Poll::Ready(Err(_))));
     assert_eq!(semaphore.available_permits(), 2);
 }
 
@@ -376,9 +376,9 @@ fn a_permit_of_very_many_is_given_back_at_once() {
     assert_eq!(semaphore.available_permits(), all);
 
     let permit = of_all(&semaphore);
-    let mut place = line(&semaphore, &[7]);
+    let mut waiters = enqueue_all(&semaphore, &[7]);
     drop(permit);
-    assert!(poll_quietly(&mut place[0]).is_ready(), "who waits is served");
+    assert!(poll_quietly(&mut waiters[0]).is_ready(), "the waiter is served");
     assert_eq!(semaphore.available_permits(), all);
 
     let full = Arc::new(Semaphore::new(Semaphore::MAX_PERMITS));
@@ -413,11 +413,11 @@ fn a_smaller_limit_takes_effect_as_permits_come_back() {
     let mut held = semaphore.clone().try_acquire_many_owned(3).unwrap();
     semaphore.set_limit(1);
     assert_eq!((semaphore.limit(), semaphore.available_permits()), (1, 0));
-    let mut line = line(&semaphore, &[1]);
+    let mut waiters = enqueue_all(&semaphore, &[1]);
     drop(held.split(2));
-    assert!(poll_quietly(&mut line[0]).is_pending(), "both pay the debt");
+    assert!(poll_quietly(&mut waiters[0]).is_pending(), "both pay the debt");
     drop(held);
-    assert!(poll_quietly(&mut line[0]).is_ready());
+    assert!(poll_quietly(&mut waiters[0]).is_ready());
     assert_eq!(semaphore.available_permits(), 1);
 }
 
@@ -425,12 +425,12 @@ fn a_smaller_limit_takes_effect_as_permits_come_back() {
 fn a_larger_limit_forgives_the_debt_and_serves_the_line() {
     let semaphore = Arc::new(Semaphore::new(3));
     let held = semaphore.clone().try_acquire_many_owned(3).unwrap();
-    let mut line = line(&semaphore, &[1]);
+    let mut waiters = enqueue_all(&semaphore, &[1]);
     semaphore.set_limit(1);
     semaphore.set_limit(3);
-    assert!(poll_quietly(&mut line[0]).is_pending());
+    assert!(poll_quietly(&mut waiters[0]).is_pending());
     semaphore.set_limit(4);
-    assert!(poll_quietly(&mut line[0]).is_ready());
+    assert!(poll_quietly(&mut waiters[0]).is_ready());
     drop(held);
     assert_eq!((semaphore.limit(), semaphore.available_permits()), (4, 4));
 }
@@ -441,11 +441,11 @@ fn waits_are_counted_and_timed() {
     let held = semaphore.try_acquire().unwrap();
     assert_eq!(semaphore.stats().waits, 0, "nothing is counted without waiting");
     let begun = std::time::Instant::now();
-    let mut line = line(&semaphore, &[1, 1]);
-    drop(line.pop());
+    let mut waiters = enqueue_all(&semaphore, &[1, 1]);
+    drop(waiters.pop());
     drop(held);
     let at_most = begun.elapsed();
-    assert!(poll_quietly(&mut line[0]).is_ready());
+    assert!(poll_quietly(&mut waiters[0]).is_ready());
     let stats = semaphore.stats();
     assert_eq!((stats.waits, stats.cancellations, stats.peak_waiters), (2, 1, 2));
     let times = stats.wait_times.unwrap();
@@ -454,14 +454,14 @@ fn waits_are_counted_and_timed() {
     assert_eq!(Semaphore::new(1).stats().wait_times, None);
 }
 
-/// A seat in the line is used again: the time of who waits there now is counted from when they came.
+/// A slot of the wait list is reused: the time of the waiter in it now is counted from when it joined.
 #[test]
 fn a_wait_is_timed_from_when_it_began() {
     let semaphore = Arc::new(Semaphore::with_wait_times(0));
     let pause = Duration::from_millis(20);
     for end in ["cancelled", "granted"] {
-        let earlier = line(&semaphore, &[1]);
-        // Time passes for the one who waits.
+        let earlier = enqueue_all(&semaphore, &[1]);
+        // Time passes for the waiter.
         std::thread::sleep(pause);
         match end {
             "granted" => semaphore.add_permits(1),
@@ -471,7 +471,7 @@ fn a_wait_is_timed_from_when_it_began() {
     assert_eq!(semaphore.forget_permits(1), 1);
     let before = semaphore.stats().wait_times.unwrap();
     let begun = std::time::Instant::now();
-    let mut later = line(&semaphore, &[1]);
+    let mut later = enqueue_all(&semaphore, &[1]);
     semaphore.add_permits(1);
     let at_most = begun.elapsed();
     assert!(poll_quietly(&mut later[0]).is_ready());
@@ -484,18 +484,18 @@ const CROWDS: [usize; 9] = [1, 31, 32, 33, 34, 63, 65, 100, 200];
 
 /// Each of a crowd with a waker of its own, and how often that was woken.
 fn crowd(semaphore: &Arc<Semaphore>, size: usize) -> (Vec<AcquireOwned>, Vec<Arc<AtomicUsize>>) {
-    let mut line = line(semaphore, &vec![1; size]);
-    let polled = line.iter_mut().map(|place| {
+    let mut waiters = enqueue_all(semaphore, &vec![1; size]);
+    let polled = waiters.iter_mut().map(|acquire| {
         let woken = Arc::new(AtomicUsize::new(0));
         let counts = woken.clone();
         let waker = on_wake(move || {
             counts.fetch_add(1, Ordering::Relaxed);
         });
-        assert!(poll(place, &waker).is_pending());
+        assert!(poll(acquire, &waker).is_pending());
         woken
     });
     let woken = polled.collect();
-    (line, woken)
+    (waiters, woken)
 }
 
 #[track_caller]
@@ -517,11 +517,11 @@ fn a_crowd_is_woken_once_each_in_order() {
     for size in CROWDS {
         for (name, way) in ways {
             let semaphore = Arc::new(Semaphore::new(0));
-            let (mut line, woken) = crowd(&semaphore, size);
+            let (mut waiters, woken) = crowd(&semaphore, size);
             way(&semaphore, size);
             assert_woken(&woken, size);
             assert_eq!(semaphore.waiters(), 0, "{name}");
-            assert!(line.iter_mut().all(|place| poll_quietly(place).is_ready()), "{name}");
+            assert!(waiters.iter_mut().all(|acquire| poll_quietly(acquire).is_ready()), "{name}");
         }
         // Too few for all.
         let semaphore = Arc::new(Semaphore::new(0));
@@ -543,7 +543,7 @@ fn a_crowd_is_served_by_one_drop() {
         assert_woken(&woken, size);
 
         let semaphore = Arc::new(Semaphore::new(size));
-        let large = line(&semaphore, &[size as u32 + 1]);
+        let large = enqueue_all(&semaphore, &[size as u32 + 1]);
         let (_line, woken) = crowd(&semaphore, size + 1);
         drop(large);
         assert_woken(&woken, size);
@@ -568,11 +568,11 @@ fn the_waker_of_the_last_poll_is_woken() {
     assert_eq!(counts(), [0, 1]);
     assert!(poll(&mut acquire, &wakers[0]).map_ok(|permit| permit.forget()).is_ready());
 
-    let mut place = semaphore.clone().enqueue_owned(1);
-    assert!(wakers.iter().all(|waker| poll(&mut place, waker).is_pending()));
+    let mut acquire = semaphore.clone().enqueue_owned(1);
+    assert!(wakers.iter().all(|waker| poll(&mut acquire, waker).is_pending()));
     semaphore.add_permits(1);
     assert_eq!(counts(), [0, 2]);
-    assert!(poll(&mut place, &wakers[0]).map_ok(|permit| permit.forget()).is_ready());
+    assert!(poll(&mut acquire, &wakers[0]).map_ok(|permit| permit.forget()).is_ready());
 
     let mut polls = PollSemaphore::new(semaphore.clone());
     for waker in &wakers {
@@ -583,7 +583,7 @@ fn the_waker_of_the_last_poll_is_woken() {
 }
 
 #[test]
-fn one_place_serves_many_polls() {
+fn one_waiter_serves_many_polls() {
     let semaphore = Arc::new(Semaphore::new(1));
     let mut polls = PollSemaphore::new(semaphore.clone());
     let mut cx = Context::from_waker(Waker::noop());
@@ -596,7 +596,7 @@ fn one_place_serves_many_polls() {
     assert!(polls.poll_acquire(&mut cx).is_pending());
     assert!(polls.poll_acquire(&mut cx).is_pending());
     assert_eq!(semaphore.waiters(), 1);
-    // Another number is another place.
+    // Another number is another waiter.
     let mut behind = semaphore.clone().enqueue_owned(1);
     assert!(polls.poll_acquire_many(&mut cx, 2).is_pending());
     polls.add_permits(1);
@@ -611,18 +611,18 @@ fn one_place_serves_many_polls() {
 }
 
 #[test]
-fn a_closed_semaphore_refuses_a_place_in_line() {
+fn a_closed_semaphore_refuses_an_enqueued_waiter() {
     let semaphore = Arc::new(Semaphore::new(0));
     semaphore.close();
-    let mut place = semaphore.clone().enqueue_owned(1);
+    let mut acquire = semaphore.clone().enqueue_owned(1);
     assert_eq!(semaphore.waiters(), 0);
-    assert!(matches!(poll_quietly(&mut place), Poll::Ready(Err(_))));
+    assert!(matches!(poll_quietly(&mut acquire), Poll::Ready(Err(_))));
     let ran = pin!(semaphore.run(async { unreachable!("it has no permit") }));
     assert!(matches!(ran.poll(&mut Context::from_waker(Waker::noop())), Poll::Ready(Err(_))));
 }
 
 #[test]
-fn threads_wait_in_line() {
+fn threads_wait_in_order() {
     let semaphore = Semaphore::new(0);
     std::thread::scope(|scope| {
         let blocked = scope.spawn(|| semaphore.blocking_acquire_many(2).unwrap().num_permits());
@@ -703,10 +703,10 @@ mod with_tokio {
             tokio::task::coop::consume_budget().await;
         }
         let semaphore = Semaphore::new(1);
-        let mut place = semaphore.acquire();
+        let mut acquire = semaphore.acquire();
         let waker = Box::new(PanicsWhenCloned).into_waker();
-        assert!(catch_unwind(AssertUnwindSafe(|| poll(&mut place, &waker))).is_err());
-        drop(place);
+        assert!(catch_unwind(AssertUnwindSafe(|| poll(&mut acquire, &waker))).is_err());
+        drop(acquire);
         assert_eq!(semaphore.available_permits(), 1);
     }
 

@@ -51,9 +51,9 @@ fn wait(
     patience: u64,
     waker: &Waker,
 ) -> Option<Option<OwnedSemaphorePermit>> {
-    let mut place = pin!(semaphore.clone().acquire_many_owned(need));
+    let mut acquire = pin!(semaphore.clone().acquire_many_owned(need));
     for _ in 0..=patience {
-        match place.as_mut().poll(&mut Context::from_waker(waker)) {
+        match acquire.as_mut().poll(&mut Context::from_waker(waker)) {
             Poll::Ready(Ok(permit)) => return Some(Some(permit)),
             Poll::Ready(Err(_)) => return None,
             Poll::Pending => thread::park_timeout(Duration::from_millis(1)),
@@ -73,7 +73,7 @@ fn worker(semaphore: &Arc<Semaphore>, in_use: &AtomicUsize, seed: usize) -> usiz
     loop {
         let need = dice.below(3) as u32 + 1;
         let patience = dice.below(4);
-        // A panic of somebody's waker reaches whoever woke it, and nobody else.
+        // A panic of a waker reaches the call that woke it, and no other.
         let turn = catch_unwind(AssertUnwindSafe(|| {
             let Some(permit) = wait(semaphore, need, patience, &waker) else { return false };
             if let Some(mut permit) = permit {

@@ -1,10 +1,10 @@
-//! Models of waiters that go: no permit is lost with them, and nobody behind them is left waiting.
+//! Models of waiters that leave: no permit is lost with them, and the waiters behind them are served.
 
 use super::support;
 
 use support::*;
 
-/// 2. Cancel while being granted: whichever comes first, the next in line is served.
+/// 2. Cancel while being granted: whichever comes first, the next waiter is served.
 ///
 /// Fails if `leave` looks whether it was granted in one critical section and goes in another, and
 /// if it keeps what it was granted.
@@ -12,8 +12,8 @@ use support::*;
 fn cancel_while_being_granted() {
     exhaustive(|| {
         let (semaphore, [permit]) = held([1]);
-        let leaving = Waiter::in_line(&semaphore, 1);
-        let next = Waiter::in_line(&semaphore, 1);
+        let leaving = Waiter::waiting(&semaphore, 1);
+        let next = Waiter::waiting(&semaphore, 1);
 
         let release = drop_elsewhere(permit);
         drop(leaving);
@@ -24,15 +24,15 @@ fn cancel_while_being_granted() {
     });
 }
 
-/// 3. Drop of a granted, never polled future against enqueue: what it was granted goes to the one
-///    who has just come, or is there for it to take.
+/// 3. Drop of a granted, never polled future against enqueue: what it was granted goes to the
+///    waiter that has just come, or is free for it to take.
 ///
-/// Fails if `leave` keeps what it was granted, and if it puts it back without serving the line.
+/// Fails if `leave` keeps what it was granted, and if it puts it back without serving the waiters.
 #[test]
 fn drop_of_a_granted_future_against_enqueue() {
     exhaustive(|| {
         let (semaphore, [permit]) = held([1]);
-        let granted = Waiter::in_line(&semaphore, 1);
+        let granted = Waiter::waiting(&semaphore, 1);
         drop(permit);
         let mut waiter = Waiter::new(&semaphore, 1);
 
@@ -45,7 +45,7 @@ fn drop_of_a_granted_future_against_enqueue() {
     });
 }
 
-/// 4. Cancelling a large head wakes all whom that lets through, with what was there before and
+/// 4. Cancelling a large head wakes all waiters that can be served then, with what was there before and
 ///    with what comes back meanwhile.
 ///
 /// Fails if `leave` does not serve those behind the head, and if it serves one of them.
@@ -53,8 +53,8 @@ fn drop_of_a_granted_future_against_enqueue() {
 fn cancel_of_a_large_head_against_release() {
     exhaustive(|| {
         let (semaphore, [one, two]) = held([1, 2]);
-        let head = Waiter::in_line(&semaphore, 4);
-        let behind = [(); 3].map(|()| Waiter::in_line(&semaphore, 1));
+        let head = Waiter::waiting(&semaphore, 4);
+        let behind = [(); 3].map(|()| Waiter::waiting(&semaphore, 1));
         drop(two);
 
         let leave = drop_elsewhere(head);
@@ -73,9 +73,9 @@ fn cancel_of_a_large_head_against_release() {
 fn cancel_of_the_two_in_front() {
     exhaustive(|| {
         let (semaphore, [permit]) = held([1]);
-        let first = Waiter::in_line(&semaphore, 2);
-        let second = Waiter::in_line(&semaphore, 3);
-        let third = Waiter::in_line(&semaphore, 1);
+        let first = Waiter::waiting(&semaphore, 2);
+        let second = Waiter::waiting(&semaphore, 3);
+        let third = Waiter::waiting(&semaphore, 1);
         drop(permit);
 
         let leave = drop_elsewhere(first);
@@ -89,14 +89,14 @@ fn cancel_of_the_two_in_front() {
 
 /// 5. `add_permits` against cancel of the head: too few for the head, enough for the next.
 ///
-/// Fails if `add_permits` does not serve the line, and if `leave` does not serve those behind the
+/// Fails if `add_permits` does not serve the waiters, and if `leave` does not serve those behind the
 /// head.
 #[test]
 fn add_permits_against_cancel_of_the_head() {
     exhaustive(|| {
         let (semaphore, []) = held([]);
-        let head = Waiter::in_line(&semaphore, 2);
-        let next = Waiter::in_line(&semaphore, 1);
+        let head = Waiter::waiting(&semaphore, 2);
+        let next = Waiter::waiting(&semaphore, 1);
 
         let add = elsewhere(&semaphore, |semaphore| semaphore.add_permits(1));
         drop(head);
@@ -115,7 +115,7 @@ fn add_permits_against_cancel_of_the_head() {
 fn timeout_against_grant() {
     exhaustive(|| {
         let (semaphore, [permit]) = held([1]);
-        let mut waiter = Waiter::in_line(&semaphore, 1);
+        let mut waiter = Waiter::waiting(&semaphore, 1);
 
         let release = drop_elsewhere(permit);
         let in_time = waiter.poll();

@@ -1,5 +1,5 @@
-//! Models of closing: everybody who waits is told once, nobody is given a permit after it, and no
-//! permit that is held is lost.
+//! Models of closing: all waiters are woken once, no permits are given after it, and no permit that
+//! is held is lost.
 
 use super::support;
 
@@ -33,7 +33,7 @@ fn close_against_fast_acquire() {
     });
 }
 
-/// 6. Close against enqueue: who comes too late to be told by the close finds it closed.
+/// 6. Close against enqueue: a waiter that comes too late to be woken by the close finds it closed.
 ///
 /// Fails if `join` does not look for the close under the lock.
 #[test]
@@ -53,7 +53,7 @@ fn close_against_enqueue() {
 
 /// 6. Close against enqueue, while a permit is owed: the flag of the debt outlives the close.
 ///
-/// Fails if `join` takes the flag for a line that the close will still empty.
+/// Fails if `join` takes the flag for a wait list that the close will still empty.
 #[test]
 fn close_against_enqueue_with_a_debt() {
     exhaustive(|| {
@@ -71,15 +71,15 @@ fn close_against_enqueue_with_a_debt() {
     });
 }
 
-/// 6. Close against grant, with more in line than one batch of wake-ups tells: while the third has
-///    yet to be told, nothing is granted to it past those who were.
+/// 6. Close against grant, with more waiters than one batch of wake-ups holds: while the third has yet
+///    to be woken, nothing is granted to it past the others.
 ///
 /// Fails if `grant` does not look for the close, and if `close` stops after a batch.
 #[test]
 fn close_against_grant() {
     exhaustive(|| {
         let (semaphore, [permit]) = held([1]);
-        let [first, second, third] = [(); 3].map(|()| Waiter::in_line(&semaphore, 1));
+        let [first, second, third] = [(); 3].map(|()| Waiter::waiting(&semaphore, 1));
 
         let close = elsewhere(&semaphore, |semaphore| semaphore.close());
         drop(permit);
@@ -93,15 +93,16 @@ fn close_against_grant() {
     });
 }
 
-/// 6. Close against cancel: who was told has no permit to pass on, and who goes is not missed.
+/// 6. Close against cancel: a waiter that was refused has no permit to pass on, and one that leaves is not
+///    missed.
 ///
-/// Fails if the place of one who was told looks like that of one who was granted.
+/// Fails if a waiter that was refused looks like one that was granted.
 #[test]
 fn close_against_cancel() {
     exhaustive(|| {
         let (semaphore, []) = held([]);
-        let leaving = Waiter::in_line(&semaphore, 1);
-        let staying = Waiter::in_line(&semaphore, 1);
+        let leaving = Waiter::waiting(&semaphore, 1);
+        let staying = Waiter::waiting(&semaphore, 1);
 
         let close = elsewhere(&semaphore, |semaphore| semaphore.close());
         drop(leaving);
@@ -128,14 +129,14 @@ fn close_against_release() {
     });
 }
 
-/// 6. Close against another close: everybody is told, and once.
+/// 6. Close against another close: all waiters are woken, and once.
 ///
-/// Fails if `close` wakes whom it has yet to take out of the line.
+/// Fails if `close` wakes waiters that it has yet to take out of the list.
 #[test]
 fn close_against_close() {
     exhaustive(|| {
         let (semaphore, []) = held([]);
-        let waiters = [(); 3].map(|()| Waiter::in_line(&semaphore, 1));
+        let waiters = [(); 3].map(|()| Waiter::waiting(&semaphore, 1));
 
         let close = elsewhere(&semaphore, |semaphore| semaphore.close());
         semaphore.close();
@@ -153,7 +154,7 @@ fn close_against_close() {
 fn poll_of_a_granted_future_against_close() {
     exhaustive(|| {
         let (semaphore, [permit]) = held([1]);
-        let mut waiter = Waiter::in_line(&semaphore, 1);
+        let mut waiter = Waiter::waiting(&semaphore, 1);
         drop(permit);
 
         let close = elsewhere(&semaphore, |semaphore| semaphore.close());
@@ -167,16 +168,16 @@ fn poll_of_a_granted_future_against_close() {
     });
 }
 
-/// 7. Grant, close, then drop: the permit goes to the next in line, or stays free; the next is
-///    told of the close either way.
+/// 7. Grant, close, then drop: the permit goes to the next waiter, or stays free; the next is refused
+///    either way.
 ///
 /// Fails if `leave` keeps what it was granted.
 #[test]
 fn drop_of_a_granted_future_against_close() {
     exhaustive(|| {
         let (semaphore, [permit]) = held([1]);
-        let granted = Waiter::in_line(&semaphore, 1);
-        let next = Waiter::in_line(&semaphore, 1);
+        let granted = Waiter::waiting(&semaphore, 1);
+        let next = Waiter::waiting(&semaphore, 1);
         drop(permit);
 
         let close = elsewhere(&semaphore, |semaphore| semaphore.close());

@@ -8,10 +8,10 @@ use sluicegate::Semaphore;
 use sluicegate::model::without_budget;
 use support::*;
 
-/// 1. A task without budget comes while a permit comes back: it has nothing, and is in line or finds
-///    the permit free when it has budget again.
+/// 1. A task without budget comes while a permit comes back: it has nothing, and is a waiter or
+///    finds the permit free when it has budget again.
 ///
-/// Fails if such a task takes what `join` finds free; and, asleep, if it is in line where there is a
+/// Fails if such a task takes what `join` finds free; and, asleep, if it is a waiter where there is a
 /// permit.
 #[test]
 fn enqueue_without_budget_against_release() {
@@ -33,7 +33,7 @@ fn enqueue_without_budget_against_release() {
     });
 }
 
-/// 1. A task without budget, behind one who waits: it is in line, and whoever comes later does not
+/// 1. A task without budget, behind a waiter: it is in the list, and a later request does not
 ///    pass it.
 ///
 /// Fails if such a task looks at the permits alone.
@@ -41,7 +41,7 @@ fn enqueue_without_budget_against_release() {
 fn enqueue_without_budget_behind_a_waiter() {
     exhaustive(|| {
         let semaphore = Arc::new(Semaphore::new(1));
-        let first = Waiter::in_line(&semaphore, 2);
+        let first = Waiter::waiting(&semaphore, 2);
         let mut second = Waiter::new(&semaphore, 1);
         let third = Waiter::new(&semaphore, 1);
 
@@ -68,7 +68,7 @@ fn enqueue_without_budget_behind_a_waiter() {
 fn grant_of_a_waiter_without_budget() {
     exhaustive(|| {
         let (semaphore, [permit]) = held([1]);
-        let mut waiter = Waiter::in_line(&semaphore, 1);
+        let mut waiter = Waiter::waiting(&semaphore, 1);
 
         let release = drop_elsewhere(permit);
         assert!(without_budget(|| waiter.poll()).is_pending());

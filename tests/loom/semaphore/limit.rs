@@ -8,9 +8,9 @@ use std::sync::Arc;
 use sluicegate::Semaphore;
 use support::*;
 
-/// 10. `forget_permits` against a grant: a permit on its way to one who waits is not free.
+/// 10. `forget_permits` against a grant: a permit on its way to a waiter is not free.
 ///
-/// Fails if `forget_permits` takes what is in the word while somebody waits.
+/// Fails if `forget_permits` takes what is in the word while there are waiters.
 #[test]
 fn forget_permits_against_grant() {
     exhaustive(|| {
@@ -76,11 +76,11 @@ fn a_closed_semaphore_stays_closed() {
     }
 }
 
-/// 11. Shrink with debt against release and acquire, then grow: nobody is given a permit that is
-///     owed, and growing serves who waits for one.
+/// 11. Shrink with debt against release and acquire, then grow: no permit that is owed is given,
+///     and growing serves a waiter.
 ///
 /// Fails if `grant` pays no debt, if a shrink does not set the flag for what it owes, and if
-/// growing does not serve the line.
+/// growing does not serve the waiters.
 #[test]
 fn shrink_against_release_and_acquire() {
     exhaustive(|| {
@@ -110,13 +110,13 @@ fn shrink_against_release_and_acquire() {
 
 /// 11. Grow against the release that pays the debt: it is paid or forgiven, not both.
 ///
-/// Fails if growing forgives what it also adds, and if it does not serve the line.
+/// Fails if growing forgives what it also adds, and if it does not serve the waiters.
 #[test]
 fn grow_against_release() {
     exhaustive(|| {
         let (semaphore, [one, two]) = held([1, 1]);
         semaphore.set_limit(0);
-        let waiter = Waiter::in_line(&semaphore, 1);
+        let waiter = Waiter::waiting(&semaphore, 1);
 
         let release = drop_elsewhere(one);
         semaphore.set_limit(2);
@@ -127,14 +127,14 @@ fn grow_against_release() {
     });
 }
 
-/// 11. Shrink against the cancel of one who waits.
+/// 11. Shrink against the cancel of a waiter.
 ///
-/// Fails if a shrink leaves its flag to the line, rather than to the debt.
+/// Fails if a shrink leaves its flag to the wait list, rather than to the debt.
 #[test]
 fn shrink_against_cancel() {
     exhaustive(|| {
         let (semaphore, [permit]) = held([2]);
-        let leaving = Waiter::in_line(&semaphore, 1);
+        let leaving = Waiter::waiting(&semaphore, 1);
 
         let shrink = elsewhere(&semaphore, |semaphore| semaphore.set_limit(1));
         drop(leaving);
@@ -203,7 +203,7 @@ fn shrink_against_adding_and_forgetting() {
     });
 }
 
-/// 11. Two who set the limit: one of them has the last word.
+/// 11. Two threads that set the limit: one of the two limits holds in the end.
 ///
 /// Fails if the limit changes without the lock.
 #[test]

@@ -1,5 +1,5 @@
-//! Models of the memory order: what was written before a permit was given back is seen by who has
-//! it next. What is written here is written relaxed, so that nothing but the permit orders it.
+//! Models of the memory order: what was written before a permit was returned is seen by the next
+//! holder. What is written here is written relaxed, so that nothing but the permit orders it.
 
 use super::support;
 
@@ -10,9 +10,9 @@ use loom::sync::atomic::{AtomicBool, Ordering};
 use sluicegate::Semaphore;
 use support::*;
 
-/// 17. By the fast path, and by the line.
+/// 17. By the fast path, and by the wait list.
 ///
-/// Fails with a relaxed addition in `release`, with a relaxed compare-exchange in `try_take` or in
+/// Fails with a relaxed addition in `release`, with a relaxed compare-exchange in `take_from` or in
 /// `join`, and if `served` is stored or loaded relaxed.
 #[test]
 fn release_is_seen_by_acquire() {
@@ -22,7 +22,7 @@ fn release_is_seen_by_acquire() {
         let mut waiter = Waiter::new(&semaphore, 1);
 
         let writer = note.write_and(move || drop(permit));
-        // Twice, so that it can be served in line without having been joined.
+        // Twice, so that it can be served as a waiter without having been joined.
         let mut polled = waiter.poll();
         if polled.is_pending() {
             polled = waiter.poll();
@@ -38,8 +38,38 @@ fn release_is_seen_by_acquire() {
     });
 }
 
-/// 17. By one who is granted two permits by whoever gave back the last, and looked for the close
-///     before that.
+/// 17. By an acquire that another thread got ahead of, between its look at the permits and its step.
+///
+/// Fails with a relaxed exchange in `take_contended`.
+#[test]
+fn release_is_seen_by_a_contended_acquire() {
+    exhaustive(|| {
+        let semaphore = Arc::new(Semaphore::new(2));
+        let (note, taken) = (Note::default(), Note::default());
+
+        let (noted, took) = (note.clone(), taken.clone());
+        let writer = elsewhere(&semaphore, move |semaphore| {
+            if let Ok(permit) = semaphore.try_acquire() {
+                took.0.store(true, Ordering::Relaxed);
+                noted.0.store(true, Ordering::Relaxed);
+                drop(permit);
+            }
+        });
+        let was_taken = taken.0.load(Ordering::Relaxed);
+        if let Ok(permits) = semaphore.try_acquire_many(2) {
+            if was_taken {
+                note.assert_seen();
+            }
+            drop(permits);
+        }
+        writer.join().unwrap();
+
+        assert_at_rest(&semaphore, 2);
+    });
+}
+
+/// 17. By a waiter that is granted two permits by the thread that returned the last, and looked for
+///     the close before that.
 ///
 /// Three threads that all go through the lock are too many to be exhaustive; three preemptions
 /// are what it takes.
@@ -70,15 +100,15 @@ fn both_releases_are_seen_by_one_granted() {
     });
 }
 
-/// 17. By one who takes what a grant has left.
+/// 17. By an acquire that takes what a grant has left.
 ///
 /// Fails if `grant` changes the word relaxed.
 #[test]
-fn release_is_seen_by_who_takes_the_rest() {
+fn release_is_seen_by_an_acquire_of_the_rest() {
     exhaustive(|| {
         let (semaphore, [permit]) = held([2]);
         let note = Note::default();
-        let waiter = Waiter::in_line(&semaphore, 1);
+        let waiter = Waiter::waiting(&semaphore, 1);
 
         let writer = note.write_and(move || drop(permit));
         if let Ok(permit) = semaphore.try_acquire() {
@@ -117,12 +147,12 @@ fn added_permits_are_seen_by_acquire() {
     }
 }
 
-/// 17. By who sees that all permits are back, or takes them out of circulation.
+/// 17. By a thread that sees all permits back, or takes them out of circulation.
 ///
 /// Fails if `available_permits` reads the word relaxed, and with a relaxed exchange in
 /// `forget_permits`.
 #[test]
-fn release_is_seen_by_who_counts() {
+fn release_is_seen_by_a_count() {
     type Count = (fn(&Semaphore) -> bool, usize);
     let counts: [Count; 2] = [
         (|semaphore| semaphore.available_permits() == 1, 0),
@@ -145,7 +175,7 @@ fn release_is_seen_by_who_counts() {
     }
 }
 
-/// 17. What was written before the close is seen by who finds it closed.
+/// 17. What was written before the close is seen by a thread that finds it closed.
 ///
 /// Fails with a relaxed `fetch_or` in `close`, and if `is_closed` reads the word relaxed.
 #[test]

@@ -1,4 +1,4 @@
-//! Models of permits that come back: nobody who waits misses them, nobody passes who waits.
+//! Models of permits that are returned: no waiter misses them, no request passes a waiter.
 
 use super::support;
 
@@ -8,7 +8,7 @@ use std::sync::Arc;
 use sluicegate::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
 use support::*;
 
-/// 1. Release against enqueue: who comes while the last permit goes back is not left waiting.
+/// 1. Release against enqueue: a waiter that comes while the last permit is returned is served.
 ///
 /// Fails if `join` sets the flag without looking at the permits in the same step, and if a release
 /// does not look at the flag it added to.
@@ -45,11 +45,11 @@ fn add_permits_against_enqueue() {
     });
 }
 
-/// 1, with a place that is taken before there is a waker to leave in it.
+/// 1, with a waiter that is enqueued before there is a waker to leave.
 ///
 /// Fails if a first poll keeps the waker that `enqueue` left.
 #[test]
-fn release_against_the_first_poll_of_a_place_in_line() {
+fn release_against_the_first_poll_of_an_enqueued_waiter() {
     exhaustive(|| {
         let (semaphore, [permit]) = held([1]);
 
@@ -63,15 +63,15 @@ fn release_against_the_first_poll_of_a_place_in_line() {
     });
 }
 
-/// 8. Clearing `SLOW` against a fast acquire: the permit that comes back belongs to the one who
-///    waits, at every moment.
+/// 8. Clearing `SLOW` against a fast acquire: the permit that is returned belongs to the waiter,
+///    at every moment.
 ///
 /// Fails if `grant` clears the flag before it takes out what it granted.
 #[test]
-fn nobody_passes_the_last_in_line_as_it_is_served() {
+fn no_request_passes_the_last_waiter_as_it_is_served() {
     exhaustive(|| {
         let (semaphore, [permit]) = held([1]);
-        let waiter = Waiter::in_line(&semaphore, 1);
+        let waiter = Waiter::waiting(&semaphore, 1);
 
         let release = drop_elsewhere(permit);
         let passed = semaphore.try_acquire().err();
@@ -83,15 +83,15 @@ fn nobody_passes_the_last_in_line_as_it_is_served() {
     });
 }
 
-/// 8, with one who stays in line.
+/// 8, with a waiter that stays in the list.
 ///
-/// Fails if `grant` clears the flag when it has served somebody, rather than everybody.
+/// Fails if `grant` clears the flag when it has served some waiters, rather than all.
 #[test]
-fn nobody_passes_the_next_in_line() {
+fn no_request_passes_the_next_waiter() {
     exhaustive(|| {
         let (semaphore, [permit]) = held([1]);
-        let first = Waiter::in_line(&semaphore, 1);
-        let next = Waiter::in_line(&semaphore, 1);
+        let first = Waiter::waiting(&semaphore, 1);
+        let next = Waiter::waiting(&semaphore, 1);
 
         let release = drop_elsewhere((permit, first));
         let passed = semaphore.try_acquire().err();
@@ -103,8 +103,8 @@ fn nobody_passes_the_next_in_line() {
     });
 }
 
-/// 8. Clearing `SLOW` against a fast release and a fast acquire: who is not in line has a permit
-///    only after all who are.
+/// 8. Clearing `SLOW` against a fast release and a fast acquire: a request that is not in the wait
+///    list has a permit only after all that are.
 ///
 /// Fails if `grant` writes the word it has computed, rather than changing it by the difference.
 #[test]
@@ -118,7 +118,7 @@ fn clearing_the_flag_against_release_and_acquire() {
         drop(second);
         let passing = semaphore.clone().try_acquire_owned();
         if passing.is_ok() && polled.is_pending() {
-            assert_eq!(semaphore.granted_unclaimed(), 1, "passed one who waits");
+            assert_eq!(semaphore.granted_unclaimed(), 1, "passed a waiter");
         }
         release.join().unwrap();
 
@@ -127,14 +127,14 @@ fn clearing_the_flag_against_release_and_acquire() {
     });
 }
 
-/// 9. Two releases at once, which only together are enough for the one in line.
+/// 9. Two releases at once, which only together are enough for the waiter.
 ///
 /// Fails if `grant` takes what is being returned for all there is.
 #[test]
 fn two_releases_serve_one() {
     exhaustive(|| {
         let (semaphore, [first, second]) = held([1, 1]);
-        let waiter = Waiter::in_line(&semaphore, 2);
+        let waiter = Waiter::waiting(&semaphore, 2);
 
         let release = drop_elsewhere(first);
         drop(second);
@@ -145,7 +145,7 @@ fn two_releases_serve_one() {
     });
 }
 
-/// 9. Two releases at once, one of which has found nobody in line before somebody came.
+/// 9. Two releases at once, one of which has found no waiters before one came.
 ///
 /// Fails if `grant` writes the word it has computed, rather than changing it by the difference.
 #[test]
@@ -164,16 +164,16 @@ fn two_releases_against_enqueue() {
     });
 }
 
-/// 15. The boundary between two batches of wake-ups: the third of three, whom the first batch of
-///     two has no room for, is served too, and not passed while the lock is free.
+/// 15. The boundary between two batches of wake-ups: the third of three, for which the first
+///     batch of two has no room, is served too, and not passed while the lock is free.
 ///
 /// Fails if `grant` does not ask to be called again when the batch is full, and if it clears the
 /// flag with a full batch.
 #[test]
-fn nobody_passes_between_two_batches() {
+fn no_request_passes_between_two_batches() {
     exhaustive(|| {
         let (semaphore, [permit]) = held([3]);
-        let waiters = [(); 3].map(|()| Waiter::in_line(&semaphore, 1));
+        let waiters = [(); 3].map(|()| Waiter::waiting(&semaphore, 1));
 
         let release = drop_elsewhere(permit);
         let passed = semaphore.try_acquire().err();
@@ -185,15 +185,15 @@ fn nobody_passes_between_two_batches() {
     });
 }
 
-/// 15. The one at the boundary leaves, and somebody comes.
+/// 15. The waiter at the boundary leaves, and another comes.
 ///
 /// Fails if `grant` does not ask to be called again when the batch is full.
 #[test]
 fn leave_and_enqueue_between_two_batches() {
     exhaustive(|| {
         let (semaphore, [permit]) = held([3]);
-        let served = [(); 2].map(|()| Waiter::in_line(&semaphore, 1));
-        let leaving = Waiter::in_line(&semaphore, 1);
+        let served = [(); 2].map(|()| Waiter::waiting(&semaphore, 1));
+        let leaving = Waiter::waiting(&semaphore, 1);
         let mut late = Waiter::new(&semaphore, 1);
 
         let release = drop_elsewhere(permit);
@@ -206,8 +206,8 @@ fn leave_and_enqueue_between_two_batches() {
     });
 }
 
-/// 16. An overflow leaves the count as it was: nobody adds to the permits that a release is about
-///     to take out again.
+/// 16. An overflow leaves the count as it was: nothing is added to the permits that a release is
+///     about to take out again.
 ///
 /// Fails if the release is not undone, and if `add_permits` takes the excess for room.
 #[test]
@@ -240,7 +240,7 @@ fn release_against_add_with_room_for_one() {
     });
 }
 
-/// 16. Somebody takes a permit, and so makes room or comes too late.
+/// 16. An acquire takes a permit, and so makes room or comes too late.
 ///
 /// Fails if the release is not undone.
 #[test]
@@ -297,6 +297,29 @@ fn overflowing_release_against_forgetting_all() {
     });
 }
 
+/// 16. Two permits find no room, and a waiter comes while they are counted all the same: what a shrink
+///     leaves is not kept from it.
+///
+/// Fails if `join` asks whether the word `has` the permits.
+#[test]
+fn overflowing_release_against_shrink_and_enqueue() {
+    bounded(2, || {
+        let semaphore = Arc::new(Semaphore::new(Semaphore::MAX_PERMITS));
+        let extra = take(&semaphore, 2);
+        semaphore.add_permits(2);
+        let mut waiter = Waiter::new(&semaphore, 1);
+
+        let shrink = elsewhere(&semaphore, |semaphore| semaphore.set_limit(5));
+        let release = elsewhere(&semaphore, |_| overflows(|| drop(extra)));
+        let polled = waiter.poll();
+        shrink.join().unwrap();
+        release.join().unwrap();
+
+        drop(waiter.outcome(polled).unwrap());
+        assert_eq!(semaphore.waiters(), 0, "waiters");
+    });
+}
+
 /// As many permits as there can be, and one that finds no room when it comes back.
 fn full_with_one_held() -> (Arc<Semaphore>, OwnedSemaphorePermit) {
     let semaphore = Arc::new(Semaphore::new(Semaphore::MAX_PERMITS));
@@ -322,7 +345,7 @@ fn overflows(act: impl FnOnce()) -> bool {
 fn split_and_merge_dropped_on_different_threads() {
     exhaustive(|| {
         let (semaphore, [mut permit, other]) = held([2, 1]);
-        let waiter = Waiter::in_line(&semaphore, 3);
+        let waiter = Waiter::waiting(&semaphore, 3);
 
         let part = drop_elsewhere(permit.split(1).unwrap());
         permit.merge(other);

@@ -202,7 +202,7 @@ pub(crate) struct Waiter {
 }
 
 impl Waiter {
-    /// Not polled yet, not in line.
+    /// Not polled yet, not in the wait list.
     pub(crate) fn new(semaphore: &Arc<Semaphore>, permits: u32) -> Self {
         Self::of_task(semaphore, permits, Counter::new(|| ()))
     }
@@ -212,12 +212,12 @@ impl Waiter {
         Self { future, task }
     }
 
-    /// Polled once, and in line.
-    pub(crate) fn in_line(semaphore: &Arc<Semaphore>, permits: u32) -> Self {
+    /// Polled once, and in the wait list.
+    pub(crate) fn waiting(semaphore: &Arc<Semaphore>, permits: u32) -> Self {
         Self::new(semaphore, permits).must_wait()
     }
 
-    /// Not polled yet, but in line.
+    /// Not polled yet, but in the wait list.
     pub(crate) fn enqueued(semaphore: &Arc<Semaphore>, permits: u32) -> Self {
         let future = Box::pin(semaphore.clone().enqueue_owned(permits));
         Self { future, task: Counter::new(|| ()) }
@@ -253,20 +253,20 @@ impl Waiter {
         match polled {
             Poll::Ready(acquired) => acquired,
             Poll::Pending => {
-                assert_eq!(self.wakes(), 1, "wake-ups of one who was told to wait");
+                assert_eq!(self.wakes(), 1, "wake-ups of a waiter that was pending");
                 let Poll::Ready(acquired) = self.poll() else { panic!("woken in vain") };
                 acquired
             }
         }
     }
 
-    /// It was in line and is granted now; woken once to be told so.
+    /// It was in the wait list and is granted now; woken once.
     #[track_caller]
     pub(crate) fn granted(self) -> OwnedSemaphorePermit {
         self.outcome(Poll::Pending).expect("granted")
     }
 
-    /// It was in line when the semaphore was closed; woken once to be told so.
+    /// It was in the wait list when the semaphore was closed; woken once.
     #[track_caller]
     pub(crate) fn refused(self) {
         self.outcome(Poll::Pending).expect_err("closed");

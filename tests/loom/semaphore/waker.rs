@@ -9,15 +9,15 @@ use std::task::{Poll, Waker};
 use sluicegate::{Semaphore, TryAcquireError};
 use support::*;
 
-/// 12. Poll with one waker, then another, against a grant: who was told to wait last is woken.
+/// 12. Poll with one waker, then another, against a grant: the waker of the last pending poll is woken.
 ///
-/// Fails if `claim` does not put the new waker in the place of the old, and if it looks whether the
-/// place was granted in one critical section and does so in another.
+/// Fails if `rewake` does not replace the old waker by the new, and if it looks for the waiter in one
+/// critical section and does so in another.
 #[test]
 fn poll_with_another_waker_against_grant() {
     exhaustive(|| {
         let (semaphore, [permit]) = held([1]);
-        let mut waiter = Waiter::in_line(&semaphore, 1);
+        let mut waiter = Waiter::waiting(&semaphore, 1);
 
         let release = drop_elsewhere(permit);
         waiter.move_to(Counter::new(|| ()));
@@ -31,7 +31,7 @@ fn poll_with_another_waker_against_grant() {
 
 /// 12. There and back again.
 ///
-/// Fails if the place forgets which waker it left last.
+/// Fails if the waiter forgets which waker it left last.
 #[test]
 fn poll_with_the_first_waker_again_against_grant() {
     exhaustive(|| {
@@ -62,7 +62,7 @@ fn panic_in_wake() {
         let (semaphore, [permit]) = held([3]);
         let panicking = Counter::new(|| panic_quietly());
         let first = Waiter::of_task(&semaphore, 1, panicking).must_wait();
-        let [second, third, leaving] = [(); 3].map(|()| Waiter::in_line(&semaphore, 1));
+        let [second, third, leaving] = [(); 3].map(|()| Waiter::waiting(&semaphore, 1));
 
         let leave = drop_elsewhere(leaving);
         assert!(panics_on_purpose(|| drop(permit)), "a panic was swallowed");
@@ -73,8 +73,8 @@ fn panic_in_wake() {
     });
 }
 
-/// 13. A waker that panics when it is cloned for a place in line: there is no such place, and
-///     nobody waits for it.
+/// 13. A waker that panics when it is cloned for the wait list: there is no waiter then, and nothing
+///     waits for it.
 ///
 /// Fails if `join` clones the waker when it has set the flag.
 #[test]
@@ -94,15 +94,15 @@ fn panic_in_clone() {
     });
 }
 
-/// 13. A waker that panics when it is cloned in the place of another: the place is kept, and the
-///     next time it is left there.
+/// 13. A waker that panics when it is cloned to replace another: the waiter keeps its position, and the
+///     next poll leaves the waker.
 ///
-/// Fails if the place takes the waker for left before it has its clone.
+/// Fails if the waiter takes the waker for left before it has its clone.
 #[test]
 fn panic_in_clone_of_another_waker() {
     exhaustive(|| {
         let (semaphore, [permit]) = held([1]);
-        let mut waiter = Waiter::in_line(&semaphore, 1);
+        let mut waiter = Waiter::waiting(&semaphore, 1);
         let trap = Trap::new(Call::Clone, || panic_quietly());
         let waker = trap.waker();
         trap.arm();
@@ -116,7 +116,7 @@ fn panic_in_clone_of_another_waker() {
     });
 }
 
-/// 13. A waker that panics when it is dropped by the one that leaves: the next in line is served.
+/// 13. A waker that panics when it is dropped by a waiter that leaves: the next is served.
 ///
 /// Fails if `leave` drops the waker before it has served those behind.
 #[test]
@@ -127,7 +127,7 @@ fn panic_in_drop_of_one_that_leaves() {
         let waker = trap.waker();
         let mut leaving = Waiter::new(&semaphore, 2);
         assert!(leaving.poll_with(&waker).is_pending());
-        let next = Waiter::in_line(&semaphore, 1);
+        let next = Waiter::waiting(&semaphore, 1);
         trap.arm();
 
         let release = drop_elsewhere(permit);
@@ -139,9 +139,9 @@ fn panic_in_drop_of_one_that_leaves() {
     });
 }
 
-/// 13. A waker that panics when another takes its place: the other has it all the same.
+/// 13. A waker that panics when another replaces it: the other is left all the same.
 ///
-/// Fails if `rewake` drops the old waker before the new one is in line.
+/// Fails if `rewake` drops the old waker before the new one is in the list.
 #[test]
 fn panic_in_drop_of_the_waker_before() {
     exhaustive(|| {
@@ -167,16 +167,16 @@ fn panic_in_drop_of_the_waker_before() {
 /// 13. A waker that panics when it is dropped for not being needed: the permit is had by the next
 ///     poll, and once.
 ///
-/// Fails if the place takes note of the permits it found in `join` after it has dropped the waker.
+/// Fails if the waiter notes the permits that `join` took after it has dropped the waker.
 #[test]
 fn panic_in_drop_of_a_waker_not_needed() {
-    for in_line in [true, false] {
+    for waiting in [true, false] {
         exhaustive(move || {
             let (semaphore, [permit]) = held([1]);
             let trap = Trap::new(Call::Drop, || panic_quietly());
             let waker = trap.waker();
             let mut waiter = Waiter::new(&semaphore, 1);
-            if in_line {
+            if waiting {
                 waiter = waiter.must_wait();
             }
             trap.arm();
@@ -191,8 +191,8 @@ fn panic_in_drop_of_a_waker_not_needed() {
     }
 }
 
-/// 13. A waker that panics when it is dropped by a close, or by the one that finds it closed: the
-///     others are told, and the place is given up once.
+/// 13. A waker that panics when it is dropped by a close, or by the waiter that finds it closed:
+///     the others are refused, and the waiter leaves once.
 ///
 /// Fails if a panic leaves `wake_all`.
 #[test]
@@ -203,7 +203,7 @@ fn panic_in_drop_by_close() {
         let waker = trap.waker();
         let mut waiter = Waiter::new(&semaphore, 1);
         assert!(waiter.poll_with(&waker).is_pending());
-        let others = [(); 2].map(|()| Waiter::in_line(&semaphore, 1));
+        let others = [(); 2].map(|()| Waiter::waiting(&semaphore, 1));
         trap.arm();
 
         let close = elsewhere(&semaphore, |semaphore| panics_on_purpose(|| semaphore.close()));
@@ -217,7 +217,7 @@ fn panic_in_drop_by_close() {
     });
 }
 
-/// 14. A waker that acquires: by the fast path, and in line.
+/// 14. A waker that acquires: by the fast path, and as a waiter.
 ///
 /// Fails, locked up, if wakers are woken under the lock.
 #[test]
@@ -227,10 +227,10 @@ fn acquire_in_wake() {
         let entered = semaphore.clone();
         let acquiring = Counter::new(move || {
             assert_eq!(entered.try_acquire().err(), Some(TryAcquireError::NoPermits));
-            drop(Waiter::in_line(&entered, 1));
+            drop(Waiter::waiting(&entered, 1));
         });
         let first = Waiter::of_task(&semaphore, 1, acquiring).must_wait();
-        let leaving = Waiter::in_line(&semaphore, 1);
+        let leaving = Waiter::waiting(&semaphore, 1);
 
         let release = drop_elsewhere(permit);
         drop(leaving);
@@ -249,8 +249,8 @@ fn release_in_wake() {
     exhaustive(|| {
         let (semaphore, [one, two]) = held([1, 1]);
         let first = Waiter::of_task(&semaphore, 1, drops_when_woken(two)).must_wait();
-        let next = Waiter::in_line(&semaphore, 1);
-        let leaving = Waiter::in_line(&semaphore, 1);
+        let next = Waiter::waiting(&semaphore, 1);
+        let leaving = Waiter::waiting(&semaphore, 1);
 
         let release = drop_elsewhere(one);
         drop(leaving);
@@ -261,7 +261,7 @@ fn release_in_wake() {
     });
 }
 
-/// 14. A waker that drops another waiter, who may have been granted in the same batch: its permit
+/// 14. A waker that drops another waiter, which may have been granted in the same batch: its permit
 ///     goes to the next.
 ///
 /// Fails, locked up, if wakers are woken under the lock.
@@ -269,11 +269,11 @@ fn release_in_wake() {
 fn cancel_of_another_in_wake() {
     exhaustive(|| {
         let (semaphore, [one, two]) = held([1, 1]);
-        let mut first = Waiter::in_line(&semaphore, 1);
-        let cancelled = Waiter::in_line(&semaphore, 1);
+        let mut first = Waiter::waiting(&semaphore, 1);
+        let cancelled = Waiter::waiting(&semaphore, 1);
         first.move_to(drops_when_woken(cancelled));
         let first = first.must_wait();
-        let third = Waiter::in_line(&semaphore, 1);
+        let third = Waiter::waiting(&semaphore, 1);
 
         let release = drop_elsewhere(one);
         drop(two);
@@ -294,7 +294,7 @@ fn close_in_wake() {
         let entered = semaphore.clone();
         let closing = Counter::new(move || entered.close());
         let first = Waiter::of_task(&semaphore, 1, closing).must_wait();
-        let others = [(); 2].map(|()| Waiter::in_line(&semaphore, 1));
+        let others = [(); 2].map(|()| Waiter::waiting(&semaphore, 1));
 
         let close = elsewhere(&semaphore, |semaphore| semaphore.close());
         drop(permit);
@@ -315,7 +315,7 @@ fn release_in_drop() {
         let (semaphore, [one, two]) = held([1, 1]);
         let mut leaving = Waiter::new(&semaphore, 1);
         assert!(leaving.poll_with(&Waker::from(drops_when_woken(two))).is_pending());
-        let next = Waiter::in_line(&semaphore, 2);
+        let next = Waiter::waiting(&semaphore, 2);
 
         let release = drop_elsewhere(one);
         drop(leaving);
@@ -326,9 +326,9 @@ fn release_in_drop() {
     });
 }
 
-/// 14. A waker that releases when another takes its place.
+/// 14. A waker that releases when another replaces it.
 ///
-/// Fails, locked up, if `claim` drops the waker before under the lock.
+/// Fails, locked up, if `rewake` drops the waker before under the lock.
 #[test]
 fn release_in_drop_of_the_waker_before() {
     exhaustive(|| {
@@ -384,7 +384,7 @@ fn assert_trap_served(
     let acquired = match polled {
         Poll::Ready(acquired) => acquired,
         Poll::Pending => {
-            assert_eq!(trap.wakes(), 1, "wake-ups of one who was told to wait");
+            assert_eq!(trap.wakes(), 1, "wake-ups of a waiter that was pending");
             let Poll::Ready(acquired) = waiter.poll() else { panic!("woken in vain") };
             acquired
         }

@@ -78,7 +78,7 @@ impl Wake for Wakes {
     }
 }
 
-/// Drives one subject, and keeps the books that all have alike: who waits, and who was woken.
+/// Drives one subject, and keeps what all have alike: the waiters, and the wakers that were woken.
 struct Drive<S> {
     subject: S,
     waiting: Vec<usize>,
@@ -187,6 +187,8 @@ proptest! {
         let mut reference = Drive::<Reference>::new(permits);
         for step in &steps {
             let (seen, expected) = (ours.step(step), reference.step(step));
+            #[cfg(debug_assertions)]
+            ours.subject.semaphore.validate();
             prop_assert_eq!(seen, expected, "{:?}", step);
             prop_assert_eq!(ours.woken(), reference.woken(), "woken after {:?}", step);
             prop_assert_eq!(ours.subject.held(), reference.subject.held());
@@ -227,6 +229,8 @@ proptest! {
         for step in steps.iter().filter(|step| !ours_alone(step)) {
             set_aside |= matches!(step, Step::Close) && ours.subject.semaphore.waiters() > 0;
             let (seen, expected) = (ours.step(step), tokios.step(step));
+            #[cfg(debug_assertions)]
+            ours.subject.semaphore.validate();
             if !(set_aside && matches!(step, Step::ForgetFree(_))) {
                 prop_assert_eq!(seen, expected, "{:?}", step);
             }

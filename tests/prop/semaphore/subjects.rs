@@ -22,7 +22,7 @@ pub(crate) enum Seen {
 
 pub(crate) trait Subject {
     fn new(permits: usize) -> Self;
-    /// Makes a future, which is not polled yet, but takes its place in line if so asked.
+    /// Makes a future, which is not polled yet, but joins the wait list if so asked.
     fn acquire(&mut self, id: usize, need: u32, enqueue: bool);
     /// A future that is ready goes; its permits, if any, are held from then on.
     fn poll(&mut self, id: usize, waker: &Waker) -> Option<bool>;
@@ -184,12 +184,12 @@ pub(crate) struct Reference {
     holding: BTreeMap<usize, u32>,
     pub(crate) queue: VecDeque<(usize, u32, Waker)>,
     pub(crate) granted: BTreeMap<usize, u32>,
-    /// Those who waited when it was closed.
+    /// The waiters at the time of the close.
     dismissed: Vec<usize>,
     held: Vec<u32>,
     /// Waits, cancellations, and the most that waited at once.
     pub(crate) counted: (u64, u64, usize),
-    /// How many were served from the line.
+    /// How many waiters were served.
     pub(crate) served: u32,
 }
 
@@ -300,8 +300,8 @@ impl Subject for Reference {
         if self.dismissed.contains(&id) {
             return Some(false);
         }
-        let place = self.queue.iter_mut().find(|place| place.0 == id);
-        place.expect("it waits").2 = waker.clone();
+        let waiter = self.queue.iter_mut().find(|waiter| waiter.0 == id);
+        waiter.expect("it waits").2 = waker.clone();
         None
     }
 
@@ -320,9 +320,10 @@ impl Subject for Reference {
 
     fn cancel(&mut self, id: usize) {
         self.fresh.remove(&id);
-        let waited = self.queue.iter().any(|place| place.0 == id) || self.granted.contains_key(&id);
+        let waited =
+            self.queue.iter().any(|waiter| waiter.0 == id) || self.granted.contains_key(&id);
         self.counted.1 += u64::from(waited && !self.closed);
-        self.queue.retain(|place| place.0 != id);
+        self.queue.retain(|waiter| waiter.0 != id);
         let granted = self.granted.remove(&id).or_else(|| self.holding.remove(&id));
         self.free += granted.unwrap_or(0) as usize;
         self.serve();
