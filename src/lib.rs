@@ -16,6 +16,7 @@
 //! | `KeyedBatcher` (feature `tokio`) | the same for a batch by room, table or partition, with a bound on how many | a map of buffers that grows |
 //! | [`BatchExecutor`] | many fallible things, a bounded number at once, every outcome kept | unbounded `join_all`, streams that stall |
 //! | [`Phases`] | the same few named steps for many items | a list of futures a step |
+//! | [`OffsetTracker`] | "done up to here", while work finishes in any order | a set of incomplete offsets under a mutex |
 //! | [`Retry`], [`RetryBudget`] | attempts that wait in between, and not for ever | a loop around a sleep |
 //! | [`Throttle`], [`KeyedThrottle`] | at most so many starts in a time | a counter that is reset each minute |
 //!

@@ -82,12 +82,13 @@ struct Slot<P> {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
+    /// `since` is `None` until the clock has been read.
     InWork {
-        since: Instant,
+        since: Option<Instant>,
         deliveries: u32,
     },
     Released {
-        since: Instant,
+        since: Option<Instant>,
         deliveries: u32,
     },
     /// Complete or parked, and everything from `first` on with it.
@@ -98,9 +99,16 @@ enum State {
 }
 
 impl State {
-    fn since(self) -> Option<Instant> {
+    fn is_incomplete(self) -> bool {
+        matches!(self, Self::InWork { .. } | Self::Released { .. })
+    }
+
+    /// Since when it is incomplete: `now`, if that is not known yet.
+    fn since(&mut self, now: Instant) -> Option<Instant> {
         match self {
-            Self::InWork { since, .. } | Self::Released { since, .. } => Some(since),
+            Self::InWork { since, .. } | Self::Released { since, .. } => {
+                Some(*since.get_or_insert(now))
+            }
             Self::Done { .. } | Self::Withdrawn => None,
         }
     }
@@ -141,7 +149,7 @@ pub(super) struct Core<P> {
     /// Serial numbers, in the order of their release.
     released: VecDeque<u64>,
     incomplete: usize,
-    /// The clock as it was read last: once in `STAMPS` positions.
+    /// The clock as it was read last, unless nothing was incomplete since.
     clock: Option<Instant>,
     epoch: u64,
     closed: bool,
@@ -158,7 +166,7 @@ pub(super) struct Core<P> {
     watchers_due: u64,
 }
 
-/// The clock is read once for so many positions; a power of two.
+/// While something is incomplete, the clock is read once for so many positions; a power of two.
 const STAMPS: u64 = 16;
 
 impl<P: Copy> Core<P> {
@@ -224,15 +232,23 @@ impl<P: Copy> Core<P> {
             return Err(TrackError::NotIncreasing { position, last });
         }
         let serial = self.front + self.ring.len() as u64;
-        let since = match self.clock {
-            Some(clock) if !self.ring.is_empty() && serial % STAMPS != 0 => clock,
-            _ => *self.clock.insert(now()),
+        let since = match self.ring.front_mut() {
+            // Most often it is complete before the next one comes, and no clock was read for it.
+            None => {
+                self.clock = None;
+                None
+            }
+            Some(front) => match self.clock {
+                Some(clock) if serial % STAMPS != 0 => Some(clock),
+                _ => {
+                    let now = *self.clock.insert(now());
+                    front.state.since(now);
+                    Some(now)
+                }
+            },
         };
-        self.ring.push_back(Slot {
-            position,
-            payload,
-            state: State::InWork { since, deliveries: 1 },
-        });
+        let state = State::InWork { since, deliveries: 1 };
+        self.ring.push_back(Slot { position, payload, state });
         self.last = Some(position);
         self.incomplete += 1;
         self.counts.tracked += 1;
@@ -608,10 +624,9 @@ impl<P: Copy> Core<P> {
 
     /// The front of the ring, with the time since the clock was read for it.
     pub(super) fn oldest(&mut self, now: Instant) -> Option<Oldest> {
-        // So that the next is at most as old as this call.
+        let front = self.ring.front_mut()?;
         self.clock = Some(now);
-        let front = self.ring.front()?;
-        let age = now.saturating_duration_since(front.state.since()?);
+        let age = now.saturating_duration_since(front.state.since(now)?);
         Some(Oldest { position: front.position, age })
     }
 
@@ -657,12 +672,12 @@ impl<P: Copy> Core<P> {
     pub(super) fn validate(&self) {
         let Counts { tracked, completed, parked, fenced, .. } = self.counts;
         assert_eq!(tracked, completed + parked + fenced + self.incomplete as u64, "the equation");
-        let incomplete = self.ring.iter().filter(|slot| slot.state.since().is_some()).count();
+        let incomplete = self.ring.iter().filter(|slot| slot.state.is_incomplete()).count();
         assert_eq!(incomplete, self.incomplete, "slots in work or released");
         assert!(self.incomplete <= self.limits.capacity, "the capacity");
         assert!(self.ring.iter().is_sorted_by(|a, b| a.position < b.position), "the order");
         let front = self.ring.front();
-        assert!(front.is_none_or(|front| front.state.since().is_some()), "a front that is done");
+        assert!(front.is_none_or(|front| front.state.is_incomplete()), "a front that is done");
         let last = self.ring.back().map(|back| back.position).or(self.committed_position());
         assert_eq!(self.last, last, "the last position");
         for serial in &self.released {

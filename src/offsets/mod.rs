@@ -247,9 +247,10 @@ impl<P: Copy> OffsetTracker<P> {
 
     /// The oldest position that is neither complete nor rejected, and its age: the figure to raise an alarm on.
     ///
-    /// The clock is read for one position in sixteen, and by this method. So the age is never too low; it is
-    /// too high by at most the time that sixteen positions took to come, or the time between two calls of
-    /// this, whichever is less.
+    /// The clock is read by this method and, while something is incomplete, for one position in sixteen. So
+    /// the age is off by at most the time that sixteen positions took to come or the time between two calls
+    /// of this, whichever is less; that of a position that came alone counts from the next one, or from the
+    /// next call.
     pub fn oldest_incomplete(&self) -> Option<Oldest> {
         self.oldest_incomplete_at(now())
     }

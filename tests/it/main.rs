@@ -11,6 +11,7 @@ mod coop;
 mod executor;
 mod keyed;
 mod map;
+mod offsets;
 #[path = "../support/outcome.rs"]
 mod outcome;
 mod queue;

