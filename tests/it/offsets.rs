@@ -1,7 +1,6 @@
 //! The offset tracker: time, budget, waiters, checkpoints that cannot be right.
 
 use std::future::Future;
-use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
 use sluicegate::offsets::{Checkpoint, TrackError};
@@ -143,6 +142,7 @@ fn a_checkpoint_is_read_back_or_refused() {
 
 #[cfg(feature = "tokio")]
 mod on_tokio {
+    use std::pin::pin;
     use std::time::Duration;
 
     use super::*;

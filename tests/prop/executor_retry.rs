@@ -516,7 +516,7 @@ where
     let waits: Vec<_> = waits.into_iter().map(ms).collect();
     let mut retry = Retry::with_backoff(most, move || waits.clone().into_iter()).unwrap();
     if let Some(limit) = attempt_timeout {
-        retry = retry.with_attempt_timeout(ms(limit)).unwrap();
+        retry = retry.into_builder().attempt_timeout(ms(limit)).build().unwrap();
     }
     let executor = executor.retry(retry.when(|failure: &Failure| !failure.fatal));
     if !buried {

@@ -233,6 +233,14 @@ struct Run<'a> {
     epoch: u64,
 }
 
+/// As it is read back from where it was stored.
+fn restored(checkpoint: &Checkpoint<u64>) -> Checkpoint<u64> {
+    #[cfg(feature = "serde")]
+    return serde_json::from_str(&serde_json::to_string(checkpoint).unwrap()).unwrap();
+    #[cfg(not(feature = "serde"))]
+    return checkpoint.clone();
+}
+
 fn payload(position: u64) -> u64 {
     position * 100
 }
@@ -365,8 +373,7 @@ impl<'a> Run<'a> {
                 self.start_epoch(complete);
             }
             Step::Restart => {
-                let text = serde_json::to_string(&self.tracker.checkpoint()).unwrap();
-                let checkpoint: Checkpoint<u64> = serde_json::from_str(&text).unwrap();
+                let checkpoint = restored(&self.tracker.checkpoint());
                 let complete: BTreeSet<u64> =
                     (0..END).filter(|position| checkpoint.is_complete(*position)).collect();
                 assert!(complete.is_subset(&self.model.complete(true)));

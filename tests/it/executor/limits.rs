@@ -313,7 +313,7 @@ async fn an_items_limit_holds_to_within_one_item_that_blocks() {
             }
             ready(())
         };
-        let once = Retry::none().with_attempt_timeout(MS * 52).unwrap();
+        let once = Retry::none().into_builder().attempt_timeout(MS * 52).build().unwrap();
         let attempt = options(4).build().unwrap().retry(once);
         drop(in_time(attempt.for_each(0..1_000, work, sink)).await);
         let elapsed = ended.take().unwrap();

@@ -11,7 +11,9 @@ mod retry;
 mod semaphore;
 mod spawned;
 
-use crate::outcome::{Outcome, text};
+#[cfg(feature = "tokio")]
+use crate::outcome::Outcome;
+use crate::outcome::text;
 use std::cell::{Cell, RefCell};
 use std::future::{Future, pending, poll_fn, ready};
 use std::hash::{Hash, Hasher};

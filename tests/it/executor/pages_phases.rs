@@ -305,7 +305,12 @@ fn figures<V, E>(report: &PhasesReport<V, E>) -> Vec<(&'static str, usize, usize
 #[tokio::test(start_paused = true)]
 async fn phases_try_again_and_what_fails_for_good_does_not_enter_the_next() {
     let (creates, enqueues) = (RefCell::new(Vec::new()), RefCell::new(Vec::new()));
-    let retry = Retry::constant(3, MS * 10).unwrap().with_attempt_timeout(MS * 50).unwrap();
+    let retry = Retry::constant(3, MS * 10)
+        .unwrap()
+        .into_builder()
+        .attempt_timeout(MS * 50)
+        .build()
+        .unwrap();
     let report = BatchExecutor::builder()
         .limit(2)
         .backlog(4)
@@ -349,7 +354,12 @@ async fn phases_try_again_and_what_fails_for_good_does_not_enter_the_next() {
 async fn a_flow_that_is_tried_again_begins_with_its_first_phase() {
     let attempts = RefCell::new([0; 5]);
     let passed = RefCell::new(Vec::new());
-    let retry = Retry::constant(2, MS * 10).unwrap().with_attempt_timeout(MS * 50).unwrap();
+    let retry = Retry::constant(2, MS * 10)
+        .unwrap()
+        .into_builder()
+        .attempt_timeout(MS * 50)
+        .build()
+        .unwrap();
     let report = BatchExecutor::new(3)
         .unwrap()
         .retry(retry)

@@ -103,7 +103,7 @@ async fn every_limit_tells_its_scope_and_the_last_error() {
             }
         }
     };
-    let retry = constant(2, 10).with_attempt_timeout(MS * 20).unwrap();
+    let retry = constant(2, 10).into_builder().attempt_timeout(MS * 20).build().unwrap();
     let run = BatchExecutor::new(1).unwrap().retry(retry).all_settled([()], hang(1));
     let outcomes = timeout(MS * 1_000, run).await.expect("it hangs");
     let scoped = |outcome: &Settled<(), &'static str>, wanted: Scope| match outcome {
@@ -283,7 +283,7 @@ async fn an_attempt_that_is_the_only_one_has_its_limit_too() {
     let start = Instant::now();
     let run = BatchExecutor::new(1)
         .unwrap()
-        .retry(Retry::none().with_attempt_timeout(MS * 20).unwrap())
+        .retry(Retry::none().into_builder().attempt_timeout(MS * 20).build().unwrap())
         .all_settled([()], async |()| std::future::pending::<Result<(), ()>>().await);
     let outcomes = timeout(MS * 1_000, run).await.expect("it hangs");
     assert!(matches!(outcomes[0], Err(ItemError::TimedOut { scope: Scope::Attempt, .. })));
