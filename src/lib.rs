@@ -15,7 +15,8 @@
 //! | `Batcher` (feature `tokio`) | many small writes as few large ones, within a window of time | a loop around a channel and a timer |
 //! | `KeyedBatcher` (feature `tokio`) | the same for a batch by room, table or partition, with a bound on how many | a map of buffers that grows |
 //! | [`BatchExecutor`] | many fallible things, a bounded number at once, every outcome kept | unbounded `join_all`, streams that stall |
-//! | [`Phases`] | prepare, create, enqueue: the same few steps for many items | a list of futures a step |
+//! | [`Phases`] | the same few named steps for many items | a list of futures a step |
+//! | [`OffsetTracker`] | "done up to here", while work finishes in any order | a set of incomplete offsets under a mutex |
 //! | [`Retry`], [`RetryBudget`] | attempts that wait in between, and not for ever | a loop around a sleep |
 //! | [`Throttle`], [`KeyedThrottle`] | at most so many starts in a time | a counter that is reset each minute |
 //!
@@ -42,6 +43,7 @@ mod base;
 pub mod batcher;
 pub mod executor;
 pub mod map;
+pub mod offsets;
 pub mod phases;
 pub mod queue;
 pub mod retry;
@@ -61,6 +63,7 @@ pub use map::{
     BoundedArrayMap, FullKey, FullMap, Pushed, RejectReason, ShardedBoundedArrayMap,
     SharedBoundedArrayMap,
 };
+pub use offsets::{Ack, Acked, OffsetTracker};
 pub use phases::Phases;
 pub use queue::OverflowQueue;
 pub use retry::{Delays, Retry, RetryBudget, RetryError, RetryWhen};
@@ -69,7 +72,8 @@ pub use semaphore::{
     PollSemaphore, Semaphore, SemaphorePermit, SemaphoreStats, TryAcquireError, WaitTimes,
 };
 pub use settled::{
-    NotAllFulfilled, Partition, Scope, Settled, SettledCounts, SettledError, SettledKind,
+    ItemError, NotAllFulfilled, Partition, Scope, Settled, SettledCounts, SettledKind,
+    all_fulfilled, partition,
 };
 pub use throttle::{KeyedThrottle, Throttle};
 

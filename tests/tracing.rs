@@ -1,6 +1,6 @@
 //! What is traced of phases: which events, at which level, and with which fields.
 //!
-//! Seen to fail: with no start told; with the failed of a preparation counted as its successes; with
+//! Seen to fail: with no start told; with the failed of a plain function counted as its successes; with
 //! a phase that is not named; with no throughput; with all items counted as failed at the end; with
 //! a boundary told at another level.
 
@@ -75,10 +75,12 @@ async fn each_boundary_is_told_with_its_counts() {
     let (lines, _guard) = traced();
     let executor = BatchExecutor::new(10).unwrap();
     let phases =
-        executor.phases("run", 0..5_u32).prepare(|n| if n == 0 { Err("no") } else { Ok(n) });
-    let prepared =
-        ["start batch=\"run\" items=5", "prepared batch=\"run\" entered=5 succeeded=4 failed=1"];
-    assert_eq!(lines.take(), prepared, "as they happen, not at the end");
+        executor.phases("run", 0..5_u32).map("check", |n| if n == 0 { Err("no") } else { Ok(n) });
+    let told = lines.take();
+    assert_eq!(told.len(), 2, "as they happen, not at the end");
+    assert_eq!(told[0], "start batch=\"run\" items=5");
+    let check = "phase batch=\"run\" phase=\"check\" entered=5 succeeded=4 failed=1 elapsed_ms=";
+    assert!(told[1].starts_with(check), "{told:?}");
 
     let phases = phases
         .phase("create", async |n| {
@@ -87,8 +89,7 @@ async fn each_boundary_is_told_with_its_counts() {
         })
         .await;
     let told = lines.take();
-    let created =
-        "created batch=\"run\" phase=\"create\" entered=4 succeeded=3 failed=1 elapsed_ms=";
+    let created = "phase batch=\"run\" phase=\"create\" entered=4 succeeded=3 failed=1 elapsed_ms=";
     assert_eq!(told.len(), 1);
     assert!(told[0].starts_with(created), "{told:?}");
 
@@ -105,9 +106,9 @@ async fn each_boundary_is_told_with_its_counts() {
         })
         .await;
     let told = lines.take();
-    let index = "created batch=\"run\" phase=\"index\" entered=3 succeeded=2 failed=1 elapsed_ms=";
+    let index = "phase batch=\"run\" phase=\"index\" entered=3 succeeded=2 failed=1 elapsed_ms=";
     let enqueue =
-        "created batch=\"run\" phase=\"enqueue\" entered=2 succeeded=1 failed=1 elapsed_ms=";
+        "phase batch=\"run\" phase=\"enqueue\" entered=2 succeeded=1 failed=1 elapsed_ms=";
     assert_eq!(told.len(), 2);
     assert!(told[0].starts_with(index) && told[1].starts_with(enqueue), "{told:?}");
 

@@ -267,7 +267,7 @@ impl Pipeline {
 
     /// What left at once is counted here; what did not is counted where it leaves.
     fn leave(&self, outcome: Settled<Option<Category>, Trouble>) {
-        match outcome.into_result() {
+        match outcome {
             Ok(Some(category)) => self.tally.count(category, 1),
             Ok(None) => {}
             Err(error) => self.tally.failed(1, &error),

@@ -20,7 +20,9 @@ use std::time::{Duration, Instant};
 use indicatif::ProgressBar;
 use sluicegate::executor::{DeadLetter, Page};
 use sluicegate::retry::Jitter;
-use sluicegate::{BatchEnd, BatchExecutor, Retry, Settled, SettledKind, Stop, StopToken, Throttle};
+use sluicegate::{
+    BatchEnd, BatchExecutor, ItemError, Retry, SettledKind, Stop, StopToken, Throttle,
+};
 
 use tokio::time::sleep;
 
@@ -180,9 +182,9 @@ pub async fn notify(
         },
         |_, outcome| {
             match outcome {
-                Settled::Fulfilled(by_us) => notified.set(notified.get() + usize::from(by_us)),
-                Settled::Rejected(Failure::Database(error)) => break_off(error.into()),
-                Settled::Rejected(Failure::LeaseLapsed) => {
+                Ok(by_us) => notified.set(notified.get() + usize::from(by_us)),
+                Err(ItemError::Rejected(Failure::Database(error))) => break_off(error.into()),
+                Err(ItemError::Rejected(Failure::LeaseLapsed)) => {
                     break_off("suspended for longer than the lease: run it again".into());
                 }
                 // Among the dead letters.

@@ -1,4 +1,4 @@
-//! An orchestration server's creation of a run: its steps are prepared, written with a unique
+//! An orchestration server's creation of a run: its steps are named, written with a unique
 //! idempotency key, and enqueued.
 
 pub mod cli;
@@ -56,7 +56,7 @@ pub async fn create(
     let steps = steps.iter().copied().enumerate();
     let report = executor
         .phases("step.batch", steps)
-        .prepare(|(number, step)| Ok((format!("{run}/{number}"), step)))
+        .map("name", |(number, step)| Ok((format!("{run}/{number}"), step)))
         .phase("create", async |(key, step)| {
             sleep(CALL).await;
             match step {

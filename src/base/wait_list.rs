@@ -50,6 +50,7 @@ pub(crate) struct Waiter<T> {
 }
 
 impl<T> Waiter<T> {
+    /// As [`WaiterId::number`].
     #[inline]
     pub(crate) fn number(&self) -> u64 {
         self.number

@@ -178,9 +178,12 @@ impl<T> Builder<T> {
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// let budget = RetryBudget::new(100, 0.1)?;
-    /// let retry = Retry::exponential(5, Duration::from_millis(10), Duration::from_secs(1))?
-    ///     .with_attempt_timeout(Duration::from_secs(10))?
+    /// let retry = Retry::builder()
+    ///     .max_attempts(5)
+    ///     .exponential(Duration::from_millis(10))
+    ///     .attempt_timeout(Duration::from_secs(10))
     ///     .budget(&budget)
+    ///     .build()?
     ///     .when(|error: &HandlerError| error.is::<std::io::Error>());
     /// let rows = Batcher::builder()
     ///     .retry(retry)

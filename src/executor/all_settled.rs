@@ -3,9 +3,8 @@
 use core::fmt;
 use core::ops::Deref;
 
-use super::observe::ItemReport;
 use super::summary::{BatchEnd, BatchSummary};
-use crate::settled::Settled;
+use crate::settled::{NotAllFulfilled, Partition, Settled, all_fulfilled, partition};
 
 /// All outcomes of a batch, in input order, and why the batch ended.
 ///
@@ -15,9 +14,11 @@ use crate::settled::Settled;
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), sluicegate::ConfigError> {
-/// let all = sluicegate::BatchExecutor::new(2)?.all_settled(0..3, async |n| Ok::<_, ()>(n)).await;
-/// assert!(all[2].is_fulfilled() && all.summary().is_complete());
-/// assert_eq!(all.into_iter().filter_map(|outcome| outcome.fulfilled()).sum::<u32>(), 3);
+/// let executor = sluicegate::BatchExecutor::new(2)?;
+/// let all = executor.all_settled(0..3, async |n| Ok::<_, ()>(n)).await;
+/// assert!(all[2].is_ok() && all.summary().is_complete());
+/// assert_eq!(all.to_string(), "3 fulfilled");
+/// assert_eq!(all.into_iter().filter_map(|outcome| outcome.ok()).sum::<u32>(), 3);
 /// # Ok(())
 /// # }
 /// ```
@@ -25,7 +26,6 @@ use crate::settled::Settled;
 pub struct AllSettled<T, E> {
     pub(super) outcomes: Vec<Settled<T, E>>,
     pub(super) summary: BatchSummary,
-    pub(super) reports: Vec<ItemReport>,
 }
 
 impl<T, E> AllSettled<T, E> {
@@ -40,10 +40,18 @@ impl<T, E> AllSettled<T, E> {
         self.summary.end()
     }
 
-    /// A report of each item in input order, if [asked for](super::BatchExecutorBuilder::reports),
-    /// or else none.
-    pub fn reports(&self) -> &[ItemReport] {
-        &self.reports
+    /// All values in order, if every outcome is fulfilled.
+    ///
+    /// # Errors
+    ///
+    /// [`NotAllFulfilled`] if any outcome is a failure; it hands all of them back.
+    pub fn all_fulfilled(self) -> Result<Vec<T>, NotAllFulfilled<T, E>> {
+        all_fulfilled(self.outcomes)
+    }
+
+    /// The values and the failures, each with the index of its input.
+    pub fn partition(self) -> Partition<T, E> {
+        partition(self.outcomes)
     }
 
     /// The outcomes alone.
@@ -86,6 +94,13 @@ impl<'a, T, E> IntoIterator for &'a AllSettled<T, E> {
 impl<T, E> From<AllSettled<T, E>> for Vec<Settled<T, E>> {
     fn from(all: AllSettled<T, E>) -> Self {
         all.outcomes
+    }
+}
+
+/// How many outcomes there are of each kind: `98 fulfilled, 2 timed out`.
+impl<T, E> fmt::Display for AllSettled<T, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.summary.counts().fmt(f)
     }
 }
 

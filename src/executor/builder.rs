@@ -39,7 +39,6 @@ pub struct BatchExecutorBuilder {
     stop: Option<StopToken>,
     stop_when: Option<(usize, Stop)>,
     observer: Option<Observer>,
-    reports: bool,
 }
 
 impl BatchExecutorBuilder {
@@ -77,22 +76,22 @@ impl BatchExecutorBuilder {
     ///
     /// # When it is closed
     ///
-    /// NoRetry the semaphore is closed nothing more starts: the batch ends with
+    /// Once the semaphore is closed nothing more starts: the batch ends with
     /// [`BatchEnd::SemaphoreClosed`](super::BatchEnd::SemaphoreClosed).
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), sluicegate::ConfigError> {
     /// use std::sync::Arc;
-    /// use sluicegate::{BatchExecutor, Semaphore, Settled};
+    /// use sluicegate::{BatchExecutor, Semaphore, all_fulfilled};
     ///
     /// let connections = Arc::new(Semaphore::new(2));
     /// let executor = BatchExecutor::builder().semaphore(connections).build()?;
     /// let sums = executor.all_settled([10, 20, 30], async |ten| {
     ///     let digits = executor.all_settled(0..10, async |n| Ok::<_, ()>(ten + n)).await;
-    ///     Settled::all_fulfilled(digits).map(|digits| digits.iter().sum::<u32>())
+    ///     all_fulfilled(digits).map(|digits| digits.iter().sum::<u32>())
     /// });
-    /// assert_eq!(Settled::all_fulfilled(sums.await).unwrap(), [145, 245, 345]);
+    /// assert_eq!(all_fulfilled(sums.await).unwrap(), [145, 245, 345]);
     /// # Ok(())
     /// # }
     /// ```
@@ -149,7 +148,7 @@ impl BatchExecutorBuilder {
     ///
     /// The limit counts from the first time the item's future is pending, or the item waits for its
     /// retry, on tokio's clock; it includes all attempts and the waits between them. At its end the future is polled once more, so that what is ready by then counts; if it is not
-    /// ready it is dropped, and the outcome is [`Settled::TimedOut`](crate::Settled::TimedOut). A
+    /// ready it is dropped, and the outcome is [`ItemError::TimedOut`](crate::ItemError::TimedOut). A
     /// future that blocks its thread cannot be interrupted.
     ///
     /// Runs need tokio's timer then. Available with the feature `tokio`.
@@ -167,8 +166,8 @@ impl BatchExecutorBuilder {
     /// spawned, from the first poll of any of its workers. None by default.
     ///
     /// At its end the run is aborted, as by [`Stop::Abort`], but that what had started and is not
-    /// ready then is [`TimedOut`](crate::Settled::TimedOut) by the scope of the batch. What had been
-    /// pulled and has not started is [`Cancelled`](crate::Settled::Cancelled): nothing of it has
+    /// ready then is [`TimedOut`](crate::ItemError::TimedOut) by the scope of the batch. What had been
+    /// pulled and has not started is [`Cancelled`](crate::ItemError::Cancelled): nothing of it has
     /// happened. The sink still gets every outcome: it
     /// is the caller's, and not cut short. Inputs not pulled stay in the source, which the caller
     /// keeps by lending it ([`Iterator::by_ref`]).
@@ -187,7 +186,7 @@ impl BatchExecutorBuilder {
     }
 
     /// Stops a run when so many of its items, at least 1, have failed: have an outcome other than
-    /// [`Fulfilled`](crate::Settled::Fulfilled). Never by default.
+    /// `Ok`. Never by default.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -238,14 +237,6 @@ impl BatchExecutorBuilder {
         self
     }
 
-    /// Whether the methods that return all outcomes also return a
-    /// [report](super::ItemReport) of each item: how long it waited, and how long it ran. Not by
-    /// default. It costs reading the clock three times an item, and the memory of the reports.
-    pub fn reports(mut self, reports: bool) -> Self {
-        self.reports = reports;
-        self
-    }
-
     /// The executor.
     ///
     /// # Errors
@@ -273,18 +264,9 @@ impl BatchExecutorBuilder {
             return Err(ConfigError::new("backlog", self.backlog, "less, with `limit`"));
         }
         let Self { limit: _, backlog, throttle, semaphore, limits, .. } = self;
-        let Self { stop, stop_when, observer, reports, .. } = self;
-        let options = Options {
-            limit,
-            backlog,
-            throttle,
-            semaphore,
-            limits,
-            stop,
-            stop_when,
-            observer,
-            reports,
-        };
+        let Self { stop, stop_when, observer, .. } = self;
+        let options =
+            Options { limit, backlog, throttle, semaphore, limits, stop, stop_when, observer };
         Ok(BatchExecutor { options, keys: Unordered, weigher: UnitWeight, attempts: NoRetry })
     }
 }

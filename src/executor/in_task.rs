@@ -7,7 +7,7 @@ use futures_core::Stream;
 use super::BatchExecutor;
 use super::all_settled::AllSettled;
 use super::attempts::Attempts;
-use super::observe::{BatchEvent, ItemReport, tell};
+use super::observe::{BatchEvent, tell};
 use super::order::Keys;
 use super::outcome_sink::{CallerSink, CallerSlots, Collected, OutcomeSink};
 use super::run::{InTask, Run};
@@ -53,7 +53,7 @@ impl<K, W, A> BatchExecutor<K, W, A> {
     /// # Panics
     ///
     /// Never: panics of `f` and of its futures are outcomes,
-    /// [`Settled::Panicked`]. A panic in dropping a future that has already settled, or whatever
+    /// [`ItemError::Panicked`]. A panic in dropping a future that has already settled, or whatever
     /// else a run has when it is done or dropped, goes no further.
     ///
     /// # Cancel safety
@@ -83,8 +83,8 @@ impl<K, W, A> BatchExecutor<K, W, A> {
         async move {
             let inputs = IterInputs(inputs.into_iter());
             let sink = Collected::with_room_for(inputs.at_least());
-            let (sink, summary, reports) = executor.run(inputs, f, sink).await;
-            AllSettled { outcomes: sink.into_outcomes(), summary, reports }
+            let (sink, summary) = executor.run(inputs, f, sink).await;
+            AllSettled { outcomes: sink.into_outcomes(), summary }
         }
     }
 
@@ -146,7 +146,7 @@ impl<K, W, A> BatchExecutor<K, W, A> {
         W: Weigher<I::Item> + Clone,
         A: Attempts<I::Item, E> + Clone,
     {
-        let executor = self.clone().without_reports();
+        let executor = self.clone();
         async move {
             let inputs = IterInputs(inputs.into_iter());
             // As much as promised, if that is a number to believe.
@@ -196,7 +196,7 @@ impl<K, W, A> BatchExecutor<K, W, A> {
     ///         0..10,
     ///         async |n| if n % 2 == 0 { Ok(n) } else { Err("odd") },
     ///         |_index, outcome| {
-    ///             even.extend(outcome.fulfilled());
+    ///             even.extend(outcome.ok());
     ///             ready(())
     ///         },
     ///     )
@@ -223,7 +223,7 @@ impl<K, W, A> BatchExecutor<K, W, A> {
         W: Weigher<I::Item> + Clone,
         A: Attempts<I::Item, E> + Clone,
     {
-        let executor = self.clone().without_reports();
+        let executor = self.clone();
         async move {
             let inputs = IterInputs(inputs.into_iter());
             executor.run(inputs, f, CallerSink::new(sink)).await.1
@@ -267,23 +267,12 @@ impl<K, W, A> BatchExecutor<K, W, A> {
         W: Weigher<St::Item> + Clone,
         A: Attempts<St::Item, E> + Clone,
     {
-        let executor = self.clone().without_reports();
+        let executor = self.clone();
         async move { executor.run(StreamInputs(Box::pin(inputs)), f, CallerSink::new(sink)).await.1 }
     }
 
-    /// For what returns none: those of an endless input would have no bound.
-    pub(crate) fn without_reports(mut self) -> Self {
-        self.options.reports = false;
-        self
-    }
-
     /// Runs a batch to its end.
-    pub(super) async fn run<N, F, Fut, T, E, O>(
-        self,
-        inputs: N,
-        f: F,
-        sink: O,
-    ) -> (O, BatchSummary, Vec<ItemReport>)
+    pub(super) async fn run<N, F, Fut, T, E, O>(self, inputs: N, f: F, sink: O) -> (O, BatchSummary)
     where
         N: Inputs,
         F: FnMut(N::Input) -> Fut,
@@ -298,8 +287,8 @@ impl<K, W, A> BatchExecutor<K, W, A> {
         let run = Run::new(batch, Own::new(inputs), f, keys.order(), weigher, attempts, sink);
         let mut run = InTask::new(run);
         poll_fn(|cx| run.poll(cx)).await;
-        let (sink, summary, reports) = run.into_done().into_parts();
+        let (sink, summary) = run.into_done().into_parts();
         tell(options.observer.as_ref(), BatchEvent::Ended { summary: &summary });
-        (sink, summary, reports)
+        (sink, summary)
     }
 }

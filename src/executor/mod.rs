@@ -99,7 +99,7 @@ use options::Options;
 /// # Example
 ///
 /// ```
-/// use sluicegate::{BatchExecutor, Settled};
+/// use sluicegate::BatchExecutor;
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), sluicegate::ConfigError> {
@@ -107,9 +107,9 @@ use options::Options;
 /// let executor = BatchExecutor::new(2)?;
 /// let outcomes = executor.all_settled(prices, async |price: &str| price.parse::<u32>()).await;
 ///
-/// assert!(matches!(outcomes[0], Settled::Fulfilled(3)));
-/// assert_eq!(outcomes[1].to_string(), "rejected: invalid digit found in string");
-/// assert!(matches!(outcomes[2], Settled::Fulfilled(14)));
+/// assert!(matches!(outcomes[..], [Ok(3), Err(_), Ok(14)]));
+/// let error = outcomes[1].as_ref().unwrap_err();
+/// assert_eq!(error.to_string(), "rejected: invalid digit found in string");
 /// # Ok(())
 /// # }
 /// ```

@@ -49,8 +49,7 @@ pub enum BatchEvent<'a> {
     },
 }
 
-/// How one item went: what an observer is told, and what
-/// [`AllSettled::reports`](super::AllSettled::reports) lists.
+/// How one item went: what an [observer](super::BatchExecutorBuilder::observer) is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ItemReport {
@@ -82,10 +81,9 @@ pub(super) fn tell(observer: Option<&Observer>, event: BatchEvent<'_>) {
     }
 }
 
-/// Keeps the times of the items of a run, if somebody wants to know.
+/// Keeps the times of the items of a run for its observer.
 pub(super) struct Reporter {
-    pub(super) observer: Option<Observer>,
-    reports: Option<Vec<ItemReport>>,
+    observer: Observer,
     /// By slot.
     times: Vec<Times>,
 }
@@ -97,10 +95,8 @@ struct Times {
 }
 
 impl Reporter {
-    pub(super) fn new(observer: Option<Observer>, reports: bool) -> Option<Box<Self>> {
-        (observer.is_some() || reports).then(|| {
-            Box::new(Self { observer, reports: reports.then(Vec::new), times: Vec::new() })
-        })
+    pub(super) fn new(observer: Observer) -> Box<Self> {
+        Box::new(Self { observer, times: Vec::new() })
     }
 
     pub(super) fn pulled(&mut self, slot: usize, index: usize, now: Instant) {
@@ -109,16 +105,16 @@ impl Reporter {
             Some(slot) => *slot = times,
             None => self.times.resize(slot + 1, times),
         }
-        tell(self.observer.as_ref(), BatchEvent::Pulled { index });
+        tell(Some(&self.observer), BatchEvent::Pulled { index });
     }
 
     pub(super) fn started(&mut self, slot: usize, index: usize, now: Instant) {
         self.times[slot].started.get_or_insert(now);
-        tell(self.observer.as_ref(), BatchEvent::Started { index });
+        tell(Some(&self.observer), BatchEvent::Started { index });
     }
 
     pub(super) fn retrying(&self, index: usize, wait: Duration) {
-        tell(self.observer.as_ref(), BatchEvent::Retrying { index, wait });
+        tell(Some(&self.observer), BatchEvent::Retrying { index, wait });
     }
 
     pub(super) fn settled(&mut self, slot: usize, index: usize, kind: SettledKind, now: Instant) {
@@ -127,16 +123,6 @@ impl Reporter {
         let running = started.map(|started| now.saturating_duration_since(started));
         let running = running.unwrap_or_default();
         let report = ItemReport { index, kind, queued, running };
-        if let Some(reports) = &mut self.reports {
-            reports.push(report);
-        }
-        tell(self.observer.as_ref(), BatchEvent::Settled { report });
-    }
-
-    /// In input order.
-    pub(super) fn into_reports(self) -> Vec<ItemReport> {
-        let mut reports = self.reports.unwrap_or_default();
-        reports.sort_unstable_by_key(|report| report.index);
-        reports
+        tell(Some(&self.observer), BatchEvent::Settled { report });
     }
 }

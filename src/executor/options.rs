@@ -20,7 +20,6 @@ pub(super) struct Options {
     pub(super) stop: Option<StopToken>,
     pub(super) stop_when: Option<(usize, Stop)>,
     pub(super) observer: Option<Observer>,
-    pub(super) reports: bool,
 }
 
 /// The options of one batch.
@@ -35,7 +34,6 @@ pub(super) struct Batch {
     pub(super) stops: Vec<StopToken>,
     pub(super) failures: Option<Failures>,
     pub(super) observer: Option<Observer>,
-    pub(super) reports: bool,
 }
 
 impl Options {
@@ -57,7 +55,6 @@ impl Options {
             stops: self.stop.iter().cloned().collect(),
             failures: self.stop_when.map(|(most, how)| Failures::new(most, how)),
             observer: self.observer.clone(),
-            reports: self.reports,
         }
     }
 }
@@ -81,7 +78,6 @@ impl fmt::Debug for Options {
             .field("stop", &self.stop)
             .field("stop_when", &self.stop_when)
             .field("observed", &self.observer.is_some())
-            .field("reports", &self.reports)
             .finish()
     }
 }

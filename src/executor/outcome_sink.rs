@@ -7,7 +7,7 @@ use core::task::{Context, Poll};
 use std::collections::VecDeque;
 
 use crate::base::panic::{Quiet, drop_each, quietly};
-use crate::settled::Settled;
+use crate::settled::{ItemError, Settled};
 
 pub(super) trait OutcomeSink<I, T, E> {
     /// Takes an outcome in.
@@ -59,7 +59,7 @@ impl<T, E> Collected<T, E> {
     fn settle_out_of_order(&mut self, index: usize, outcome: Settled<T, E>) {
         if self.0.len() <= index {
             // Every pulled input settles, so those in between are not seen.
-            self.0.resize_with(index + 1, || Settled::cancelled(false));
+            self.0.resize_with(index + 1, || Err(ItemError::cancelled(false)));
         }
         self.0[index] = outcome;
     }

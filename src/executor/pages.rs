@@ -25,7 +25,7 @@ use std::task::Waker;
 
 use super::BatchExecutor;
 use super::attempts::Attempts;
-use super::observe::{BatchEvent, ItemReport, tell};
+use super::observe::{BatchEvent, tell};
 use super::order::Keys;
 use super::outcome_sink::{CallerSink, Collected, OutcomeSink};
 use super::run::{InTask, Run};
@@ -63,7 +63,7 @@ pub struct PagesSummary<I, E> {
     /// Items of pages that were fetched, but that the batch did not pull before it was stopped.
     pub not_pulled: Vec<I>,
     /// Items that were pulled and not started when the batch was aborted, each with its index: their
-    /// outcome is [`Cancelled`](crate::Settled::Cancelled).
+    /// outcome is [`Cancelled`](crate::ItemError::Cancelled).
     pub not_started: Vec<(usize, I)>,
 }
 
@@ -92,8 +92,6 @@ impl<I, E: fmt::Display> fmt::Display for PagesSummary<I, E> {
 pub struct Paged<T, E, I, FE> {
     /// One for each item that was pulled, in order.
     pub outcomes: Vec<Settled<T, E>>,
-    /// A report of each of them, if [asked for](super::BatchExecutorBuilder::reports), or else none.
-    pub reports: Vec<ItemReport>,
     /// What there is to say beside them.
     pub summary: PagesSummary<I, FE>,
 }
@@ -311,7 +309,7 @@ impl<K, W, A> BatchExecutor<K, W, A> {
     ///
     /// # Returns
     ///
-    /// One outcome for each item that was pulled, their reports if asked for, and what there is to
+    /// One outcome for each item that was pulled, and what there is to
     /// say of the pages.
     ///
     /// # Cancel safety
@@ -360,8 +358,8 @@ impl<K, W, A> BatchExecutor<K, W, A> {
         let executor = self.clone();
         async move {
             let sink = Collected::with_room_for(0);
-            let (sink, summary, reports) = executor.run_pages(fetch, f, sink).await;
-            Paged { outcomes: sink.into_outcomes(), reports, summary }
+            let (sink, summary) = executor.run_pages(fetch, f, sink).await;
+            Paged { outcomes: sink.into_outcomes(), summary }
         }
     }
 
@@ -394,7 +392,7 @@ impl<K, W, A> BatchExecutor<K, W, A> {
         W: Weigher<P::Item> + Clone,
         A: Attempts<P::Item, E> + Clone,
     {
-        let executor = self.clone().without_reports();
+        let executor = self.clone();
         async move { executor.run_pages(fetch, f, CallerSink::new(sink)).await.1 }
     }
 
@@ -403,7 +401,7 @@ impl<K, W, A> BatchExecutor<K, W, A> {
         fetch: G,
         f: F,
         sink: O,
-    ) -> (O, PagesSummary<P::Item, FE>, Vec<ItemReport>)
+    ) -> (O, PagesSummary<P::Item, FE>)
     where
         P: IntoIterator,
         G: FnMut(Option<C>) -> GFut,
@@ -455,7 +453,7 @@ impl<K, W, A> BatchExecutor<K, W, A> {
             Poll::Pending
         })
         .await;
-        let (PageSink(sink, _), batch, reports) = run.into_done().into_parts();
+        let (PageSink(sink, _), batch) = run.into_done().into_parts();
         tell(options.observer.as_ref(), BatchEvent::Ended { summary: &batch });
         let (items, mut not_started, panic) = {
             let mut pages_state = pages_state.lock();
@@ -470,6 +468,6 @@ impl<K, W, A> BatchExecutor<K, W, A> {
         quietly(|| drop(fetch));
         quietly(|| drop(cursor));
         quietly(|| drop(panic));
-        (sink, PagesSummary { batch, pages, fetch_error, not_pulled, not_started }, reports)
+        (sink, PagesSummary { batch, pages, fetch_error, not_pulled, not_started })
     }
 }

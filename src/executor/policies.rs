@@ -93,8 +93,8 @@ impl<K, W, A> BatchExecutor<K, W, A> {
     ///
     /// # Outcomes
     ///
-    /// The last attempt's: [`Rejected`](crate::Settled::Rejected) with its error, or
-    /// [`TimedOut`](crate::Settled::TimedOut) if its `attempt_timeout` passed. Earlier errors are
+    /// The last attempt's: [`Rejected`](crate::ItemError::Rejected) with its error, or
+    /// [`TimedOut`](crate::ItemError::TimedOut) if its `attempt_timeout` passed. Earlier errors are
     /// dropped, but for the last of them in `TimedOut` and `Cancelled`. If the choice of errors or
     /// the iterator of waits panics, there is no other attempt.
     ///
@@ -174,7 +174,7 @@ impl<K, W, E> BatchExecutor<K, W, Retrying<E>> {
     /// let outcomes = executor
     ///     .all_settled(names, async |name| if name == "bob" { Err("gone") } else { Ok(()) })
     ///     .await;
-    /// assert_eq!(outcomes[1].to_string(), "rejected: gone");
+    /// assert_eq!(outcomes[1].as_ref().unwrap_err().to_string(), "rejected: gone");
     /// assert_eq!(dead.take(), [("bob".to_string(), 3)]);
     /// # Ok(())
     /// # }

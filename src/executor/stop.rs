@@ -13,7 +13,7 @@ pub enum Stop {
     /// They run to their outcomes.
     Drain,
     /// They are polled once more and, if not ready then, dropped as
-    /// [`Cancelled`](crate::Settled::Cancelled). For their inputs see
+    /// [`Cancelled`](crate::ItemError::Cancelled). For their inputs see
     /// [`dead_letter`](super::BatchExecutor::dead_letter).
     Abort,
 }

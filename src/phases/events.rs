@@ -16,20 +16,7 @@ pub(super) fn start(batch: &str, items: usize) {
     let _ = (batch, items);
 }
 
-pub(super) fn prepared(batch: &str, report: &PhaseReport) {
-    #[cfg(feature = "tracing")]
-    tracing::info!(
-        target: TARGET,
-        batch,
-        entered = report.entered,
-        succeeded = report.succeeded,
-        failed = report.failed(),
-        "prepared"
-    );
-    let _ = (batch, report);
-}
-
-pub(super) fn created(batch: &str, report: &PhaseReport) {
+pub(super) fn phase(batch: &str, report: &PhaseReport) {
     #[cfg(feature = "tracing")]
     tracing::info!(
         target: TARGET,
@@ -39,7 +26,7 @@ pub(super) fn created(batch: &str, report: &PhaseReport) {
         succeeded = report.succeeded,
         failed = report.failed(),
         elapsed_ms = millis(report.elapsed),
-        "created"
+        "phase"
     );
     let _ = (batch, report);
 }

@@ -1,4 +1,4 @@
-//! Many items through the same few phases, each phase in parallel: prepare, create, enqueue.
+//! Many items through the same few phases, each phase in parallel, told by its name.
 
 mod events;
 mod report;
@@ -14,13 +14,13 @@ use crate::base::panic::caught;
 use crate::base::sync::{AtomicUsize, Ordering};
 use crate::base::timer::now;
 use crate::executor::{Attempts, BatchExecutor, Keys, Owned, Weigher};
-use crate::settled::{Settled, SettledError};
+use crate::settled::ItemError;
 
 /// Items on their way through phases; made by [`BatchExecutor::phases`].
 ///
 /// | | what runs | the next phase begins |
 /// | --- | --- | --- |
-/// | [`prepare`](Self::prepare) | a plain function, one item after the other | when all are prepared |
+/// | [`map`](Self::map) | a plain function, one item after the other | when all are through |
 /// | [`phase`](Self::phase) | a future for each item, as many at once as the executor allows | when all have settled: a barrier |
 /// | [`flow`](Self::flow) | a future for each item, which passes through several phases | for each item by itself: no barrier |
 ///
@@ -40,7 +40,7 @@ use crate::settled::{Settled, SettledError};
 /// let executor = sluicegate::BatchExecutor::new(10)?;
 /// let report = executor
 ///     .phases("signups", ["ann@a.org", "bob", "eve@e.org"])
-///     .prepare(|mail| mail.split_once('@').ok_or("no @"))
+///     .map("split", |mail| mail.split_once('@').ok_or("no @"))
 ///     .phase("create", async |(name, host)| if host == "a.org" { Ok(name) } else { Err("refused") })
 ///     .await
 ///     .phase("enqueue", async |name| Ok(format!("welcome, {name}")))
@@ -51,7 +51,7 @@ use crate::settled::{Settled, SettledError};
 ///     Ok(value) => value.clone(),
 ///     Err(error) => error.to_string(),
 /// }).collect();
-/// assert_eq!(told, ["welcome, ann", "prepare: rejected: no @", "create: rejected: refused"]);
+/// assert_eq!(told, ["welcome, ann", "split: rejected: no @", "create: rejected: refused"]);
 /// # Ok(())
 /// # }
 /// ```
@@ -59,9 +59,8 @@ use crate::settled::{Settled, SettledError};
 /// # Events
 ///
 /// All at level `INFO`, with the target `sluicegate::phases` and the field `batch`, its name:
-/// `start` (`items`), `prepared` (`entered`, `succeeded`, `failed`), `created` after each further
-/// phase or flow (`phase`, `entered`, `succeeded`, `failed`, `elapsed_ms`), and `complete`
-/// (`items`, `succeeded`, `failed`, `elapsed_ms`, `per_second`).
+/// `start` (`items`), `phase` after each phase (`phase`, its name; `entered`, `succeeded`, `failed`,
+/// `elapsed_ms`), and `complete` (`items`, `succeeded`, `failed`, `elapsed_ms`, `per_second`).
 ///
 /// # How it is built
 ///
@@ -156,29 +155,33 @@ impl fmt::Debug for PhaseCursor {
 }
 
 impl<K, W, A, V, E> Phases<K, W, A, V, E> {
-    /// Prepares each item by a plain function, one after the other. A panic is that item's failure,
-    /// and no other's. The phase is called `prepare`.
-    pub fn prepare<U>(self, mut prepare: impl FnMut(V) -> Result<U, E>) -> Phases<K, W, A, U, E> {
+    /// Takes each item through a plain function, one after the other. A panic is that item's failure,
+    /// and no other's.
+    pub fn map<U>(
+        self,
+        name: &'static str,
+        mut map: impl FnMut(V) -> Result<U, E>,
+    ) -> Phases<K, W, A, U, E> {
         let began = now();
         let (mut entered, mut succeeded) = (0, 0);
         let items = self.items.into_iter().map(|item| {
             item.and_then(|value| {
                 entered += 1;
-                let error = match caught(|| prepare(value)) {
-                    Ok(Ok(prepared)) => {
+                let error = match caught(|| map(value)) {
+                    Ok(Ok(mapped)) => {
                         succeeded += 1;
-                        return Ok(prepared);
+                        return Ok(mapped);
                     }
-                    Ok(Err(error)) => SettledError::Rejected(error),
-                    Err(panic) => SettledError::Panicked(panic),
+                    Ok(Err(error)) => ItemError::Rejected(error),
+                    Err(panic) => ItemError::Panicked(panic),
                 };
-                Err(PhaseError { phase: "prepare", error })
+                Err(PhaseError { phase: name, error })
             })
         });
         let items = items.collect();
         let report =
-            PhaseReport::new("prepare", entered, succeeded, now().saturating_duration_since(began));
-        events::prepared(self.name, &report);
+            PhaseReport::new(name, entered, succeeded, now().saturating_duration_since(began));
+        events::phase(self.name, &report);
         let mut phases = self.phases;
         phases.push(report);
         Phases { executor: self.executor, name: self.name, began: self.began, items, phases }
@@ -211,7 +214,7 @@ impl<K, W, A, V, E> Phases<K, W, A, V, E> {
         let items = rest.iter_mut().map(|slot| match slot.take() {
             Some(error) => Err(error),
             // What was not pulled, because the batch was stopped, has no outcome.
-            None => match outcomes.next().unwrap_or(Settled::cancelled(false)).into_result() {
+            None => match outcomes.next().unwrap_or(Err(ItemError::cancelled(false))) {
                 Ok(value) => {
                     succeeded += 1;
                     Ok(value)
@@ -222,7 +225,7 @@ impl<K, W, A, V, E> Phases<K, W, A, V, E> {
         let items = items.collect();
         let report =
             PhaseReport::new(name, entered, succeeded, now().saturating_duration_since(began));
-        events::created(batch, &report);
+        events::phase(batch, &report);
         phases.push(report);
         Phases { executor, name: batch, began: batch_began, items, phases }
     }
@@ -287,9 +290,9 @@ impl<K, W, A, V, E> Phases<K, W, A, V, E> {
             None => {
                 let (outcome, at) = match outcomes.next() {
                     Some((outcome, cursor)) => (outcome, cursor.index()),
-                    None => (Settled::cancelled(false), 0),
+                    None => (Err(ItemError::cancelled(false)), 0),
                 };
-                match outcome.into_result() {
+                match outcome {
                     Ok(value) => {
                         reached[N - 1] += 1;
                         Ok(value)
@@ -307,7 +310,7 @@ impl<K, W, A, V, E> Phases<K, W, A, V, E> {
         for phase in 0..N {
             let entered = reached[phase..].iter().sum();
             let report = PhaseReport::new(names[phase], entered, entered - failed[phase], elapsed);
-            events::created(batch, &report);
+            events::phase(batch, &report);
             phases.push(report);
         }
         Phases { executor, name: batch, began: batch_began, items, phases }

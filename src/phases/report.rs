@@ -4,7 +4,7 @@ use core::fmt;
 use core::time::Duration;
 use std::error::Error;
 
-use crate::settled::SettledError;
+use crate::settled::ItemError;
 
 /// How an item failed, and in which phase.
 #[derive(Debug)]
@@ -13,7 +13,7 @@ pub struct PhaseError<E> {
     /// The name of the phase.
     pub phase: &'static str,
     /// How it failed there.
-    pub error: SettledError<E>,
+    pub error: ItemError<E>,
 }
 
 /// `create: rejected: …`.

@@ -167,6 +167,7 @@ impl<T> Core<T> {
 
     /// Stores an item, or does what the queue does with one for which there is no room. The item comes
     /// back if it has to wait.
+    #[inline]
     pub(super) fn push(&mut self, offer: Offer<T>) -> Result<Pushed<T>, Offer<T>> {
         let closed = self.closed;
         match self.lane(offer.lane) {
@@ -187,6 +188,7 @@ impl<T> Core<T> {
         self.counts.peak = self.counts.peak.max(self.len());
     }
 
+    #[inline]
     fn push_full(&mut self, offer: Offer<T>) -> Result<Pushed<T>, Offer<T>> {
         let closed = self.closed;
         let reason = match self.lane(offer.lane) {

@@ -229,6 +229,7 @@ impl<T> OverflowQueue<T> {
         self.try_push_slow_path(self.lock(), Offer { item, weight, lane: LaneName::Protected })
     }
 
+    #[inline(never)]
     fn try_push_slow_path(&self, core: Locked<'_, T>, offer: Offer<T>) -> Pushed<T> {
         self.act(core, |core| match core.push(offer) {
             Ok(pushed) => pushed,

@@ -3,6 +3,7 @@
 
 mod backoff;
 mod budget;
+mod builder;
 mod error;
 #[cfg(feature = "tokio")]
 mod run;
@@ -17,13 +18,14 @@ use std::sync::Arc;
 
 pub use backoff::{Delays, Jitter};
 pub use budget::RetryBudget;
+pub use builder::RetryBuilder;
 pub use error::{AttemptError, Retried, RetryError};
 pub use state::{GaveUp, RetryState};
 pub use when::RetryWhen;
 
 use backoff::{Backoff, Shaping};
 
-use crate::base::config::{ConfigError, LONGEST_WAIT};
+use crate::base::config::ConfigError;
 
 /// How often something is tried, and how long to wait in between.
 ///
@@ -33,13 +35,14 @@ use crate::base::config::{ConfigError, LONGEST_WAIT};
 /// | to say | there is |
 /// | --- | --- |
 /// | how long to wait | [`constant`](Self::constant), [`linear`](Self::linear), [`exponential`](Self::exponential), or any iterator [`with_backoff`](Self::with_backoff) |
-/// | that no wait is longer | [`cap`](Self::cap) |
+/// | that no wait is longer | [`RetryBuilder::cap`] |
 /// | that not all come again at once | [`jitter`](Self::jitter), [`seed`](Self::seed) |
 /// | which errors are worth another attempt | [`when`](Self::when) |
-/// | how long an attempt may take | [`with_attempt_timeout`](Self::with_attempt_timeout) |
+/// | how long an attempt may take | [`RetryBuilder::attempt_timeout`] |
 /// | how many retries there may be in all | [`budget`](Self::budget) |
 ///
-/// Use it alone by [`run`](Self::run); the batcher and the executor take one.
+/// All of it is set by a [`builder`](Self::builder), which is checked when it is built. Use a policy alone by
+/// [`run`](Self::run); the batcher and the executor take one.
 ///
 /// Do not use it for what fails the same way each time: it only makes the failure late. Nor for
 /// what must not happen twice: an attempt that timed out may still have had its effect.
@@ -88,7 +91,7 @@ impl Retry {
     /// assert_eq!(waits, [2, 4]);
     /// ```
     pub fn jobs() -> Self {
-        Self::doubling(3, Duration::from_secs(2), LONGEST_WAIT)
+        Self::doubling(3, Duration::from_secs(2))
     }
 
     /// For transactions of a database: a first attempt and retries after 100, 200 and 400 ms, with
@@ -103,8 +106,33 @@ impl Retry {
     /// assert_eq!(waits, [100, 200, 400]);
     /// ```
     pub fn transactions() -> Self {
-        let retry = Self::doubling(4, Duration::from_millis(100), LONGEST_WAIT);
+        let retry = Self::doubling(4, Duration::from_millis(100));
         Self { attempt_timeout: Some(Duration::from_secs(10)), ..retry }
+    }
+
+    fn doubling(max_attempts: u32, first: Duration) -> Self {
+        let waits = move || iter::successors(Some(first), |wait| Some(wait.saturating_mul(2)));
+        let backoff: Arc<Backoff> = Arc::new(move || Box::new(waits()));
+        Self { max_attempts, backoff: Some(backoff), ..Self::none() }
+    }
+
+    /// A policy with all its options: three attempts, waits that double from 100 ms.
+    pub fn builder() -> RetryBuilder {
+        RetryBuilder::from(Self::doubling(3, Duration::from_millis(100)))
+    }
+
+    /// The options of this policy, to change some of them.
+    ///
+    /// ```
+    /// use core::time::Duration;
+    /// use sluicegate::Retry;
+    ///
+    /// let retry = Retry::jobs().into_builder().attempt_timeout(Duration::from_secs(5)).build()?;
+    /// assert_eq!(retry.max_attempts(), 3);
+    /// # Ok::<(), sluicegate::ConfigError>(())
+    /// ```
+    pub fn into_builder(self) -> RetryBuilder {
+        RetryBuilder::from(self)
     }
 
     /// At most `max_attempts` attempts, `delay` apart.
@@ -113,8 +141,7 @@ impl Retry {
     ///
     /// `max_attempts` must be at least 1, `delay` at most ten years.
     pub fn constant(max_attempts: u32, delay: Duration) -> Result<Self, ConfigError> {
-        ConfigError::at_most_longest("delay", delay)?;
-        Self::with_backoff(max_attempts, move || iter::repeat(delay))
+        Self::builder().max_attempts(max_attempts).constant(delay).build()
     }
 
     /// At most `max_attempts` attempts; the first retry comes after `first`, each further one
@@ -134,7 +161,7 @@ impl Retry {
     /// # Ok::<(), sluicegate::ConfigError>(())
     /// ```
     pub fn linear(max_attempts: u32, first: Duration, cap: Duration) -> Result<Self, ConfigError> {
-        Self::growing(max_attempts, first, cap, move |wait| wait.saturating_add(first))
+        Self::builder().max_attempts(max_attempts).linear(first).cap(cap).build()
     }
 
     /// At most `max_attempts` attempts; the first retry comes after `first`, each further one
@@ -148,7 +175,7 @@ impl Retry {
         first: Duration,
         cap: Duration,
     ) -> Result<Self, ConfigError> {
-        Self::growing(max_attempts, first, cap, |wait| wait.saturating_mul(2))
+        Self::builder().max_attempts(max_attempts).exponential(first).cap(cap).build()
     }
 
     /// At most `max_attempts` attempts, with waits from an iterator that `backoff` makes anew for
@@ -174,50 +201,7 @@ impl Retry {
         F: Fn() -> I + Send + Sync + 'static,
         I: Iterator<Item = Duration> + Send + 'static,
     {
-        if max_attempts == 0 {
-            return Err(ConfigError::new("max_attempts", max_attempts, "at least 1"));
-        }
-        Ok(Self::of(max_attempts, backoff))
-    }
-
-    fn growing(
-        max_attempts: u32,
-        first: Duration,
-        cap: Duration,
-        next: impl Fn(Duration) -> Duration + Copy + Send + Sync + 'static,
-    ) -> Result<Self, ConfigError> {
-        ConfigError::at_most_longest("cap", cap)?;
-        if cap < first {
-            return Err(ConfigError::new("cap", cap, "at least `first`"));
-        }
-        Self::with_backoff(max_attempts, move || {
-            iter::successors(Some(first), move |wait| Some(next(*wait).min(cap)))
-        })
-    }
-
-    fn doubling(max_attempts: u32, first: Duration, cap: Duration) -> Self {
-        Self::of(max_attempts, move || {
-            iter::successors(Some(first), move |wait| Some(wait.saturating_mul(2).min(cap)))
-        })
-    }
-
-    fn of<F, I>(max_attempts: u32, backoff: F) -> Self
-    where
-        F: Fn() -> I + Send + Sync + 'static,
-        I: Iterator<Item = Duration> + Send + 'static,
-    {
-        Self { max_attempts, backoff: Some(Arc::new(move || Box::new(backoff()))), ..Self::none() }
-    }
-
-    /// No wait is longer than `cap`, jitter included.
-    ///
-    /// # Errors
-    ///
-    /// `cap` must be at most ten years.
-    pub fn cap(mut self, cap: Duration) -> Result<Self, ConfigError> {
-        ConfigError::at_most_longest("cap", cap)?;
-        self.shaping.cap = self.shaping.cap.min(cap);
-        Ok(self)
+        Self::builder().max_attempts(max_attempts).backoff(backoff).build()
     }
 
     /// Each wait is shortened at random, so that what failed together does not come again
@@ -246,24 +230,6 @@ impl Retry {
     pub fn seed(mut self, seed: u64) -> Self {
         self.shaping.seed(seed);
         self
-    }
-
-    /// An attempt that takes longer than `timeout` is dropped, and counts as failed in a way that is
-    /// worth another attempt.
-    ///
-    /// [`run`](Self::run) keeps to it. Callers that keep the time themselves read it with
-    /// [`attempt_timeout`](Self::attempt_timeout).
-    ///
-    /// # Errors
-    ///
-    /// `attempt_timeout` must be more than zero and at most ten years.
-    pub fn with_attempt_timeout(mut self, timeout: Duration) -> Result<Self, ConfigError> {
-        ConfigError::at_most_longest("attempt_timeout", timeout)?;
-        if timeout.is_zero() {
-            return Err(ConfigError::new("attempt_timeout", timeout, "more than zero"));
-        }
-        self.attempt_timeout = Some(timeout);
-        Ok(self)
     }
 
     /// Retries are made as long as `budget` allows, which other policies may share.

@@ -3,14 +3,14 @@
 use core::fmt;
 use std::error::Error;
 
-use super::{Settled, SettledError};
+use super::{ItemError, Settled, SettledKind};
 
 /// How many outcomes there were of each kind.
 ///
 /// ```
-/// use sluicegate::{Settled, SettledCounts};
+/// use sluicegate::{ItemError, SettledCounts};
 ///
-/// let outcomes = [Settled::Fulfilled(1), Settled::Rejected("no"), Settled::Fulfilled(2)];
+/// let outcomes = [Ok(1), Err(ItemError::Rejected("no")), Ok(2)];
 /// let counts: SettledCounts = outcomes.iter().collect();
 /// assert_eq!(counts.to_string(), "2 fulfilled, 1 rejected");
 /// assert_eq!((counts.total(), counts.failed()), (3, 1));
@@ -33,14 +33,13 @@ pub struct SettledCounts {
 impl SettledCounts {
     /// Counts one more outcome.
     pub fn record<T, E>(&mut self, outcome: &Settled<T, E>) {
-        let count = match outcome {
-            Settled::Fulfilled(_) => &mut self.fulfilled,
-            Settled::Rejected(_) => &mut self.rejected,
-            Settled::Panicked(_) => &mut self.panicked,
-            Settled::TimedOut { .. } => &mut self.timed_out,
-            Settled::Cancelled { .. } => &mut self.cancelled,
-        };
-        *count += 1;
+        *match SettledKind::of(outcome) {
+            SettledKind::Fulfilled => &mut self.fulfilled,
+            SettledKind::Rejected => &mut self.rejected,
+            SettledKind::Panicked => &mut self.panicked,
+            SettledKind::TimedOut => &mut self.timed_out,
+            SettledKind::Cancelled => &mut self.cancelled,
+        } += 1;
     }
 
     /// All outcomes counted.
@@ -112,66 +111,64 @@ pub struct Partition<T, E> {
     /// The values, each with the index of its input.
     pub fulfilled: Vec<(usize, T)>,
     /// The failures, each with the index of its input.
-    pub failed: Vec<(usize, SettledError<E>)>,
+    pub failed: Vec<(usize, ItemError<E>)>,
 }
 
-impl<T, E> Settled<T, E> {
-    /// Parts outcomes into values and failures.
-    ///
-    /// ```
-    /// use sluicegate::Settled;
-    ///
-    /// let parted = Settled::partition([Settled::Rejected("no"), Settled::Fulfilled(2)]);
-    /// assert_eq!(parted.fulfilled, [(1, 2)]);
-    /// assert_eq!(parted.failed[0].0, 0);
-    /// ```
-    pub fn partition(outcomes: impl IntoIterator<Item = Self>) -> Partition<T, E> {
-        let mut parted = Partition { fulfilled: Vec::new(), failed: Vec::new() };
-        for (index, outcome) in outcomes.into_iter().enumerate() {
-            match outcome.into_result() {
-                Ok(value) => parted.fulfilled.push((index, value)),
-                Err(error) => parted.failed.push((index, error)),
-            }
+/// Parts outcomes into values and failures.
+///
+/// ```
+/// use sluicegate::{ItemError, partition};
+///
+/// let parted = partition([Err(ItemError::Rejected("no")), Ok(2)]);
+/// assert_eq!(parted.fulfilled, [(1, 2)]);
+/// assert_eq!(parted.failed[0].0, 0);
+/// ```
+pub fn partition<T, E>(outcomes: impl IntoIterator<Item = Settled<T, E>>) -> Partition<T, E> {
+    let mut parted = Partition { fulfilled: Vec::new(), failed: Vec::new() };
+    for (index, outcome) in outcomes.into_iter().enumerate() {
+        match outcome {
+            Ok(value) => parted.fulfilled.push((index, value)),
+            Err(error) => parted.failed.push((index, error)),
         }
-        parted
     }
+    parted
+}
 
-    /// All values in order, if every outcome is fulfilled: `Promise.all`, asked afterwards.
-    ///
-    /// # Errors
-    ///
-    /// [`NotAllFulfilled`] if any outcome is a failure; it hands all of them back.
-    ///
-    /// ```
-    /// use sluicegate::Settled;
-    ///
-    /// let all = Settled::<_, &str>::all_fulfilled([Settled::Fulfilled(1), Settled::Fulfilled(2)]);
-    /// assert_eq!(all.unwrap(), [1, 2]);
-    ///
-    /// let mixed = [Settled::Fulfilled(1), Settled::Rejected("no")];
-    /// let error = Settled::all_fulfilled(mixed).unwrap_err();
-    /// assert_eq!(error.to_string(), "1 of 2 items failed, item 1 first: rejected: no");
-    /// assert_eq!(error.into_outcomes().len(), 2);
-    /// ```
-    pub fn all_fulfilled(
-        outcomes: impl IntoIterator<Item = Self>,
-    ) -> Result<Vec<T>, NotAllFulfilled<T, E>> {
-        let mut outcomes = outcomes.into_iter();
-        let mut values = Vec::with_capacity(outcomes.size_hint().0);
-        while let Some(outcome) = outcomes.next() {
-            match outcome {
-                Self::Fulfilled(value) => values.push(value),
-                failed => {
-                    let first = values.len();
-                    let mut all: Vec<_> = values.into_iter().map(Self::Fulfilled).collect();
-                    all.push(failed);
-                    all.extend(outcomes);
-                    return Err(NotAllFulfilled { outcomes: all, first });
-                }
+/// All values in order, if every outcome is fulfilled: `Promise.all`, asked afterwards.
+///
+/// # Errors
+///
+/// [`NotAllFulfilled`] if any outcome is a failure; it hands all of them back. Where the first failure
+/// is enough, `collect` into a `Result`.
+///
+/// ```
+/// use sluicegate::{ItemError, all_fulfilled};
+///
+/// let all = all_fulfilled::<_, &str>([Ok(1), Ok(2)]);
+/// assert_eq!(all.unwrap(), [1, 2]);
+///
+/// let error = all_fulfilled([Ok(1), Err(ItemError::Rejected("no"))]).unwrap_err();
+/// assert_eq!(error.to_string(), "1 of 2 items failed, item 1 first: rejected: no");
+/// assert_eq!(error.into_outcomes().len(), 2);
+/// ```
+pub fn all_fulfilled<T, E>(
+    outcomes: impl IntoIterator<Item = Settled<T, E>>,
+) -> Result<Vec<T>, NotAllFulfilled<T, E>> {
+    let mut outcomes = outcomes.into_iter();
+    let mut values = Vec::with_capacity(outcomes.size_hint().0);
+    while let Some(outcome) = outcomes.next() {
+        match outcome {
+            Ok(value) => values.push(value),
+            Err(failed) => {
+                let first = values.len();
+                let mut all: Vec<_> = values.into_iter().map(Ok).collect();
+                all.push(Err(failed));
+                all.extend(outcomes);
+                return Err(NotAllFulfilled { outcomes: all, first });
             }
         }
-        Ok(values)
     }
+    Ok(values)
 }
 
 /// Some of the outcomes are failures; here they all are.
@@ -210,15 +207,12 @@ impl<T, E> NotAllFulfilled<T, E> {
 
 impl<T, E: fmt::Display> fmt::Display for NotAllFulfilled<T, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let counts = self.counts();
-        write!(
-            f,
-            "{} of {} items failed, item {} first: {}",
-            counts.failed(),
-            counts.total(),
-            self.first,
-            self.outcomes[self.first]
-        )
+        let (counts, first) = (self.counts(), self.first);
+        write!(f, "{} of {} items failed, item {first} first", counts.failed(), counts.total())?;
+        match &self.outcomes[first] {
+            Ok(_) => Ok(()),
+            Err(error) => write!(f, ": {error}"),
+        }
     }
 }
 
@@ -226,9 +220,6 @@ impl<T: fmt::Debug, E: Error> Error for NotAllFulfilled<T, E> {
     /// What lies behind the first failure, if that is an error, whose message is already part of
     /// this one's.
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        match &self.outcomes[self.first] {
-            Settled::Rejected(error) => error.source(),
-            _ => None,
-        }
+        self.outcomes[self.first].as_ref().err().and_then(Error::source)
     }
 }

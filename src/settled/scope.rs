@@ -4,7 +4,7 @@ use core::fmt;
 
 /// What came to its end: one attempt, the item with all its attempts, or the whole batch.
 ///
-/// [`TimedOut`](crate::Settled::TimedOut) and [`Cancelled`](crate::Settled::Cancelled) tell it.
+/// [`TimedOut`](crate::ItemError::TimedOut) and [`Cancelled`](crate::ItemError::Cancelled) tell it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Scope {
@@ -12,7 +12,7 @@ pub enum Scope {
     Attempt,
     /// An item with all its attempts and the waits between them.
     Item,
-    /// The batch: its timed out, or it was stopped.
+    /// The batch: its deadline passed, or it was stopped.
     Batch,
 }
 

@@ -312,7 +312,7 @@ fn attempts_that_end_beside_a_long_one_leave_nothing_behind() {
     let (batcher, mut driver) = Batcher::builder()
         .max_items(1)
         .concurrency(2)
-        .retry(sluicegate::Retry::none().with_attempt_timeout(hour).unwrap())
+        .retry(sluicegate::Retry::none().into_builder().attempt_timeout(hour).build().unwrap())
         .dead_letter(|_: Vec<u64>, _| {})
         .build_with_driver(|batch: Batch<u64>| async move {
             if batch.first() == Some(&0) {

@@ -82,17 +82,3 @@ fn an_endless_input_takes_no_more_memory_than_a_short_one() {
     let many = if cfg!(debug_assertions) { 1_000_000 } else { 10_000_000 };
     assert_eq!(peak(many), peak(10_000));
 }
-
-/// Reports are for what returns them.
-#[test]
-fn an_endless_input_keeps_no_reports() {
-    let executor = BatchExecutor::builder().limit(64).reports(true).build().unwrap();
-    let peak = |items: u64| {
-        counted(items, |items| {
-            let summary = finish(executor.for_each(0..items, gives_way, |_, _| ready(())));
-            assert_eq!(summary.pulled() as u64, items);
-        })
-        .bytes_max
-    };
-    assert_eq!(peak(50_000), peak(5_000));
-}

@@ -5,5 +5,6 @@
 mod batcher;
 mod executor;
 mod map;
+mod offsets;
 mod queue;
 mod semaphore;

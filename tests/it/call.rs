@@ -356,8 +356,12 @@ fn a_call_put_into_another_batch_does_not_bring_those_that_share_its_answer() {
 #[test]
 fn callers_of_an_attempt_that_took_too_long_wait_for_the_next_and_then_learn_why() {
     paused(async {
-        let retry =
-            Retry::constant(2, millis(5)).unwrap().with_attempt_timeout(millis(20)).unwrap();
+        let retry = Retry::constant(2, millis(5))
+            .unwrap()
+            .into_builder()
+            .attempt_timeout(millis(20))
+            .build()
+            .unwrap();
         let began = tokio::time::Instant::now();
         let batcher = Batcher::for_calls()
             .max_items(3)

@@ -11,6 +11,9 @@ mod coop;
 mod executor;
 mod keyed;
 mod map;
+mod offsets;
+#[path = "../support/outcome.rs"]
+mod outcome;
 mod queue;
 mod retry;
 mod semaphore;

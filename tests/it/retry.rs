@@ -21,8 +21,8 @@ fn the_shapes_of_backoff() {
     assert_eq!(waits(&Retry::exponential(5, millis(5), millis(30)).unwrap()), [5, 10, 20, 30]);
     let any = Retry::with_backoff(4, || [9, 1, 4].map(millis).into_iter()).unwrap();
     assert_eq!(waits(&any), [9, 1, 4]);
-    assert_eq!(waits(&any.clone().cap(millis(4)).unwrap()), [4, 1, 4]);
-    assert_eq!(waits(&any.cap(millis(0)).unwrap()), [0, 0, 0]);
+    assert_eq!(waits(&any.clone().into_builder().cap(millis(4)).build().unwrap()), [4, 1, 4]);
+    assert_eq!(waits(&any.into_builder().cap(millis(0)).build().unwrap()), [0, 0, 0]);
     let huge = Retry::linear(3, millis(1), Duration::from_secs(315_360_000)).unwrap();
     assert_eq!(waits(&huge), [1, 2]);
 }
@@ -46,9 +46,9 @@ fn bad_policies_are_refused() {
         (Retry::linear(2, millis(2), millis(1)), "cap"),
         (Retry::exponential(2, millis(1), Duration::MAX), "cap"),
         (Retry::constant(2, Duration::MAX), "delay"),
-        (jobs().cap(Duration::MAX), "cap"),
-        (jobs().with_attempt_timeout(Duration::ZERO), "attempt_timeout"),
-        (jobs().with_attempt_timeout(Duration::MAX), "attempt_timeout"),
+        (jobs().into_builder().cap(Duration::MAX).build(), "cap"),
+        (jobs().into_builder().attempt_timeout(Duration::ZERO).build(), "attempt_timeout"),
+        (jobs().into_builder().attempt_timeout(Duration::MAX).build(), "attempt_timeout"),
     ] {
         assert_eq!(refused.unwrap_err().field(), field);
     }
@@ -228,7 +228,8 @@ mod run {
             }
         });
         assert_yields(async {
-            let retry = Retry::none().with_attempt_timeout(millis(3_600_000)).unwrap();
+            let retry =
+                Retry::none().into_builder().attempt_timeout(millis(3_600_000)).build().unwrap();
             loop {
                 assert!(retry.run(|| ready(Ok::<_, ()>(1))).await.is_ok());
             }

@@ -16,7 +16,7 @@ use loom::sync::atomic::{AtomicBool, Ordering};
 use loom::thread::{self, JoinHandle};
 use run::{Run, Task};
 use sluicegate::model::advance;
-use sluicegate::{BatchExecutor, Semaphore, Settled, Stop, StopToken};
+use sluicegate::{BatchExecutor, ItemError, Semaphore, Settled, Stop, StopToken, all_fulfilled};
 
 /// A door that another thread opens: the item behind it waits for that, as for any event.
 #[derive(Default)]
@@ -81,7 +81,7 @@ async fn leave_waker(left: &Cell<Option<Waker>>) -> Result<(), String> {
 }
 
 fn all_passed(outcomes: impl IntoIterator<Item = Settled<(), String>>) -> usize {
-    Settled::all_fulfilled(outcomes).unwrap().len()
+    all_fulfilled(outcomes).unwrap().len()
 }
 
 /// Two threads wake two items while the run goes to sleep.
@@ -265,7 +265,7 @@ fn a_stop_against_a_pull() {
         let waker = Waker::from(Arc::clone(&task));
         let run = Run { future: Box::pin(run), task, waker };
         let all = run.finish([stopper]);
-        assert!(all.iter().all(Settled::is_cancelled));
+        assert!(all.iter().all(|outcome| matches!(outcome, Err(ItemError::Cancelled { .. }))));
         assert_eq!(all.len(), pulled.get());
         // The one that was being pulled.
         assert!(late.get() <= 1, "{} pulled after the stop", late.get());
@@ -397,7 +397,7 @@ fn a_lent_permit_that_comes_back_wakes_who_waits_for_it() {
                 }
                 second.as_mut().poll(cx)
             });
-            Settled::all_fulfilled(all.await).map(drop).map_err(|error| error.to_string())
+            all_fulfilled(all.await).map(drop).map_err(|error| error.to_string())
         });
         let run = Run::start(run);
         let first = gone.take();
@@ -432,7 +432,7 @@ fn the_last_worker_against_the_joiner() {
         let batch =
             executor(2).spawn_on(2, 0..3, async |n| Ok::<_, String>(n), on_threads(&mut threads));
         let joined = loom::future::block_on(batch.join());
-        assert_eq!(Settled::all_fulfilled(joined.outcomes).unwrap(), [0, 1, 2]);
+        assert_eq!(all_fulfilled(joined.outcomes).unwrap(), [0, 1, 2]);
         for thread in threads {
             thread.join().unwrap();
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use loom::thread;
 use run::Run;
-use sluicegate::{BatchExecutor, Semaphore, Settled};
+use sluicegate::{BatchExecutor, Semaphore, all_fulfilled};
 
 /// An item waits for both of two permits, one of which is held. It comes back on one thread, and the
 /// limit becomes 1 on another.
@@ -24,7 +24,7 @@ fn a_shrink_strands_no_heavy_item() {
         let shrunk = Arc::clone(&semaphore);
         let shrunk = thread::spawn(move || shrunk.set_limit(1));
         let all = run.finish([released, shrunk]);
-        assert_eq!(Settled::all_fulfilled(all).unwrap().len(), 1);
+        assert_eq!(all_fulfilled(all).unwrap().len(), 1);
         assert_eq!(
             (semaphore.available_permits(), semaphore.limit(), semaphore.waiters()),
             (1, 1, 0)

@@ -7,6 +7,7 @@ mod executor;
 mod executor_semaphore;
 mod keyed;
 mod map;
+mod offsets;
 mod queue;
 mod retry;
 mod run;

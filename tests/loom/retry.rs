@@ -16,8 +16,8 @@ use loom::thread::{self, JoinHandle};
 use run::{Run, Task};
 use sluicegate::model::advance;
 use sluicegate::{
-    AcquireOwned, AllSettled, BatchExecutor, OwnedSemaphorePermit, Retry, Semaphore, Settled, Stop,
-    StopToken,
+    AcquireOwned, AllSettled, BatchExecutor, ItemError, OwnedSemaphorePermit, Retry, Semaphore,
+    Stop, StopToken,
 };
 
 const BUSY: Result<(), &str> = Err("busy");
@@ -109,8 +109,8 @@ fn a_retry_comes_due_against(how: Stop) {
         let all = run.finish([released, stop(&token, how)]);
         assert_eq!(all.len(), 1);
         match (&all[0], attempts.get()) {
-            (Settled::Fulfilled(()), 2) => {}
-            (Settled::Cancelled { started: true, last_error: Some("busy"), .. }, 1) => {
+            (Ok(()), 2) => {}
+            (Err(ItemError::Cancelled { started: true, last_error: Some("busy"), .. }), 1) => {
                 assert_eq!(how, Stop::Abort);
             }
             other => panic!("{other:?}"),
@@ -150,8 +150,8 @@ fn a_retry_whose_time_comes_against(how: Stop) {
         let all = run.finish([clock, stop(&token, how)]);
         assert_eq!(all.len(), 1);
         match (&all[0], attempts.get()) {
-            (Settled::Fulfilled(()), 2) => {}
-            (Settled::Cancelled { started: true, last_error: Some("busy"), .. }, 1) => {
+            (Ok(()), 2) => {}
+            (Err(ItemError::Cancelled { started: true, last_error: Some("busy"), .. }), 1) => {
                 assert_eq!(how, Stop::Abort);
             }
             other => panic!("{other:?}"),
@@ -182,7 +182,7 @@ fn an_abort_does_not_wait_for_the_permit_of_a_retry() {
         let all = run.finish([stop(&token, Stop::Abort)]);
         assert!(matches!(
             all[0],
-            Settled::Cancelled { started: true, last_error: Some("busy"), .. }
+            Err(ItemError::Cancelled { started: true, last_error: Some("busy"), .. })
         ));
         assert_eq!((attempts.get(), semaphore.waiters()), (1, 0));
         drop(permit);
@@ -235,12 +235,12 @@ fn no_retry_begins_after_an_abort() {
         let all = run.finish([stopper]);
         assert!(!late.get(), "an attempt began after an abort");
         match (all.first(), attempts.get()) {
-            (None, 0) | (Some(Settled::Fulfilled(())), 2) => {}
-            (Some(Settled::Cancelled { started: false, .. }), 0) => {}
+            (None, 0) | (Some(Ok(())), 2) => {}
+            (Some(Err(ItemError::Cancelled { started: false, .. })), 0) => {}
             // `None` if the abort came while it was pending.
-            (Some(Settled::Cancelled { started: true, .. }), 1) => {}
+            (Some(Err(ItemError::Cancelled { started: true, .. })), 1) => {}
             // Polled once more by the abort, it failed.
-            (Some(Settled::Rejected("busy")), 1) => {}
+            (Some(Err(ItemError::Rejected("busy"))), 1) => {}
             other => panic!("{other:?}"),
         }
         drop(all);
@@ -278,7 +278,7 @@ fn the_permit_of_an_item_that_waits_goes_to_another() {
         left.take().unwrap().wake();
         let other = thread::spawn(move || drop(loom::future::block_on(behind).unwrap()));
         let all = run.finish([other]);
-        assert!(all[0].is_fulfilled());
+        assert!(all[0].is_ok());
         assert_eq!(semaphore.available_permits(), 1);
     });
 }

@@ -10,6 +10,7 @@
 //! At the end, or when the run is dropped after some poll, each input has been dropped once.
 #![cfg(feature = "tokio")]
 
+use crate::outcome::text;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::{Future, pending, poll_fn};
@@ -297,9 +298,9 @@ async fn sink(world: Shared, step: Step, index: usize, outcome: Settled<usize, &
         let mut world = world.borrow_mut();
         let idle = !std::mem::replace(&mut world.sink_busy, true);
         world.check(idle, "two outcomes in the sink");
-        let own = !matches!(outcome, Settled::Fulfilled(value) if value != index);
+        let own = !matches!(outcome, Ok(value) if value != index);
         world.check(own, "an outcome under another's index");
-        world.settle(index, outcome.to_string());
+        world.settle(index, text(&outcome));
     }
     step.go().await;
     world.borrow_mut().sink_busy = false;
@@ -346,7 +347,7 @@ where
             let mut world = world.borrow_mut();
             let (outcomes, summary) = outcomes.into_parts();
             for (index, outcome) in outcomes.into_iter().enumerate() {
-                world.settle(index, outcome.to_string());
+                world.settle(index, text(&outcome));
             }
             Some(summary)
         }
@@ -424,7 +425,7 @@ fn check(batch: Batch) {
         // A wake-up that is lost leaves nothing but this timer: time jumps to it.
         let hour = Duration::from_secs(3600);
         let token = StopToken::new();
-        builder = builder.stop(token.clone()).reports(true);
+        builder = builder.stop(token.clone());
         let semaphore = batch.semaphore.map(|permits| Arc::new(Semaphore::new(permits)));
         if let Some(semaphore) = &semaphore {
             builder = builder.semaphore(Arc::clone(semaphore));

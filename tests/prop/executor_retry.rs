@@ -17,8 +17,8 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use sluicegate::executor::{Attempts, DeadLetter, Keys, Page, PagesSummary, Weigher};
 use sluicegate::{
-    BatchEnd, BatchExecutor, BatchSummary, Retry, Scope, Semaphore, Settled, SettledKind, Stop,
-    StopToken, Throttle,
+    BatchEnd, BatchExecutor, BatchSummary, ItemError, Retry, Scope, Semaphore, Settled,
+    SettledKind, Stop, StopToken, Throttle,
 };
 use tokio::time::{Instant, sleep, timeout};
 
@@ -186,11 +186,11 @@ enum Outcome {
 impl From<Settled<usize, Failure>> for Outcome {
     fn from(settled: Settled<usize, Failure>) -> Self {
         match settled {
-            Settled::Fulfilled(_) => Self::Fulfilled,
-            Settled::Rejected(failure) => Self::Rejected(failure),
-            Settled::Panicked(_) => Self::Panicked,
-            Settled::TimedOut { scope, last_error, .. } => Self::TimedOut(scope, last_error),
-            Settled::Cancelled { started, last_error, .. } => {
+            Ok(_) => Self::Fulfilled,
+            Err(ItemError::Rejected(failure)) => Self::Rejected(failure),
+            Err(ItemError::Panicked(_)) => Self::Panicked,
+            Err(ItemError::TimedOut { scope, last_error, .. }) => Self::TimedOut(scope, last_error),
+            Err(ItemError::Cancelled { started, last_error, .. }) => {
                 Self::Cancelled { started, last: last_error }
             }
             other => panic!("{other:?}"),
@@ -516,7 +516,7 @@ where
     let waits: Vec<_> = waits.into_iter().map(ms).collect();
     let mut retry = Retry::with_backoff(most, move || waits.clone().into_iter()).unwrap();
     if let Some(limit) = attempt_timeout {
-        retry = retry.with_attempt_timeout(ms(limit)).unwrap();
+        retry = retry.into_builder().attempt_timeout(ms(limit)).build().unwrap();
     }
     let executor = executor.retry(retry.when(|failure: &Failure| !failure.fatal));
     if !buried {

@@ -171,7 +171,7 @@ fn judge(
             world.violated(format!("{done} of {batch:?} in {parent:?}"));
         }
     }
-    if all.iter().filter(|outcome| outcome.is_fulfilled()).count() != done {
+    if all.iter().filter(|outcome| outcome.is_ok()).count() != done {
         world.violated(format!("{all:?}"));
     }
 }

@@ -12,6 +12,9 @@ mod executor_retry;
 mod executor_semaphore;
 mod keyed;
 mod map;
+mod offsets;
+#[path = "../support/outcome.rs"]
+mod outcome;
 mod queue;
 mod retry;
 mod semaphore;

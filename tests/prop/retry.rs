@@ -35,7 +35,7 @@ proptest! {
         let script = waits.clone();
         let mut retry = Retry::with_backoff(max_attempts, move || script.clone().into_iter()).unwrap();
         if let Some(cap) = cap {
-            retry = retry.cap(cap).unwrap();
+            retry = retry.into_builder().cap(cap).build().unwrap();
         }
         retry = retry.jitter(jitter);
         if let Some(seed) = seed {
@@ -158,7 +158,8 @@ mod run {
         let backoff = move || waits.clone().into_iter().map(Duration::from_millis);
         let mut retry = Retry::with_backoff(max_attempts as u32, backoff).unwrap().budget(&budget);
         if limited {
-            retry = retry.with_attempt_timeout(Duration::from_millis(LIMIT)).unwrap();
+            retry =
+                retry.into_builder().attempt_timeout(Duration::from_millis(LIMIT)).build().unwrap();
         }
         let begun = RefCell::new(Vec::new());
         let ms = || start.elapsed().as_millis() as u64;

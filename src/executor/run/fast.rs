@@ -14,7 +14,7 @@ use crate::executor::source::Source;
 use crate::executor::stop::Stops;
 use crate::executor::summary::{BatchEnd, BatchSummary};
 use crate::executor::weight::Weigher;
-use crate::settled::Settled;
+use crate::settled::ItemError;
 
 /// An input that is about to be started and, if it may be tried again, a copy of it. Should the
 /// item's code panic, the copy goes where `settle` finds it.
@@ -80,7 +80,7 @@ where
     pub(super) fn fast_path(&mut self, steps: &mut usize) -> bool {
         let mut any = false;
         loop {
-            // NoRetry for many items: what they leave half done is in `at`.
+            // Once for many items: what they leave half done is in `at`.
             let Err(payload) =
                 catch_unwind(AssertUnwindSafe(|| self.fast_path_unguarded(steps, &mut any)))
             else {
@@ -142,7 +142,7 @@ where
             }
             Poll::Ready(result) => {
                 count(&result, &mut self.summary, &mut self.stops);
-                self.sink.settle(index, result.into());
+                self.sink.settle(index, result.map_err(ItemError::Rejected));
                 self.at = At::Drop;
                 self.slots.vacate(slot);
                 if A::RETRIES {
@@ -211,7 +211,7 @@ where
                 }
                 Poll::Ready(result) => {
                     count(&result, summary, stops);
-                    sink.settle(index, result.into());
+                    sink.settle(index, result.map_err(ItemError::Rejected));
                     *at = At::Drop;
                     if A::RETRIES {
                         attempts.succeeded();
@@ -255,11 +255,11 @@ where
                 quietly(|| self.slots.clear(slot));
                 self.retries.insert_fresh(slot);
                 let retry_item = self.retries.take(slot);
-                self.record(index, Settled::Panicked(panic), retry_item);
+                self.record(index, Err(ItemError::Panicked(panic)), retry_item);
             }
             At::Woken(slot) => {
                 quietly(|| self.slots.clear(slot));
-                self.settle(slot, Settled::Panicked(panic));
+                self.settle(slot, Err(ItemError::Panicked(panic)));
             }
             // It has settled already.
             At::Drop => {

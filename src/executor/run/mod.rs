@@ -25,7 +25,7 @@ use std::time::Instant;
 
 use super::attempts::Attempts;
 use super::limits::Limits;
-use super::observe::{ItemReport, Reporter};
+use super::observe::Reporter;
 use super::options::Batch;
 use super::order::Order;
 use super::outcome_sink::OutcomeSink;
@@ -156,7 +156,7 @@ impl<S: Source, F, Fut, R, W, A, O, E> Run<S, F, Fut, R, W, A, O, E> {
             retries: RetryQueue::new(),
             stops: Stops::new(batch.stops, batch.failures),
             stop_waker,
-            reporter: Reporter::new(batch.observer, batch.reports),
+            reporter: batch.observer.map(Reporter::new),
             sink,
             sink_waker,
             aborted: false,
@@ -168,9 +168,8 @@ impl<S: Source, F, Fut, R, W, A, O, E> Run<S, F, Fut, R, W, A, O, E> {
     }
 
     /// Ends a run that is done.
-    pub(super) fn into_parts(self) -> (O, BatchSummary, Vec<ItemReport>) {
-        let Self { sink, reporter, summary, .. } = self;
-        (sink, summary, reporter.map(|reporter| reporter.into_reports()).unwrap_or_default())
+    pub(super) fn into_parts(self) -> (O, BatchSummary) {
+        (self.sink, self.summary)
     }
 }
 
@@ -417,7 +416,6 @@ where
 /// What a run that has ended comes to.
 pub(super) struct RunEnd {
     pub(super) summary: BatchSummary,
-    pub(super) reports: Vec<ItemReport>,
     /// Whether something that was pulled has ended because the batch did.
     pub(super) ended_early: bool,
 }
@@ -497,7 +495,6 @@ where
             self.sink.flush();
         }
         let ended_early = self.ended_early;
-        let (_, summary, reports) = self.into_parts();
-        RunEnd { summary, reports, ended_early }
+        RunEnd { summary: self.summary, ended_early }
     }
 }

@@ -11,7 +11,7 @@ use crate::executor::outcome_sink::OutcomeSink;
 use crate::executor::retry_queue::RetryItem;
 use crate::executor::source::Source;
 use crate::executor::weight::Weigher;
-use crate::settled::{Scope, Settled, SettledKind};
+use crate::settled::{ItemError, Scope, Settled, SettledKind};
 
 impl<S, F, Fut, R, W, A, O, T, E> Run<S, F, Fut, R, W, A, O, E>
 where
@@ -30,14 +30,14 @@ where
                 if A::RETRIES {
                     self.attempts.succeeded();
                 }
-                self.settle(slot, Settled::Fulfilled(value));
+                self.settle(slot, Ok(value));
             }
             Err(error) if A::RETRIES => {
                 if let Err(Some(error)) = self.try_to_retry(slot, Some(error)) {
-                    self.settle(slot, Settled::Rejected(error));
+                    self.settle(slot, Err(ItemError::Rejected(error)));
                 }
             }
-            Err(error) => self.settle(slot, Settled::Rejected(error)),
+            Err(error) => self.settle(slot, Err(ItemError::Rejected(error))),
         }
     }
 
@@ -81,13 +81,13 @@ where
             return self.timed_out(slot, Scope::Batch);
         }
         let last_error = self.retries.get(slot).and_then(|retry_item| retry_item.last_error.take());
-        Settled::Cancelled { started: true, scope: Scope::Batch, last_error }
+        Err(ItemError::Cancelled { started: true, scope: Scope::Batch, last_error })
     }
 
     /// The outcome of an item that has run out of time.
     pub(super) fn timed_out(&mut self, slot: usize, scope: Scope) -> Settled<T, E> {
         let last_error = self.retries.get(slot).and_then(|retry_item| retry_item.last_error.take());
-        Settled::TimedOut { scope, last_error }
+        Err(ItemError::TimedOut { scope, last_error })
     }
 
     pub(super) fn settle(&mut self, slot: usize, outcome: Settled<T, E>) {
@@ -98,7 +98,7 @@ where
     }
 
     pub(super) fn vacate(&mut self, slot: usize, outcome: Settled<T, E>) {
-        let (index, kind) = (self.slots.index(slot), outcome.kind());
+        let (index, kind) = (self.slots.index(slot), SettledKind::of(&outcome));
         self.slots.vacate(slot);
         if let Some(permits) = &mut self.permits {
             permits.release(slot);
@@ -118,11 +118,15 @@ where
         retry_item: Option<RetryItem<S::Input, E>>,
     ) {
         self.summary.counts.record(&outcome);
-        if !outcome.is_fulfilled() {
-            self.stops.failed();
-        }
-        if let Some(retry_item) = retry_item {
-            self.release_input(index, &outcome, retry_item);
+        match (&outcome, retry_item) {
+            (Ok(_), Some(retry_item)) => retry_item.discard(),
+            (Ok(_), None) => {}
+            (Err(error), retry_item) => {
+                self.stops.failed();
+                if let Some(retry_item) = retry_item {
+                    self.release_input(index, error, retry_item);
+                }
+            }
         }
         self.sink.settle(index, outcome);
     }
@@ -134,20 +138,17 @@ where
         });
     }
 
-    /// What was kept of an item that has settled goes to the dead letters, unless it is done.
+    /// What was kept of an item that has failed goes to the dead letter.
     pub(super) fn release_input(
         &self,
         index: usize,
-        outcome: &Settled<T, E>,
+        failure: &ItemError<E>,
         retry_item: RetryItem<S::Input, E>,
     ) {
-        if outcome.is_fulfilled() {
-            return retry_item.discard();
-        }
         let RetryItem { input, attempts, last_error, state, .. } = retry_item;
-        let error = outcome.last_error().or(last_error.as_ref());
+        let error = failure.last_error().or(last_error.as_ref());
         quietly(|| {
-            let kind = outcome.kind();
+            let kind = failure.kind();
             self.attempts.dead_letter(DeadLetter { index, input, kind, attempts, error });
         });
         quietly(|| drop(last_error));

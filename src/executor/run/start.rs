@@ -12,7 +12,7 @@ use crate::executor::outcome_sink::OutcomeSink;
 use crate::executor::slots::{Cancelled, Slots};
 use crate::executor::source::Source;
 use crate::executor::weight::Weigher;
-use crate::settled::{Settled, SettledKind};
+use crate::settled::{ItemError, SettledKind};
 
 impl<S, F, Fut, R, W, A, O, T, E> Run<S, F, Fut, R, W, A, O, E>
 where
@@ -60,7 +60,7 @@ where
                 if let Some((_, Cancelled::NotStarted(input))) = self.slots.cancel(slot) {
                     self.dead_letter_unstarted(index, input, SettledKind::Panicked);
                 }
-                self.vacate(slot, Settled::Panicked(panic));
+                self.vacate(slot, Err(ItemError::Panicked(panic)));
             }
         }
     }
@@ -162,7 +162,7 @@ where
                 Ok(kept) => self.retries.insert(slot, kept),
                 Err(panic) => {
                     self.dead_letter_unstarted(index, input, SettledKind::Panicked);
-                    return self.settle(slot, Settled::Panicked(panic));
+                    return self.settle(slot, Err(ItemError::Panicked(panic)));
                 }
             }
         }
@@ -184,7 +184,7 @@ where
         let input = match caught(|| attempts.keep(&retry_item.input)) {
             Ok(Some(input)) => input,
             Ok(None) => return,
-            Err(panic) => return self.settle(slot, Settled::Panicked(panic)),
+            Err(panic) => return self.settle(slot, Err(ItemError::Panicked(panic))),
         };
         retry_item.attempts = retry_item.attempts.saturating_add(1);
         if self.poll_with(slot, |slots, start| slots.future(slot).start(|| start(input))) {
@@ -226,7 +226,7 @@ where
             }
             (None, Err(panic)) => {
                 quietly(|| self.slots.clear(slot));
-                self.settle(slot, Settled::Panicked(panic));
+                self.settle(slot, Err(ItemError::Panicked(panic)));
             }
         }
         false

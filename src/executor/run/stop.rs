@@ -16,7 +16,7 @@ use crate::executor::source::Source;
 use crate::executor::stop::Stop;
 use crate::executor::summary::BatchEnd;
 use crate::executor::weight::Weigher;
-use crate::settled::{Scope, Settled, SettledKind};
+use crate::settled::{ItemError, Scope, SettledKind};
 
 impl<S, F, Fut, R, W, A, O, T, E> Run<S, F, Fut, R, W, A, O, E>
 where
@@ -156,9 +156,9 @@ where
                 }
                 quietly(|| self.slots.clear(slot));
                 let outcome = match (output, polled) {
-                    (Some(result), _) => result.into(),
+                    (Some(result), _) => result.map_err(ItemError::Rejected),
                     (None, Ok(())) => self.ended_with_batch(slot),
-                    (None, Err(panic)) => Settled::Panicked(panic),
+                    (None, Err(panic)) => Err(ItemError::Panicked(panic)),
                 };
                 self.vacate(slot, outcome);
             } else {
@@ -177,7 +177,7 @@ where
                 if let Some(input) = self.sink.not_started(index, input) {
                     self.dead_letter_unstarted(index, input, SettledKind::Cancelled);
                 }
-                Settled::cancelled(false)
+                Err(ItemError::cancelled(false))
             }
         };
         self.vacate(slot, outcome);
@@ -193,7 +193,7 @@ where
                 None => {}
                 Some((index, Cancelled::Started)) => {
                     if let Some(retry_item) = self.retries.take(slot) {
-                        self.release_input(index, &Settled::cancelled(true), retry_item);
+                        self.release_input(index, &ItemError::cancelled(true), retry_item);
                     }
                 }
                 Some((index, Cancelled::NotStarted(input))) => {

@@ -35,7 +35,7 @@ pub struct BatchResult<N: Inputs, T, E> {
     /// The input with what was not pulled, untouched; `None` if it panicked.
     pub rest: Option<N::Rest>,
     /// Inputs that were pulled and not started when the batch was aborted, each with its index:
-    /// their outcome is [`Cancelled`](crate::Settled::Cancelled).
+    /// their outcome is [`Cancelled`](crate::ItemError::Cancelled).
     pub not_started: Vec<(usize, N::Input)>,
 }
 
@@ -73,13 +73,13 @@ impl<N: Inputs, T, E> BatchHandle<N, T, E> {
             Some(shared) => shared.poll_output(cx),
             None => core::task::Poll::Pending,
         });
-        let BatchOutput { outcomes, inputs, not_started, summary, reports } = end.await;
+        let BatchOutput { outcomes, inputs, not_started, summary } = end.await;
         let outcomes = match outcomes {
             Outcomes::All(all) => all.outcomes,
             _ => Vec::new(),
         };
         BatchResult {
-            outcomes: AllSettled { outcomes, summary, reports },
+            outcomes: AllSettled { outcomes, summary },
             rest: inputs.map(|inputs| inputs.into_rest()),
             not_started,
         }

@@ -36,11 +36,11 @@ impl<K, W, A> BatchExecutor<K, W, A> {
     /// ```
     /// # #[tokio::main]
     /// # async fn main() -> Result<(), sluicegate::ConfigError> {
-    /// use sluicegate::{BatchExecutor, Settled};
+    /// use sluicegate::{BatchExecutor, all_fulfilled};
     ///
     /// let squares = BatchExecutor::new(64)?.spawn(0..1_000, async |n: u64| Ok::<_, ()>(n * n));
     /// let joined = squares.join().await;
-    /// assert_eq!(Settled::all_fulfilled(joined.outcomes).unwrap()[999], 998_001);
+    /// assert_eq!(all_fulfilled(joined.outcomes).unwrap()[999], 998_001);
     /// # Ok(())
     /// # }
     /// ```
@@ -97,7 +97,7 @@ impl<K, W, A> BatchExecutor<K, W, A> {
     /// future of each worker, of which there are so many, but not more than the limit.
     ///
     /// A worker that is dropped before it is done accounts for what it had in hand: the outcome of
-    /// each is [`Cancelled`](crate::Settled::Cancelled).
+    /// each is [`Cancelled`](crate::ItemError::Cancelled).
     ///
     /// ```
     /// # #[tokio::main]

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use futures_core::Stream;
 
 use super::shared::{BatchOutput, BatchShared};
-use crate::executor::observe::ItemReport;
 use crate::executor::source::Inputs;
 use crate::executor::stop::{Stop, StopToken};
 use crate::executor::summary::BatchSummary;
@@ -40,8 +39,6 @@ pub struct StreamEnd<N: Inputs> {
     pub rest: Option<N::Rest>,
     /// Inputs that were pulled and not started when the batch was aborted, each with its index.
     pub not_started: Vec<(usize, N::Input)>,
-    /// A report of each item in input order, if asked for, or else none.
-    pub reports: Vec<ItemReport>,
 }
 
 impl<N: Inputs, T, E> BatchStream<N, T, E> {
@@ -61,10 +58,10 @@ impl<N: Inputs, T, E> BatchStream<N, T, E> {
     /// The stream itself, if it has not ended.
     pub fn finish(mut self) -> Result<StreamEnd<N>, Self> {
         match self.shared.as_ref().and_then(|shared| shared.stream_output()) {
-            Some(BatchOutput { inputs, not_started, summary, reports, .. }) => {
+            Some(BatchOutput { inputs, not_started, summary, .. }) => {
                 self.shared = None;
                 let rest = inputs.map(|inputs| inputs.into_rest());
-                Ok(StreamEnd { summary, rest, not_started, reports })
+                Ok(StreamEnd { summary, rest, not_started })
             }
             None => Err(self),
         }

@@ -12,7 +12,12 @@ use tokio::time::sleep;
 use super::{Log, conserved, millis, pass, paused};
 
 fn limited(attempts: u32, wait: u64, limit: u64) -> Retry {
-    Retry::constant(attempts, millis(wait)).unwrap().with_attempt_timeout(millis(limit)).unwrap()
+    Retry::constant(attempts, millis(wait))
+        .unwrap()
+        .into_builder()
+        .attempt_timeout(millis(limit))
+        .build()
+        .unwrap()
 }
 
 #[test]

@@ -17,7 +17,7 @@ use futures_util::future::{BoxFuture, Shared};
 use futures_util::{FutureExt, StreamExt};
 use sluicegate::executor::{BatchHandle, Page};
 use sluicegate::{
-    BatchEvent, BatchExecutor, BatchSummary, Retry, Semaphore, Settled, Stop, StopToken,
+    BatchEvent, BatchExecutor, BatchSummary, ItemError, Retry, Semaphore, Stop, StopToken,
 };
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
@@ -347,7 +347,10 @@ fn what_did_not_start_comes_back_in_input_order_and_is_counted_once() {
                     let mut outcomes = batch.into_ordered_stream();
                     let mut next = 0;
                     while let Some(Some((index, outcome))) = poll_once(&mut outcomes.next()) {
-                        assert!(matches!(outcome, Settled::Cancelled { started: false, .. }));
+                        assert!(matches!(
+                            outcome,
+                            Err(ItemError::Cancelled { started: false, .. })
+                        ));
                         assert_eq!(index, next);
                         next += 1;
                     }
@@ -473,7 +476,7 @@ async fn an_abort_of_busy_workers_adds_up() {
         assert_eq!(all.summary().counts(), counts);
         assert_eq!(all.len() + rest.count(), 300);
         for (index, outcome) in all.iter().enumerate() {
-            let not_started = matches!(outcome, Settled::Cancelled { started: false, .. });
+            let not_started = matches!(outcome, Err(ItemError::Cancelled { started: false, .. }));
             assert_eq!(not_started, never.contains(&index));
         }
         let cut_short = counts.cancelled > 0 || all.len() < 300;

@@ -2,6 +2,7 @@
 //! example.
 #![cfg(feature = "tokio")]
 
+use crate::outcome::Outcome;
 use std::future::{Future, pending, ready};
 use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -126,7 +127,7 @@ async fn a_run_that_is_dropped_returns_what_was_in_hand() {
     let mut slots = Vec::new();
     let run = executor.settle_into(&mut slots, 10..15, work);
     assert!(timeout(MS, run).await.is_err());
-    assert!(slots.len() == 1 && slots[0].as_ref().unwrap().is_fulfilled());
+    assert!(slots.len() == 1 && slots[0].as_ref().unwrap().is_ok());
     assert_eq!(letters.take(), CANCELLED);
 
     let run = executor.for_each(10..15, work, |_, _| ready(()));
@@ -255,7 +256,7 @@ async fn a_closed_semaphore_returns_what_waited_for_it() {
         Ok::<_, &str>(n)
     });
     let (all, ()) = in_time(futures_util::future::join(run, close)).await;
-    assert!(all[0].is_fulfilled() && all[1].is_cancelled());
+    assert!(all[0].is_ok() && all[1].is_cancelled());
     assert_eq!(letters.take(), [(1, 10, SettledKind::Cancelled, 0)]);
 }
 

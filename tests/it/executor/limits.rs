@@ -3,6 +3,7 @@
 
 #![cfg(feature = "tokio")]
 
+use crate::outcome::text;
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::future::{Future, pending, poll_fn, ready};
@@ -16,7 +17,8 @@ use std::time::Duration;
 use futures_util::{FutureExt, StreamExt, stream};
 use sluicegate::executor::Page;
 use sluicegate::{
-    BatchEnd, BatchExecutor, BatchExecutorBuilder, Retry, Scope, Semaphore, Settled, Throttle,
+    BatchEnd, BatchExecutor, BatchExecutorBuilder, ItemError, Retry, Scope, Semaphore, Settled,
+    Throttle,
 };
 use tokio::time::{Instant, timeout};
 
@@ -213,7 +215,7 @@ async fn workers_keep_the_deadline_to_within_one_item_each() {
         assert_eq!((late.load(SeqCst), count.load(SeqCst)), (0, 0));
         assert!(matches!(joined.outcomes.end(), BatchEnd::TimedOut));
         let (all, rest) = (joined.outcomes, joined.rest.unwrap());
-        assert_eq!(all.iter().filter(|outcome| outcome.is_fulfilled()).count(), 5);
+        assert_eq!(all.iter().filter(|outcome| outcome.is_ok()).count(), 5);
         assert_eq!(all.len() + rest.count(), 10_000);
     }
 }
@@ -291,7 +293,7 @@ async fn an_items_limit_holds_to_within_one_item_that_blocks() {
         let (begun, ended) = (Instant::now(), Cell::new(None));
         let sink = |index, outcome: Settled<(), Infallible>| {
             if index == 0 {
-                ended.set(Some((outcome.to_string(), begun.elapsed())));
+                ended.set(Some((text(&outcome), begun.elapsed())));
             }
             ready(())
         };
@@ -304,14 +306,14 @@ async fn an_items_limit_holds_to_within_one_item_that_blocks() {
         let (begun, ended) = (Instant::now(), Cell::new(None));
         let sink = |index, outcome: Settled<(), Infallible>| {
             if index == 0 {
-                let Settled::TimedOut { scope: Scope::Attempt, .. } = outcome else {
-                    panic!("{outcome}")
+                let Err(ItemError::TimedOut { scope: Scope::Attempt, .. }) = outcome else {
+                    panic!("{outcome:?}")
                 };
                 ended.set(Some(begun.elapsed()));
             }
             ready(())
         };
-        let once = Retry::none().with_attempt_timeout(MS * 52).unwrap();
+        let once = Retry::none().into_builder().attempt_timeout(MS * 52).build().unwrap();
         let attempt = options(4).build().unwrap().retry(once);
         drop(in_time(attempt.for_each(0..1_000, work, sink)).await);
         let elapsed = ended.take().unwrap();
@@ -408,7 +410,7 @@ fn an_item_that_wakes_itself_is_polled_again_after_two_others_at_most() {
         form!("retry", plain(limit).retry(Retry::jobs()), all_settled(0..1_000;));
         form!("keyed", plain(limit).by_key(|n: &u32| *n), all_settled(0..1_000;));
         form!("weighed", plain(limit).by_weight(|_: &u32| 1), all_settled(0..1_000;));
-        form!("observed", builder(limit).reports(true).build().unwrap(), all_settled(0..1_000;));
+        form!("observed", builder(limit).observer(|_| {}).build().unwrap(), all_settled(0..1_000;));
         form!("pages", plain(limit), pages(|_| {
             let items = (0..1_000).collect::<Vec<u32>>();
             ready(Ok::<_, Infallible>(Page { items, next: None::<()> }))
@@ -539,7 +541,7 @@ async fn a_retry_that_times_out_in_line_gives_its_turn_to_the_next() {
             if n == 0 { Err("once") } else { Ok(n) }
         });
         let all = in_time(run).await;
-        assert_eq!(all[0].to_string(), "timed out, and before that: once");
+        assert_eq!(text(&all[0]), "timed out, and before that: once");
         assert_eq!(starts.take(), [(0, 0), (1, 100), (2, 200), (3, 300)], "backlog {backlog}");
     }
 }

@@ -11,6 +11,9 @@ mod retry;
 mod semaphore;
 mod spawned;
 
+#[cfg(feature = "tokio")]
+use crate::outcome::Outcome;
+use crate::outcome::text;
 use std::cell::{Cell, RefCell};
 use std::future::{Future, pending, poll_fn, ready};
 use std::hash::{Hash, Hasher};
@@ -23,7 +26,8 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use futures_util::{FutureExt, stream};
 use sluicegate::{
-    BatchEnd, BatchExecutor, BatchSummary, Panic, Settled, SettledCounts, SettledError,
+    BatchEnd, BatchExecutor, BatchSummary, ItemError, Panic, Settled, SettledCounts, all_fulfilled,
+    partition,
 };
 
 /// Panics without calling the hook, which would print.
@@ -72,7 +76,7 @@ async fn turns(mut count: usize) {
 }
 
 fn shown<T, E: std::fmt::Display>(outcomes: &[Settled<T, E>]) -> Vec<String> {
-    outcomes.iter().map(ToString::to_string).collect()
+    outcomes.iter().map(text).collect()
 }
 
 /// 0, 1, 2, and then a panic.
@@ -95,7 +99,7 @@ fn all_settled_of_an_empty_input() {
 #[test]
 fn all_settled_with_all_fulfilled() {
     let outcomes = finish(executor(2).all_settled(0..5, async |n| Ok::<_, ()>(n * n)));
-    assert_eq!(Settled::all_fulfilled(outcomes).unwrap(), [0, 1, 4, 9, 16]);
+    assert_eq!(all_fulfilled(outcomes).unwrap(), [0, 1, 4, 9, 16]);
 }
 
 #[test]
@@ -112,9 +116,9 @@ fn all_settled_with_mixed_outcomes_at_once_and_later() {
     }));
     assert_eq!(outcomes.len(), 8);
     for (index, outcome) in outcomes.into_iter().enumerate() {
-        match outcome.into_result() {
+        match outcome {
             Ok(n) => assert_eq!((n, n % 2), (index, 0)),
-            Err(SettledError::Rejected(n)) => assert_eq!((n, n % 2), (index, 1)),
+            Err(ItemError::Rejected(n)) => assert_eq!((n, n % 2), (index, 1)),
             Err(other) => panic!("{other}"),
         }
     }
@@ -142,7 +146,7 @@ fn all_settled_settles_each_input_only_once() {
         0..5,
         |_| Ready(None),
         |index, outcome| {
-            outcomes.push((index, outcome.is_fulfilled()));
+            outcomes.push((index, outcome.is_ok()));
             ready(())
         },
     ));
@@ -158,7 +162,7 @@ fn all_settled_with_a_closure_that_panics_synchronously() {
         }
         ready(Ok::<_, String>(n))
     }));
-    let results: Vec<_> = outcomes.into_iter().map(Settled::into_result).collect();
+    let results: Vec<_> = outcomes.into_iter().collect();
     let [Ok(0), Err(panic), Ok(2)] = &results[..] else { panic!("{results:?}") };
     assert_eq!(panic.to_string(), "panicked: in the closure");
 }
@@ -171,7 +175,7 @@ fn all_settled_with_a_source_that_throws() {
         Ok::<_, ()>(n)
     }));
     let (outcomes, summary) = all.into_parts();
-    assert_eq!(Settled::all_fulfilled(outcomes).unwrap(), [0, 1, 2]);
+    assert_eq!(all_fulfilled(outcomes).unwrap(), [0, 1, 2]);
     let BatchEnd::SourcePanicked(panic) = summary.into_end() else { panic!("not told") };
     assert_eq!(panic.message(), Some("in the source"));
 }
@@ -258,7 +262,7 @@ fn a_batch_nested_in_an_item_finishes() {
             turns(1).await;
             Ok::<_, ()>(n)
         });
-        Settled::all_fulfilled(outcomes.await)
+        all_fulfilled(outcomes.await)
     }));
     assert!(outcomes.iter().collect::<SettledCounts>().all_fulfilled());
 }
@@ -409,7 +413,7 @@ fn a_late_wake_up_does_not_start_an_item_ahead_of_its_key() {
     assert!(run.as_mut().now_or_never().is_none());
     assert_eq!(running.get(), 1);
     open.set(true);
-    assert_eq!(Settled::all_fulfilled(finish(run)).unwrap(), [0, 1, 2]);
+    assert_eq!(all_fulfilled(finish(run)).unwrap(), [0, 1, 2]);
 }
 
 // Panics wherever user code runs.
@@ -683,10 +687,10 @@ mod timed {
 
     fn kinds<T, E>(outcomes: &[Settled<T, E>]) -> String {
         let kind = |outcome: &Settled<T, E>| match outcome {
-            Settled::Fulfilled(_) => 'f',
-            Settled::TimedOut { .. } => 't',
-            Settled::Cancelled { started: true, .. } => 'c',
-            Settled::Cancelled { started: false, .. } => 'n',
+            Ok(_) => 'f',
+            Err(ItemError::TimedOut { .. }) => 't',
+            Err(ItemError::Cancelled { started: true, .. }) => 'c',
+            Err(ItemError::Cancelled { started: false, .. }) => 'n',
             _ => '?',
         };
         outcomes.iter().map(kind).collect()
@@ -829,7 +833,7 @@ mod timed {
                     Ok::<_, ()>(())
                 },
                 |index, outcome| {
-                    sunk.push((index, outcome.is_fulfilled()));
+                    sunk.push((index, outcome.is_ok()));
                     sleep(MS * 10)
                 },
             )
@@ -892,28 +896,26 @@ fn a_run_is_as_free_as_what_it_is_given() {
     assert_eq!(finish(boxed), 6);
 
     shared(&executor(1));
-    shared(&Settled::<u8, u8>::timed_out());
-    shared(&Settled::<u8, u8>::timed_out().into_result().unwrap_err());
+    shared::<Settled<(), ()>>(&Err(ItemError::timed_out()));
+    shared(&ItemError::<()>::timed_out());
 }
 
 #[test]
 fn outcomes_turn_into_one_another() {
     let back = |outcome: Settled<u8, &'static str>| {
-        let text = outcome.to_string();
-        let again = match outcome.into_result() {
-            Ok(value) => Settled::Fulfilled(value),
-            Err(error) => error.into(),
-        };
-        assert_eq!(again.to_string(), text);
-        text
+        let shown = text(&outcome);
+        if let Err(error) = outcome {
+            assert_eq!(error.map(str::len).to_string().is_empty(), shown.is_empty());
+        }
+        shown
     };
-    assert_eq!(back(Ok(1).into()), "fulfilled");
-    assert_eq!(back(Err("no").into()), "rejected: no");
-    assert_eq!(back(Settled::timed_out()), "timed out");
-    assert_eq!(back(Settled::cancelled(true)), "cancelled while it ran");
-    assert_eq!(back(Settled::cancelled(false)), "cancelled before it started");
-    assert_eq!(back(Settled::Panicked(Panic::new(Box::new("oh")))), "panicked: oh");
-    let odd = Settled::Panicked(Panic::new(Box::new(7)));
+    assert_eq!(back(Ok(1)), "fulfilled");
+    assert_eq!(back(Err(ItemError::Rejected("no"))), "rejected: no");
+    assert_eq!(back(Err(ItemError::timed_out())), "timed out");
+    assert_eq!(back(Err(ItemError::cancelled(true))), "cancelled while it ran");
+    assert_eq!(back(Err(ItemError::cancelled(false))), "cancelled before it started");
+    assert_eq!(back(Err(ItemError::Panicked(Panic::new(Box::new("oh"))))), "panicked: oh");
+    let odd = Err(ItemError::Panicked(Panic::new(Box::new(7))));
     assert_eq!(back(odd), "panicked, with a payload that is not text");
 
     let panic = Panic::new(Box::new(String::from("on")));
@@ -924,11 +926,12 @@ fn outcomes_turn_into_one_another() {
 
 #[test]
 fn not_all_fulfilled_hands_everything_back() {
-    let outcomes = [Ok(1), Ok(2), Err("no"), Ok(4), Err("never")].map(Settled::from);
-    let error = Settled::all_fulfilled(outcomes).unwrap_err();
+    let outcomes = [Ok(1), Ok(2), Err("no"), Ok(4), Err("never")]
+        .map(|result| result.map_err(ItemError::Rejected));
+    let error = all_fulfilled(outcomes).unwrap_err();
     assert_eq!(error.to_string(), "2 of 5 items failed, item 2 first: rejected: no");
     assert_eq!((error.first_failure(), error.counts().fulfilled), (2, 3));
-    let parted = Settled::partition(error.into_outcomes());
+    let parted = partition(error.into_outcomes());
     assert_eq!(parted.fulfilled, [(0, 1), (1, 2), (3, 4)]);
     assert_eq!(parted.failed.iter().map(|(index, _)| *index).collect::<Vec<_>>(), [2, 4]);
 }
@@ -953,12 +956,13 @@ impl std::error::Error for Outer {
 fn not_all_fulfilled_tells_each_error_of_its_chain_once() {
     use std::error::Error;
 
-    let outcomes = [Settled::Fulfilled(1), Settled::Rejected(Outer(std::fmt::Error))];
-    let error = Settled::all_fulfilled(outcomes).unwrap_err();
+    let outcomes = [Ok(1), Err(ItemError::Rejected(Outer(std::fmt::Error)))];
+    let error = all_fulfilled(outcomes).unwrap_err();
     assert_eq!(error.to_string(), "1 of 2 items failed, item 1 first: rejected: outer");
     assert!(error.source().is_some_and(|source| source.is::<std::fmt::Error>()));
-    let timed_out = [Settled::<u8, _>::timed_out(), Settled::Rejected(Outer(std::fmt::Error))];
-    assert!(Settled::all_fulfilled(timed_out).unwrap_err().source().is_none());
+    let timed_out: [Settled<(), _>; 2] =
+        [Err(ItemError::timed_out()), Err(ItemError::Rejected(Outer(std::fmt::Error)))];
+    assert!(all_fulfilled(timed_out).unwrap_err().source().is_none());
 }
 
 /// Panics when it is dropped.
@@ -1007,7 +1011,7 @@ fn what_panics_when_the_run_is_done_with_it_loses_no_outcome() {
         let _held = &touchy;
         ready(Ok::<_, ()>(n))
     }));
-    assert_eq!(Settled::all_fulfilled(outcomes).unwrap(), [0, 1, 2]);
+    assert_eq!(all_fulfilled(outcomes).unwrap(), [0, 1, 2]);
     let summary =
         finish(executor(2).for_each(source(), |n| ready(Ok::<_, ()>(n)), |_, _| ready(())));
     assert_eq!(summary.to_string(), "3 fulfilled; exhausted");

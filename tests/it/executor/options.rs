@@ -2,6 +2,7 @@
 //! slots that survive a dropped run.
 #![cfg(feature = "tokio")]
 
+use crate::outcome::Outcome;
 use std::cell::{Cell, RefCell};
 use std::future::{Future, pending, poll_fn};
 use std::panic::resume_unwind;
@@ -13,8 +14,8 @@ use std::time::Duration;
 
 use futures_util::{FutureExt, future::join, stream};
 use sluicegate::{
-    BatchEnd, BatchEvent, BatchExecutor, BatchExecutorBuilder, Semaphore, Settled, SettledKind,
-    Stop, StopToken,
+    BatchEnd, BatchEvent, BatchExecutor, BatchExecutorBuilder, ItemError, Semaphore, Settled,
+    SettledKind, Stop, StopToken, all_fulfilled,
 };
 use tokio::time::{Instant, sleep, timeout};
 
@@ -30,11 +31,11 @@ fn on_semaphore(semaphore: &Arc<Semaphore>) -> BatchExecutor {
 
 fn kinds<'a, T: 'a, E: 'a>(outcomes: impl IntoIterator<Item = &'a Settled<T, E>>) -> String {
     let kind = |outcome: &Settled<T, E>| match outcome {
-        Settled::Fulfilled(_) => 'f',
-        Settled::Rejected(_) => 'r',
-        Settled::Panicked(_) => 'p',
-        Settled::Cancelled { started: true, .. } => 'c',
-        Settled::Cancelled { started: false, .. } => 'n',
+        Ok(_) => 'f',
+        Err(ItemError::Rejected(_)) => 'r',
+        Err(ItemError::Panicked(_)) => 'p',
+        Err(ItemError::Cancelled { started: true, .. }) => 'c',
+        Err(ItemError::Cancelled { started: false, .. }) => 'n',
         _ => '?',
     };
     outcomes.into_iter().map(kind).collect()
@@ -187,9 +188,9 @@ async fn a_batch_nested_on_one_semaphore_finishes() {
         };
         let all = executor.all_settled(0..5, async |_| {
             let inner = executor.all_settled(0..3, async |_| {
-                Settled::all_fulfilled(executor.all_settled(0..4, leaf).await).map(drop)
+                all_fulfilled(executor.all_settled(0..4, leaf).await).map(drop)
             });
-            Settled::all_fulfilled(inner.await).map(drop)
+            all_fulfilled(inner.await).map(drop)
         });
         assert!(in_time(all).await.summary().is_complete());
         assert!(most.get() <= permits, "{} leaves on {permits} permits", most.get());
@@ -212,7 +213,7 @@ async fn two_batches_nested_in_one_item_take_turns_on_its_permit() {
     let all = executor.all_settled(0..2, async |_| {
         let both = join(executor.all_settled(0..5, work), executor.all_settled(0..5, work));
         let (one, other) = both.await;
-        Settled::all_fulfilled(one.into_iter().chain(other)).map(drop)
+        all_fulfilled(one.into_iter().chain(other)).map(drop)
     });
     assert!(in_time(all).await.summary().is_complete());
 }
@@ -351,7 +352,7 @@ async fn a_weigher_that_panics_settles_its_item_only() {
     assert_eq!(kinds(&in_time(keyed.all_settled(0..4, work)).await), "fpff");
 }
 
-// Observers and reports.
+// Observers.
 
 #[tokio::test(start_paused = true)]
 async fn an_observers_panic_costs_nothing() {
@@ -400,25 +401,29 @@ async fn an_observer_is_told_of_everything_in_order() {
 
 #[tokio::test(start_paused = true)]
 async fn reports_tell_how_long_each_item_waited_and_ran() {
-    let executor = builder(2).reports(true).build().unwrap().by_weight(|_: &u32| 2);
+    let log = Arc::new(Mutex::new(Vec::new()));
+    let reports = log.clone();
+    let executor = builder(2).observer(move |event| {
+        if let BatchEvent::Settled { report, .. } = event {
+            log.lock().unwrap().push((report.index, report.kind, report.queued, report.running));
+        }
+    });
+    let executor = executor.build().unwrap().by_weight(|_: &u32| 2);
     let all = executor.all_settled([5, 7], async |ms| {
         sleep(MS * ms).await;
         Ok::<_, ()>(())
     });
-    let all = in_time(all).await;
-    let times: Vec<_> =
-        all.reports().iter().map(|item| (item.index, item.queued, item.running)).collect();
-    assert_eq!(times, [(0, Duration::ZERO, MS * 5), (1, MS * 5, MS * 7)]);
-    assert!(all.reports().iter().all(|item| item.kind == SettledKind::Fulfilled));
-    let none = builder(2).build().unwrap().all_settled(0..2, async |n| Ok::<_, ()>(n)).await;
-    assert!(none.reports().is_empty());
+    assert_eq!(in_time(all).await.to_string(), "2 fulfilled");
+    let fulfilled = SettledKind::Fulfilled;
+    let expected = [(0, fulfilled, Duration::ZERO, MS * 5), (1, fulfilled, MS * 5, MS * 7)];
+    assert_eq!(*reports.lock().unwrap(), expected);
 }
 
 // Slots.
 
 #[tokio::test(start_paused = true)]
 async fn what_settled_before_the_run_was_dropped_survives_in_the_slots() {
-    let mut slots = vec![Some(Settled::Rejected("of another batch"))];
+    let mut slots = vec![Some(Err(ItemError::Rejected("of another batch")))];
     let executor = builder(2).build().unwrap();
     let run = executor.settle_into(&mut slots, [5, 500, 6, 500], async |ms| {
         sleep(MS * ms).await;
@@ -469,6 +474,6 @@ async fn an_aborted_item_gets_on_with_its_permit_for_the_last_time() {
     open.set(true);
     token.stop(Stop::Abort);
     let outcomes = run.await;
-    assert!(matches!(outcomes[0], Settled::Fulfilled(3)), "{:?}", outcomes[0]);
+    assert!(matches!(outcomes[0], Ok(3)), "{:?}", outcomes[0]);
     assert_eq!(semaphore.available_permits(), 1);
 }

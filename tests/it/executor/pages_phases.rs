@@ -2,9 +2,11 @@
 
 #![cfg(feature = "tokio")]
 
+use crate::outcome::Outcome;
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::future::{pending, ready};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -13,7 +15,8 @@ use proptest::prelude::*;
 use sluicegate::executor::Page;
 use sluicegate::phases::PhasesReport;
 use sluicegate::{
-    BatchEnd, BatchExecutor, Retry, Scope, Settled, SettledError, SettledKind, Stop, StopToken,
+    BatchEnd, BatchEvent, BatchExecutor, ItemError, Retry, Scope, Settled, SettledKind, Stop,
+    StopToken,
 };
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep};
@@ -82,7 +85,7 @@ fn panicked_with(end: &BatchEnd) -> Option<&str> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn pages_have_reports_as_other_batches_do() {
+async fn pages_tell_an_observer_as_other_batches_do() {
     let fetch = async |page: Option<usize>| {
         let page = page.unwrap_or(0);
         Ok::<_, Infallible>(Page { items: vec![page; 3], next: (page < 2).then_some(page + 1) })
@@ -91,17 +94,22 @@ async fn pages_have_reports_as_other_batches_do() {
         sleep(MS * 10).await;
         if n == 1 { Err("no") } else { Ok(n) }
     };
-    let executor = BatchExecutor::builder().limit(3).reports(true).build().unwrap();
-    let all = in_time(executor.pages(fetch, work)).await;
-    let reports: Vec<_> = all.reports.iter().map(|report| (report.index, report.kind)).collect();
+    let log = Arc::new(Mutex::new(Vec::new()));
+    let reports = log.clone();
+    let executor = BatchExecutor::builder().limit(3).observer(move |event| {
+        if let BatchEvent::Settled { report, .. } = event {
+            log.lock().unwrap().push(report);
+        }
+    });
+    let all = in_time(executor.build().unwrap().pages(fetch, work)).await;
+    let mut reports = reports.lock().unwrap().clone();
+    reports.sort_unstable_by_key(|report| report.index);
+    assert!(reports.iter().all(|report| report.running == MS * 10));
+    let reports: Vec<_> = reports.iter().map(|report| (report.index, report.kind)).collect();
     let outcomes = all.outcomes.iter().enumerate();
     let kinds: Vec<_> = outcomes.map(|(index, outcome)| (index, outcome.kind())).collect();
     assert_eq!(reports, kinds);
     assert_eq!(kinds[3], (3, SettledKind::Rejected));
-    assert!(all.reports.iter().all(|report| report.running == MS * 10));
-
-    let all = in_time(BatchExecutor::new(3).unwrap().pages(fetch, work)).await;
-    assert_eq!((all.outcomes.len(), all.reports.len()), (9, 0), "nobody asked");
 }
 
 #[tokio::test(start_paused = true)]
@@ -190,7 +198,7 @@ async fn a_drain_begins_no_fetch_and_hands_back_what_comes() {
             sleep(MS * 15).await;
             token.stop(Stop::Drain);
         });
-        let done: Vec<_> = all.outcomes.into_iter().filter_map(Settled::fulfilled).collect();
+        let done: Vec<_> = all.outcomes.into_iter().filter_map(Result::ok).collect();
         assert_eq!((done, all.summary.not_pulled), (vec![0, 0], vec![1; second]));
         assert_eq!((fetched.get(), all.summary.pages), (2, 2));
     }
@@ -246,7 +254,7 @@ async fn what_panics_between_pages_loses_nothing_before_it() {
     // The items of the second page do, after four of them.
     let fetch = |at: Option<u32>| ready(page(at.unwrap_or(100), Some(4)));
     let all = in_time(executor.pages(fetch, async |n| Ok::<_, ()>(n))).await;
-    let done: Vec<_> = all.outcomes.into_iter().filter_map(Settled::fulfilled).collect();
+    let done: Vec<_> = all.outcomes.into_iter().filter_map(Result::ok).collect();
     assert_eq!(done, (0..9).chain(0..4).collect::<Vec<_>>());
     assert_eq!(panicked_with(all.summary.batch.end()), Some("no 4"));
 
@@ -297,7 +305,12 @@ fn figures<V, E>(report: &PhasesReport<V, E>) -> Vec<(&'static str, usize, usize
 #[tokio::test(start_paused = true)]
 async fn phases_try_again_and_what_fails_for_good_does_not_enter_the_next() {
     let (creates, enqueues) = (RefCell::new(Vec::new()), RefCell::new(Vec::new()));
-    let retry = Retry::constant(3, MS * 10).unwrap().with_attempt_timeout(MS * 50).unwrap();
+    let retry = Retry::constant(3, MS * 10)
+        .unwrap()
+        .into_builder()
+        .attempt_timeout(MS * 50)
+        .build()
+        .unwrap();
     let report = BatchExecutor::builder()
         .limit(2)
         .backlog(4)
@@ -341,7 +354,12 @@ async fn phases_try_again_and_what_fails_for_good_does_not_enter_the_next() {
 async fn a_flow_that_is_tried_again_begins_with_its_first_phase() {
     let attempts = RefCell::new([0; 5]);
     let passed = RefCell::new(Vec::new());
-    let retry = Retry::constant(2, MS * 10).unwrap().with_attempt_timeout(MS * 50).unwrap();
+    let retry = Retry::constant(2, MS * 10)
+        .unwrap()
+        .into_builder()
+        .attempt_timeout(MS * 50)
+        .build()
+        .unwrap();
     let report = BatchExecutor::new(3)
         .unwrap()
         .retry(retry)
@@ -417,11 +435,11 @@ async fn a_deadline_in_a_phase_tells_what_ran_from_what_did_not_start() {
         .await
         .report();
     let ends: Vec<_> = report.failed().map(|(_, failed)| (failed.phase, &failed.error)).collect();
-    let late = |end: &(&str, &SettledError<()>)| {
-        matches!(end, ("index", SettledError::TimedOut { scope: Scope::Batch, .. }))
+    let late = |end: &(&str, &ItemError<()>)| {
+        matches!(end, ("index", ItemError::TimedOut { scope: Scope::Batch, .. }))
     };
     assert!(late(&ends[0]) && late(&ends[1]), "{ends:?}");
-    assert!(matches!(ends[2], ("create", SettledError::Cancelled { started: false, .. })));
+    assert!(matches!(ends[2], ("create", ItemError::Cancelled { started: false, .. })));
     assert_eq!(figures(&report), [("create", 3, 2), ("index", 2, 0), ("enqueue", 0, 0)]);
 }
 
@@ -430,13 +448,13 @@ async fn no_items_pass_through_phases_too() {
     let report = BatchExecutor::new(1)
         .unwrap()
         .phases("none", [(); 0])
-        .prepare(Ok::<_, ()>)
+        .map("check", Ok::<_, ()>)
         .phase("create", async |()| Ok(()))
         .await
         .flow(["index"], async |(), _| Ok(()))
         .await
         .report();
-    assert_eq!(figures(&report), [("prepare", 0, 0), ("create", 0, 0), ("index", 0, 0)]);
+    assert_eq!(figures(&report), [("check", 0, 0), ("create", 0, 0), ("index", 0, 0)]);
     assert_eq!((report.outcomes.len(), report.throughput()), (0, 0.0));
 }
 
@@ -498,7 +516,7 @@ proptest! {
                     },
                     |_, outcome: Settled<_, (usize, usize)>| {
                         let item = match outcome {
-                            Settled::Fulfilled(item) | Settled::Rejected(item) => item,
+                            Ok(item) | Err(ItemError::Rejected(item)) => item,
                             other => panic!("{other:?}"),
                         };
                         settled.borrow_mut().push(item);
@@ -556,12 +574,12 @@ proptest! {
                 running.set(running.get() - 1);
                 enter(phase, item).map(|()| item)
             };
-            let prepared = BatchExecutor::new(limit)
+            let checked = BatchExecutor::new(limit)
                 .unwrap()
                 .phases("test", items.clone())
-                .prepare(|item| enter(0, item).map(|()| item));
+                .map("check", |item| enter(0, item).map(|()| item));
             let report = if flows {
-                prepared
+                checked
                     .flow(["create", "index", "enqueue"], async |item, cursor| {
                         let item = step(1, item).await?;
                         cursor.next();
@@ -571,7 +589,7 @@ proptest! {
                     })
                     .await
             } else {
-                prepared
+                checked
                     .phase("create", async |item| {
                         assert_eq!(entered.borrow()[2], 0, "before the barrier");
                         step(1, item).await
@@ -583,7 +601,7 @@ proptest! {
                     .await
             };
             let report = report.report();
-            let names = ["prepare", "create", "index", "enqueue"];
+            let names = ["check", "create", "index", "enqueue"];
             assert_eq!(report.outcomes.len(), items.len());
             for (item, outcome) in items.iter().zip(&report.outcomes) {
                 match outcome {

@@ -2,14 +2,15 @@
 
 #![cfg(feature = "tokio")]
 
+use crate::outcome::{Outcome, text};
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::time::Duration;
 
 use sluicegate::executor::DeadLetter;
 use sluicegate::{
-    BatchEnd, BatchExecutor, Retry, Scope, Semaphore, Settled, SettledKind, Stop, StopToken,
-    Throttle,
+    BatchEnd, BatchExecutor, ItemError, Retry, Scope, Semaphore, Settled, SettledKind, Stop,
+    StopToken, Throttle,
 };
 use tokio::time::{Instant, sleep, timeout};
 
@@ -81,7 +82,7 @@ async fn a_retry_past_the_deadline_is_not_waited_for() {
     let start = Instant::now();
     let outcomes =
         executor.retry(constant(9, 30)).all_settled([0], async |_| Err::<(), _>("busy")).await;
-    assert_eq!(outcomes[0].to_string(), "rejected: busy");
+    assert_eq!(text(&outcomes[0]), "rejected: busy");
     assert_eq!(start.elapsed(), MS * 30, "one retry at 30 ms, none that would begin at 60");
     assert!(matches!(outcomes.end(), BatchEnd::Exhausted));
 }
@@ -102,18 +103,18 @@ async fn every_limit_tells_its_scope_and_the_last_error() {
             }
         }
     };
-    let retry = constant(2, 10).with_attempt_timeout(MS * 20).unwrap();
+    let retry = constant(2, 10).into_builder().attempt_timeout(MS * 20).build().unwrap();
     let run = BatchExecutor::new(1).unwrap().retry(retry).all_settled([()], hang(1));
     let outcomes = timeout(MS * 1_000, run).await.expect("it hangs");
     let scoped = |outcome: &Settled<(), &'static str>, wanted: Scope| match outcome {
-        Settled::TimedOut { scope, last_error, .. }
-        | Settled::Cancelled { scope, last_error, .. } => {
+        Err(ItemError::TimedOut { scope, last_error, .. })
+        | Err(ItemError::Cancelled { scope, last_error, .. }) => {
             assert_eq!((*scope, *last_error), (wanted, Some("busy")));
         }
-        other => panic!("{other}"),
+        other => panic!("{other:?}"),
     };
     scoped(&outcomes[0], Scope::Attempt);
-    assert_eq!(outcomes[0].to_string(), "last attempt timed out, and before that: busy");
+    assert_eq!(text(&outcomes[0]), "last attempt timed out, and before that: busy");
 
     // Both while an attempt runs, and while the item waits for the next.
     for after in [1, 9] {
@@ -127,7 +128,7 @@ async fn every_limit_tells_its_scope_and_the_last_error() {
         let outcomes = executor.retry(constant(9, 10)).all_settled([()], hang(1)).await;
         assert!(outcomes[0].is_timed_out());
         scoped(&outcomes[0], Scope::Batch);
-        assert_eq!(outcomes[0].to_string(), "batch timed out, and before that: busy");
+        assert_eq!(text(&outcomes[0]), "batch timed out, and before that: busy");
 
         let token = StopToken::new();
         let stopped = BatchExecutor::builder().limit(1).stop(token.clone()).build().unwrap();
@@ -196,7 +197,7 @@ async fn what_fails_at_once_for_ever_keeps_to_its_deadline_and_holds_up_nobody()
         }
     };
     let (outcomes, ()) = tokio::join!(run, others);
-    assert_eq!(outcomes[0].last_error(), Some(&"down"), "{}", outcomes[0]);
+    assert_eq!(outcomes[0].as_ref().unwrap_err().last_error(), Some(&"down"));
     assert!(matches!(outcomes.end(), BatchEnd::TimedOut));
     assert_eq!(attempts.get(), 20_000);
     assert!(turns.get() > 50, "{} turns", turns.get());
@@ -236,7 +237,7 @@ async fn dead_letters_of_what_ran_out_of_time_count_the_attempts_that_began() {
                 Err::<(), _>("busy")
             })
             .await;
-        assert_eq!(outcomes[0].to_string(), shown);
+        assert_eq!(text(&outcomes[0]), shown);
         let letter = ("input", SettledKind::TimedOut, attempts, Some("busy"));
         assert_eq!(letters.take(), [letter], "{shown}");
     }
@@ -282,10 +283,10 @@ async fn an_attempt_that_is_the_only_one_has_its_limit_too() {
     let start = Instant::now();
     let run = BatchExecutor::new(1)
         .unwrap()
-        .retry(Retry::none().with_attempt_timeout(MS * 20).unwrap())
+        .retry(Retry::none().into_builder().attempt_timeout(MS * 20).build().unwrap())
         .all_settled([()], async |()| std::future::pending::<Result<(), ()>>().await);
     let outcomes = timeout(MS * 1_000, run).await.expect("it hangs");
-    assert!(matches!(outcomes[0], Settled::TimedOut { scope: Scope::Attempt, .. }));
+    assert!(matches!(outcomes[0], Err(ItemError::TimedOut { scope: Scope::Attempt, .. })));
     assert_eq!(start.elapsed(), MS * 20);
 }
 
@@ -377,7 +378,7 @@ async fn an_item_that_leaves_the_line_takes_its_demand_along() {
     };
     let (outcomes, ()) = tokio::join!(run, elsewhere);
     assert!(outcomes[0].is_timed_out());
-    assert!(outcomes[2].is_fulfilled(), "{}", outcomes[2]);
+    assert!(outcomes[2].is_ok(), "{:?}", outcomes[2]);
     // The light one has waited behind the heavy one from 15 ms on.
     assert_eq!(begun.take(), [(4, Duration::ZERO), (1, Duration::ZERO), (1, MS * 5), (1, MS * 30)]);
 }
@@ -411,7 +412,7 @@ async fn an_abort_waits_neither_for_a_permit_nor_for_the_throttle() {
         let ((outcomes, took), ()) = tokio::join!(timed, stopper);
         assert!(matches!(
             outcomes[0],
-            Settled::Cancelled { started: true, last_error: Some("busy"), .. }
+            Err(ItemError::Cancelled { started: true, last_error: Some("busy"), .. })
         ));
         assert_eq!(took, MS * 30);
         assert_eq!(throttle.waiters(), 0);

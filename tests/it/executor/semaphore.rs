@@ -1,6 +1,7 @@
 //! A semaphore whose limit changes while items wait for it, and weights of nested batches, by example.
 #![cfg(feature = "tokio")]
 
+use crate::outcome::Outcome;
 use std::cell::Cell;
 use std::future::Future;
 use std::sync::Arc;
@@ -8,7 +9,9 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 use futures_util::future::{join, join_all};
-use sluicegate::{BatchEnd, BatchExecutor, BatchExecutorBuilder, Semaphore, Settled, SettledKind};
+use sluicegate::{
+    BatchEnd, BatchExecutor, BatchExecutorBuilder, ItemError, Semaphore, SettledKind, all_fulfilled,
+};
 use tokio::time::{Instant, sleep, timeout};
 
 const MS: Duration = Duration::from_millis(1);
@@ -191,7 +194,7 @@ async fn nested_a_shrink_serves_a_heavy_item() {
             sleep(MS).await;
             Ok::<_, ()>(())
         });
-        Settled::all_fulfilled(all.await).map(drop)
+        all_fulfilled(all.await).map(drop)
     });
     let shrink = async {
         sleep(MS / 2).await;
@@ -218,7 +221,7 @@ async fn a_closed_semaphore_ends_a_batch_that_has_pulled_all() {
         Ok::<_, ()>(())
     });
     let all = in_time(all).await;
-    assert!(all[0].is_fulfilled() && all[1].is_cancelled());
+    assert!(all[0].is_ok() && all[1].is_cancelled());
     assert!(matches!(all.end(), BatchEnd::SemaphoreClosed), "{:?}", all.end());
 }
 
@@ -247,7 +250,7 @@ async fn an_item_heavier_than_the_one_that_it_is_nested_in_is_refused() {
     let all = in_time(all).await;
     assert_eq!(load.most(), 0);
     for outcome in all {
-        let Settled::Rejected(end) = outcome else { panic!("{outcome:?}") };
+        let Err(ItemError::Rejected(end)) = outcome else { panic!("{outcome:?}") };
         assert!(matches!(end, BatchEnd::NestedTooHeavy { weight: 5, permits: 1, .. }), "{end:?}");
         assert_eq!(
             end.to_string(),
@@ -269,7 +272,7 @@ async fn nested_items_run_side_by_side_on_the_permits_of_their_parent() {
             load.carry(n.clamp(1, 5) as usize).await;
             Ok::<_, ()>(())
         });
-        Settled::all_fulfilled(nested.await).map(drop)
+        all_fulfilled(nested.await).map(drop)
     });
     let began = Instant::now();
     assert!(in_time(all).await.summary().is_complete());
@@ -297,9 +300,9 @@ async fn a_heavy_nested_item_has_its_turn_beside_light_ones() {
         let one = heavy.all_settled([0], async |_| Ok::<_, ()>(at.get()));
         let (many, one) = join(many, one).await;
         assert!(many.summary().is_complete());
-        Ok::<_, ()>(one.into_iter().next().unwrap().fulfilled().unwrap())
+        Ok::<_, ()>(one.into_iter().next().unwrap().ok().unwrap())
     });
-    let at = in_time(all).await.into_iter().next().unwrap().fulfilled().unwrap();
+    let at = in_time(all).await.into_iter().next().unwrap().ok().unwrap();
     assert_eq!(at, 3);
 }
 
@@ -319,7 +322,7 @@ async fn each_nested_batch_that_can_go_on_is_woken() {
             })
         };
         let all = join_all([3, 1, 2].map(batch)).await;
-        Settled::all_fulfilled(all.into_iter().flatten()).map(drop)
+        all_fulfilled(all.into_iter().flatten()).map(drop)
     });
     let began = Instant::now();
     assert!(in_time(all).await.summary().is_complete());
@@ -339,7 +342,7 @@ async fn growth_does_not_make_a_nested_item_too_heavy_for_a_parent_of_its_weight
         let held = semaphore.try_acquire_many(4).unwrap();
         let nested = inner.all_settled(0..3, async |_| Ok::<_, ()>(())).await;
         drop(held);
-        Settled::all_fulfilled(nested).map(drop)
+        all_fulfilled(nested).map(drop)
     });
     assert!(in_time(all).await.summary().is_complete());
     assert_eq!(semaphore.available_permits(), 8);

@@ -2,6 +2,7 @@
 //! what is left of the input, and a scripted batch against a sequential oracle.
 #![cfg(feature = "tokio")]
 
+use crate::outcome::{Outcome, text};
 use std::collections::BTreeMap;
 use std::future::{Future, pending};
 use std::panic::resume_unwind;
@@ -13,7 +14,9 @@ use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
 use proptest::prelude::*;
-use sluicegate::{BatchEnd, BatchEvent, BatchExecutor, Semaphore, Settled, Stop, StopToken};
+use sluicegate::{
+    BatchEnd, BatchEvent, BatchExecutor, ItemError, Semaphore, Stop, StopToken, all_fulfilled,
+};
 use tokio::time::{sleep, timeout};
 
 const MS: Duration = Duration::from_millis(1);
@@ -59,8 +62,8 @@ async fn outcomes_are_joined_in_input_order() {
             "4500 fulfilled, 500 rejected; exhausted"
         );
         for (index, outcome) in joined.outcomes.into_iter().enumerate() {
-            let (Ok(n) | Err(n)) = outcome.into_result().map_err(|error| match error {
-                sluicegate::SettledError::Rejected(n) => n,
+            let (Ok(n) | Err(n)) = outcome.map_err(|error| match error {
+                sluicegate::ItemError::Rejected(n) => n,
                 other => panic!("{other:?}"),
             });
             assert_eq!(n as usize, index);
@@ -96,7 +99,7 @@ async fn streams_give_every_outcome_once_in_order_or_as_completed() {
         let mut outcomes = if in_order { batch.into_ordered_stream() } else { batch.into_stream() };
         let mut seen = Vec::new();
         while let Some((index, outcome)) = in_time(outcomes.next()).await {
-            assert_eq!(outcome.fulfilled(), Some(index));
+            assert_eq!(outcome.ok(), Some(index));
             seen.push(index);
         }
         if !in_order {
@@ -192,8 +195,8 @@ async fn after_a_stop_everything_pulled_has_its_outcome_and_the_rest_is_back_unt
             });
             for (index, outcome) in all.iter().enumerate() {
                 match outcome {
-                    Settled::Fulfilled(n) => assert_eq!(*n, index),
-                    Settled::Cancelled { started: false, .. } => {
+                    Ok(n) => assert_eq!(*n, index),
+                    Err(ItemError::Cancelled { started: false, .. }) => {
                         assert_eq!(never.next(), Some(index));
                     }
                     other => assert!(other.is_cancelled()),
@@ -275,7 +278,7 @@ fn workers_that_a_runtime_drops_account_for_what_they_had_in_hand() {
     drop(runtime);
     let joined = futures_util::FutureExt::now_or_never(batch.join()).unwrap();
     let outcomes = joined.outcomes;
-    assert!(!outcomes.is_empty() && outcomes.iter().all(Settled::is_cancelled));
+    assert!(!outcomes.is_empty() && outcomes.iter().all(Outcome::is_cancelled));
     assert_eq!(alive.load(SeqCst), joined.not_started.len());
     assert!(matches!(outcomes.end(), BatchEnd::Stopped));
 }
@@ -291,7 +294,7 @@ async fn a_source_that_panics_leaves_what_settled_intact() {
         let joined = in_time(executor(limit).spawn(inputs, async |n| Ok::<_, ()>(n)).join()).await;
         assert!(joined.rest.is_none());
         let (outcomes, summary) = joined.outcomes.into_parts();
-        assert_eq!(Settled::all_fulfilled(outcomes).unwrap(), (0..700).collect::<Vec<_>>());
+        assert_eq!(all_fulfilled(outcomes).unwrap(), (0..700).collect::<Vec<_>>());
         let BatchEnd::SourcePanicked(panic) = summary.into_end() else { panic!("not told") };
         assert_eq!(panic.message(), Some("in the source"));
     }
@@ -354,7 +357,7 @@ async fn a_stream_of_inputs_is_polled_when_it_says_so() {
         (n < 3_000).then_some((n, n + 1))
     });
     let batch = executor(16).spawn_stream(inputs, async |n| Ok::<_, ()>(n));
-    let all = Settled::all_fulfilled(in_time(batch.join()).await.outcomes).unwrap();
+    let all = all_fulfilled(in_time(batch.join()).await.outcomes).unwrap();
     assert_eq!(all, (0..3_000).collect::<Vec<_>>());
 
     let silent = executor(4).spawn_stream(stream::pending::<u8>(), async |n| Ok::<_, ()>(n));
@@ -363,12 +366,18 @@ async fn a_stream_of_inputs_is_polled_when_it_says_so() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn time_limits_and_reports_are_kept_on_workers() {
+async fn time_limits_are_kept_on_workers() {
+    let reports = Arc::new(Mutex::new(Vec::new()));
+    let log = reports.clone();
     let executor = BatchExecutor::builder()
         .limit(5)
         .item_timeout(MS * 51)
         .timeout(MS * 121)
-        .reports(true)
+        .observer(move |event| {
+            if let BatchEvent::Settled { report, .. } = event {
+                log.lock().unwrap().push(report);
+            }
+        })
         .build()
         .unwrap();
     let batch = executor.spawn([20_u32, 500, 40, 30, 10, 500, 500, 500].into_iter(), async |ms| {
@@ -378,8 +387,9 @@ async fn time_limits_and_reports_are_kept_on_workers() {
     let all = in_time(batch.join()).await.outcomes;
     assert!(all[1].is_timed_out());
     assert_eq!(all.summary().counts().fulfilled, 4);
-    assert_eq!(all.reports().len(), all.len());
-    assert_eq!(all.reports()[2].running, MS * 40);
+    let reports = reports.lock().unwrap();
+    assert_eq!(reports.len(), all.len());
+    assert!(reports.iter().any(|report| report.index == 2 && report.running == MS * 40));
 }
 
 // Scripted, with every option, on one thread under paused time and on workers that are polled by
@@ -606,10 +616,10 @@ async fn check(case: Case) {
         assert_eq!(outcomes.len(), pulled);
         assert_eq!(summary.pulled(), pulled);
         for (index, outcome) in &outcomes {
-            let shown = outcome.to_string();
+            let shown = text(outcome);
             let cut = matches!(case.stop, Some((_, Stop::Abort))) && outcome.is_cancelled();
             assert!(cut || shown == oracle(case.scripts[*index]), "{index}: {shown}");
-            if let Settled::Fulfilled(value) = outcome {
+            if let Ok(value) = outcome {
                 assert_eq!(value, index);
             }
         }

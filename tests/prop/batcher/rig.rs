@@ -173,7 +173,8 @@ impl Rig {
         let mut retry =
             Retry::constant(limits.attempts, Duration::from_millis(limits.delay)).unwrap();
         if let Some(limit) = limits.timeout {
-            retry = retry.with_attempt_timeout(Duration::from_millis(limit)).unwrap();
+            retry =
+                retry.into_builder().attempt_timeout(Duration::from_millis(limit)).build().unwrap();
         }
         let budget = limits
             .budget

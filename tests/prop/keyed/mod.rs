@@ -188,7 +188,8 @@ impl Pair {
         let mut retry =
             Retry::constant(limits.attempts, Duration::from_millis(limits.delay)).unwrap();
         if let Some(limit) = limits.timeout {
-            retry = retry.with_attempt_timeout(Duration::from_millis(limit)).unwrap();
+            retry =
+                retry.into_builder().attempt_timeout(Duration::from_millis(limit)).build().unwrap();
         }
         let mut builder = KeyedBatcher::builder()
             .max_keys(limits.max_keys)

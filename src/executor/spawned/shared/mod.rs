@@ -33,7 +33,7 @@ use outcomes::All;
 use crate::base::coop;
 use crate::base::panic::{Quiet, drop_each, quietly};
 use crate::base::sync::{AtomicUsize, Mutex, Ordering};
-use crate::executor::observe::{BatchEvent, ItemReport, Observer, tell};
+use crate::executor::observe::{BatchEvent, Observer, tell};
 use crate::executor::run::RunEnd;
 use crate::executor::source::Inputs;
 use crate::executor::summary::{BatchEnd, BatchSummary};
@@ -69,7 +69,6 @@ struct Results<N: Inputs, T, E> {
     /// Something that was pulled has ended because the batch did.
     ended_early: bool,
     summary: BatchSummary,
-    reports: Vec<ItemReport>,
     /// Who joins or streams, if it waits.
     consumer: Option<Waker>,
 }
@@ -80,7 +79,6 @@ pub(super) struct BatchOutput<N: Inputs, T, E> {
     pub(super) inputs: Option<Box<N>>,
     pub(super) not_started: Vec<(usize, N::Input)>,
     pub(super) summary: BatchSummary,
-    pub(super) reports: Vec<ItemReport>,
 }
 
 impl<N: Inputs, T, E> BatchShared<N, T, E> {
@@ -100,7 +98,6 @@ impl<N: Inputs, T, E> BatchShared<N, T, E> {
             exhausted: false,
             ended_early: false,
             summary: BatchSummary::default(),
-            reports: Vec::new(),
             consumer: None,
         };
         let intake = Intake {
@@ -291,8 +288,6 @@ impl<N: Inputs, T, E> BatchShared<N, T, E> {
         let _unclaimed;
         let mut results = self.results.lock();
         _unclaimed = results.unclaimed.take().map(Quiet::new);
-        let mut reports = core::mem::take(&mut results.reports);
-        reports.sort_unstable_by_key(|report| report.index);
         let mut not_started = core::mem::take(&mut results.not_started);
         not_started.sort_unstable_by_key(|(index, _)| *index);
         BatchOutput {
@@ -300,7 +295,6 @@ impl<N: Inputs, T, E> BatchShared<N, T, E> {
             inputs,
             not_started,
             summary: core::mem::take(&mut results.summary),
-            reports,
         }
     }
 
@@ -330,10 +324,9 @@ impl<N: Inputs, T, E> BatchShared<N, T, E> {
 
     /// A worker is done, and comes to this. How the batch ends was [noted](Self::note_end) before.
     pub(super) fn worker_done(&self, end: RunEnd) {
-        let RunEnd { summary, mut reports, ended_early } = end;
+        let RunEnd { summary, ended_early } = end;
         let last = {
             let mut results = self.results.lock();
-            results.reports.append(&mut reports);
             results.summary.counts += summary.counts;
             results.ended_early |= ended_early;
             if results.working > 1 {

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use crate::base::panic::drop_each;
-use crate::settled::Settled;
+use crate::settled::{ItemError, Settled};
 
 /// What becomes of outcomes.
 pub(in crate::executor::spawned) enum Outcomes<T, E> {
@@ -40,7 +40,7 @@ impl<T, E> All<T, E> {
         least: usize,
     ) {
         if self.outcomes.len() < least {
-            self.outcomes.resize_with(least, || Settled::cancelled(false));
+            self.outcomes.resize_with(least, || Err(ItemError::cancelled(false)));
             self.there.resize(least.div_ceil(64), 0);
         }
         for (index, outcome) in settled {
