@@ -121,7 +121,7 @@ impl<'a> Lease<'a> {
     }
 }
 
-/// Notifies all who are not yet notified nor failed, until all are or it is stopped.
+/// Notifies all users that are neither notified nor failed, until all are or it is stopped.
 ///
 /// # Errors
 ///
