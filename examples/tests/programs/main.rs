@@ -148,9 +148,10 @@ fn a_second_signal_removes_the_temporary_database_too() {
 fn two_signals_close_to_each_other_are_one() {
     let folder = tempfile::tempdir().unwrap();
     let mut command = command("ingest");
-    command.args(["--lookup-ms", "100000", "--grace", "1"]).env("TMPDIR", folder.path());
+    command.args(["--permits", "1", "--lookup-ms", "20", "--grace", "1"]);
+    command.env("TMPDIR", folder.path());
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    until(|| entries(folder.path()) > 0);
+    until(|| has_row(folder.path(), "users"));
     let both = format!("kill -TERM {0}; kill -INT {0}", child.id());
     assert!(std::process::Command::new("sh").args(["-c", &both]).status().unwrap().success());
     assert_eq!(child.wait().unwrap().code(), Some(1));
