@@ -20,7 +20,7 @@ use super::source::{self, RawLines};
 use super::store;
 use super::summary::Summary;
 use super::tally::Category;
-use crate::program::database::Location;
+use crate::program::database::{self, Location};
 use crate::program::signals::{self, Interrupt};
 use crate::program::{self, Error, progress};
 
@@ -76,7 +76,9 @@ async fn ingest(
 ) -> Result<Summary, Error> {
     let raw = input(options)?;
     let location = Location::new(options.db.as_deref(), "ingest.db")?;
-    let database = store::open(location.path()).map_err(|error| {
+    let path = location.path().to_owned();
+    let opened = database::in_background(move || store::open(&path)).await;
+    let database = opened.map_err(|error| {
         Error::Unusable(match error {
             rusqlite::Error::SqlInputError { msg, .. } => {
                 location.named(format_args!("a table has another shape: {msg}"))

@@ -14,7 +14,7 @@ use tokio::time::sleep;
 use super::service::Service;
 use super::store::Store;
 use super::{Rules, Summary, notify};
-use crate::program::database::Location;
+use crate::program::database::{self, Location};
 use crate::program::signals::{self, Interrupt};
 use crate::program::{self, Error, progress};
 
@@ -92,8 +92,9 @@ async fn notify_all(
 ) -> Result<u8, Error> {
     let location = Location::new(options.db.as_deref(), "users.db")?;
     let failed = |error: &dyn std::fmt::Display| Error::Failed(location.named(error));
-    let store = Store::open(location.path(), options.users as usize)
-        .map_err(|error| Error::Unusable(location.named(error)))?;
+    let (path, users) = (location.path().to_owned(), options.users as usize);
+    let store = database::in_background(move || Store::open(&path, users)).await;
+    let store = store.map_err(|error| Error::Unusable(location.named(error)))?;
     let service = match &options.sent {
         None => Service::default(),
         Some(path) => Service::with_log(path)

@@ -45,6 +45,14 @@ impl Location {
     }
 }
 
+/// Does `work` in a thread of its own, so that signals are heard while it waits for a lock.
+pub async fn in_background<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
+
 /// Opens a database, making it if it is not there, in WAL mode.
 ///
 /// # Errors

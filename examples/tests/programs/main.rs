@@ -142,6 +142,29 @@ fn a_second_signal_removes_the_temporary_database_too() {
     }
 }
 
+/// While it waits for another process that has the database locked, too.
+#[cfg(unix)]
+#[test]
+fn a_second_signal_ends_a_run_that_waits_for_a_lock() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["ingest", "notify_users"] {
+        let path = folder.path().join(name);
+        let lock = rusqlite::Connection::open(&path).unwrap();
+        lock.execute_batch("PRAGMA journal_mode = WAL; BEGIN IMMEDIATE").unwrap();
+        let mut command = command(name);
+        command.arg("--db").arg(&path).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut child = command.spawn().unwrap();
+        let begin = std::time::Instant::now();
+        // Until it listens, the first ends it.
+        std::thread::sleep(Duration::from_millis(500));
+        send("-INT", &child);
+        std::thread::sleep(Duration::from_millis(500));
+        send("-INT", &child);
+        assert_eq!(child.wait().unwrap().code(), Some(130), "{name}");
+        assert!(begin.elapsed() < Duration::from_secs(20), "{name}");
+    }
+}
+
 /// As `timeout` sends them. They differ, since the system itself makes one of two that are the same.
 #[cfg(unix)]
 #[test]
