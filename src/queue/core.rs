@@ -51,8 +51,8 @@ pub(super) enum LaneName {
 /// One of the three wait lists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum WaitersOf {
-    Room(LaneName),
-    Items,
+    Pushers(LaneName),
+    Readers,
 }
 
 /// An item to push.
@@ -183,8 +183,8 @@ impl<T> Core<T> {
 
     pub(super) fn waiters(&mut self, of: WaitersOf) -> &mut Waiters {
         match of {
-            WaitersOf::Room(lane) => &mut self.lane(lane).waiters,
-            WaitersOf::Items => &mut self.readers,
+            WaitersOf::Pushers(lane) => &mut self.lane(lane).waiters,
+            WaitersOf::Readers => &mut self.readers,
         }
     }
 
@@ -324,7 +324,7 @@ impl<T> Core<T> {
 
     /// Pops the oldest item of both lanes.
     pub(super) fn pop_front(&mut self) -> Option<Popped<T>> {
-        let protected = self.protected.is_before(&self.ordinary);
+        let protected = self.protected.len() != 0 && self.protected.is_before(&self.ordinary);
         let lane = if protected { &mut self.protected } else { &mut self.ordinary };
         let entry = lane.pop(self.arrived)?;
         Some(self.read(entry))

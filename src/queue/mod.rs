@@ -20,6 +20,8 @@ use std::sync::Arc;
 
 use self::builder::Weigh;
 use self::core::{Core, LaneName, Offer, WaitersOf};
+use self::pop::PendingPop;
+use self::push::PendingPush;
 use self::waiters::{Attempt, PollWaker};
 use crate::ConfigError;
 use crate::base::panic::quietly;
@@ -162,7 +164,7 @@ impl<T> OverflowQueue<T> {
     /// ```
     #[inline]
     pub fn push(&self, item: T) -> Push<'_, T> {
-        Push::new(self, item, LaneName::Ordinary)
+        Push { pending: PendingPush::new(self, Some(item), LaneName::Ordinary) }
     }
 
     /// Pushes an item that is never displaced; waits while the protected lane is full.
@@ -174,7 +176,7 @@ impl<T> OverflowQueue<T> {
     /// Those of [`push`](Self::push).
     #[inline]
     pub fn push_protected(&self, item: T) -> Push<'_, T> {
-        Push::new(self, item, LaneName::Protected)
+        Push { pending: PendingPush::new(self, Some(item), LaneName::Protected) }
     }
 
     /// Pushes an ordinary item at once, or hands it back.
@@ -234,7 +236,7 @@ impl<T> OverflowQueue<T> {
     /// O(1).
     #[inline]
     pub fn pop(&self) -> Pop<'_, T> {
-        Pop::new(self)
+        Pop { pending: PendingPop::new(self) }
     }
 
     /// Takes the oldest item of both lanes, if there is one that is not reserved for a waiter.
@@ -316,7 +318,7 @@ impl<T> OverflowQueue<T> {
         into: &'a mut Vec<Popped<T>>,
         max: usize,
     ) -> PopManyInto<'a, T> {
-        PopManyInto::new(self, into, max)
+        PopManyInto { pending: PendingPop::new(self), into, max }
     }
 
     /// The items as a stream.
@@ -333,13 +335,13 @@ impl<T> OverflowQueue<T> {
     /// [`Displaced`](Pushed::Displaced) or [`DroppedNewest`](Pushed::DroppedNewest).
     #[cfg(feature = "sink")]
     pub fn sink<F: FnMut(Pushed<T>)>(&self, lost: F) -> PushSink<&Self, T, F> {
-        PushSink::new(self, lost)
+        PushSink { pending: PendingPush::new(self, None, LaneName::Ordinary), lost }
     }
 
     /// [`sink`](Self::sink) in a form that can outlive the borrow.
     #[cfg(feature = "sink")]
     pub fn sink_owned<F: FnMut(Pushed<T>)>(self: Arc<Self>, lost: F) -> PushSink<Arc<Self>, T, F> {
-        PushSink::new(self, lost)
+        PushSink { pending: PendingPush::new(self, None, LaneName::Ordinary), lost }
     }
 
     /// Closes the queue: all later pushes are rejected, and each waiter is woken once. Resident items

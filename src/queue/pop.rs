@@ -28,20 +28,14 @@ use crate::base::coop;
 use crate::base::wait_list::WaiterId;
 
 /// A reader; leaves the wait list when it is dropped.
-struct PendingPop<Q, T>
-where
-    Q: Deref<Target = OverflowQueue<T>>,
-{
+pub(super) struct PendingPop<Q: Deref<Target = OverflowQueue<T>>, T> {
     queue: Q,
     id: Option<WaiterId>,
 }
 
-impl<Q, T> PendingPop<Q, T>
-where
-    Q: Deref<Target = OverflowQueue<T>>,
-{
+impl<Q: Deref<Target = OverflowQueue<T>>, T> PendingPop<Q, T> {
     #[inline]
-    fn new(queue: Q) -> Self {
+    pub(super) fn new(queue: Q) -> Self {
         Self { queue, id: None }
     }
 
@@ -108,7 +102,7 @@ where
                 *id = None;
                 return Attempt::Done(Err(Closed { dropped_before: core.read_gap() }));
             }
-            core.waiters(WaitersOf::Items).wait(id, 0, wakers)
+            core.waiters(WaitersOf::Readers).wait(id, 0, wakers)
         });
         if polled.is_ready() {
             unit.made_progress();
@@ -125,21 +119,18 @@ where
                 if !core.must_pop_wait() {
                     return Attempt::Waiting;
                 }
-                core.waiters(WaitersOf::Items).wait(id, 0, wakers)
+                core.waiters(WaitersOf::Readers).wait(id, 0, wakers)
             });
         }
     }
 }
 
-impl<Q, T> Drop for PendingPop<Q, T>
-where
-    Q: Deref<Target = OverflowQueue<T>>,
-{
+impl<Q: Deref<Target = OverflowQueue<T>>, T> Drop for PendingPop<Q, T> {
     /// Its grant goes to the next waiter.
     #[inline]
     fn drop(&mut self) {
         if let Some(id) = self.id.take() {
-            self.queue.cancel(WaitersOf::Items, id);
+            self.queue.cancel(WaitersOf::Readers, id);
         }
     }
 }
@@ -155,14 +146,7 @@ where
 /// goes to the next waiter.
 #[must_use = "futures do nothing unless polled: `.await` it to get the item"]
 pub struct Pop<'a, T> {
-    pending: PendingPop<&'a OverflowQueue<T>, T>,
-}
-
-impl<'a, T> Pop<'a, T> {
-    #[inline]
-    pub(super) fn new(queue: &'a OverflowQueue<T>) -> Self {
-        Self { pending: PendingPop::new(queue) }
-    }
+    pub(super) pending: PendingPop<&'a OverflowQueue<T>, T>,
 }
 
 impl<T> Future for Pop<'_, T> {
@@ -191,19 +175,9 @@ impl<T> fmt::Debug for Pop<'_, T> {
 /// That of [`Pop`].
 #[must_use = "futures do nothing unless polled: `.await` it to get the items"]
 pub struct PopManyInto<'a, T> {
-    pending: PendingPop<&'a OverflowQueue<T>, T>,
-    into: &'a mut Vec<Popped<T>>,
-    max: usize,
-}
-
-impl<'a, T> PopManyInto<'a, T> {
-    pub(super) fn new(
-        queue: &'a OverflowQueue<T>,
-        into: &'a mut Vec<Popped<T>>,
-        max: usize,
-    ) -> Self {
-        Self { pending: PendingPop::new(queue), into, max }
-    }
+    pub(super) pending: PendingPop<&'a OverflowQueue<T>, T>,
+    pub(super) into: &'a mut Vec<Popped<T>>,
+    pub(super) max: usize,
 }
 
 impl<T> Future for PopManyInto<'_, T> {
@@ -249,18 +223,12 @@ impl<T> fmt::Debug for PopManyInto<'_, T> {
 /// # }).unwrap().unwrap();
 /// ```
 #[must_use = "streams do nothing unless polled"]
-pub struct Items<Q, T>
-where
-    Q: Deref<Target = OverflowQueue<T>>,
-{
+pub struct Items<Q: Deref<Target = OverflowQueue<T>>, T> {
     pending: PendingPop<Q, T>,
     dropped_at_end: Option<u64>,
 }
 
-impl<Q, T> Items<Q, T>
-where
-    Q: Deref<Target = OverflowQueue<T>>,
-{
+impl<Q: Deref<Target = OverflowQueue<T>>, T> Items<Q, T> {
     pub(super) fn new(queue: Q) -> Self {
         Self { pending: PendingPop::new(queue), dropped_at_end: None }
     }
@@ -278,12 +246,9 @@ where
     }
 }
 
-impl<Q, T> Unpin for Items<Q, T> where Q: Deref<Target = OverflowQueue<T>> {}
+impl<Q: Deref<Target = OverflowQueue<T>>, T> Unpin for Items<Q, T> {}
 
-impl<Q, T> Stream for Items<Q, T>
-where
-    Q: Deref<Target = OverflowQueue<T>>,
-{
+impl<Q: Deref<Target = OverflowQueue<T>>, T> Stream for Items<Q, T> {
     type Item = Popped<T>;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Popped<T>>> {
@@ -301,10 +266,7 @@ where
     }
 }
 
-impl<Q, T> fmt::Debug for Items<Q, T>
-where
-    Q: Deref<Target = OverflowQueue<T>>,
-{
+impl<Q: Deref<Target = OverflowQueue<T>>, T> fmt::Debug for Items<Q, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Items")
             .field("dropped_at_end", &self.dropped_at_end)

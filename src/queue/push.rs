@@ -29,10 +29,7 @@ use crate::base::wait_list::WaiterId;
 const COMPLETED: &str = "a push was polled after it had completed";
 
 /// A push; leaves the wait list when it is dropped.
-pub(super) struct PendingPush<Q, T>
-where
-    Q: Deref<Target = OverflowQueue<T>>,
-{
+pub(super) struct PendingPush<Q: Deref<Target = OverflowQueue<T>>, T> {
     queue: Q,
     /// `None` once the push has completed.
     item: Option<T>,
@@ -42,10 +39,7 @@ where
     id: Option<WaiterId>,
 }
 
-impl<Q, T> PendingPush<Q, T>
-where
-    Q: Deref<Target = OverflowQueue<T>>,
-{
+impl<Q: Deref<Target = OverflowQueue<T>>, T> PendingPush<Q, T> {
     #[inline]
     pub(super) fn new(queue: Q, item: Option<T>, lane: LaneName) -> Self {
         Self { queue, item, weight: None, lane, id: None }
@@ -102,7 +96,7 @@ where
                 }
                 Err(offer) => {
                     self.item = Some(offer.item);
-                    core.waiters(WaitersOf::Room(self.lane)).wait(&mut self.id, weight, wakers)
+                    core.waiters(WaitersOf::Pushers(self.lane)).wait(&mut self.id, weight, wakers)
                 }
             }
         });
@@ -126,21 +120,18 @@ where
                 if !core.must_push_wait(lane, weight) {
                     return Attempt::Waiting;
                 }
-                core.waiters(WaitersOf::Room(lane)).wait(&mut self.id, weight, wakers)
+                core.waiters(WaitersOf::Pushers(lane)).wait(&mut self.id, weight, wakers)
             });
         }
     }
 }
 
-impl<Q, T> Drop for PendingPush<Q, T>
-where
-    Q: Deref<Target = OverflowQueue<T>>,
-{
+impl<Q: Deref<Target = OverflowQueue<T>>, T> Drop for PendingPush<Q, T> {
     /// Its grant goes to the next waiter.
     #[inline]
     fn drop(&mut self) {
         if let Some(id) = self.id.take() {
-            self.queue.cancel(WaitersOf::Room(self.lane), id);
+            self.queue.cancel(WaitersOf::Pushers(self.lane), id);
         }
     }
 }
@@ -158,15 +149,10 @@ where
 /// waiter.
 #[must_use = "futures do nothing unless polled: `.await` it to push the item"]
 pub struct Push<'a, T> {
-    pending: PendingPush<&'a OverflowQueue<T>, T>,
+    pub(super) pending: PendingPush<&'a OverflowQueue<T>, T>,
 }
 
-impl<'a, T> Push<'a, T> {
-    #[inline]
-    pub(super) fn new(queue: &'a OverflowQueue<T>, item: T, lane: LaneName) -> Self {
-        Self { pending: PendingPush::new(queue, Some(item), lane) }
-    }
-
+impl<T> Push<'_, T> {
     /// Cancels the push, and hands the item back; `None` if the push has completed.
     ///
     /// ```

@@ -8,7 +8,6 @@ use core::task::{Context, Poll, ready};
 use futures_sink::Sink;
 
 use super::OverflowQueue;
-use super::core::LaneName;
 use super::outcome::{Pushed, Rejected};
 use super::push::PendingPush;
 use crate::base::coop;
@@ -44,12 +43,9 @@ use crate::base::coop;
 /// # }).unwrap().unwrap();
 /// ```
 #[must_use = "sinks do nothing unless polled"]
-pub struct PushSink<Q, T, F>
-where
-    Q: Deref<Target = OverflowQueue<T>>,
-{
-    pending: PendingPush<Q, T>,
-    lost: F,
+pub struct PushSink<Q: Deref<Target = OverflowQueue<T>>, T, F> {
+    pub(super) pending: PendingPush<Q, T>,
+    pub(super) lost: F,
 }
 
 impl<Q, T, F> PushSink<Q, T, F>
@@ -57,10 +53,6 @@ where
     Q: Deref<Target = OverflowQueue<T>>,
     F: FnMut(Pushed<T>),
 {
-    pub(super) fn new(queue: Q, lost: F) -> Self {
-        Self { pending: PendingPush::new(queue, None, LaneName::Ordinary), lost }
-    }
-
     /// Cancels the push in progress, and hands its item back.
     #[must_use = "it is the item, which is lost if it is dropped"]
     pub fn into_item(mut self) -> Option<T> {
@@ -81,7 +73,7 @@ where
 }
 
 // Nothing in it is pinned.
-impl<Q, T, F> Unpin for PushSink<Q, T, F> where Q: Deref<Target = OverflowQueue<T>> {}
+impl<Q: Deref<Target = OverflowQueue<T>>, T, F> Unpin for PushSink<Q, T, F> {}
 
 impl<Q, T, F> Sink<T> for PushSink<Q, T, F>
 where
@@ -113,10 +105,7 @@ where
     }
 }
 
-impl<Q, T, F> fmt::Debug for PushSink<Q, T, F>
-where
-    Q: Deref<Target = OverflowQueue<T>>,
-{
+impl<Q: Deref<Target = OverflowQueue<T>>, T, F> fmt::Debug for PushSink<Q, T, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PushSink")
             .field("holds_item", &self.pending.has_item())
