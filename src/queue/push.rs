@@ -45,6 +45,7 @@ impl<Q: Deref<Target = OverflowQueue<T>>, T> PendingPush<Q, T> {
         Self { queue, item, weight: None, lane, id: None }
     }
 
+    #[cfg(feature = "sink")]
     pub(super) fn has_item(&self) -> bool {
         self.item.is_some()
     }
