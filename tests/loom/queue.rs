@@ -231,7 +231,7 @@ fn a_dropped_reader_passes_its_item_on() {
 
 /// Each item is displaced or popped, once, and the reader of the next is told of the gap.
 ///
-/// Fails if `unread` does not move in the critical section that takes the item out.
+/// Fails if the number of an item is read in another critical section than takes the item out.
 #[test]
 fn displacement_against_pop() {
     exhaustive(|| {
@@ -328,7 +328,8 @@ fn two_pushers_and_two_readers_lose_no_wake_up() {
 /// A reader without budget is polled while an item is pushed: it takes none, and has joined the wait
 /// list or finds the item unreserved when it has budget again.
 ///
-/// Fails if it takes the item, if it joins without serving waiters, or if it loses its id.
+/// Fails if it takes the item, if it loses its id, if it joins and the fast path stays on, or if it
+/// looks for items in another critical section than it joins in and that one serves no waiters.
 #[test]
 fn reader_without_budget_against_push() {
     exhaustive(|| {
@@ -350,7 +351,8 @@ fn reader_without_budget_against_push() {
 /// A push without budget is polled while a pop makes room: nothing is pushed, and it has joined the
 /// wait list or finds the room unreserved when it has budget again.
 ///
-/// Fails if it looks for room in another critical section than it joins the wait list in.
+/// Fails if it joins and the fast path stays on, or if it looks for room in another critical section
+/// than it joins in and that one serves no waiters.
 #[test]
 fn push_without_budget_against_pop() {
     exhaustive(|| {
