@@ -19,20 +19,20 @@ pub type Error = Box<dyn std::error::Error + Send + Sync>;
 #[derive(Debug)]
 pub struct Client {
     /// What it says.
-    pub mouth: Mouth,
+    pub sender: Sender,
     /// What it hears.
-    pub ears: Ears,
+    pub receiver: Receiver,
 }
 
 /// The half that talks.
 #[derive(Debug)]
-pub struct Mouth {
+pub struct Sender {
     sink: SplitSink<WebSocketStream<TcpStream>, Packet>,
 }
 
 /// The half that listens.
 #[derive(Debug)]
-pub struct Ears {
+pub struct Receiver {
     stream: SplitStream<WebSocketStream<TcpStream>>,
 }
 
@@ -72,7 +72,7 @@ impl Client {
         match stream.next().await {
             Some(Ok(Packet::Text(text))) => match serde_json::from_str(&text)? {
                 ToClient::<Vec<Message>>::Joined { .. } => {
-                    Ok(Self { mouth: Mouth { sink }, ears: Ears { stream } })
+                    Ok(Self { sender: Sender { sink }, receiver: Receiver { stream } })
                 }
                 other => Err(format!("not a greeting: {other:?}").into()),
             },
@@ -81,7 +81,7 @@ impl Client {
     }
 }
 
-impl Mouth {
+impl Sender {
     /// Says something.
     ///
     /// # Errors
@@ -111,7 +111,7 @@ impl Mouth {
     }
 }
 
-impl Ears {
+impl Receiver {
     /// What comes next.
     ///
     /// # Errors

@@ -24,48 +24,51 @@ use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use tokio::sync::{oneshot, watch};
 use tokio::time::{interval, timeout};
+use tokio_tungstenite::tungstenite::{self, error::ProtocolError};
 
-use super::figures::Counters;
 use super::outbox::Inbox;
-use super::outlet::Outlet;
 use super::protocol::{Frame, Message, Room, Say};
+use super::publisher::Publisher;
 use super::rooms::Rooms;
+use super::stats::Counts;
 
 /// The longest message a client may send, as JSON, in bytes.
 pub const MESSAGE_BYTES: usize = 4_096;
 
 /// How long a connection waits for what.
 #[derive(Debug, Clone, Copy)]
-pub struct Patience {
+pub struct Timeouts {
+    /// How long a connection has until it has joined a room, or has read all that it asked for.
+    pub request: Duration,
     /// How often a client is asked whether it is there.
-    pub heartbeat: Duration,
+    pub ping_interval: Duration,
     /// How long a client may send nothing, no answer to that either.
-    pub silence: Duration,
+    pub idle: Duration,
     /// How long a client that was told to go, or that gets the last of what waits for it, has.
-    pub farewell: Duration,
+    pub close: Duration,
 }
 
 /// What the server gives to each connection.
 #[derive(Debug)]
-pub struct Desk {
+pub struct Context {
     /// Who is where.
     pub rooms: Arc<Rooms>,
     /// Where messages go.
-    pub outlet: Outlet,
+    pub publisher: Publisher,
     /// Where they are counted.
-    pub counters: Arc<Counters>,
+    pub counts: Arc<Counts>,
     /// How long it waits.
-    pub patience: Patience,
+    pub timeouts: Timeouts,
 }
 
 /// A client that has come in.
 #[derive(Debug)]
-pub struct Guest {
+pub struct Session {
     /// Where to.
     pub room: Room,
     /// What it calls itself.
     pub name: String,
-    /// Turns true when the server stops. Dropped when the guest is heard no more.
+    /// Turns true when the server stops. Dropped when the session is heard no more.
     pub stopping: watch::Receiver<bool>,
 }
 
@@ -73,69 +76,84 @@ type Sink = SplitSink<WebSocket, Packet>;
 type Stream = SplitStream<WebSocket>;
 
 /// Why reading ended.
-enum Heard {
+enum ReadEnd {
     Gone,
     Refused(CloseFrame),
     Stopped,
 }
 
 /// Why writing ended.
-enum Wrote {
+enum WriteEnd {
     Failed,
     TooSlow,
     /// The server stops, and all that waited is written.
     Everything,
 }
 
-impl Desk {
+impl Context {
     /// Serves a client until it is gone.
-    pub async fn serve(&self, socket: WebSocket, guest: Guest) {
+    pub async fn serve(&self, socket: WebSocket, session: Session) {
         let (mut sink, mut stream) = socket.split();
-        let close = match self.rooms.join(guest.room.clone()) {
+        let (room, name) = (session.room.clone(), session.name.clone());
+        tracing::debug!(%room, name, "a client has joined");
+        let close = match self.rooms.join(session.room.clone()) {
             None => Some(stopping()),
             Some((membership, inbox)) => {
-                let close = self.converse(&mut sink, &mut stream, guest, inbox).await;
+                let close = self.run(&mut sink, &mut stream, session, inbox).await;
                 drop(membership);
                 close
             }
         };
+        match &close {
+            Some(CloseFrame { code: close_code::AWAY, .. }) | None => {
+                tracing::debug!(%room, name, "a client leaves");
+            }
+            Some(CloseFrame { code, reason }) => {
+                tracing::info!(%room, name, code, "a client is closed: {reason}");
+            }
+        }
         // One that does not go in time is left alone.
-        let _ = timeout(self.patience.farewell, part(sink, stream, close)).await;
+        let _ = timeout(self.timeouts.close, close_connection(sink, stream, close)).await;
     }
 
-    async fn converse(
+    async fn run(
         &self,
         sink: &mut Sink,
         stream: &mut Stream,
-        guest: Guest,
+        session: Session,
         inbox: Inbox,
     ) -> Option<CloseFrame> {
-        let greeting = Frame::joined(&guest.room, &guest.name);
-        let (hush, hushed) = oneshot::channel();
-        let read = pin!(self.read(stream, guest, hushed));
+        let greeting = Frame::joined(&session.room, &session.name);
+        let (stop_reading, reading_stopped) = oneshot::channel();
+        let read = pin!(self.read(stream, session, reading_stopped));
         let write = pin!(self.write(sink, greeting, inbox));
         let wrote = match select(read, write).await {
-            Either::Left((Heard::Gone, _)) => return None,
-            Either::Left((Heard::Refused(close), _)) => return Some(close),
-            Either::Left((Heard::Stopped, write)) => {
-                timeout(self.patience.farewell, write).await.unwrap_or(Wrote::TooSlow)
+            Either::Left((ReadEnd::Gone, _)) => return None,
+            Either::Left((ReadEnd::Refused(close), _)) => {
+                if close.code != close_code::POLICY {
+                    self.counts.malformed();
+                }
+                return Some(close);
             }
-            Either::Right((Wrote::Failed, read)) => {
+            Either::Left((ReadEnd::Stopped, write)) => {
+                timeout(self.timeouts.close, write).await.unwrap_or(WriteEnd::TooSlow)
+            }
+            Either::Right((WriteEnd::Failed, read)) => {
                 // What it sent before it went away is still to be had.
                 read.await;
                 return None;
             }
             Either::Right((wrote, read)) => {
-                drop(hush);
+                drop(stop_reading);
                 read.await;
                 wrote
             }
         };
         match wrote {
-            Wrote::Failed => None,
-            Wrote::Everything => Some(stopping()),
-            Wrote::TooSlow => {
-                self.counters.too_slow();
+            WriteEnd::Failed => None,
+            WriteEnd::Everything => Some(stopping()),
+            WriteEnd::TooSlow => {
+                self.counts.too_slow();
                 Some(close(close_code::POLICY, "too much is waiting for you: you read too slowly"))
             }
         }
@@ -144,21 +162,25 @@ impl Desk {
     async fn read(
         &self,
         stream: &mut Stream,
-        guest: Guest,
-        hushed: oneshot::Receiver<Infallible>,
-    ) -> Heard {
-        let Guest { room, name, mut stopping } = guest;
+        session: Session,
+        reading_stopped: oneshot::Receiver<Infallible>,
+    ) -> ReadEnd {
+        let Session { room, name, mut stopping } = session;
         let stopping = pin!(stopping.wait_for(|stopping| *stopping));
-        let mut stop = select(stopping, hushed);
+        let mut stop = select(stopping, reading_stopped);
         loop {
             let next = tokio::select! {
                 biased;
-                _ = &mut stop => return Heard::Stopped,
-                next = timeout(self.patience.silence, stream.next()) => next,
+                _ = &mut stop => return ReadEnd::Stopped,
+                next = timeout(self.timeouts.idle, stream.next()) => next,
             };
             let text = match next {
                 Err(_) => return refused(close_code::POLICY, "nothing was heard of you"),
-                Ok(None | Some(Err(_) | Ok(Packet::Close(_)))) => return Heard::Gone,
+                Ok(None | Some(Ok(Packet::Close(_)))) => return ReadEnd::Gone,
+                Ok(Some(Err(error))) => {
+                    return violation(error)
+                        .map_or(ReadEnd::Gone, |(code, why)| refused(code, why));
+                }
                 Ok(Some(Ok(Packet::Ping(_) | Packet::Pong(_)))) => continue,
                 Ok(Some(Ok(Packet::Binary(_)))) => {
                     return refused(close_code::UNSUPPORTED, "messages are JSON in text frames");
@@ -172,20 +194,20 @@ impl Desk {
                 return refused(close_code::INVALID, r#"a message is {"text": "..."}"#);
             };
             let message = Message { from: name.clone(), text: text.into_owned() };
-            if self.outlet.send(&room, message).await.is_err() {
-                return Heard::Stopped;
+            if self.publisher.send(&room, message).await.is_err() {
+                return ReadEnd::Stopped;
             }
-            self.counters.accepted();
+            self.counts.accepted();
         }
     }
 
-    async fn write(&self, sink: &mut Sink, greeting: Frame, mut inbox: Inbox) -> Wrote {
+    async fn write(&self, sink: &mut Sink, greeting: Frame, mut inbox: Inbox) -> WriteEnd {
         let overflow = pin!(inbox.overflow());
         let work = pin!(self.write_all(sink, greeting, &mut inbox));
         match select(overflow, work).await {
-            Either::Left(((), _)) => Wrote::TooSlow,
-            Either::Right((Ok(()), _)) => Wrote::Everything,
-            Either::Right((Err(_), _)) => Wrote::Failed,
+            Either::Left(((), _)) => WriteEnd::TooSlow,
+            Either::Right((Ok(()), _)) => WriteEnd::Everything,
+            Either::Right((Err(_), _)) => WriteEnd::Failed,
         }
     }
 
@@ -196,7 +218,7 @@ impl Desk {
         inbox: &mut Inbox,
     ) -> Result<(), axum::Error> {
         sink.send(Packet::Text(greeting.text)).await?;
-        let mut beats = interval(self.patience.heartbeat);
+        let mut beats = interval(self.timeouts.ping_interval);
         loop {
             let mut next = tokio::select! {
                 biased;
@@ -212,7 +234,7 @@ impl Desk {
             // All that waits in one system call, for either kind of framing.
             while let Some(Frame { text, messages }) = next {
                 sink.feed(Packet::Text(text)).await?;
-                self.counters.wrote(messages);
+                self.counts.wrote(messages);
                 next = inbox.try_next();
             }
             sink.flush().await?;
@@ -221,22 +243,43 @@ impl Desk {
 }
 
 /// Says good-bye, if there is something to say, and waits for the answer.
-async fn part(mut sink: Sink, mut stream: Stream, close: Option<CloseFrame>) {
-    if let Some(close) = close
-        && sink.send(Packet::Close(Some(close))).await.is_err()
-    {
-        return;
+async fn close_connection(mut sink: Sink, mut stream: Stream, close: Option<CloseFrame>) {
+    if let Some(close) = close {
+        // The answer to a ping may be pending. After the close frame it would break the protocol.
+        let closed = async {
+            sink.flush().await?;
+            sink.send(Packet::Close(Some(close))).await
+        };
+        if closed.await.is_err() {
+            return;
+        }
     }
-    // Whoever said good-bye first is answered by the stream itself.
+    // A client that closed first is answered by the stream itself.
     while let Some(Ok(_)) = stream.next().await {}
+}
+
+/// The close code for what a client sent that is no WebSocket message, and the reason; none if its
+/// connection broke.
+fn violation(error: axum::Error) -> Option<(u16, &'static str)> {
+    match *error.into_inner().downcast().ok()? {
+        tungstenite::Error::Capacity(_) => {
+            Some((close_code::SIZE, "a message has at most 4096 bytes"))
+        }
+        tungstenite::Error::Utf8(_) => Some((close_code::INVALID, "a text frame is UTF-8")),
+        tungstenite::Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => None,
+        tungstenite::Error::Protocol(_) => {
+            Some((close_code::PROTOCOL, "this is not the WebSocket protocol"))
+        }
+        _ => None,
+    }
 }
 
 fn stopping() -> CloseFrame {
     close(close_code::AWAY, "the server is stopping")
 }
 
-fn refused(code: u16, reason: &'static str) -> Heard {
-    Heard::Refused(close(code, reason))
+fn refused(code: u16, reason: &'static str) -> ReadEnd {
+    ReadEnd::Refused(close(code, reason))
 }
 
 fn close(code: u16, reason: &'static str) -> CloseFrame {

@@ -11,10 +11,9 @@ use hdrhistogram::Histogram;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
-use super::client::{Client, Ears, Error, Event, Mouth};
-use super::figures::Figures;
-use super::outlet::Framing;
+use super::client::{Client, Error, Event, Receiver, Sender};
 use super::server::{Config, Server};
+use super::stats::Stats;
 
 /// Who talks, and how much.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,7 +44,7 @@ pub struct Outcome {
     /// From when a message was due to be sent until it arrived, in microseconds.
     pub latency: Histogram<u64>,
     /// What the server counted.
-    pub figures: Figures,
+    pub stats: Stats,
     /// The processor's time that server and clients took, where the system tells.
     pub cpu: Option<Duration>,
 }
@@ -53,11 +52,11 @@ pub struct Outcome {
 impl Outcome {
     /// Whether each message arrived wherever it should, in order, and each client was told goodbye.
     pub fn is_whole(&self, load: &Load) -> bool {
-        let Self { expected, arrived, out_of_order, closed_cleanly, figures, .. } = self;
+        let Self { expected, arrived, out_of_order, closed_cleanly, stats, .. } = self;
         expected == arrived
             && *out_of_order == 0
             && *closed_cleanly == load.clients as u64
-            && figures.lost == 0
+            && stats.lost == 0
     }
 
     /// The latency below which this share of messages stayed.
@@ -69,9 +68,9 @@ impl Outcome {
 /// Clients that connect at once.
 const CONNECTING: usize = 32;
 /// From the last client's coming in to the first message.
-const BREATH: Duration = Duration::from_millis(100);
+const START_DELAY: Duration = Duration::from_millis(100);
 /// How long a client may take to come in, and the last messages to arrive.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest latency that is told apart.
 const LONGEST: Duration = Duration::from_secs(60);
 
@@ -80,51 +79,46 @@ const LONGEST: Duration = Duration::from_secs(60);
 /// # Errors
 ///
 /// If the server does not start, or a client cannot come in.
-pub async fn run(load: &Load, framing: Framing) -> Result<Outcome, Error> {
-    let config = Config { clients: u32::try_from(load.clients)?, ..Config::new(framing) };
+pub async fn run(load: &Load, config: Config) -> Result<Outcome, Error> {
     let server = Server::start((Ipv4Addr::LOCALHOST, 0).into(), config).await?;
     let clients = connect(load, server.address()).await?;
 
     let cpu = cpu_time();
-    let crowd = std::sync::Arc::new(Crowd::new(*load)?);
-    let (hears_more, mut all_heard) = mpsc::channel::<()>(1);
+    let all = std::sync::Arc::new(Clients::new(*load)?);
+    let (receiving, mut all_received) = mpsc::channel::<()>(1);
     let tasks: Vec<_> = clients
         .into_iter()
         .enumerate()
         .map(|(number, client)| {
-            let (crowd, hears_more) = (crowd.clone(), hears_more.clone());
+            let (all, receiving) = (all.clone(), receiving.clone());
             tokio::spawn(async move {
                 future::join(
-                    crowd.talk(number, client.mouth),
-                    crowd.listen(number, client.ears, hears_more),
+                    all.talk(number, client.sender),
+                    all.listen(number, client.receiver, receiving),
                 )
                 .await;
             })
         })
         .collect();
-    drop(hears_more);
+    drop(receiving);
 
     // Nobody sends anything on it: it closes when the last client has heard all there is.
-    let _ = timeout_at(crowd.end() + PATIENCE, all_heard.recv()).await;
+    let _ = timeout_at(all.end() + TIMEOUT, all_received.recv()).await;
     let cpu = cpu_time().zip(cpu).map(|(after, before)| after.saturating_sub(before));
-    let figures = server.stop().await;
+    let stats = server.stop().await;
     for task in tasks {
-        timeout(PATIENCE, task).await??;
+        timeout(TIMEOUT, task).await??;
     }
-    Ok(crowd.outcome(figures, cpu))
+    Ok(all.outcome(stats, cpu))
 }
 
 /// All of them, or what keeps the first one out that cannot come in.
 async fn connect(load: &Load, server: SocketAddr) -> Result<Vec<Client>, Error> {
     let join = |number: usize| async move {
         let (room, name) = (format!("room{}", load.room(number)), number.to_string());
-        match timeout(PATIENCE, Client::join(server, &room, &name)).await {
+        match timeout(TIMEOUT, Client::join(server, &room, &name)).await {
             Ok(client) => client.map_err(|error| format!("client {number}: {error}").into()),
-            Err(_) => {
-                let why =
-                    "each client takes two open files: `ulimit -n` says how many there may be";
-                Err(format!("client {number} could not come in within {PATIENCE:?}; {why}").into())
-            }
+            Err(_) => Err(format!("client {number} could not join within {TIMEOUT:?}").into()),
         }
     };
     stream::iter(0..load.clients).map(join).buffered(CONNECTING).try_collect().await
@@ -146,7 +140,7 @@ impl Load {
 
 /// What all clients share.
 #[derive(Debug)]
-struct Crowd {
+struct Clients {
     load: Load,
     start: Instant,
     sent: Vec<AtomicU64>,
@@ -156,11 +150,11 @@ struct Crowd {
     latency: Mutex<Histogram<u64>>,
 }
 
-impl Crowd {
+impl Clients {
     fn new(load: Load) -> Result<Self, Error> {
         Ok(Self {
             load,
-            start: Instant::now() + BREATH,
+            start: Instant::now() + START_DELAY,
             sent: (0..load.rooms).map(|_| AtomicU64::new(0)).collect(),
             arrived: AtomicU64::new(0),
             out_of_order: AtomicU64::new(0),
@@ -175,31 +169,31 @@ impl Crowd {
 
     /// Each message is due at an instant of its own, whatever became of those before: a server
     /// that falls behind does not slow the load down. Clients are out of step with each other.
-    async fn talk(&self, number: usize, mut mouth: Mouth) {
+    async fn talk(&self, number: usize, mut sender: Sender) {
         let period = Duration::from_secs(1) / self.load.rate;
         let first = self.start + period.mul_f64(number as f64 / self.load.clients as f64);
         for message in 0..self.load.messages() {
             let due = first + period.mul_f64(message as f64);
             sleep_until(due).await;
             let micros = due.duration_since(self.start).as_micros();
-            if mouth.say(&format!("{message} {micros}")).await.is_err() {
-                // Its ears learn why.
+            if sender.say(&format!("{message} {micros}")).await.is_err() {
+                // Its receiver learn why.
                 return;
             }
             self.sent[self.load.room(number)].fetch_add(1, Relaxed);
         }
     }
 
-    /// Listens until the connection is over; lets go of `hears_more` when all there is was heard.
-    async fn listen(&self, number: usize, mut ears: Ears, hears_more: mpsc::Sender<()>) {
-        let mut hears_more = Some(hears_more);
+    /// Listens until the connection is over; lets go of `receiving` when all there is was heard.
+    async fn listen(&self, number: usize, mut receiver: Receiver, receiving: mpsc::Sender<()>) {
+        let mut receiving = Some(receiving);
         let mut left = self.load.members(self.load.room(number)) as u64 * self.load.messages();
         let mut next = HashMap::new();
         loop {
             if left == 0 {
-                hears_more = None;
+                receiving = None;
             }
-            match ears.next().await {
+            match receiver.next().await {
                 Ok(Event::Batch(messages)) => {
                     left = left.saturating_sub(messages.len() as u64);
                     self.heard(&messages, &mut next);
@@ -211,7 +205,7 @@ impl Crowd {
                 Ok(Event::Over) | Err(_) => break,
             }
         }
-        drop(hears_more);
+        drop(receiving);
     }
 
     fn heard(&self, messages: &[super::protocol::Message], next: &mut HashMap<String, u64>) {
@@ -237,7 +231,7 @@ impl Crowd {
         self.out_of_order.fetch_add(out_of_order, Relaxed);
     }
 
-    fn outcome(&self, figures: Figures, cpu: Option<Duration>) -> Outcome {
+    fn outcome(&self, stats: Stats, cpu: Option<Duration>) -> Outcome {
         let sent = || self.sent.iter().map(|sent| sent.load(Relaxed)).enumerate();
         Outcome {
             sent: sent().map(|(_, sent)| sent).sum(),
@@ -246,7 +240,7 @@ impl Crowd {
             out_of_order: self.out_of_order.load(Relaxed),
             closed_cleanly: self.closed_cleanly.load(Relaxed),
             latency: self.latency.lock().unwrap().clone(),
-            figures,
+            stats,
             cpu,
         }
     }

@@ -2,7 +2,7 @@
 //! members in one frame.
 //!
 //! ```text
-//!  client ──▶ connection ──▶ outlet ──▶ rooms ──▶ outbox ──▶ connection ──▶ client
+//!  client ──▶ connection ──▶ publisher ──▶ rooms ──▶ outbox ──▶ connection ──▶ client
 //!             reads          batches    the       bounded,   writes
 //!             messages       by room    members   each its   frames
 //!                                                 own
@@ -19,13 +19,14 @@
 pub mod cli;
 pub mod client;
 pub mod connection;
-pub mod figures;
 pub mod listener;
 pub mod load;
 pub mod options;
+pub mod origin;
 pub mod outbox;
-pub mod outlet;
 pub mod protocol;
+pub mod publisher;
 pub mod report;
 pub mod rooms;
 pub mod server;
+pub mod stats;

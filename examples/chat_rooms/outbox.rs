@@ -1,4 +1,5 @@
-//! What waits to be written to one client: bounded by frames and by bytes.
+//! What waits to be written to one client: bounded by frames and by bytes, and by the bytes of all
+//! clients together.
 
 use std::sync::Arc;
 
@@ -16,11 +17,29 @@ pub struct Bounds {
     pub bytes: usize,
 }
 
+/// What may wait for all clients together, in bytes. Half of it is shared out equally, so that a
+/// client that keeps up is never short because of others; the rest is for those that need more.
+#[derive(Debug)]
+pub struct Memory {
+    share: usize,
+    pool: Arc<Semaphore>,
+}
+
+impl Memory {
+    /// So many bytes for so many clients, at least one.
+    pub fn new(bytes: usize, clients: usize) -> Self {
+        let share = bytes / 2 / clients;
+        Self { share, pool: Arc::new(Semaphore::new(bytes - share * clients)) }
+    }
+}
+
 /// The end that is put into; it never waits. Once it is dropped the other end runs dry.
 #[derive(Debug)]
 pub struct Outbox {
     waiting: mpsc::Sender<Waiting>,
     bytes: Arc<Semaphore>,
+    share: Arc<Semaphore>,
+    pool: Arc<Semaphore>,
     overflow: Arc<Notify>,
 }
 
@@ -31,11 +50,11 @@ pub struct Inbox {
     overflow: Arc<Notify>,
 }
 
-/// A frame with a permit for each of its bytes.
+/// A frame with permits for each of its bytes: of the client, and of all clients together.
 #[derive(Debug)]
 struct Waiting {
     frame: Frame,
-    bytes: OwnedSemaphorePermit,
+    _bytes: [OwnedSemaphorePermit; 2],
 }
 
 /// There is no room for the frame: the client reads too slowly.
@@ -43,11 +62,12 @@ struct Waiting {
 pub struct Overflow;
 
 /// An outbox with nothing in it.
-pub fn outbox(bounds: Bounds) -> (Outbox, Inbox) {
+pub fn outbox(bounds: Bounds, memory: &Memory) -> (Outbox, Inbox) {
     let (sender, receiver) = mpsc::channel(bounds.frames);
-    let (bytes, overflow) = (Arc::new(Semaphore::new(bounds.bytes)), Arc::new(Notify::new()));
+    let [bytes, share] = [bounds.bytes, memory.share].map(|bytes| Arc::new(Semaphore::new(bytes)));
+    let (pool, overflow) = (memory.pool.clone(), Arc::new(Notify::new()));
     (
-        Outbox { waiting: sender, bytes, overflow: overflow.clone() },
+        Outbox { waiting: sender, bytes, share, pool, overflow: overflow.clone() },
         Inbox { waiting: receiver, overflow },
     )
 }
@@ -60,9 +80,8 @@ impl Outbox {
     /// [`Overflow`] if there is no room for it, and then the other end is told, too. From then on
     /// there never is any: what the client still gets has no gap. One that has left takes no room.
     pub fn put(&self, frame: &Frame) -> Result<(), Overflow> {
-        let bytes = u32::try_from(frame.text.len()).unwrap_or(u32::MAX);
-        let put = self.bytes.clone().try_acquire_many_owned(bytes).is_ok_and(|bytes| {
-            let waiting = Waiting { frame: frame.clone(), bytes };
+        let put = self.permits(frame).is_some_and(|bytes| {
+            let waiting = Waiting { frame: frame.clone(), _bytes: bytes };
             !matches!(self.waiting.try_send(waiting), Err(mpsc::error::TrySendError::Full(_)))
         });
         if put {
@@ -71,6 +90,12 @@ impl Outbox {
         self.bytes.close();
         self.overflow.notify_one();
         Err(Overflow)
+    }
+
+    fn permits(&self, frame: &Frame) -> Option<[OwnedSemaphorePermit; 2]> {
+        let bytes = u32::try_from(frame.text.len()).unwrap_or(u32::MAX);
+        let take = |of: &Arc<Semaphore>| of.clone().try_acquire_many_owned(bytes).ok();
+        Some([take(&self.bytes)?, take(&self.share).or_else(|| take(&self.pool))?])
     }
 }
 
@@ -95,7 +120,6 @@ impl Inbox {
 impl Waiting {
     /// From here on the frame is its writer's, who holds a bounded number of them.
     fn into_frame(self) -> Frame {
-        drop(self.bytes);
         self.frame
     }
 }

@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, Weak};
 
-use super::outbox::{Bounds, Inbox, Outbox, Overflow, outbox};
+use super::outbox::{Bounds, Inbox, Memory, Outbox, Overflow, outbox};
 use super::protocol::{Frame, Room};
 
 /// The members of each room. A room is there as long as somebody is in it.
 #[derive(Debug)]
 pub struct Rooms {
     bounds: Bounds,
+    memory: Memory,
     inside: Mutex<Inside>,
 }
 
@@ -31,14 +32,14 @@ pub struct Membership {
 }
 
 impl Rooms {
-    /// No rooms yet; each member's outbox will have these bounds.
-    pub fn new(bounds: Bounds) -> Self {
-        Self { bounds, inside: Mutex::default() }
+    /// No rooms yet; each member's outbox will have these bounds, and all of them this memory.
+    pub fn new(bounds: Bounds, memory: Memory) -> Self {
+        Self { bounds, memory, inside: Mutex::default() }
     }
 
     /// Enters a room; none once [`close`](Self::close) was called.
     pub fn join(self: &Arc<Self>, room: Room) -> Option<(Membership, Inbox)> {
-        let (outbox, inbox) = outbox(self.bounds);
+        let (outbox, inbox) = outbox(self.bounds, &self.memory);
         let outbox = Arc::new(outbox);
         let member = Arc::downgrade(&outbox);
         let mut inside = self.inside.lock().unwrap();

@@ -7,31 +7,32 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Path, Query, State, WebSocketUpgrade};
-use axum::http::StatusCode;
+use axum::http::header::ORIGIN;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{any, get};
 use serde::Deserialize;
 use sluicegate::Semaphore;
-use tokio::net::TcpListener;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::connection::{Desk, Guest, MESSAGE_BYTES, Patience};
-use super::figures::{Counters, Figures};
-use super::listener::Bounded;
-use super::outbox::Bounds;
-use super::outlet::{Framing, Outlet};
+use super::connection::{Context, MESSAGE_BYTES, Session, Timeouts};
+use super::listener::{Acceptor, listen};
+use super::origin;
+use super::outbox::{Bounds, Memory};
+use super::publisher::{Framing, Publisher};
 use super::rooms::Rooms;
+use super::stats::{Counts, Stats};
 
 /// The longest name of a room or a client, in bytes.
 pub const NAME_BYTES: usize = 64;
 
 /// Connections beyond those of the clients in rooms: for the page, and to say that it is full.
-const SPARE_CONNECTIONS: usize = 64;
+pub const SPARE_CONNECTIONS: u32 = 64;
 
 /// How a server is run.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Config {
     /// How messages are put into frames.
     pub framing: Framing,
@@ -39,21 +40,28 @@ pub struct Config {
     pub clients: u32,
     /// What may wait for each of them.
     pub outbox: Bounds,
+    /// What may wait for all of them together, in bytes.
+    pub outboxes_bytes: usize,
+    /// Web pages elsewhere that may join, as `Origin` has them.
+    pub origins: Vec<String>,
     /// How long it waits for what.
-    pub patience: Patience,
+    pub timeouts: Timeouts,
 }
 
 impl Config {
-    /// 10,000 clients, for each of which 1,024 frames and a mebibyte may wait.
+    /// 10,000 clients, for each of which 1,024 frames and a mebibyte may wait, and 256 MiB for all.
     pub fn new(framing: Framing) -> Self {
         Self {
             framing,
             clients: 10_000,
             outbox: Bounds { frames: 1_024, bytes: 1 << 20 },
-            patience: Patience {
-                heartbeat: Duration::from_secs(30),
-                silence: Duration::from_secs(120),
-                farewell: Duration::from_secs(5),
+            outboxes_bytes: 256 << 20,
+            origins: Vec::new(),
+            timeouts: Timeouts {
+                request: Duration::from_secs(10),
+                ping_interval: Duration::from_secs(30),
+                idle: Duration::from_secs(120),
+                close: Duration::from_secs(5),
             },
         }
     }
@@ -64,16 +72,23 @@ impl Config {
 #[must_use = "a server that is dropped goes on until the runtime ends"]
 pub struct Server {
     address: SocketAddr,
-    hall: Arc<Hall>,
-    stop_accepting: oneshot::Sender<()>,
+    shared: Arc<Shared>,
     accepting: JoinHandle<()>,
 }
 
 #[derive(Debug)]
-struct Hall {
-    desk: Desk,
+struct Shared {
+    context: Context,
     clients: u32,
+    /// One permit per client.
     places: Arc<Semaphore>,
+    /// One permit per connection.
+    connections: Arc<Semaphore>,
+    origins: Vec<String>,
+    on_loopback: bool,
+    /// The server stops: for those who accept.
+    closing: watch::Sender<bool>,
+    /// The server stops: for those who read.
     stopping: watch::Sender<bool>,
 }
 
@@ -84,29 +99,34 @@ impl Server {
     ///
     /// If it cannot listen there, or the configuration is not what it may be.
     pub async fn start(address: SocketAddr, config: Config) -> io::Result<Self> {
-        let rooms = Arc::new(Rooms::new(config.outbox));
-        let counters = Arc::new(Counters::default());
-        let outlet = Outlet::new(config.framing, rooms.clone(), counters.clone())
+        let clients = config.clients as usize;
+        let memory = Memory::new(config.outboxes_bytes, clients);
+        let rooms = Arc::new(Rooms::new(config.outbox, memory));
+        let counts = Arc::new(Counts::default());
+        let publisher = Publisher::new(config.framing, rooms.clone(), counts.clone())
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-        let listener = TcpListener::bind(address).await?;
+        let listener = listen(address)?;
         let address = listener.local_addr()?;
-        let hall = Arc::new(Hall {
-            desk: Desk { rooms, outlet, counters, patience: config.patience },
+        let timeouts = config.timeouts;
+        let shared = Arc::new(Shared {
+            context: Context { rooms, publisher, counts: counts.clone(), timeouts },
             clients: config.clients,
-            places: Arc::new(Semaphore::new(config.clients as usize)),
+            places: Arc::new(Semaphore::new(clients)),
+            connections: Arc::new(Semaphore::new(clients + SPARE_CONNECTIONS as usize)),
+            origins: config.origins,
+            on_loopback: address.ip().is_loopback(),
+            closing: watch::Sender::new(false),
             stopping: watch::Sender::new(false),
         });
 
-        let connections = Semaphore::new(config.clients as usize + SPARE_CONNECTIONS);
         let routes = Router::new()
             .route("/", get(async || Html(include_str!("page.html"))))
             .route("/rooms/{room}", any(enter))
-            .with_state(hall.clone());
-        let (stop_accepting, stopped) = oneshot::channel();
-        let serve = axum::serve(Bounded::new(listener, Arc::new(connections)), routes)
-            .with_graceful_shutdown(async { drop(stopped.await) });
-        let accepting = tokio::spawn(async { serve.await.expect("it never fails") });
-        Ok(Self { address, hall, stop_accepting, accepting })
+            .with_state(shared.clone());
+        let (slots, stopping) = (shared.connections.clone(), shared.closing.subscribe());
+        let acceptor = Acceptor { listener, slots, timeouts, counts, stopping };
+        let accepting = tokio::spawn(acceptor.serve(routes));
+        Ok(Self { address, shared, accepting })
     }
 
     /// Where it listens.
@@ -114,39 +134,45 @@ impl Server {
         self.address
     }
 
-    /// Its figures now.
-    pub fn figures(&self) -> Figures {
-        self.hall.desk.counters.figures()
+    /// Its stats now.
+    pub fn stats(&self) -> Stats {
+        self.shared.context.counts.stats()
     }
 
     /// How many rooms somebody is in.
     pub fn rooms(&self) -> usize {
-        self.hall.desk.rooms.len()
+        self.shared.context.rooms.len()
     }
 
     /// How many clients are connected.
     pub fn clients(&self) -> usize {
-        self.hall.clients as usize - self.hall.places.available_permits()
+        self.shared.clients as usize - self.shared.places.available_permits()
     }
 
     /// Stops, in this order: nobody new comes in; nobody is heard any more, and what was heard is
     /// accepted; all that was accepted goes to its room; every client gets what waits for it and a
-    /// close frame. Takes as long as the slowest client, up to twice the farewell of the patience.
-    pub async fn stop(self) -> Figures {
-        let Hall { desk, clients, places, stopping } = &*self.hall;
-        let _ = self.stop_accepting.send(());
+    /// close frame. Takes as long as the slowest client, up to twice the close of the timeouts.
+    pub async fn stop(self) -> Stats {
+        let Shared { context, clients, places, connections, closing, stopping, .. } = &*self.shared;
+        closing.send_replace(true);
         stopping.send_replace(true);
         stopping.closed().await;
-        desk.outlet.shutdown().await;
-        desk.rooms.close();
+        context.publisher.shutdown().await;
+        context.rooms.close();
+        let limit = context.timeouts.close;
         // Each client is given as long twice: for what waits, and to answer the close frame.
-        let _ = timeout(2 * desk.patience.farewell, places.acquire_many(*clients)).await;
+        let _ = timeout(2 * limit, places.acquire_many(*clients)).await;
         let mut accepting = self.accepting;
-        if timeout(desk.patience.farewell, &mut accepting).await.is_err() {
-            // Somebody is still at its request.
+        let closed = async {
+            let _ = (&mut accepting).await;
+            // What was written last has been read, too.
+            let _ = connections.acquire_many(*clients + SPARE_CONNECTIONS).await;
+        };
+        if timeout(limit, closed).await.is_err() {
+            // A request is still being served.
             accepting.abort();
         }
-        desk.counters.figures()
+        context.counts.stats()
     }
 }
 
@@ -156,19 +182,28 @@ struct Who {
 }
 
 async fn enter(
-    State(hall): State<Arc<Hall>>,
+    State(shared): State<Arc<Shared>>,
     Path(room): Path<String>,
     Query(Who { name }): Query<Who>,
+    headers: HeaderMap,
     upgrade: WebSocketUpgrade,
 ) -> Response {
+    let counts = &shared.context.counts;
+    if !origin::is_allowed(&headers, &shared.origins, shared.on_loopback) {
+        counts.forbidden();
+        tracing::debug!(origin = ?headers.get(ORIGIN), "a web page may not join");
+        return (StatusCode::FORBIDDEN, "this web page may not join").into_response();
+    }
     if !is_name(&room) || !is_name(&name) {
         let what = "a name has 1 to 64 bytes and no control characters";
         return (StatusCode::BAD_REQUEST, what).into_response();
     }
-    let Ok(place) = hall.places.clone().try_acquire_owned() else {
+    let Ok(place) = shared.places.clone().try_acquire_owned() else {
+        counts.full();
+        tracing::debug!("all places are taken");
         return (StatusCode::SERVICE_UNAVAILABLE, "all places are taken").into_response();
     };
-    let guest = Guest { room: room.into(), name, stopping: hall.stopping.subscribe() };
+    let session = Session { room: room.into(), name, stopping: shared.stopping.subscribe() };
     upgrade
         // Somewhat more than a message may have, so that a longer one can be answered.
         .max_message_size(16 * MESSAGE_BYTES)
@@ -177,7 +212,7 @@ async fn enter(
         .read_buffer_size(MESSAGE_BYTES)
         .write_buffer_size(4 * MESSAGE_BYTES)
         .on_upgrade(async move |socket| {
-            hall.desk.serve(socket, guest).await;
+            shared.context.serve(socket, session).await;
             drop(place);
         })
 }

@@ -3,11 +3,14 @@
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use sluicegate::{ConfigError, Retry};
 
+use super::control::Control;
 use super::generator::Generator;
 use super::live;
 use super::options::Options;
@@ -16,21 +19,27 @@ use super::register::Limits;
 use super::source::{self, RawLines};
 use super::store;
 use super::summary::Summary;
-use crate::program;
+use super::tally::Category;
+use crate::program::database::Location;
+use crate::program::signals::{self, Interrupt};
+use crate::program::{self, Error, progress};
 
-/// Runs the program and returns its exit status: 0 if every line that was read ended in exactly one
-/// way, 1 if not, 2 if the arguments, the input or the database are no good, with one line on `err`.
+/// Runs the program and returns its exit status, with one line on `err` if something failed.
 ///
-/// Ctrl-C, or SIGTERM on Unix, ends the input; what has been read is carried through, and the
-/// summary comes. A second one ends the process with status 130, whatever is still in hand.
+/// A signal ends the input; what has been read is carried through, and the summary comes. A second one
+/// ends the run, whatever is still in hand.
 pub fn run(
     arguments: impl IntoIterator<Item = OsString>,
     out: &mut dyn Write,
     err: &mut dyn Write,
 ) -> u8 {
     program::run(arguments, out, err, |options: Options, out, err| {
-        let summary = ingest(&options)?;
-        report(&options, summary, out, err)
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        let work = async |interrupt| {
+            let summary = ingest(&options, interrupt, err).await?;
+            report(&options, summary, out, err)
+        };
+        signals::run(runtime, work)?.unwrap_or(Ok(program::ABANDONED))
     })
 }
 
@@ -39,81 +48,126 @@ fn report(
     summary: Summary,
     out: &mut dyn Write,
     err: &mut dyn Write,
-) -> Result<u8, String> {
+) -> Result<u8, Error> {
     for line in &summary.malformed {
         let _ = writeln!(err, "malformed {line}");
     }
     let text = if options.json { summary.to_json().to_string() } else { summary.to_string() };
-    let printed = writeln!(out, "{text}").and_then(|()| out.flush());
-    printed.map_err(|error| format!("the summary: {error}"))?;
-    match summary.broken {
-        Some(error) => Err(format!("the input broke off: {error}")),
-        None => Ok(if summary.adds_up() { program::WELL } else { program::AMISS }),
+    program::print(out, &format_args!("{text}\n"))
+        .map_err(|error| Error::Failed(format!("the summary: {error}")))?;
+    let waiting = summary.of(Category::Waiting);
+    if options.db.is_some() && waiting > 0 {
+        let _ = writeln!(
+            err,
+            "ingest: note: {waiting} operations wait for a parent and are forgotten now: run the \
+             same input from its beginning, and with what follows it, to store them"
+        );
+    }
+    match summary.complaint() {
+        Some(complaint) => Err(Error::Failed(complaint)),
+        None => Ok(program::DONE),
     }
 }
 
-fn ingest(options: &Options) -> Result<Summary, String> {
+async fn ingest(
+    options: &Options,
+    interrupt: Interrupt,
+    err: &mut dyn Write,
+) -> Result<Summary, Error> {
     let raw = input(options)?;
-    let (path, _temporary) = match &options.db {
-        Some(path) => (path.clone(), None),
-        None => {
-            let folder = tempfile::tempdir().map_err(|error| format!("a new folder: {error}"))?;
-            (folder.path().join("ingest.db"), Some(folder))
-        }
-    };
-    let database = store::open(&path).map_err(|error| match error {
-        rusqlite::Error::SqlInputError { msg, .. } => {
-            format!("{}: a table has another shape: {msg}", path.display())
-        }
-        error => format!("{}: {error}", path.display()),
+    let location = Location::new(options.db.as_deref(), "ingest.db")?;
+    let database = store::open(location.path()).map_err(|error| {
+        Error::Unusable(match error {
+            rusqlite::Error::SqlInputError { msg, .. } => {
+                location.named(format_args!("a table has another shape: {msg}"))
+            }
+            error => location.named(error),
+        })
     })?;
-    let config = config(options).map_err(|error| error.to_string())?;
+    let config = config(options).map_err(Error::unusable)?;
+    let bar = progress::bar(options.input.is_none().then_some(options.events), "lines");
+    let watch = |read| bar.set_position(read);
 
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| format!("the runtime: {error}"))?;
-    let bar = progress_bar(options);
-    let summary = runtime.block_on(async {
-        let stop = program::interrupted().map_err(|error| format!("the signals: {error}"))?;
-        let watch = |read| bar.set_position(read);
-        let run = if options.live {
-            let queue = live::queue(live::PLACES).map_err(|error| error.to_string())?;
+    let interrupted = Arc::new(AtomicBool::new(false));
+    let (first, flag) = (interrupt.first(), interrupted.clone());
+    let stop = async move {
+        first.await;
+        // Not polled after the last line: then the signal has kept nothing from being read.
+        flag.store(true, Ordering::Relaxed);
+    };
+    let work = async {
+        if options.live {
+            let queue = live::queue(live::PLACES)?;
             let lines = live::lines(raw, stop, queue.clone(), options.rate);
-            let run = pipeline::run(&config, database, lines, watch).await;
-            run.map(|summary| Summary { queue: Some(queue.stats()), ..summary })
+            let summary = pipeline::run(&config, database, lines, watch).await?;
+            Ok(Summary { queue: Some(queue.stats()), ..summary })
         } else {
             pipeline::run(&config, database, source::lines(raw, stop), watch).await
-        };
-        run.map_err(|error| in_terms_of_options(&error))
-    });
+        }
+    };
+    let grace = Duration::from_secs(options.grace);
+    let summary = tokio::select! {
+        summary = work => summary,
+        never = drain(&interrupt, &config.control, grace, &bar, err) => match never {},
+    };
     bar.finish_and_clear();
-    summary
+    let mut summary = summary.map_err(|error: ConfigError| in_terms_of_options(&error))?;
+    summary.interrupted = interrupted.load(Ordering::Relaxed);
+    summary.failure = summary.failure.map(|why| location.named(why));
+    Ok(summary)
+}
+
+/// At the first signal, says what is left; after the grace, gives up what is still looked up.
+async fn drain(
+    interrupt: &Interrupt,
+    control: &Control,
+    grace: Duration,
+    bar: &ProgressBar,
+    err: &mut dyn Write,
+) -> std::convert::Infallible {
+    interrupt.first().await;
+    // If this fails there is no place left to report to.
+    let mut say = |text: std::fmt::Arguments<'_>| {
+        let _ = bar.suspend(|| writeln!(err, "ingest: {text}"));
+    };
+    let left = control.left();
+    say(format_args!(
+        "interrupted: finishing the {left} lines that were read, for {grace:?} as far as they look \
+         up their authors; a second signal ends it at once"
+    ));
+    tokio::time::sleep(grace).await;
+    let left = control.left();
+    say(format_args!("gives up look-ups, with {left} lines left"));
+    control.give_up_look_ups();
+    std::future::pending().await
 }
 
 /// The same with the names that the caller knows; all other fields have values that are fine.
-fn in_terms_of_options(error: &ConfigError) -> String {
+fn in_terms_of_options(error: &ConfigError) -> Error {
     let text = error.to_string();
-    text.replace("max_items_per_key", "--pending-items").replace("max_keys", "--pending-keys")
+    Error::Unusable(
+        text.replace("max_items_per_key", "--pending-items").replace("max_keys", "--pending-keys"),
+    )
 }
 
-fn input(options: &Options) -> Result<RawLines, String> {
+fn input(options: &Options) -> Result<RawLines, Error> {
     match options.input.as_deref() {
         None => Ok(source::generated(Generator::new(options.seed, options.events))),
         Some(path) if path == Path::new("-") => Ok(source::standard_input()),
-        Some(path) => source::file(path).map_err(|error| format!("{}: {error}", path.display())),
+        Some(path) => source::file(path)
+            .map_err(|error| Error::Unusable(format!("{}: {error}", path.display()))),
     }
 }
 
 fn config(options: &Options) -> Result<Config, ConfigError> {
     let limits = Limits {
-        posts: options.pending_keys.unwrap_or(10_000),
-        users: options.pending_keys.unwrap_or(5_000),
-        items: options.pending_items,
+        posts: options.pending_keys.unwrap_or(10_000) as usize,
+        users: options.pending_keys.unwrap_or(5_000) as usize,
+        items: options.pending_items as usize,
         time_to_live: Duration::from_secs(options.ttl),
     };
     Ok(Config {
-        permits: options.permits,
+        permits: options.permits as usize,
         busy_wait: options.busy_wait,
         lookup: Duration::from_millis(options.lookup_ms),
         limits,
@@ -121,16 +175,8 @@ fn config(options: &Options) -> Result<Config, ConfigError> {
         rows: 500,
         window: Duration::from_millis(50),
         retry: Retry::exponential(4, Duration::from_millis(20), Duration::from_millis(80))?,
+        control: Arc::default(),
     })
-}
-
-/// On a terminal only: where standard error goes elsewhere, nothing is drawn.
-fn progress_bar(options: &Options) -> ProgressBar {
-    let (bar, style) = match options.input {
-        None => (ProgressBar::new(options.events), "{wide_bar} {human_pos}/{human_len} {per_sec}"),
-        Some(_) => (ProgressBar::new_spinner(), "{spinner} {human_pos} lines {per_sec}"),
-    };
-    bar.with_style(ProgressStyle::with_template(style).expect("a template that indicatif knows"))
 }
 
 /// [`run`] with the arguments and the streams of this process.

@@ -126,6 +126,11 @@ impl Stream for Lines {
         }
         Poll::Ready(line.map(|line| line.map(Arrived::Line)))
     }
+
+    /// At least what is in the queue.
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.items.queue().len(), None)
+    }
 }
 
 impl Drop for Lines {

@@ -8,6 +8,7 @@
 //! [`Category`]: tally::Category
 
 pub mod cli;
+pub mod control;
 pub mod event;
 pub mod gate;
 pub mod generator;

@@ -22,16 +22,18 @@
 //!   from running ahead of the disk.
 
 use std::io;
+use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use futures_util::{Stream, StreamExt};
+use futures_util::{Stream, StreamExt, stream};
 use sluicegate::batcher::Closed;
 use sluicegate::map::Sweeper;
 use sluicegate::{BatchExecutor, Batcher, ConfigError, Retry, Settled, SettledCounts};
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
+use super::control::Control;
 use super::event::{Event, Id};
 use super::gate::Gate;
 use super::register::{Decision, Freed, Limits, Register, Write};
@@ -60,6 +62,8 @@ pub struct Config {
     pub window: Duration,
     /// How often a transaction is tried.
     pub retry: Retry,
+    /// Ends parts of the run early.
+    pub control: Arc<Control>,
 }
 
 /// How often those who have waited for too long are looked for, and how many are removed in a step.
@@ -86,8 +90,15 @@ pub async fn run(
     let pipeline = Pipeline::new(config, writer, reader)?;
     let sweepers = pipeline.sweepers()?;
 
+    let control = &config.control;
+    let mut lines = pin!(lines);
+    let lines = stream::poll_fn(|cx| {
+        let next = lines.as_mut().poll_next(cx);
+        control.read_ahead(lines.size_hint().0);
+        next
+    });
     let mut broken = None;
-    let events = lines.filter_map(|arrived| {
+    let events = lines.take_until(control.reading_stopped()).filter_map(|arrived| {
         let event = arrived.map(|arrived| pipeline.admit(arrived.into())).unwrap_or_else(|error| {
             broken = Some(error);
             None
@@ -98,7 +109,10 @@ pub async fn run(
     let work = executor.by_key(|event: &Event| event.author.clone()).for_each_stream(
         events,
         |event| pipeline.event(event),
-        async |_, outcome| pipeline.leave(outcome),
+        async |_, outcome| {
+            pipeline.leave(outcome);
+            control.end();
+        },
     );
     let outcomes = work.await;
 
@@ -123,6 +137,7 @@ pub(super) struct Pipeline {
     pub(super) freed: Mutex<SettledCounts>,
     followers: BatchExecutor,
     lookup: Duration,
+    control: Arc<Control>,
 }
 
 /// Why an event did not take effect.
@@ -136,7 +151,8 @@ impl Pipeline {
     fn new(config: &Config, writer: Writer, reader: Reader) -> Result<Self, ConfigError> {
         let tally = Arc::new(Tally::default());
         let register = Arc::new(Mutex::new(Register::new(reader, config.limits)?));
-        let sink = Arc::new(Sink::new(writer, register.clone(), tally.clone()));
+        let sink =
+            Arc::new(Sink::new(writer, register.clone(), tally.clone(), config.control.clone()));
         let gate = if config.busy_wait { Gate::busy_wait } else { Gate::fair };
         let (handler, dead_letter) = (sink.clone(), sink.clone());
         let batcher =
@@ -161,6 +177,7 @@ impl Pipeline {
             freed: Mutex::default(),
             followers: BatchExecutor::new(FREED_AT_ONCE)?,
             lookup: config.lookup,
+            control: config.control.clone(),
         })
     }
 
@@ -175,7 +192,10 @@ impl Pipeline {
         };
         self.tally.read();
         match event {
-            Ok(Some(event)) => return Some(event),
+            Ok(Some(event)) => {
+                self.control.begin();
+                return Some(event);
+            }
             Ok(None) => self.tally.count(Category::Ignored, 1),
             Err(why) => self.tally.malformed(number, &why),
         }
@@ -185,21 +205,29 @@ impl Pipeline {
     /// An event takes effect. Returns how its line left, if it did.
     async fn event(&self, event: Event) -> Result<Option<Category>, Trouble> {
         let Event { author, change } = event;
-        self.ensure_user(author).await?;
+        if !self.ensure_user(author).await? {
+            return Ok(Some(Category::Abandoned));
+        }
         let (done, freed) = self.decide(|register, now| register.event(change, now)).await?;
         self.follow(freed).await;
         Ok(done)
     }
 
-    async fn ensure_user(&self, did: Id) -> Result<(), Trouble> {
+    /// Whether the user is there now; not if its look-up was given up.
+    async fn ensure_user(&self, did: Id) -> Result<bool, Trouble> {
         if self.register.lock().unwrap().has_user(&did)? {
-            return Ok(());
+            return Ok(true);
         }
         // Within the block, so that the time runs from when there is a permit.
-        self.gate.pass(async { tokio::time::sleep(self.lookup).await }).await;
+        let look_up = self.gate.pass(async { tokio::time::sleep(self.lookup).await });
+        tokio::select! {
+            biased;
+            () = self.control.look_ups_given_up() => return Ok(false),
+            () = look_up => {}
+        }
         let (_, freed) = self.decide(|register, _| Ok(register.user(did))).await?;
         self.follow(freed).await;
-        Ok(())
+        Ok(true)
     }
 
     /// Takes a decision and carries it out, in one step: room in the batcher is reserved before, so

@@ -1,13 +1,15 @@
 //! The far end of the batcher: one transaction a batch, and the count of what it did.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use sluicegate::batcher::Batch;
 
+use super::control::Control;
 use super::register::{Register, Write};
 use super::store::{Effect, Op, Writer};
 use super::tally::{Category, Tally};
+use crate::program::database;
 
 /// Writes batches, and counts each line once it is certain how it ended.
 #[derive(Debug)]
@@ -15,15 +17,25 @@ pub struct Sink {
     writer: Mutex<Writer>,
     register: Arc<Mutex<Register>>,
     tally: Arc<Tally>,
+    control: Arc<Control>,
     users_created: AtomicU64,
     users_failed: AtomicU64,
+    /// Whether the last batch failed in a way that the next one will, too.
+    permanent: AtomicBool,
 }
 
 impl Sink {
-    /// Writes with `writer`, tells `register` and counts in `tally`.
-    pub fn new(writer: Writer, register: Arc<Mutex<Register>>, tally: Arc<Tally>) -> Self {
-        let (users_created, users_failed) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self { writer: Mutex::new(writer), register, tally, users_created, users_failed }
+    /// Writes with `writer`, tells `register` and counts in `tally`; ends the reading of lines through
+    /// `control` when no further batch can be written.
+    pub fn new(
+        writer: Writer,
+        register: Arc<Mutex<Register>>,
+        tally: Arc<Tally>,
+        control: Arc<Control>,
+    ) -> Self {
+        let writer = Mutex::new(writer);
+        let (users_created, users_failed, permanent) = Default::default();
+        Self { writer, register, tally, control, users_created, users_failed, permanent }
     }
 
     /// Writes a batch; blocks. After an error the guard still holds all of it, so that the batcher
@@ -34,7 +46,10 @@ impl Sink {
     /// Whatever SQLite says; nothing was written then.
     pub fn write(&self, mut batch: Batch<Write>) -> rusqlite::Result<()> {
         let ops = batch.iter().map(|write| &write.op);
-        let effects = self.writer.lock().unwrap().write(ops)?;
+        let written = self.writer.lock().unwrap().write(ops);
+        let permanent = written.as_ref().is_err_and(database::is_permanent);
+        self.permanent.store(permanent, Ordering::Relaxed);
+        let effects = written?;
         let written = batch.take();
         self.register.lock().unwrap().settled(&written);
         for (write, effect) in written.iter().zip(effects) {
@@ -45,10 +60,14 @@ impl Sink {
 
     /// Counts what no retry could write.
     pub fn give_up(&self, writes: &[Write], why: &impl std::fmt::Display) {
+        if self.permanent.load(Ordering::Relaxed) {
+            self.control.stop_reading();
+        }
         self.register.lock().unwrap().settled(writes);
         for write in writes {
             if let Op::User(_) = write.op {
                 self.users_failed.fetch_add(1, Ordering::Relaxed);
+                self.tally.failed(0, why);
             } else {
                 self.tally.failed(1, why);
             }

@@ -108,10 +108,18 @@ pub fn lines(
 
 pub(super) fn parsed(raw: RawLines) -> impl Iterator<Item = io::Result<Line>> {
     (1..).zip(raw).filter_map(|(number, line)| match line {
-        Ok(line) if line.trim_ascii().is_empty() => None,
-        Ok(line) => Some(Ok(Line { number, event: parse(line.trim_ascii()) })),
+        Ok(line) => {
+            let line = without_byte_order_mark(number, &line).trim_ascii();
+            (!line.is_empty()).then(|| Ok(Line { number, event: parse(line) }))
+        }
         Err(error) => Some(Err(error)),
     })
+}
+
+/// Editors and exports put one in front of the first line.
+fn without_byte_order_mark(number: u64, line: &[u8]) -> &[u8] {
+    let mark = if number == 1 { "\u{feff}".as_bytes() } else { b"" };
+    line.strip_prefix(mark).unwrap_or(line)
 }
 
 /// Ends after the last line, after an error, or when nobody is left to read for.
@@ -150,6 +158,11 @@ impl Stream for Lines {
             Poll::Pending if self.stop.is_none() => Poll::Ready(None),
             polled => polled,
         }
+    }
+
+    /// At least what was read ahead.
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.receiver.len(), None)
     }
 }
 

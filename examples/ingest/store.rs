@@ -6,6 +6,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OptionalExtension, Result, Transaction, TransactionBehavior, params};
 
 use super::event::{Child, Id, Parent, Post, Relation};
+use crate::program::database;
 
 const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS users (did TEXT PRIMARY KEY) WITHOUT ROWID;
@@ -70,6 +71,9 @@ const CHECKPOINT_PAGES: i64 = 16 * 1024;
 
 /// Pages of SQLite's own cache, in KiB a connection, so that memory does not follow the database.
 const CACHE_KIB: i64 = 8 * 1024;
+
+/// How long a transaction waits for another process's: it is tried again after that.
+const BUSY: Duration = Duration::from_secs(5);
 
 /// One change to the database.
 #[derive(Debug)]
@@ -140,14 +144,11 @@ pub struct Reader(Connection);
 /// If it cannot be opened, is not a database, has other tables by these names, or cannot be put in
 /// WAL mode.
 pub fn open(path: &Path) -> Result<(Writer, Reader)> {
-    let writer = connect(path)?;
-    let mode: String = writer.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
-    if mode != "wal" {
-        let cannot_open = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CANTOPEN);
-        let why = "it cannot be put in WAL mode".to_owned();
-        return Err(rusqlite::Error::SqliteFailure(cannot_open, Some(why)));
-    }
-    writer.execute_batch(SCHEMA)?;
+    let mut writer = connect(path)?;
+    // The lock first: SQLite waits for it, and not for a lock on top of a read.
+    let transaction = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    transaction.execute_batch(SCHEMA)?;
+    transaction.commit()?;
     let reader = connect(path)?;
     reader.pragma_update(None, "query_only", true)?;
 
@@ -158,10 +159,9 @@ pub fn open(path: &Path) -> Result<(Writer, Reader)> {
 }
 
 fn connect(path: &Path) -> Result<Connection> {
-    let connection = Connection::open(path)?;
-    connection.busy_timeout(Duration::from_secs(5))?;
+    let connection = database::open(path)?;
+    connection.busy_timeout(BUSY)?;
     connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
-    connection.pragma_update(None, "synchronous", "NORMAL")?;
     connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
     connection.set_prepared_statement_cache_capacity(32);
     Ok(connection)

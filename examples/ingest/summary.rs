@@ -25,6 +25,8 @@ pub struct Summary {
     pub failure: Option<String>,
     /// What kept the input from being read to its end.
     pub broken: Option<io::Error>,
+    /// Whether a signal kept the input from being read to its end.
+    pub interrupted: bool,
     /// What kept the source from going on.
     pub end: BatchEnd,
     /// The figures of the queue in front, if the source did not wait.
@@ -65,6 +67,7 @@ impl Summary {
             malformed: tally.first_malformed(),
             failure: tally.first_failure(),
             broken,
+            interrupted: false,
             queue: None,
             users_created: sink.users_created(),
             users_failed: sink.users_failed(),
@@ -93,6 +96,39 @@ impl Summary {
         self.read == self.sum()
     }
 
+    /// Why the run is no success, if it is none.
+    pub fn complaint(&self) -> Option<String> {
+        let Self { read, users_failed, .. } = *self;
+        let failed = self.of(Category::Failed);
+        let why = || self.failure.as_deref().unwrap_or("for an unknown reason");
+        let mut complaints = Vec::new();
+        if !self.adds_up() {
+            complaints.push(format!("{read} lines were read, and {} ended", self.sum()));
+        }
+        if failed > 0 {
+            complaints.push(format!("{failed} of {read} lines were not written: {}", why()));
+        } else if users_failed > 0 {
+            complaints.push(format!("{users_failed} users were not written: {}", why()));
+        }
+        if let Some(error) = &self.broken {
+            complaints.push(format!("the input broke off (lines read: {read}): {error}"));
+        }
+        if !matches!(self.end, BatchEnd::Exhausted) {
+            complaints.push(format!("stopped: {}", self.end));
+        }
+        if self.interrupted {
+            complaints.push(format!("interrupted (lines read: {read})"));
+        }
+        match self.of(Category::Abandoned) {
+            0 => {}
+            abandoned => complaints.push(format!("{abandoned} of {read} lines were abandoned")),
+        }
+        if read > 0 && self.of(Category::Malformed) == read {
+            complaints.push(format!("all {read} lines are malformed"));
+        }
+        (!complaints.is_empty()).then(|| complaints.join("; "))
+    }
+
     /// Lines a second.
     pub fn rate(&self) -> f64 {
         self.read as f64 / self.elapsed.as_secs_f64().max(f64::MIN_POSITIVE)
@@ -112,12 +148,16 @@ impl Summary {
         if let Some(kib) = peak_memory_kib() {
             put("peak_memory_kib", kib.into());
         }
+        put("interrupted", self.interrupted.into());
+        put("error", json!(self.complaint()));
         put("failure", json!(self.failure));
 
         if let Some(queue) = &self.queue {
             put("queue_pushed", queue.pushed.into());
             put("queue_popped", queue.popped.into());
             put("queue_displaced", queue.displaced().into());
+            put("queue_rejected", queue.rejected().into());
+            put("queue_drained", queue.drained.into());
             put("queue_len", queue.len.into());
             put("queue_peak_len", queue.peak_len.into());
         }
@@ -180,9 +220,10 @@ impl fmt::Display for Summary {
             let queue::QueueStats { pushed, popped, len, peak_len, .. } = queue;
             writeln!(
                 f,
-                "queue       {pushed} pushed, {popped} popped, {} displaced, {len} left \
+                "queue       {pushed} pushed, {popped} popped, {} displaced, {} rejected, {len} left \
                  (peak {peak_len})",
-                queue.displaced()
+                queue.displaced(),
+                queue.rejected(),
             )?;
         }
         let [waiting, peak] = self.gate_waiting;

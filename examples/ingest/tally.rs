@@ -30,13 +30,15 @@ pub enum Category {
     Malformed,
     /// It could not be written, after all retries.
     Failed,
+    /// The run was interrupted, and the look-up of its author took longer than the grace.
+    Abandoned,
     /// The source did not wait, and the queue in front of the workers was full.
     Dropped,
 }
 
 impl Category {
     /// All of them, in the order in which they are printed.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Stored,
         Self::Waiting,
         Self::Displaced,
@@ -49,6 +51,7 @@ impl Category {
         Self::Ignored,
         Self::Malformed,
         Self::Failed,
+        Self::Abandoned,
         Self::Dropped,
     ];
 
@@ -67,6 +70,7 @@ impl Category {
             Self::Ignored => "ignored",
             Self::Malformed => "malformed",
             Self::Failed => "failed",
+            Self::Abandoned => "abandoned",
             Self::Dropped => "dropped",
         }
     }

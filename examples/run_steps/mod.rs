@@ -4,10 +4,11 @@
 pub mod cli;
 pub mod store;
 
-use std::fmt::Write as _;
+use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use serde_json::json;
 use sluicegate::phases::PhasesReport;
 use sluicegate::{BatchExecutor, ConfigError};
 use tokio::time::sleep;
@@ -76,55 +77,115 @@ pub async fn create(
     Ok(report.report())
 }
 
-/// Runs of 10, 50 and 100 steps, one by one and in parallel, and one in which some go wrong; what
-/// there is to print of them.
+/// One size of run: how long it took one by one and in parallel, in milliseconds, here and as
+/// reported.
+#[derive(Debug)]
+pub struct Row {
+    steps: usize,
+    took: [f64; 2],
+    reported: [u64; 2],
+}
+
+/// What there is to print.
+#[derive(Debug)]
+pub struct Table {
+    rows: Vec<Row>,
+    /// Of the run in which some steps go wrong.
+    failures: Vec<(usize, String)>,
+    phases: Vec<PhaseRow>,
+    created: usize,
+}
+
+#[derive(Debug)]
+struct PhaseRow {
+    phase: String,
+    succeeded: usize,
+    entered: usize,
+}
+
+/// Runs of 10, 50 and 100 steps, one by one and in parallel, and one in which some go wrong.
 ///
 /// # Errors
 ///
 /// Of the database; or if a step was lost, or created twice.
-pub async fn table() -> Result<String, Box<dyn std::error::Error>> {
-    let folder = tempfile::tempdir()?;
-    let store = Arc::new(Store::open(&folder.path().join("runs.db"))?);
-    let mut text = String::from(
-        "steps   one by one   in parallel    ratio   reported: one by one   in parallel    ratio\n",
-    );
-    let ratio = |parallel: f64, single: f64| format!("{:.3}", parallel / single);
+pub async fn table(store: &Arc<Store>) -> Result<Table, Box<dyn std::error::Error>> {
+    let mut rows = Vec::new();
     for (steps, single_reported, parallel_reported) in REPORTED {
         let mut took = [0.0; 2];
         for (took, limit) in took.iter_mut().zip([1, steps]) {
             let start = Instant::now();
             let run = format!("{steps} at most {limit}");
-            let report = create(&store, &run, &sound(steps), limit).await?;
+            let report = create(store, &run, &sound(steps), limit).await?;
             *took = start.elapsed().as_secs_f64() * 1e3;
-            if report.succeeded() != steps {
-                return Err(format!("{} of {steps} steps created", report.succeeded()).into());
+            if let Some((number, error)) = report.failed().next() {
+                return Err(format!("step {number} of {steps}: {error}").into());
             }
         }
-        let [single, parallel] = took;
-        writeln!(
-            text,
-            "{steps:>5} {single:>9.0} ms {parallel:>10.0} ms {:>8} {single_reported:>19} ms {parallel_reported:>10} ms {:>8}",
-            ratio(parallel, single),
-            ratio(parallel_reported as f64, single_reported as f64),
-        )?;
+        rows.push(Row { steps, took, reported: [single_reported, parallel_reported] });
     }
 
     let mut steps = sound(10);
     (steps[3], steps[5], steps[7]) = (Step::Refused, Step::Panics, Step::Hangs);
-    let first = create(&store, "mixed", &steps, 10).await?;
-    writeln!(text, "\nA run of 10 steps, of which one fails, one panics and one times out:")?;
-    for (number, error) in first.failed() {
-        writeln!(text, "  step {number}: {error}")?;
-    }
-    for phase in &first.phases {
-        writeln!(text, "  {}: {} of {} steps", phase.phase, phase.succeeded, phase.entered)?;
-    }
-    let before = store.count("mixed").await?;
-    let _ = create(&store, "mixed", &steps, 10).await?;
+    let report = create(store, "mixed", &steps, 10).await?;
+    let failures = report.failed().map(|(number, error)| (number, error.to_string())).collect();
+    let phases = report.phases.iter().map(|phase| PhaseRow {
+        phase: phase.phase.to_string(),
+        succeeded: phase.succeeded,
+        entered: phase.entered,
+    });
+    let phases = phases.collect();
+    let created = store.count("mixed").await?;
+    let _ = create(store, "mixed", &steps, 10).await?;
     let after = store.count("mixed").await?;
-    writeln!(text, "Created {before} steps; {after} after the same run once more.")?;
-    if before != after {
-        return Err("a repeated run created a step twice".into());
+    if created != after {
+        return Err(format!("a repeated run created {} steps twice", after - created).into());
     }
-    Ok(text)
+    Ok(Table { rows, failures, phases, created })
+}
+
+impl Table {
+    /// All of it as one JSON object.
+    pub fn to_json(&self) -> String {
+        let rows = self.rows.iter().map(|Row { steps, took, reported }| {
+            json!({
+                "steps": steps,
+                "one_by_one_ms": took[0],
+                "in_parallel_ms": took[1],
+                "reported_one_by_one_ms": reported[0],
+                "reported_in_parallel_ms": reported[1],
+            })
+        });
+        let failures =
+            self.failures.iter().map(|(step, error)| json!({ "step": step, "error": error }));
+        let (rows, failures): (Vec<_>, Vec<_>) = (rows.collect(), failures.collect());
+        json!({ "runs": rows, "failures": failures, "created": self.created }).to_string()
+    }
+}
+
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "steps   one by one   in parallel    ratio   reported: one by one   in parallel    ratio"
+        )?;
+        let ratio = |parallel: f64, single: f64| format!("{:.3}", parallel / single);
+        for Row { steps, took: [single, parallel], reported: [r_single, r_parallel] } in &self.rows
+        {
+            writeln!(
+                f,
+                "{steps:>5} {single:>9.0} ms {parallel:>10.0} ms {:>8} {r_single:>19} ms {r_parallel:>10} ms {:>8}",
+                ratio(*parallel, *single),
+                ratio(*r_parallel as f64, *r_single as f64),
+            )?;
+        }
+        writeln!(f, "\nA run of 10 steps, of which one fails, one panics and one times out:")?;
+        for (number, error) in &self.failures {
+            writeln!(f, "  step {number}: {error}")?;
+        }
+        for PhaseRow { phase, succeeded, entered } in &self.phases {
+            writeln!(f, "  {phase}: {succeeded} of {entered} steps")?;
+        }
+        let created = self.created;
+        writeln!(f, "Created {created} steps; {created} after the same run once more.")
+    }
 }

@@ -5,6 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::{Connection, Result};
 
+use crate::program::database;
+
 /// Where steps are.
 #[derive(Debug)]
 pub struct Store {
@@ -18,11 +20,9 @@ impl Store {
     ///
     /// Of the database.
     pub fn open(path: &Path) -> Result<Self> {
-        let connection = Connection::open(path)?;
+        let connection = database::open(path)?;
         connection.execute_batch(
-            "PRAGMA journal_mode = WAL;
-             PRAGMA synchronous = NORMAL;
-             CREATE TABLE IF NOT EXISTS steps (
+            "CREATE TABLE IF NOT EXISTS steps (
                  id INTEGER PRIMARY KEY,
                  run TEXT NOT NULL,
                  idempotency_key TEXT NOT NULL UNIQUE,

@@ -1,5 +1,6 @@
 //! Every user is notified once or named as failed, however often the program is stopped.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -7,9 +8,11 @@ use std::time::{Duration, Instant};
 use indicatif::ProgressBar;
 use rusqlite::{Connection, OpenFlags};
 use sluicegate::{Stop, StopToken};
+use sluicegate_examples::notify_users::service::Service;
 use sluicegate_examples::notify_users::{Rules, cli, notify, store::Store};
 
-const RULES: Rules = Rules { limit: 64, rate: 100_000, attempts: 3 };
+const LEASE: Duration = Duration::from_secs(60);
+const RULES: Rules = Rules { limit: 64, rate: 100_000, attempts: 3, lease: LEASE };
 
 /// Once each, or failed, and how many of both.
 fn settled(path: &Path, users: u32) -> (u32, u32) {
@@ -28,7 +31,8 @@ async fn stopped_and_started_again_each_user_is_notified_once_or_failed() {
         let store = Store::open(&path, 3_000).unwrap();
         let stop = StopToken::new();
         let progress = ProgressBar::hidden();
-        let run = notify(&store, &RULES, stop.clone(), &progress);
+        let service = Service::default();
+        let run = notify(&store, &service, &RULES, stop.clone(), &progress);
         // Stopped in the middle of things, but for the last time.
         let stopper = async {
             if runs < 3 {
@@ -53,7 +57,8 @@ async fn two_runs_at_once_notify_nobody_twice() {
     let path = folder.path().join("users.db");
     let stores = [(); 2].map(|()| Store::open(&path, 2_000).unwrap());
     let progress = ProgressBar::hidden();
-    let run = |store| notify(store, &RULES, StopToken::new(), &progress);
+    let service = Service::default();
+    let run = |store| notify(store, &service, &RULES, StopToken::new(), &progress);
     let (one, other) = tokio::join!(run(&stores[0]), run(&stores[1]));
     let (one, other) = (one.unwrap(), other.unwrap());
     let counted = (one.notified + other.notified, one.failed + other.failed);
@@ -71,14 +76,17 @@ async fn a_database_that_breaks_ends_the_run() {
     let full = "CREATE TRIGGER full BEFORE UPDATE ON users WHEN OLD.id = 500
                 BEGIN SELECT RAISE(ABORT, 'the disk is full'); END";
     other.execute_batch(full).unwrap();
-    let run = notify(&store, &RULES, StopToken::new(), &ProgressBar::hidden()).await;
+    let run =
+        notify(&store, &Service::default(), &RULES, StopToken::new(), &ProgressBar::hidden()).await;
     assert_eq!(run.unwrap_err().to_string(), "the disk is full");
     let (_, _, failed) = store.counts().unwrap();
     assert!(failed < 20, "{failed} users failed for it");
     assert!(store.left().unwrap() > 1_000, "it went on");
 
     other.execute_batch("DROP TRIGGER full").unwrap();
-    notify(&store, &RULES, StopToken::new(), &ProgressBar::hidden()).await.unwrap();
+    notify(&store, &Service::default(), &RULES, StopToken::new(), &ProgressBar::hidden())
+        .await
+        .unwrap();
     settled(&path, 2_000);
 }
 
@@ -168,7 +176,7 @@ fn program() -> PathBuf {
 
 fn start(path: &Path, rate: &str) -> Child {
     let mut command = Command::new(program());
-    command.args(["--users", "5000", "--rate", rate, "--db"]).arg(path);
+    command.args(["--users", "5000", "--rate", rate, "--lease", "1", "--db"]).arg(path);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
@@ -281,4 +289,107 @@ fn killed_in_the_middle_nobody_is_notified_twice() {
         notified = once;
     }
     finish(&path);
+}
+
+/// How often the service was called with each key.
+fn sent(log: &Path) -> HashMap<String, usize> {
+    let mut sent = HashMap::new();
+    for key in std::fs::read_to_string(log).unwrap().lines() {
+        *sent.entry(key.to_owned()).or_default() += 1;
+    }
+    sent
+}
+
+fn start_with_log(folder: &Path, lease: &str, rate: &str) -> Child {
+    let mut command = Command::new(program());
+    command.args(["--users", "3000", "--rate", rate, "--lease", lease]);
+    command.arg("--db").arg(folder.join("users.db")).arg("--sent").arg(folder.join("sent"));
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+/// All of them make the database, and none sends what another has claimed.
+#[test]
+fn starts_at_once_on_a_new_database_share_the_work_and_send_nothing_twice() {
+    let folder = tempfile::tempdir().unwrap();
+    let runs = [(); 4].map(|()| start_with_log(folder.path(), "60", "100000"));
+    for run in runs {
+        let Output { status, stderr, .. } = run.wait_with_output().unwrap();
+        let err = String::from_utf8(stderr).unwrap();
+        assert_eq!((status.code(), err.as_str()), (Some(0), ""));
+    }
+    let (once, _) = settled(&folder.path().join("users.db"), 3_000);
+    let sent = sent(&folder.path().join("sent"));
+    assert_eq!(sent.len(), once as usize);
+    let twice: Vec<_> = sent.iter().filter(|(_, times)| **times > 1).collect();
+    assert!(twice.is_empty(), "{} sent twice: {twice:?}", twice.len());
+}
+
+/// At least once: what a crashed run had sent and not written is sent again, with the same key, when
+/// its lease has lapsed.
+#[cfg(unix)]
+#[test]
+fn a_crashed_runs_claims_are_taken_over_when_its_lease_has_lapsed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("users.db");
+    const KILLS: usize = 3;
+    let mut notified = 0;
+    for _ in 0..KILLS {
+        let mut child = start_with_log(folder.path(), "1", "2000");
+        wait_for(&path, notified + 300);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        notified = Store::open(&path, 0).unwrap().counts().unwrap().0;
+    }
+    let output = start_with_log(folder.path(), "1", "100000").wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    let (once, _) = settled(&path, 3_000);
+    let sent = sent(&folder.path().join("sent"));
+    assert!(sent.len() >= once as usize, "{} of {once}", sent.len());
+    let again: usize = sent.values().map(|times| times - 1).sum();
+    // The default limit, each time.
+    assert!(again <= KILLS * 64, "{again}");
+}
+
+/// Claims are good for as long as their run has a lease, and for no longer.
+#[test]
+fn a_claim_excludes_other_runs_until_the_lease_lapses() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("users.db");
+    let [one, other] = [(); 2].map(|()| Store::open(&path, 5).unwrap());
+    one.renew(LEASE).unwrap();
+    other.renew(LEASE).unwrap();
+    assert_eq!(one.claim(i64::MIN, 3).unwrap(), [1, 2, 3]);
+    assert_eq!(other.claim(i64::MIN, 9).unwrap(), [4, 5]);
+    assert_eq!(one.claim(i64::MIN, 9).unwrap(), Vec::<i64>::new());
+    assert!(other.others_at_work().unwrap());
+    one.notified(2).unwrap();
+    one.renew(Duration::ZERO).unwrap();
+    assert_eq!(other.claim(i64::MIN, 9).unwrap(), [1, 3]);
+    assert!(!other.others_at_work().unwrap());
+    other.release().unwrap();
+    assert_eq!(one.claim(i64::MIN, 9).unwrap(), [1, 3, 4, 5]);
+}
+
+/// A run that was suspended for longer than its lease must not send what others may have claimed.
+#[cfg(unix)]
+#[test]
+fn a_run_that_was_suspended_for_longer_than_its_lease_sends_no_more() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("users.db");
+    let child = start_with_log(folder.path(), "1", "500");
+    wait_for(&path, 50);
+    send("-STOP", &child);
+    let other = start_with_log(folder.path(), "1", "100000").wait_with_output().unwrap();
+    assert_eq!(other.status.code(), Some(0));
+    let sent_by_then = sent(&folder.path().join("sent"));
+    send("-CONT", &child);
+    let Output { status, stderr, .. } = child.wait_with_output().unwrap();
+    let err = String::from_utf8(stderr).unwrap();
+    assert_eq!(status.code(), Some(1), "{err}");
+    assert!(err.contains("suspended"), "{err}");
+    assert!(err.contains(path.to_str().unwrap()), "{err}");
+    let sent = sent(&folder.path().join("sent"));
+    let late: usize = sent.iter().map(|(key, times)| times - sent_by_then[key]).sum();
+    // What was being sent when it was suspended.
+    assert!(late <= 64, "{late}");
 }

@@ -84,6 +84,6 @@ fn an_interrupt_ends_it_and_leaves_nothing_behind() {
     let kill = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
     assert!(kill.success());
     let output = child.wait_with_output().unwrap();
-    assert_eq!((output.status.code(), output.stdout.len()), (Some(130), 0));
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0));
     assert_eq!(entries(), 0);
 }

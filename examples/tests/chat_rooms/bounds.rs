@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use sluicegate_examples::chat_rooms::client::Client;
-use sluicegate_examples::chat_rooms::connection::Patience;
-use sluicegate_examples::chat_rooms::outbox::{Bounds, Overflow, outbox};
+use sluicegate_examples::chat_rooms::connection::Timeouts;
+use sluicegate_examples::chat_rooms::outbox::{Bounds, Memory, Overflow, outbox};
 use sluicegate_examples::chat_rooms::protocol::Frame;
 use sluicegate_examples::chat_rooms::server::{Config, Server};
 use tokio::net::TcpSocket;
 
-use crate::set_up::{FRAMINGS, config, first, hear, hear_out, join, run, start, until};
+use crate::set_up::{FRAMINGS, config, first, join, receive, receive_all, run, start, until};
 
 /// Small compared with what the systems between server and client hold.
 const OUTBOX: Bounds = Bounds { frames: 1_000, bytes: 256 * 1_024 };
@@ -27,12 +27,12 @@ async fn join_narrow(server: &Server, name: &str) -> Client {
 async fn talk_until_closed(server: &Server, talker: &mut Client) -> usize {
     let filling = "x".repeat(3_000);
     let mut said = 0;
-    while server.figures().too_slow == 0 {
+    while server.stats().too_slow == 0 {
         for _ in 0..20 {
-            talker.mouth.say(&format!("{said} {filling}")).await.unwrap();
+            talker.sender.say(&format!("{said} {filling}")).await.unwrap();
             said += 1;
         }
-        hear(&mut talker.ears, 20).await;
+        receive(&mut talker.receiver, 20).await;
     }
     said
 }
@@ -47,7 +47,7 @@ fn a_slow_client_is_told_and_closed_and_the_others_go_on() {
             let said = talk_until_closed(&server, &mut ann).await;
 
             // What it gets, late as it is, has no gap, and then comes the reason.
-            let (heard, code, reason) = hear_out(&mut slow.ears).await;
+            let (heard, code, reason) = receive_all(&mut slow.receiver).await;
             assert_eq!((code, reason.contains("slow")), (1008, true), "{reason}");
             let numbers = |message: &str| message.split_once(' ').unwrap().0.to_owned();
             let heard: Vec<_> = heard.iter().map(|message| numbers(&message.text)).collect();
@@ -55,10 +55,10 @@ fn a_slow_client_is_told_and_closed_and_the_others_go_on() {
             assert_eq!(heard, expected);
             assert!(heard.len() < said);
 
-            ann.mouth.say("0").await.unwrap();
-            assert_eq!(hear(&mut ann.ears, 1).await.0, first("ann", 1));
+            ann.sender.say("0").await.unwrap();
+            assert_eq!(receive(&mut ann.receiver, 1).await.0, first("ann", 1));
             until(|| server.clients() == 1).await;
-            assert_eq!(server.figures().too_slow, 1);
+            assert_eq!(server.stats().too_slow, 1);
         });
     }
 }
@@ -66,9 +66,9 @@ fn a_slow_client_is_told_and_closed_and_the_others_go_on() {
 #[test]
 fn a_client_that_never_reads_again_is_gone_in_time() {
     run(async {
-        let farewell = Duration::from_millis(50);
-        let patience = Patience { farewell, ..config(FRAMINGS[0]).patience };
-        let server = start(Config { outbox: OUTBOX, patience, ..config(FRAMINGS[0]) }).await;
+        let close = Duration::from_millis(50);
+        let timeouts = Timeouts { close, ..config(FRAMINGS[0]).timeouts };
+        let server = start(Config { outbox: OUTBOX, timeouts, ..config(FRAMINGS[0]) }).await;
         let slow = join_narrow(&server, "slow").await;
         let mut ann = join(&server, "lobby", "ann").await;
         talk_until_closed(&server, &mut ann).await;
@@ -82,14 +82,15 @@ fn an_outbox_is_bounded_by_frames_and_by_bytes() {
     run(async {
         let frame = Frame::joined("lobby", "ann");
         let bytes = frame.text.len();
+        let memory = Memory::new(1_000_000, 1);
 
-        let (sender, mut receiver) = outbox(Bounds { frames: 2, bytes: 100 * bytes });
+        let (sender, mut receiver) = outbox(Bounds { frames: 2, bytes: 100 * bytes }, &memory);
         assert_eq!([(); 3].map(|()| sender.put(&frame)), [Ok(()), Ok(()), Err(Overflow)]);
         receiver.overflow().await;
         assert!(receiver.next().await.is_some());
         assert_eq!(sender.put(&frame), Err(Overflow), "a gap");
 
-        let (sender, mut receiver) = outbox(Bounds { frames: 100, bytes: 3 * bytes - 1 });
+        let (sender, mut receiver) = outbox(Bounds { frames: 100, bytes: 3 * bytes - 1 }, &memory);
         assert_eq!([(); 3].map(|()| sender.put(&frame)), [Ok(()), Ok(()), Err(Overflow)]);
         receiver.overflow().await;
         assert!(receiver.try_next().is_some());
@@ -101,13 +102,13 @@ fn an_outbox_is_bounded_by_frames_and_by_bytes() {
         assert!(receiver.next().await.is_none());
 
         // What was taken out makes room.
-        let (sender, mut receiver) = outbox(Bounds { frames: 1, bytes });
+        let (sender, mut receiver) = outbox(Bounds { frames: 1, bytes }, &memory);
         for _ in 0..3 {
             assert_eq!(sender.put(&frame), Ok(()));
             assert!(receiver.try_next().is_some() && receiver.try_next().is_none());
         }
 
-        let (sender, receiver) = outbox(Bounds { frames: 1, bytes });
+        let (sender, receiver) = outbox(Bounds { frames: 1, bytes }, &memory);
         drop(receiver);
         assert_eq!([(); 3].map(|()| sender.put(&frame)), [Ok(()); 3]);
     });

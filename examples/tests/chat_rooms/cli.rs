@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use sluicegate_examples::chat_rooms::cli;
 use sluicegate_examples::chat_rooms::client::Client;
 
-use crate::set_up::{first, hear_out, run};
+use crate::set_up::{first, receive_all, run};
 
 /// Runs the program within the test: its status, what it printed and what it complained about.
 fn chat_rooms(arguments: &[&str]) -> (u8, String, String) {
@@ -103,7 +103,7 @@ fn it_serves_until_it_is_asked_to_terminate() {
 #[cfg(unix)]
 fn serves_until(signal: &str) {
     let mut command = Command::new(program());
-    command.args(["--listen", "127.0.0.1:0", "--window-ms", "60000"]);
+    command.args(["--listen", "127.0.0.1:0", "--window-ms", "60000", "--log", "warn"]);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut out = BufReader::new(child.stdout.take().unwrap());
     let mut line = String::new();
@@ -113,12 +113,12 @@ fn serves_until(signal: &str) {
         let mut client = Client::join(address.parse().unwrap(), "lobby", "ann").await.unwrap();
         // As many as fill a frame, which comes at once, and shows that they were accepted.
         for number in 0..67 {
-            client.mouth.say(&number.to_string()).await.unwrap();
+            client.sender.say(&number.to_string()).await.unwrap();
         }
-        let (mut heard, _) = crate::set_up::hear(&mut client.ears, 64).await;
+        let (mut heard, _) = crate::set_up::receive(&mut client.receiver, 64).await;
         let kill = Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap();
         assert!(kill.success());
-        let (rest, code, _) = hear_out(&mut client.ears).await;
+        let (rest, code, _) = receive_all(&mut client.receiver).await;
         heard.extend(rest);
         assert_eq!(code, 1001);
         // The last ones may have been on their way.
@@ -129,4 +129,69 @@ fn serves_until(signal: &str) {
     assert!(line.contains("messages accepted") && line.contains("frames saved"), "{line}");
     let output = child.wait_with_output().unwrap();
     assert_eq!((output.status.code(), output.stderr.len()), (Some(0), 0));
+}
+
+/// Starts it, and reads the address out of its first line.
+#[cfg(unix)]
+fn serve(arguments: &[&str], open_files: u32) -> (std::process::Child, String) {
+    let script = format!(r#"ulimit -n {open_files}; exec "$0" "$@""#);
+    let mut command = Command::new("sh");
+    command.args(["-c", &script]).arg(program()).args(arguments);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    let address = line.split("http://").nth(1).and_then(|rest| rest.split('/').next());
+    (child, address.unwrap_or_default().to_owned())
+}
+
+#[cfg(unix)]
+fn stop(child: std::process::Child) -> (Option<i32>, String) {
+    let kill = Command::new("kill").args(["-HUP", &child.id().to_string()]).status().unwrap();
+    assert!(kill.success());
+    let output = child.wait_with_output().unwrap();
+    (output.status.code(), String::from_utf8(output.stderr).unwrap())
+}
+
+#[cfg(unix)]
+#[test]
+fn it_logs_while_it_serves_at_a_name() {
+    let (child, address) = serve(&["--listen", "localhost:0", "--log", "debug"], 1_024);
+    run(async {
+        let client = Client::join(address.parse().unwrap(), "lobby", "ann").await.unwrap();
+        drop(client);
+    });
+    let (status, log) = stop(child);
+    assert_eq!(status, Some(0), "{log}");
+    for told in ["serving at", "has joined", "lobby", "ann", "stopping"] {
+        assert!(log.contains(told), "{told}: {log}");
+    }
+}
+
+/// Fewer open files than the clients that there may be: it says so, and lets fewer in.
+#[cfg(unix)]
+#[test]
+fn clients_that_open_files_do_not_allow_are_refused_and_not_left_waiting() {
+    let (child, address) = serve(&["--listen", "127.0.0.1:0"], 100);
+    run(async {
+        let mut clients = Vec::new();
+        let full = loop {
+            match Client::join(address.parse().unwrap(), "lobby", "ann").await {
+                Ok(client) => clients.push(client),
+                Err(error) => break error.to_string(),
+            }
+        };
+        assert!(full.contains("503"), "{full}");
+        assert_eq!(clients.len(), 4);
+    });
+    let (status, log) = stop(child);
+    assert_eq!(status, Some(0), "{log}");
+    assert!(log.contains("no more than 4 clients"), "{log}");
+
+    for arguments in [&["--max-clients", "5"][..], &["--clients", "5"]] {
+        let (child, _) = serve(arguments, 100);
+        let output = child.wait_with_output().unwrap();
+        let err = String::from_utf8(output.stderr).unwrap();
+        assert_eq!((output.status.code(), err.lines().count()), (Some(2), 1), "{err}");
+        assert!(err.contains("ulimit -n") && err.contains("100 are allowed"), "{err}");
+    }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use sluicegate_examples::chat_rooms::client::{Client, Event};
 use tokio::sync::Barrier;
 
-use crate::set_up::{FRAMINGS, config, first, hear, join, of, run, start, until};
+use crate::set_up::{FRAMINGS, config, first, join, of, receive, run, start, until};
 
 const STAYING: usize = 4;
 const LEAVING: usize = 8;
@@ -53,7 +53,7 @@ async fn stay(mut client: Client, together: Arc<Barrier>, going: Going) {
     together.wait().await;
     let talk = async {
         for number in 0..MESSAGES {
-            client.mouth.say(&number.to_string()).await.unwrap();
+            client.sender.say(&number.to_string()).await.unwrap();
         }
     };
     let hear = async {
@@ -65,7 +65,7 @@ async fn stay(mut client: Client, together: Arc<Barrier>, going: Going) {
             stayed && (left || going == Going::Abruptly)
         };
         while !all_is_heard(&heard) {
-            match client.ears.next().await.unwrap() {
+            match client.receiver.next().await.unwrap() {
                 Event::Batch(messages) => heard.extend(messages),
                 other => panic!("{other:?}"),
             }
@@ -88,11 +88,11 @@ async fn stay(mut client: Client, together: Arc<Barrier>, going: Going) {
 async fn leave(mut client: Client, together: Arc<Barrier>, going: Going) {
     together.wait().await;
     for number in 0..MESSAGES / 2 {
-        client.mouth.say(&number.to_string()).await.unwrap();
+        client.sender.say(&number.to_string()).await.unwrap();
     }
     if going == Going::Politely {
-        client.mouth.close().await.unwrap();
-        while client.ears.next().await.is_ok_and(|event| event != Event::Over) {}
+        client.sender.close().await.unwrap();
+        while client.receiver.next().await.is_ok_and(|event| event != Event::Over) {}
     }
 }
 
@@ -101,9 +101,9 @@ fn a_goodbye_is_answered() {
     run(async {
         let server = start(config(FRAMINGS[0])).await;
         let mut client = join(&server, "lobby", "ann").await;
-        client.mouth.close().await.unwrap();
-        assert!(matches!(client.ears.next().await, Ok(Event::Closed(..))));
-        assert_eq!(client.ears.next().await.unwrap(), Event::Over);
+        client.sender.close().await.unwrap();
+        assert!(matches!(client.receiver.next().await, Ok(Event::Closed(..))));
+        assert_eq!(client.receiver.next().await.unwrap(), Event::Over);
         until(|| server.clients() == 0 && server.rooms() == 0).await;
     });
 }
@@ -116,11 +116,11 @@ fn last_words_are_heard() {
         let mut ann = join(&server, "lobby", "ann").await;
         let mut bob = join(&server, "lobby", "bob").await;
         for number in 0..5 {
-            bob.mouth.say(&number.to_string()).await.unwrap();
+            bob.sender.say(&number.to_string()).await.unwrap();
         }
-        bob.mouth.close().await.unwrap();
+        bob.sender.close().await.unwrap();
         drop(bob);
-        let (heard, _) = hear(&mut ann.ears, 5).await;
+        let (heard, _) = receive(&mut ann.receiver, 5).await;
         assert_eq!(heard, first("bob", 5));
     });
 }

@@ -2,6 +2,7 @@
 
 mod bounds;
 mod cli;
+mod hostile;
 mod leaving;
 mod manners;
 mod order;

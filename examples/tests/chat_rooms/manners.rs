@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use sluicegate_examples::chat_rooms::client::{Client, Event, binary};
-use sluicegate_examples::chat_rooms::connection::{MESSAGE_BYTES, Patience};
+use sluicegate_examples::chat_rooms::connection::{MESSAGE_BYTES, Timeouts};
 use sluicegate_examples::chat_rooms::server::Config;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message as Packet;
 
-use crate::set_up::{FRAMINGS, config, first, hear, hear_out, join, run, start, until};
+use crate::set_up::{FRAMINGS, config, first, join, receive, receive_all, run, start, until};
 
 #[test]
 fn what_is_no_message_closes_with_the_reason() {
@@ -23,9 +23,9 @@ fn what_is_no_message_closes_with_the_reason() {
             (Packet::text(long), 1009, "4096"),
         ] {
             let mut client = join(&server, "lobby", "ann").await;
-            client.mouth.say("0").await.unwrap();
-            client.mouth.send(packet).await.unwrap();
-            let (_, closed, reason) = hear_out(&mut client.ears).await;
+            client.sender.say("0").await.unwrap();
+            client.sender.send(packet).await.unwrap();
+            let (_, closed, reason) = receive_all(&mut client.receiver).await;
             assert_eq!(closed, code, "{reason}");
             assert!(reason.contains(named), "{reason}");
         }
@@ -48,7 +48,7 @@ fn a_frame_that_announces_too_much_is_not_waited_for() {
         let ten_mebibytes = u64::to_be_bytes(10 << 20);
         stream.write_all(&[&[0x81, 0xff][..], &ten_mebibytes, &[0; 4]].concat()).await.unwrap();
         // Long before it has been silent for too long.
-        let limit = config(FRAMINGS[0]).patience.silence / 4;
+        let limit = config(FRAMINGS[0]).timeouts.idle / 4;
         let gone = async {
             while server.clients() > 0 {
                 tokio::task::yield_now().await
@@ -64,8 +64,8 @@ fn the_longest_message_is_one() {
         let server = start(config(FRAMINGS[0])).await;
         let mut client = join(&server, "lobby", "ann").await;
         let text = "x".repeat(MESSAGE_BYTES - r#"{"text":""}"#.len());
-        client.mouth.say(&text).await.unwrap();
-        assert_eq!(hear(&mut client.ears, 1).await.0[0].text, text);
+        client.sender.say(&text).await.unwrap();
+        assert_eq!(receive(&mut client.receiver, 1).await.0[0].text, text);
     });
 }
 
@@ -84,31 +84,31 @@ fn odd_names_are_refused() {
 #[test]
 fn one_that_answers_stays_and_one_of_whom_nothing_is_heard_goes() {
     run(async {
-        let patience = Patience {
-            heartbeat: Duration::from_millis(20),
-            silence: Duration::from_millis(500),
-            ..config(FRAMINGS[0]).patience
+        let timeouts = Timeouts {
+            ping_interval: Duration::from_millis(20),
+            idle: Duration::from_millis(500),
+            ..config(FRAMINGS[0]).timeouts
         };
-        let server = start(Config { patience, ..config(FRAMINGS[0]) }).await;
+        let server = start(Config { timeouts, ..config(FRAMINGS[0]) }).await;
         let mut there = join(&server, "lobby", "there").await;
         let mut mute = join(&server, "lobby", "mute").await;
         // It listens, and so it answers, until the other is closed: three times as long.
         let listens = async {
             let since = std::time::Instant::now();
-            while since.elapsed() < 3 * patience.silence {
-                let next = there.ears.next();
-                if let Ok(event) = tokio::time::timeout(patience.silence, next).await {
+            while since.elapsed() < 3 * timeouts.idle {
+                let next = there.receiver.next();
+                if let Ok(event) = tokio::time::timeout(timeouts.idle, next).await {
                     panic!("{event:?}");
                 }
             }
         };
         listens.await;
-        there.mouth.say("0").await.unwrap();
-        assert_eq!(hear(&mut there.ears, 1).await.0, first("there", 1));
+        there.sender.say("0").await.unwrap();
+        assert_eq!(receive(&mut there.receiver, 1).await.0, first("there", 1));
 
-        let mut event = mute.ears.next().await.unwrap();
+        let mut event = mute.receiver.next().await.unwrap();
         while let Event::Batch(_) = event {
-            event = mute.ears.next().await.unwrap();
+            event = mute.receiver.next().await.unwrap();
         }
         assert!(matches!(event, Event::Closed(1008, reason) if reason.contains("heard")));
     });

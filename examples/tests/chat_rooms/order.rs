@@ -1,11 +1,12 @@
 //! Everybody in a room hears everything that is said there, as it was said.
 
 use sluicegate_examples::chat_rooms::load::{self, Load};
-use sluicegate_examples::chat_rooms::outlet::{FRAME_MESSAGES, Framing};
+use sluicegate_examples::chat_rooms::publisher::{FRAME_MESSAGES, Framing};
 use sluicegate_examples::chat_rooms::report::Report;
+use sluicegate_examples::chat_rooms::server::Config;
 use std::time::Duration;
 
-use crate::set_up::{FRAMINGS, config, first, hear, join, of, run, start};
+use crate::set_up::{FRAMINGS, config, first, join, of, receive, run, start};
 
 const ROOMS: usize = 3;
 const MEMBERS: usize = 4;
@@ -29,10 +30,10 @@ fn all_members_hear_all_messages_of_each_sender_in_order() {
                     tokio::spawn(async move {
                         let talk = async {
                             for number in 0..MESSAGES {
-                                client.mouth.say(&number.to_string()).await.unwrap();
+                                client.sender.say(&number.to_string()).await.unwrap();
                             }
                         };
-                        let hear = hear(&mut client.ears, MEMBERS * MESSAGES);
+                        let hear = receive(&mut client.receiver, MEMBERS * MESSAGES);
                         let ((), (heard, frames)) = tokio::join!(talk, hear);
                         (room, name, heard, frames)
                     })
@@ -49,7 +50,7 @@ fn all_members_hear_all_messages_of_each_sender_in_order() {
                     assert_eq!(said, first(member, MESSAGES), "{name} of {member}");
                 }
                 match framing {
-                    Framing::OneFrameAMessage => assert_eq!(*frames, messages.len()),
+                    Framing::PerMessage => assert_eq!(*frames, messages.len()),
                     Framing::Batched(_) => {
                         assert!(*frames >= messages.len() / FRAME_MESSAGES);
                         assert!(*frames < messages.len(), "nothing was batched");
@@ -60,10 +61,10 @@ fn all_members_hear_all_messages_of_each_sender_in_order() {
                     }
                 }
             }
-            let figures = server.stop().await;
+            let stats = server.stop().await;
             let accepted = (ROOMS * MEMBERS * MESSAGES) as u64;
-            assert_eq!((figures.accepted, figures.lost), (accepted, 0));
-            assert_eq!(figures.messages, accepted * MEMBERS as u64);
+            assert_eq!((stats.accepted, stats.lost), (accepted, 0));
+            assert_eq!(stats.messages, accepted * MEMBERS as u64);
         });
     }
 }
@@ -76,14 +77,14 @@ fn a_frame_waits_for_its_window() {
         let mut client = join(&server, "lobby", "ann").await;
         let since = std::time::Instant::now();
         for number in 0..10 {
-            client.mouth.say(&number.to_string()).await.unwrap();
+            client.sender.say(&number.to_string()).await.unwrap();
         }
-        let heard = hear(&mut client.ears, 10).await;
+        let heard = receive(&mut client.receiver, 10).await;
         assert_eq!(heard, (first("ann", 10), 1));
         assert!(since.elapsed() >= window);
-        let figures = server.figures();
-        assert_eq!((figures.frames, figures.frames_saved()), (1, 9));
-        assert_eq!(figures.messages_a_frame(), 10.0);
+        let stats = server.stats();
+        assert_eq!((stats.frames, stats.frames_saved()), (1, 9));
+        assert_eq!(stats.messages_per_frame(), 10.0);
     });
 }
 
@@ -93,30 +94,30 @@ fn any_text_comes_through() {
         let server = start(config(FRAMINGS[0])).await;
         let mut client = join(&server, "%C3%A9t%C3%A9%20%F0%9F%8C%B4", "o%22%5C").await;
         let text = "<b>\"\\\u{0}\u{7f}\u{2028}\n été 🌴</b>";
-        client.mouth.say(text).await.unwrap();
-        client.mouth.say("").await.unwrap();
-        let (heard, _) = hear(&mut client.ears, 2).await;
+        client.sender.say(text).await.unwrap();
+        client.sender.say("").await.unwrap();
+        let (heard, _) = receive(&mut client.receiver, 2).await;
         assert_eq!((heard[0].from.as_str(), heard[0].text.as_str()), ("o\"\\", text));
         assert_eq!(heard[1].text, "");
     });
 }
 
-/// The figures of the report are those of the server and of the clients.
+/// The stats of the report are those of the server and of the clients.
 #[test]
 fn a_load_arrives_whole() {
     run(async {
         // Not as many in each room.
         let load = Load { clients: 7, rooms: 3, rate: 200, seconds: 1 };
         let window = Duration::from_millis(20);
-        let batched = load::run(&load, Framing::Batched(window)).await.unwrap();
-        let one_by_one = load::run(&load, Framing::OneFrameAMessage).await.unwrap();
+        let batched = load::run(&load, Config::new(Framing::Batched(window))).await.unwrap();
+        let one_by_one = load::run(&load, Config::new(Framing::PerMessage)).await.unwrap();
         for outcome in [&batched, &one_by_one] {
             assert!(outcome.is_whole(&load), "{outcome:?}");
             assert_eq!((outcome.sent, outcome.arrived), (1_400, 200 * (9 + 4 + 4)));
             assert_eq!(outcome.latency.len(), outcome.arrived);
-            assert_eq!(outcome.figures.messages, outcome.arrived);
+            assert_eq!(outcome.stats.messages, outcome.arrived);
         }
-        assert_eq!(one_by_one.figures.frames, one_by_one.arrived);
+        assert_eq!(one_by_one.stats.frames, one_by_one.arrived);
         assert!(batched.latency(1.0) >= window);
         let report = Report { load, window, batched, one_by_one };
         // With two in a room and 400 messages a second there are at least four to a window.

@@ -4,15 +4,15 @@ use std::future::Future;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use sluicegate_examples::chat_rooms::client::{Client, Ears, Event};
-use sluicegate_examples::chat_rooms::connection::Patience;
+use sluicegate_examples::chat_rooms::client::{Client, Event, Receiver};
+use sluicegate_examples::chat_rooms::connection::Timeouts;
 use sluicegate_examples::chat_rooms::outbox::Bounds;
-use sluicegate_examples::chat_rooms::outlet::Framing;
 use sluicegate_examples::chat_rooms::protocol::Message;
+use sluicegate_examples::chat_rooms::publisher::Framing;
 use sluicegate_examples::chat_rooms::server::{Config, Server};
 
 pub(crate) const WINDOW: Duration = Duration::from_millis(5);
-pub(crate) const FRAMINGS: [Framing; 2] = [Framing::Batched(WINDOW), Framing::OneFrameAMessage];
+pub(crate) const FRAMINGS: [Framing; 2] = [Framing::Batched(WINDOW), Framing::PerMessage];
 
 /// A runtime for `test`, and a limit: whatever waits for ever fails.
 pub(crate) fn run<T>(test: impl Future<Output = T>) -> T {
@@ -21,15 +21,16 @@ pub(crate) fn run<T>(test: impl Future<Output = T>) -> T {
     runtime.block_on(async { tokio::time::timeout(limit, test).await }).expect("it hangs")
 }
 
-/// Room for whatever a test sends, and little patience.
+/// Room for whatever a test sends, and little timeouts.
 pub(crate) fn config(framing: Framing) -> Config {
     Config {
         clients: 50,
         outbox: Bounds { frames: 100_000, bytes: 100_000_000 },
-        patience: Patience {
-            heartbeat: Duration::from_secs(30),
-            silence: Duration::from_secs(60),
-            farewell: Duration::from_secs(20),
+        timeouts: Timeouts {
+            request: Duration::from_secs(60),
+            ping_interval: Duration::from_secs(30),
+            idle: Duration::from_secs(60),
+            close: Duration::from_secs(20),
         },
         ..Config::new(framing)
     }
@@ -66,10 +67,10 @@ pub(crate) fn first(from: &str, count: usize) -> Vec<Message> {
 }
 
 /// So many messages, and in how many frames they came.
-pub(crate) async fn hear(ears: &mut Ears, count: usize) -> (Vec<Message>, usize) {
+pub(crate) async fn receive(receiver: &mut Receiver, count: usize) -> (Vec<Message>, usize) {
     let (mut heard, mut frames) = (Vec::new(), 0);
     while heard.len() < count {
-        match ears.next().await.unwrap() {
+        match receiver.next().await.unwrap() {
             Event::Batch(messages) => {
                 assert!(!messages.is_empty());
                 heard.extend(messages);
@@ -82,13 +83,13 @@ pub(crate) async fn hear(ears: &mut Ears, count: usize) -> (Vec<Message>, usize)
 }
 
 /// All messages up to the close frame, and what that says.
-pub(crate) async fn hear_out(ears: &mut Ears) -> (Vec<Message>, u16, String) {
+pub(crate) async fn receive_all(receiver: &mut Receiver) -> (Vec<Message>, u16, String) {
     let mut heard = Vec::new();
     loop {
-        match ears.next().await.unwrap() {
+        match receiver.next().await.unwrap() {
             Event::Batch(messages) => heard.extend(messages),
             Event::Closed(code, reason) => {
-                assert_eq!(ears.next().await.unwrap(), Event::Over);
+                assert_eq!(receiver.next().await.unwrap(), Event::Over);
                 return (heard, code, reason);
             }
             Event::Over => panic!("no close frame after {} messages", heard.len()),

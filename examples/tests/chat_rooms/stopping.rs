@@ -3,11 +3,11 @@
 use std::time::{Duration, Instant};
 
 use sluicegate_examples::chat_rooms::client::Client;
-use sluicegate_examples::chat_rooms::connection::Patience;
-use sluicegate_examples::chat_rooms::outlet::Framing;
+use sluicegate_examples::chat_rooms::connection::Timeouts;
+use sluicegate_examples::chat_rooms::publisher::Framing;
 use sluicegate_examples::chat_rooms::server::Config;
 
-use crate::set_up::{FRAMINGS, config, first, hear_out, join, of, run, start, until};
+use crate::set_up::{FRAMINGS, config, first, join, of, receive_all, run, start, until};
 
 const CLIENTS: usize = 6;
 
@@ -24,31 +24,31 @@ fn all_that_was_accepted_reaches_everybody_and_everybody_is_told_goodbye() {
             }
             let tasks: Vec<_> = clients
                 .into_iter()
-                .map(|Client { mut mouth, mut ears }| {
+                .map(|Client { mut sender, mut receiver }| {
                     tokio::spawn(async move {
                         let talk = async {
                             for number in 0.. {
-                                if mouth.say(&number.to_string()).await.is_err() {
+                                if sender.say(&number.to_string()).await.is_err() {
                                     return;
                                 }
                             }
                         };
-                        let heard = hear_out(&mut ears);
+                        let heard = receive_all(&mut receiver);
                         let ((), heard) = tokio::join!(talk, heard);
                         heard
                     })
                 })
                 .collect();
-            until(|| server.figures().accepted >= 500).await;
-            let figures = server.stop().await;
-            assert_eq!((figures.lost, figures.too_slow), (0, 0));
-            assert_eq!(figures.messages, figures.accepted * CLIENTS as u64);
+            until(|| server.stats().accepted >= 500).await;
+            let stats = server.stop().await;
+            assert_eq!((stats.lost, stats.too_slow), (0, 0));
+            assert_eq!(stats.messages, stats.accepted * CLIENTS as u64);
 
             let mut counts = None;
             for task in tasks {
                 let (heard, code, reason) = task.await.unwrap();
                 assert_eq!((code, reason.contains("stopping")), (1001, true), "{reason}");
-                assert_eq!(heard.len() as u64, figures.accepted);
+                assert_eq!(heard.len() as u64, stats.accepted);
                 let of_each = (0..CLIENTS).map(|number| {
                     let name = number.to_string();
                     let said = of(&name, &heard);
@@ -68,26 +68,27 @@ fn a_stop_does_not_wait_for_a_window() {
         let server = start(config(Framing::Batched(Duration::from_secs(3_600)))).await;
         let mut client = join(&server, "lobby", "ann").await;
         for number in 0..3 {
-            client.mouth.say(&number.to_string()).await.unwrap();
+            client.sender.say(&number.to_string()).await.unwrap();
         }
-        until(|| server.figures().accepted == 3).await;
-        let (figures, (heard, code, _)) = tokio::join!(server.stop(), hear_out(&mut client.ears));
+        until(|| server.stats().accepted == 3).await;
+        let (stats, (heard, code, _)) =
+            tokio::join!(server.stop(), receive_all(&mut client.receiver));
         assert_eq!((heard, code), (first("ann", 3), 1001));
-        assert_eq!((figures.frames, figures.lost), (1, 0));
+        assert_eq!((stats.frames, stats.lost), (1, 0));
     });
 }
 
 #[test]
 fn a_stop_waits_for_a_client_that_does_not_listen_but_not_for_ever() {
     run(async {
-        let farewell = Duration::from_millis(100);
-        let patience = Patience { farewell, ..config(FRAMINGS[0]).patience };
-        let server = start(Config { patience, ..config(FRAMINGS[0]) }).await;
+        let close = Duration::from_millis(100);
+        let timeouts = Timeouts { close, ..config(FRAMINGS[0]).timeouts };
+        let server = start(Config { timeouts, ..config(FRAMINGS[0]) }).await;
         let address = server.address();
         let _deaf = join(&server, "lobby", "deaf").await;
         let since = Instant::now();
         server.stop().await;
-        assert!(since.elapsed() >= farewell);
+        assert!(since.elapsed() >= close);
         assert!(Client::join(address, "lobby", "late").await.is_err());
     });
 }

@@ -3,6 +3,7 @@
 
 mod cli;
 mod live;
+mod operator;
 mod reference;
 mod register;
 mod rules;

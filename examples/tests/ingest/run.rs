@@ -27,6 +27,7 @@ pub(crate) fn roomy() -> Config {
         rows: 20,
         window: Duration::from_millis(1),
         retry: Retry::exponential(3, Duration::from_millis(1), Duration::from_millis(2)).unwrap(),
+        control: Default::default(),
     }
 }
 

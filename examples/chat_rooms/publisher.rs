@@ -8,9 +8,9 @@ use std::time::Duration;
 use sluicegate::ConfigError;
 use sluicegate::batcher::{Closed, KeyedBatch, KeyedBatcher};
 
-use super::figures::Counters;
 use super::protocol::{Frame, Message, Room};
 use super::rooms::Rooms;
+use super::stats::Counts;
 
 /// How the messages of a room are put into frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,14 +18,14 @@ pub enum Framing {
     /// One frame for all that is said within a window.
     Batched(Duration),
     /// One frame for each message, at once: what there is to compare with.
-    OneFrameAMessage,
+    PerMessage,
 }
 
 /// The most messages in a frame.
 pub const FRAME_MESSAGES: usize = 64;
 
 /// Messages of one room on their way at once; who says more in it waits in that room's line.
-const MESSAGES_A_ROOM: usize = 4 * FRAME_MESSAGES;
+const MESSAGES_PER_ROOM: usize = 4 * FRAME_MESSAGES;
 
 /// Messages on their way at once in all rooms, and rooms that have a window open.
 const MESSAGES: usize = 65_536;
@@ -33,19 +33,19 @@ const OPEN_ROOMS: usize = 10_000;
 
 /// The way from those who talk to the rooms.
 #[derive(Debug)]
-pub enum Outlet {
+pub enum Publisher {
     /// Through a batch for each room.
     Batched {
         /// By the name of the room.
         batches: KeyedBatcher<Room, Message>,
         /// Where it is counted what is lost.
-        counters: Arc<Counters>,
+        counts: Arc<Counts>,
     },
     /// Straight on.
-    OneFrameAMessage(Arc<Rooms>),
+    PerMessage(Arc<Rooms>),
 }
 
-impl Outlet {
+impl Publisher {
     /// The way into `rooms`.
     ///
     /// # Errors
@@ -54,25 +54,25 @@ impl Outlet {
     pub fn new(
         framing: Framing,
         rooms: Arc<Rooms>,
-        counters: Arc<Counters>,
+        counts: Arc<Counts>,
     ) -> Result<Self, ConfigError> {
         let Framing::Batched(window) = framing else {
-            return Ok(Self::OneFrameAMessage(rooms));
+            return Ok(Self::PerMessage(rooms));
         };
-        let lost = counters.clone();
+        let lost = counts.clone();
         let batches = KeyedBatcher::builder()
             .max_keys(OPEN_ROOMS)
             .max_items(FRAME_MESSAGES)
             .window(window)
             .capacity(MESSAGES)
-            .capacity_per_key(MESSAGES_A_ROOM)
+            .capacity_per_key(MESSAGES_PER_ROOM)
             .in_order()
             .dead_letter(move |_: &Room, messages: Vec<Message>, _| lost.lost(messages.len()))
             .build(move |batch: KeyedBatch<Room, Message>| {
                 rooms.deliver(batch.key(), &Frame::batch(batch.as_slice()));
                 ready(Ok::<(), Infallible>(()))
             })?;
-        Ok(Self::Batched { batches, counters })
+        Ok(Self::Batched { batches, counts })
     }
 
     /// Accepts a message for a room, waiting in line while there is no room for it.
@@ -85,7 +85,7 @@ impl Outlet {
             Self::Batched { batches, .. } => {
                 batches.send(room.clone(), message).await.map_err(|_| Closed)
             }
-            Self::OneFrameAMessage(rooms) => {
+            Self::PerMessage(rooms) => {
                 rooms.deliver(room, &Frame::batch(&[message]));
                 Ok(())
             }
@@ -94,10 +94,10 @@ impl Outlet {
 
     /// Takes no more, and hands out all that was accepted.
     pub async fn shutdown(&self) {
-        if let Self::Batched { batches, counters } = self {
+        if let Self::Batched { batches, counts } = self {
             let report = batches.shutdown(None).await;
             for (_, messages) in report.unsent.iter().chain(&report.indeterminate) {
-                counters.lost(messages.len());
+                counts.lost(messages.len());
             }
         }
     }
