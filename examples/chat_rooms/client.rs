@@ -18,25 +18,25 @@ pub type Error = Box<dyn std::error::Error + Send + Sync>;
 /// A client that is in a room.
 #[derive(Debug)]
 pub struct Client {
-    /// What it says.
+    /// Sends messages.
     pub sender: Sender,
-    /// What it hears.
+    /// Receives frames.
     pub receiver: Receiver,
 }
 
-/// The half that talks.
+/// The half that sends.
 #[derive(Debug)]
 pub struct Sender {
     sink: SplitSink<WebSocketStream<TcpStream>, Packet>,
 }
 
-/// The half that listens.
+/// The half that receives.
 #[derive(Debug)]
 pub struct Receiver {
     stream: SplitStream<WebSocketStream<TcpStream>>,
 }
 
-/// What a client hears.
+/// What a client receives.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Event {
     /// A frame with these messages.
@@ -101,7 +101,7 @@ impl Sender {
         Ok(self.sink.send(packet).await?)
     }
 
-    /// Says good-bye.
+    /// Sends a close frame.
     ///
     /// # Errors
     ///

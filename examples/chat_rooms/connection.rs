@@ -1,17 +1,16 @@
 //! The life of one client.
 //!
 //! ```text
-//!              ┌── says something ──▶ accepted ──┐
-//!  joined ──▶ talks ◀────────────────────────────┘
-//!              ├── leaves ────────────────────────────────────────▶ gone
-//!              ├── says what it may not, or nothing for too long ─▶ told ──▶ gone
-//!              ├── reads too slowly ──────────────────────────────▶ told ──▶ gone
-//!              └── server stops: heard no more ─▶ gets what waits ▶ told ──▶ gone
+//!              ┌── sends a message ──▶ accepted ──┐
+//!  joined ──▶ open ◀──────────────────────────────┘
+//!              ├── leaves ─────────────────────────────────────────▶ gone
+//!              ├── sends what is no message, or nothing in time ───▶ close frame ──▶ gone
+//!              ├── reads too slowly ───────────────────────────────▶ close frame ──▶ gone
+//!              └── server stops: read no more, gets what waits ────▶ close frame ──▶ gone
 //! ```
 //!
-//! It reads and writes side by side, so that a client that has to wait until it may speak goes on
-//! hearing the others. A message that was read is accepted whatever ends meanwhile: reading stops
-//! between messages.
+//! It reads and writes side by side, so that a client whose message has to wait goes on receiving. A
+//! message that was read is accepted whatever ends meanwhile: reading stops between messages.
 
 use std::convert::Infallible;
 use std::pin::pin;
@@ -35,40 +34,40 @@ use super::stats::Counts;
 /// The longest message a client may send, as JSON, in bytes.
 pub const MESSAGE_BYTES: usize = 4_096;
 
-/// How long a connection waits for what.
+/// The timeouts of a connection.
 #[derive(Debug, Clone, Copy)]
 pub struct Timeouts {
     /// How long a connection has until it has joined a room, or has read all that it asked for.
     pub request: Duration,
-    /// How often a client is asked whether it is there.
+    /// How often a client gets a ping.
     pub ping_interval: Duration,
-    /// How long a client may send nothing, no answer to that either.
+    /// How long a client may send nothing, not even a pong.
     pub idle: Duration,
-    /// How long a client that was told to go, or that gets the last of what waits for it, has.
+    /// How long a client has to read what waits for it and to answer a close frame, each.
     pub close: Duration,
 }
 
 /// What the server gives to each connection.
 #[derive(Debug)]
 pub struct Context {
-    /// Who is where.
+    /// The members of each room.
     pub rooms: Arc<Rooms>,
     /// Where messages go.
     pub publisher: Publisher,
     /// Where they are counted.
     pub counts: Arc<Counts>,
-    /// How long it waits.
+    /// How long it may take.
     pub timeouts: Timeouts,
 }
 
-/// A client that has come in.
+/// A client that has joined.
 #[derive(Debug)]
 pub struct Session {
-    /// Where to.
+    /// The room.
     pub room: Room,
-    /// What it calls itself.
+    /// The name of the client.
     pub name: String,
-    /// Turns true when the server stops. Dropped when the session is heard no more.
+    /// Turns true when the server stops. Dropped when the session is read no more.
     pub stopping: watch::Receiver<bool>,
 }
 
@@ -112,7 +111,7 @@ impl Context {
                 tracing::info!(%room, name, code, "a client is closed: {reason}");
             }
         }
-        // One that does not go in time is left alone.
+        // A client that does not answer in time is not waited for.
         let _ = timeout(self.timeouts.close, close_connection(sink, stream, close)).await;
     }
 
@@ -175,7 +174,7 @@ impl Context {
                 next = timeout(self.timeouts.idle, stream.next()) => next,
             };
             let text = match next {
-                Err(_) => return refused(close_code::POLICY, "nothing was heard of you"),
+                Err(_) => return refused(close_code::POLICY, "nothing was received from you"),
                 Ok(None | Some(Ok(Packet::Close(_)))) => return ReadEnd::Gone,
                 Ok(Some(Err(error))) => {
                     return violation(error)
@@ -242,7 +241,7 @@ impl Context {
     }
 }
 
-/// Says good-bye, if there is something to say, and waits for the answer.
+/// Sends a close frame, if there is one, and waits for the answer.
 async fn close_connection(mut sink: Sink, mut stream: Stream, close: Option<CloseFrame>) {
     if let Some(close) = close {
         // The answer to a ping may be pending. After the close frame it would break the protocol.

@@ -1,4 +1,4 @@
-//! Many clients that talk at a steady rate, and what they hear.
+//! Many clients that send at a steady rate, and what they receive.
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -15,7 +15,7 @@ use super::client::{Client, Error, Event, Receiver, Sender};
 use super::server::{Config, Server};
 use super::stats::Stats;
 
-/// Who talks, and how much.
+/// How many clients send, and how much.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Load {
     /// Clients, as many in one room as in another.
@@ -50,7 +50,7 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// Whether each message arrived wherever it should, in order, and each client was told goodbye.
+    /// Whether each message arrived wherever it should, in order, and each client got a close frame.
     pub fn is_whole(&self, load: &Load) -> bool {
         let Self { expected, arrived, out_of_order, closed_cleanly, stats, .. } = self;
         expected == arrived
@@ -102,7 +102,7 @@ pub async fn run(load: &Load, config: Config) -> Result<Outcome, Error> {
         .collect();
     drop(receiving);
 
-    // Nobody sends anything on it: it closes when the last client has heard all there is.
+    // Nothing is sent on it: it closes when the last client has received everything.
     let _ = timeout_at(all.end() + TIMEOUT, all_received.recv()).await;
     let cpu = cpu_time().zip(cpu).map(|(after, before)| after.saturating_sub(before));
     let stats = server.stop().await;
@@ -184,7 +184,7 @@ impl Clients {
         }
     }
 
-    /// Listens until the connection is over; lets go of `receiving` when all there is was heard.
+    /// Receives until the connection is over; drops `receiving` once everything has arrived.
     async fn listen(&self, number: usize, mut receiver: Receiver, receiving: mpsc::Sender<()>) {
         let mut receiving = Some(receiving);
         let mut left = self.load.members(self.load.room(number)) as u64 * self.load.messages();
@@ -196,7 +196,7 @@ impl Clients {
             match receiver.next().await {
                 Ok(Event::Batch(messages)) => {
                     left = left.saturating_sub(messages.len() as u64);
-                    self.heard(&messages, &mut next);
+                    self.received(&messages, &mut next);
                 }
                 Ok(Event::Closed(1001, _)) => {
                     self.closed_cleanly.fetch_add(1, Relaxed);
@@ -208,7 +208,7 @@ impl Clients {
         drop(receiving);
     }
 
-    fn heard(&self, messages: &[super::protocol::Message], next: &mut HashMap<String, u64>) {
+    fn received(&self, messages: &[super::protocol::Message], next: &mut HashMap<String, u64>) {
         let now = self.start.elapsed().as_micros() as u64;
         let mut out_of_order = 0;
         let mut latency = self.latency.lock().unwrap();

@@ -3,15 +3,17 @@
 //!
 //! ```text
 //!  client ──▶ connection ──▶ publisher ──▶ rooms ──▶ outbox ──▶ connection ──▶ client
-//!             reads          batches    the       bounded,   writes
-//!             messages       by room    members   each its   frames
-//!                                                 own
+//!             reads          batches       the       bounded,   writes
+//!             messages       by room       members   each its   frames
+//!                                                    own
 //! ```
 //!
-//! Everything on that way has a bound, and each bound has its answer: a batcher that is full makes
-//! those who talk wait in line; a client whose outbox is full is too slow, is told so and closed; a
-//! server whose places are taken answers 503. What the server has read from a client goes to every
-//! member of the room, whoever leaves meanwhile, also when the server is told to stop.
+//! Everything on that way has a bound: a batcher that is full makes senders wait, first come, first
+//! served; a client whose outbox is full is closed as too slow, with the reason; a server whose slots
+//! are taken answers 503; a connection that takes too long for its request is closed; a web page of
+//! another origin gets 403. What the server has read from a client goes to every member of the room,
+//! whichever clients leave meanwhile, also when the server stops. It is held in memory alone: a crash
+//! loses what was accepted and not yet delivered.
 //!
 //! Begin with `server`, and go on to `connection`, the life of one client. `load` and `report` are
 //! the other end: many clients, and what they saw.

@@ -118,7 +118,7 @@ impl Inbox {
 }
 
 impl Waiting {
-    /// From here on the frame is its writer's, who holds a bounded number of them.
+    /// From here on the frame is counted no more: its writer holds a bounded number of them.
     fn into_frame(self) -> Frame {
         self.frame
     }

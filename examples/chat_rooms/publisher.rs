@@ -1,4 +1,4 @@
-//! How what is said reaches its room: a frame a window, or a frame a message.
+//! How messages reach their room: one frame per window, or one per message.
 
 use std::convert::Infallible;
 use std::future::ready;
@@ -24,14 +24,14 @@ pub enum Framing {
 /// The most messages in a frame.
 pub const FRAME_MESSAGES: usize = 64;
 
-/// Messages of one room on their way at once; who says more in it waits in that room's line.
+/// Messages of one room on their way at once; further senders wait for that room.
 const MESSAGES_PER_ROOM: usize = 4 * FRAME_MESSAGES;
 
 /// Messages on their way at once in all rooms, and rooms that have a window open.
 const MESSAGES: usize = 65_536;
 const OPEN_ROOMS: usize = 10_000;
 
-/// The way from those who talk to the rooms.
+/// Delivers messages to rooms.
 #[derive(Debug)]
 pub enum Publisher {
     /// Through a batch for each room.
@@ -75,7 +75,7 @@ impl Publisher {
         Ok(Self::Batched { batches, counts })
     }
 
-    /// Accepts a message for a room, waiting in line while there is no room for it.
+    /// Accepts a message for a room, waiting, first come, first served, while it is full.
     ///
     /// # Errors
     ///

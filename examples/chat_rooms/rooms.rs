@@ -1,4 +1,4 @@
-//! Who is in which room.
+//! The members of each room.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, Weak};
@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, Weak};
 use super::outbox::{Bounds, Inbox, Memory, Outbox, Overflow, outbox};
 use super::protocol::{Frame, Room};
 
-/// The members of each room. A room is there as long as somebody is in it.
+/// The members of each room. A room exists as long as it has a member.
 #[derive(Debug)]
 pub struct Rooms {
     bounds: Bounds,
@@ -56,12 +56,12 @@ impl Rooms {
     pub fn deliver(&self, room: &str, frame: &Frame) {
         let members = self.inside.lock().unwrap().rooms.get(room).cloned();
         for member in members.iter().flat_map(|members| members.iter()) {
-            // Who reads too slowly learns it at the other end of the outbox, and leaves.
+            // The other end of the outbox learns of the overflow, and closes the client.
             let (Ok(()) | Err(Overflow)) = member.put(frame);
         }
     }
 
-    /// Nobody enters any more, and every member gets what waits for it and then no more.
+    /// Accepts no further members; each member gets what waits for it, and no more.
     pub fn close(&self) {
         let mut inside = self.inside.lock().unwrap();
         inside.closed = true;
@@ -70,21 +70,21 @@ impl Rooms {
         drop(rooms);
     }
 
-    /// How many rooms somebody is in.
+    /// How many rooms have a member.
     pub fn len(&self) -> usize {
         self.inside.lock().unwrap().rooms.len()
     }
 
-    /// Whether nobody is in any.
+    /// Whether no room has a member.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    fn remove(&self, room: &str, who: &Weak<Outbox>) {
+    fn remove(&self, room: &str, member: &Weak<Outbox>) {
         let mut inside = self.inside.lock().unwrap();
         let Some(members) = inside.rooms.get_mut(room) else { return };
         *members =
-            members.iter().filter(|member| Arc::as_ptr(member) != who.as_ptr()).cloned().collect();
+            members.iter().filter(|other| Arc::as_ptr(other) != member.as_ptr()).cloned().collect();
         if members.is_empty() {
             inside.rooms.remove(room);
         }

@@ -1,4 +1,4 @@
-//! The server: who may come in, and how it stops.
+//! The server: which clients may join, and how it stops.
 
 use std::io;
 use std::net::SocketAddr;
@@ -81,14 +81,14 @@ struct Shared {
     context: Context,
     clients: u32,
     /// One permit per client.
-    places: Arc<Semaphore>,
+    client_slots: Arc<Semaphore>,
     /// One permit per connection.
     connections: Arc<Semaphore>,
     origins: Vec<String>,
     on_loopback: bool,
-    /// The server stops: for those who accept.
+    /// Turns true when the server stops; watched by the acceptor.
     closing: watch::Sender<bool>,
-    /// The server stops: for those who read.
+    /// Turns true when the server stops; watched by the sessions that are still read.
     stopping: watch::Sender<bool>,
 }
 
@@ -111,7 +111,7 @@ impl Server {
         let shared = Arc::new(Shared {
             context: Context { rooms, publisher, counts: counts.clone(), timeouts },
             clients: config.clients,
-            places: Arc::new(Semaphore::new(clients)),
+            client_slots: Arc::new(Semaphore::new(clients)),
             connections: Arc::new(Semaphore::new(clients + SPARE_CONNECTIONS as usize)),
             origins: config.origins,
             on_loopback: address.ip().is_loopback(),
@@ -139,21 +139,22 @@ impl Server {
         self.shared.context.counts.stats()
     }
 
-    /// How many rooms somebody is in.
+    /// How many rooms have a member.
     pub fn rooms(&self) -> usize {
         self.shared.context.rooms.len()
     }
 
     /// How many clients are connected.
     pub fn clients(&self) -> usize {
-        self.shared.clients as usize - self.shared.places.available_permits()
+        self.shared.clients as usize - self.shared.client_slots.available_permits()
     }
 
-    /// Stops, in this order: nobody new comes in; nobody is heard any more, and what was heard is
+    /// Stops, in this order: no client joins any more; no message is read any more, and what was read is
     /// accepted; all that was accepted goes to its room; every client gets what waits for it and a
     /// close frame. Takes as long as the slowest client, up to twice the close of the timeouts.
     pub async fn stop(self) -> Stats {
-        let Shared { context, clients, places, connections, closing, stopping, .. } = &*self.shared;
+        let Shared { context, clients, client_slots, connections, closing, stopping, .. } =
+            &*self.shared;
         closing.send_replace(true);
         stopping.send_replace(true);
         stopping.closed().await;
@@ -161,7 +162,7 @@ impl Server {
         context.rooms.close();
         let limit = context.timeouts.close;
         // Each client is given as long twice: for what waits, and to answer the close frame.
-        let _ = timeout(2 * limit, places.acquire_many(*clients)).await;
+        let _ = timeout(2 * limit, client_slots.acquire_many(*clients)).await;
         let mut accepting = self.accepting;
         let closed = async {
             let _ = (&mut accepting).await;
@@ -177,14 +178,14 @@ impl Server {
 }
 
 #[derive(Debug, Deserialize)]
-struct Who {
+struct JoinQuery {
     name: String,
 }
 
 async fn enter(
     State(shared): State<Arc<Shared>>,
     Path(room): Path<String>,
-    Query(Who { name }): Query<Who>,
+    Query(JoinQuery { name }): Query<JoinQuery>,
     headers: HeaderMap,
     upgrade: WebSocketUpgrade,
 ) -> Response {
@@ -198,10 +199,10 @@ async fn enter(
         let what = "a name has 1 to 64 bytes and no control characters";
         return (StatusCode::BAD_REQUEST, what).into_response();
     }
-    let Ok(place) = shared.places.clone().try_acquire_owned() else {
+    let Ok(slot) = shared.client_slots.clone().try_acquire_owned() else {
         counts.full();
-        tracing::debug!("all places are taken");
-        return (StatusCode::SERVICE_UNAVAILABLE, "all places are taken").into_response();
+        tracing::debug!("all slots are taken");
+        return (StatusCode::SERVICE_UNAVAILABLE, "all slots are taken").into_response();
     };
     let session = Session { room: room.into(), name, stopping: shared.stopping.subscribe() };
     upgrade
@@ -213,7 +214,7 @@ async fn enter(
         .write_buffer_size(4 * MESSAGE_BYTES)
         .on_upgrade(async move |socket| {
             shared.context.serve(socket, session).await;
-            drop(place);
+            drop(slot);
         })
 }
 

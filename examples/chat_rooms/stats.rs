@@ -57,7 +57,7 @@ impl Counts {
         self.accepted.fetch_add(1, Relaxed);
     }
 
-    /// Messages that were accepted went to nobody.
+    /// Messages that were accepted were lost.
     pub fn lost(&self, messages: usize) {
         self.lost.fetch_add(messages as u64, Relaxed);
     }

@@ -18,9 +18,9 @@ pub struct Gate {
 
 #[derive(Debug)]
 enum Kind {
-    /// First come, first served; a permit that comes back wakes the next in line.
+    /// First come, first served: a returned permit wakes the first waiter.
     Fair(Semaphore),
-    /// Whoever happens to wake up first after somebody left; all the others sleep on.
+    /// Each waiter sleeps and looks again: which one gets a free permit is a matter of chance.
     BusyWait { active: AtomicUsize, permits: usize },
 }
 
@@ -28,7 +28,7 @@ enum Kind {
 const NAP: Duration = Duration::from_millis(10);
 
 impl Gate {
-    /// A gate that lets `permits` through at once, in line.
+    /// A gate that lets `permits` through at once, first come, first served.
     pub fn fair(permits: usize) -> Self {
         Self::new(Kind::Fair(Semaphore::new(permits)))
     }
@@ -59,7 +59,7 @@ impl Gate {
         };
         match &self.kind {
             Kind::Fair(semaphore) => {
-                let _permit = semaphore.acquire().await.expect("nobody closes it");
+                let _permit = semaphore.acquire().await.expect("it is never closed");
                 entered();
                 work.await
             }
@@ -84,7 +84,7 @@ impl Gate {
         self.peak_waiting.load(Ordering::Relaxed)
     }
 
-    /// The longest that anybody waited.
+    /// The longest wait.
     pub fn longest_wait(&self) -> Duration {
         Duration::from_micros(self.longest_wait_us.load(Ordering::Relaxed))
     }

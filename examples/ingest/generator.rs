@@ -1,4 +1,4 @@
-//! Events out of a seed, for those who have no stream at hand.
+//! Events out of a seed, for when no stream is at hand.
 //!
 //! The mix is that of a second of the live stream in 2024: half of it likes, a quarter follows, a
 //! tenth posts, about 950 authors in 1,000 events. Children refer to posts before as well as after
@@ -239,7 +239,7 @@ impl Generator {
         self.did(self.author_at(self.now, roll))
     }
 
-    /// Who `roll` means at that time: one of the busy few, or any of those who are about.
+    /// The author that `roll` selects at that time: one of the busy few, or any active one.
     fn author_at(&self, time: u64, roll: u64) -> u64 {
         let (busy, choice) = (roll.is_multiple_of(25), roll / 25);
         if busy {

@@ -72,7 +72,7 @@ fn read(raw: RawLines, queue: &Queue, rate: u64, runtime: &Handle) {
         };
         match pushed {
             Pushed::Rejected(_) => return,
-            // Counted by the reader, who is told of the gap.
+            // Counted by the reader, which is told of the gap.
             Pushed::Displaced(_) | Pushed::DroppedNewest(_) | Pushed::Stored => {}
         }
     }
@@ -135,7 +135,7 @@ impl Stream for Lines {
 
 impl Drop for Lines {
     fn drop(&mut self) {
-        // The thread must not wait for room that nobody makes.
+        // Otherwise the thread would wait for room for ever.
         self.items.queue().close();
     }
 }

@@ -66,7 +66,7 @@ pub struct Config {
     pub control: Arc<Control>,
 }
 
-/// How often those who have waited for too long are looked for, and how many are removed in a step.
+/// How often the sweepers look for expired children, and how many they remove per step.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
 const SWEEP_STEP: usize = 1_000;
 
@@ -251,7 +251,7 @@ impl Pipeline {
         Ok((done, freed))
     }
 
-    /// Those who waited follow their parent into the batcher.
+    /// Sends children that waited for a parent to the batcher, after it.
     async fn follow(&self, freed: Vec<Freed>) {
         if freed.is_empty() {
             return;
@@ -274,7 +274,7 @@ impl Pipeline {
         }
     }
 
-    /// They remove all who have waited for too long, beside the decisions.
+    /// Tasks that remove expired children while decisions are taken.
     fn sweepers(&self) -> Result<Vec<Sweeper>, ConfigError> {
         let register = self.register.lock().unwrap();
         let sweep = |waiting| {

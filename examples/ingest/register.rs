@@ -1,4 +1,5 @@
-//! Who is there, and who waits for whom. Every decision about a line is taken here, in one step.
+//! Which users and posts exist, and which children wait for which parent. Every decision about a line
+//! is taken here, in one step.
 //!
 //! ```text
 //!          it is there, waits or is freed
@@ -19,7 +20,7 @@
 //! "is it there?" from the last thing accepted under a name, and from the database only where
 //! nothing accepted is still on its way there.
 //!
-//! Time alone takes without asking: sweepers have the maps of those who wait to themselves, and a
+//! Time alone takes without asking: sweepers work on the maps of waiting children, and a
 //! child that they have taken is one that a decision does not find.
 
 use std::collections::HashMap;
@@ -88,7 +89,7 @@ enum State {
 
 /// What was decided about a line.
 #[derive(Debug, Default)]
-#[must_use = "lines that leave are counted by whoever asked for the decision"]
+#[must_use = "the caller counts the lines that leave"]
 pub struct Decision {
     /// This is to be written.
     pub write: Option<Write>,
@@ -118,7 +119,7 @@ pub struct Freed {
 }
 
 impl Register {
-    /// Nobody waits yet; what is there is in the database.
+    /// Nothing waits yet; what exists is in the database.
     ///
     /// # Errors
     ///
@@ -204,7 +205,7 @@ impl Register {
         Ok(Decision { left, ..Decision::default() })
     }
 
-    /// Nothing that waits for this post is freed but not yet accepted: it is the author who frees
+    /// Nothing that waits for this post is freed but not yet accepted: only the author frees
     /// it, and the author's events take effect one after the other.
     fn delete_post(&mut self, uri: Id) -> Decision {
         let cancelled = self.for_post.take(&uri).len() as u64;
@@ -235,7 +236,7 @@ impl Register {
         Decision { write: Some(self.accept(Op::Child(child))), ..Decision::default() }
     }
 
-    /// These were written, or could not be: the database knows of them, or nobody does.
+    /// These were written, or could not be: they are in the database, or nowhere.
     pub fn settled<'a>(&mut self, writes: impl IntoIterator<Item = &'a Write>) {
         for write in writes {
             let name = write.op.name();

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use super::event::{Event, MAX_LINE, Malformed, parse};
 use super::generator::Generator;
 
-/// How far the thread may read ahead of the pipeline, in lines, and for how many places it waits at
+/// How far the thread may read ahead of the pipeline, in lines, and how many slots it waits for at
 /// once: it is not woken for each.
 const AHEAD: usize = 1_024;
 const BURST: usize = 256;
@@ -122,7 +122,7 @@ fn without_byte_order_mark(number: u64, line: &[u8]) -> &[u8] {
     line.strip_prefix(mark).unwrap_or(line)
 }
 
-/// Ends after the last line, after an error, or when nobody is left to read for.
+/// Ends after the last line, after an error, or when the receiver is gone.
 fn read(raw: RawLines, sender: &mpsc::Sender<io::Result<Line>>, runtime: &Handle) {
     let mut lines = parsed(raw);
     while let Ok(places) = runtime.block_on(sender.reserve_many(BURST)) {

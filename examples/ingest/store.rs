@@ -82,7 +82,7 @@ pub enum Op {
     User(Id),
     /// A post appears.
     Post(Post),
-    /// A child appears; whoever accepted it saw its parent.
+    /// A child appears; its parent existed when it was accepted.
     Child(Child),
     /// A post goes, and with it the likes and reposts on it.
     DeletePost(Id),
@@ -154,7 +154,7 @@ pub fn open(path: &Path) -> Result<(Writer, Reader)> {
 
     let (mut writer, reader) = (Writer(writer), Reader(reader));
     // Tables of another shape are met here rather than at the first event.
-    writer.rehearse()?;
+    writer.check_tables()?;
     Ok((writer, reader))
 }
 
@@ -192,7 +192,7 @@ impl Writer {
     }
 
     /// One of each, undone at once.
-    fn rehearse(&mut self) -> Result<()> {
+    fn check_tables(&mut self) -> Result<()> {
         let transaction = self.begin()?;
         let id = || Id::from("");
         apply(&transaction, &Op::User(id()))?;

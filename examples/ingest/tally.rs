@@ -94,7 +94,7 @@ impl Tally {
         self.read.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// `lines` of them came in and were dropped before anybody looked at them.
+    /// `lines` of them came in and were dropped before they were looked at.
     pub fn dropped(&self, lines: u64) {
         self.read.fetch_add(lines, Ordering::Relaxed);
         self.count(Category::Dropped, lines);

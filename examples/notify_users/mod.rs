@@ -121,7 +121,7 @@ impl<'a> Lease<'a> {
     }
 }
 
-/// Notifies all who are not yet notified nor failed, until all are or it is stopped.
+/// Notifies all users that are neither notified nor failed, until all are or it is stopped.
 ///
 /// # Errors
 ///
@@ -145,6 +145,7 @@ pub async fn notify(
     let retry = Retry::constant(rules.attempts, Duration::from_millis(20))?
         .jitter(Jitter::Equal)
         .when(|failure: &Failure| matches!(failure, Failure::Sending(BUSY)));
+    let lease = Lease::new(store, rules.lease)?;
     let executor = BatchExecutor::builder()
         .limit(rules.limit)
         .backlog(PAGE)
@@ -153,22 +154,13 @@ pub async fn notify(
         .build()?
         .retry(retry)
         .dead_letter(|letter: DeadLetter<'_, i64, Failure>| {
-            if letter.kind == SettledKind::Cancelled {
-                // It is left for the next time.
-                return;
-            }
-            let reason = match letter.error {
-                Some(Failure::Sending(reason)) => *reason,
-                Some(Failure::Database(_) | Failure::LeaseLapsed) => return,
-                None => "it panicked",
-            };
+            let Some(reason) = reason(&letter) else { return };
             match store.failed(letter.input, reason) {
                 Ok(by_us) => failed.set(failed.get() + usize::from(by_us)),
                 Err(error) => break_off(error.into()),
             }
         });
 
-    let lease = Lease::new(store, rules.lease)?;
     let run = executor.pages_for_each(
         async |after: Option<i64>| claim_page(store, after, &stop).await,
         async |user| {
@@ -206,6 +198,16 @@ pub async fn notify(
         return Err(panic.to_string().into());
     }
     Ok(Summary { notified: notified.get(), failed: failed.get(), left: store.left()? })
+}
+
+/// Why a user failed for good; none for one that is left for the next run.
+fn reason(letter: &DeadLetter<'_, i64, Failure>) -> Option<&'static str> {
+    match letter.error {
+        _ if letter.kind == SettledKind::Cancelled => None,
+        Some(Failure::Sending(reason)) => Some(reason),
+        Some(Failure::Database(_) | Failure::LeaseLapsed) => None,
+        None => Some("it panicked"),
+    }
 }
 
 /// Claims the next page. Once there is none, waits for what other runs have claimed: they settle it,

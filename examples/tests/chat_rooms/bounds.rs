@@ -22,7 +22,7 @@ async fn join_narrow(server: &Server, name: &str) -> Client {
     Client::join_over(stream, "lobby", name).await.unwrap()
 }
 
-/// Talks until the server has closed somebody; returns how much was said. Each message is heard
+/// Talks until the server has closed somebody; returns how much was said. Each message is received
 /// before the next but few, so that the talker itself is never slow.
 async fn talk_until_closed(server: &Server, talker: &mut Client) -> usize {
     let filling = "x".repeat(3_000);
@@ -47,13 +47,13 @@ fn a_slow_client_is_told_and_closed_and_the_others_go_on() {
             let said = talk_until_closed(&server, &mut ann).await;
 
             // What it gets, late as it is, has no gap, and then comes the reason.
-            let (heard, code, reason) = receive_all(&mut slow.receiver).await;
+            let (received, code, reason) = receive_all(&mut slow.receiver).await;
             assert_eq!((code, reason.contains("slow")), (1008, true), "{reason}");
             let numbers = |message: &str| message.split_once(' ').unwrap().0.to_owned();
-            let heard: Vec<_> = heard.iter().map(|message| numbers(&message.text)).collect();
-            let expected: Vec<_> = (0..heard.len()).map(|number| number.to_string()).collect();
-            assert_eq!(heard, expected);
-            assert!(heard.len() < said);
+            let received: Vec<_> = received.iter().map(|message| numbers(&message.text)).collect();
+            let expected: Vec<_> = (0..received.len()).map(|number| number.to_string()).collect();
+            assert_eq!(received, expected);
+            assert!(received.len() < said);
 
             ann.sender.say("0").await.unwrap();
             assert_eq!(receive(&mut ann.receiver, 1).await.0, first("ann", 1));

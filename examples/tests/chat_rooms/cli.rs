@@ -115,14 +115,14 @@ fn serves_until(signal: &str) {
         for number in 0..67 {
             client.sender.say(&number.to_string()).await.unwrap();
         }
-        let (mut heard, _) = crate::set_up::receive(&mut client.receiver, 64).await;
+        let (mut received, _) = crate::set_up::receive(&mut client.receiver, 64).await;
         let kill = Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap();
         assert!(kill.success());
         let (rest, code, _) = receive_all(&mut client.receiver).await;
-        heard.extend(rest);
+        received.extend(rest);
         assert_eq!(code, 1001);
         // The last ones may have been on their way.
-        assert_eq!(heard, first("ann", heard.len()));
+        assert_eq!(received, first("ann", received.len()));
     });
     line.clear();
     out.read_to_string(&mut line).unwrap();

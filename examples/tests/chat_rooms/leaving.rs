@@ -47,7 +47,7 @@ fn those_who_stay_lose_nothing() {
     }
 }
 
-/// Says all it has to say, and hears all that the others who stay have to say, and of those who
+/// Says all it has to say, and receives all that the others who stay have to say, and of those who
 /// leave all that they said first.
 async fn stay(mut client: Client, together: Arc<Barrier>, going: Going) {
     together.wait().await;
@@ -56,35 +56,35 @@ async fn stay(mut client: Client, together: Arc<Barrier>, going: Going) {
             client.sender.say(&number.to_string()).await.unwrap();
         }
     };
-    let hear = async {
-        let mut heard = Vec::new();
-        let all_is_heard = |heard: &[_]| {
-            let stayed = (0..STAYING).all(|n| of(&format!("s{n}"), heard).len() == MESSAGES);
-            // Those who say good-bye are heard to their end.
-            let left = (0..LEAVING).all(|n| of(&format!("l{n}"), heard).len() == MESSAGES / 2);
+    let receiving = async {
+        let mut received = Vec::new();
+        let all_received = |received: &[_]| {
+            let stayed = (0..STAYING).all(|n| of(&format!("s{n}"), received).len() == MESSAGES);
+            // Those who send a close frame are read to their end.
+            let left = (0..LEAVING).all(|n| of(&format!("l{n}"), received).len() == MESSAGES / 2);
             stayed && (left || going == Going::Abruptly)
         };
-        while !all_is_heard(&heard) {
+        while !all_received(&received) {
             match client.receiver.next().await.unwrap() {
-                Event::Batch(messages) => heard.extend(messages),
+                Event::Batch(messages) => received.extend(messages),
                 other => panic!("{other:?}"),
             }
         }
-        heard
+        received
     };
-    let ((), heard) = tokio::join!(talk, hear);
+    let ((), received) = tokio::join!(talk, receiving);
     for number in 0..STAYING {
         let name = format!("s{number}");
-        assert_eq!(of(&name, &heard), first(&name, MESSAGES));
+        assert_eq!(of(&name, &received), first(&name, MESSAGES));
     }
     for number in 0..LEAVING {
         let name = format!("l{number}");
-        let said = of(&name, &heard);
+        let said = of(&name, &received);
         assert_eq!(said, first(&name, said.len()), "a gap");
     }
 }
 
-/// Says half as much and goes without having heard all.
+/// Says half as much and goes without having received all.
 async fn leave(mut client: Client, together: Arc<Barrier>, going: Going) {
     together.wait().await;
     for number in 0..MESSAGES / 2 {
@@ -97,7 +97,7 @@ async fn leave(mut client: Client, together: Arc<Barrier>, going: Going) {
 }
 
 #[test]
-fn a_goodbye_is_answered() {
+fn a_close_frame_is_answered() {
     run(async {
         let server = start(config(FRAMINGS[0])).await;
         let mut client = join(&server, "lobby", "ann").await;
@@ -110,7 +110,7 @@ fn a_goodbye_is_answered() {
 
 /// What was accepted from it goes to the others though it is no longer there at the window's end.
 #[test]
-fn last_words_are_heard() {
+fn messages_of_a_client_that_has_left_are_delivered() {
     run(async {
         let server = start(config(FRAMINGS[0])).await;
         let mut ann = join(&server, "lobby", "ann").await;
@@ -120,7 +120,7 @@ fn last_words_are_heard() {
         }
         bob.sender.close().await.unwrap();
         drop(bob);
-        let (heard, _) = receive(&mut ann.receiver, 5).await;
-        assert_eq!(heard, first("bob", 5));
+        let (received, _) = receive(&mut ann.receiver, 5).await;
+        assert_eq!(received, first("bob", 5));
     });
 }

@@ -110,7 +110,7 @@ fn one_that_answers_stays_and_one_of_whom_nothing_is_heard_goes() {
         while let Event::Batch(_) = event {
             event = mute.receiver.next().await.unwrap();
         }
-        assert!(matches!(event, Event::Closed(1008, reason) if reason.contains("heard")));
+        assert!(matches!(event, Event::Closed(1008, reason) if reason.contains("received")));
     });
 }
 

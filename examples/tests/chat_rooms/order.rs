@@ -1,4 +1,4 @@
-//! Everybody in a room hears everything that is said there, as it was said.
+//! Everybody in a room receives every message of it, as it was said.
 
 use sluicegate_examples::chat_rooms::load::{self, Load};
 use sluicegate_examples::chat_rooms::publisher::{FRAME_MESSAGES, Framing};
@@ -13,7 +13,7 @@ const MEMBERS: usize = 4;
 const MESSAGES: usize = 300;
 
 #[test]
-fn all_members_hear_all_messages_of_each_sender_in_order() {
+fn all_members_receive_all_messages_of_each_sender_in_order() {
     for framing in FRAMINGS {
         run(async {
             let server = start(config(framing)).await;
@@ -33,19 +33,19 @@ fn all_members_hear_all_messages_of_each_sender_in_order() {
                                 client.sender.say(&number.to_string()).await.unwrap();
                             }
                         };
-                        let hear = receive(&mut client.receiver, MEMBERS * MESSAGES);
-                        let ((), (heard, frames)) = tokio::join!(talk, hear);
-                        (room, name, heard, frames)
+                        let receiving = receive(&mut client.receiver, MEMBERS * MESSAGES);
+                        let ((), (received, frames)) = tokio::join!(talk, receiving);
+                        (room, name, received, frames)
                     })
                 })
                 .collect();
-            let mut heard = Vec::new();
+            let mut received = Vec::new();
             for task in tasks {
-                heard.push(task.await.unwrap());
+                received.push(task.await.unwrap());
             }
-            for (room, name, messages, frames) in &heard {
+            for (room, name, messages, frames) in &received {
                 assert_eq!(messages.len(), MEMBERS * MESSAGES);
-                for (_, member, ..) in heard.iter().filter(|(other, ..)| other == room) {
+                for (_, member, ..) in received.iter().filter(|(other, ..)| other == room) {
                     let said = of(member, messages);
                     assert_eq!(said, first(member, MESSAGES), "{name} of {member}");
                 }
@@ -54,9 +54,9 @@ fn all_members_hear_all_messages_of_each_sender_in_order() {
                     Framing::Batched(_) => {
                         assert!(*frames >= messages.len() / FRAME_MESSAGES);
                         assert!(*frames < messages.len(), "nothing was batched");
-                        // One batch of a room at a time: all hear the same.
+                        // One batch of a room at a time: all receive the same.
                         let (.., other, _) =
-                            heard.iter().find(|(other, ..)| other == room).unwrap();
+                            received.iter().find(|(other, ..)| other == room).unwrap();
                         assert_eq!(messages, other);
                     }
                 }
@@ -79,8 +79,8 @@ fn a_frame_waits_for_its_window() {
         for number in 0..10 {
             client.sender.say(&number.to_string()).await.unwrap();
         }
-        let heard = receive(&mut client.receiver, 10).await;
-        assert_eq!(heard, (first("ann", 10), 1));
+        let received = receive(&mut client.receiver, 10).await;
+        assert_eq!(received, (first("ann", 10), 1));
         assert!(since.elapsed() >= window);
         let stats = server.stats();
         assert_eq!((stats.frames, stats.frames_saved()), (1, 9));
@@ -96,9 +96,9 @@ fn any_text_comes_through() {
         let text = "<b>\"\\\u{0}\u{7f}\u{2028}\n été 🌴</b>";
         client.sender.say(text).await.unwrap();
         client.sender.say("").await.unwrap();
-        let (heard, _) = receive(&mut client.receiver, 2).await;
-        assert_eq!((heard[0].from.as_str(), heard[0].text.as_str()), ("o\"\\", text));
-        assert_eq!(heard[1].text, "");
+        let (received, _) = receive(&mut client.receiver, 2).await;
+        assert_eq!((received[0].from.as_str(), received[0].text.as_str()), ("o\"\\", text));
+        assert_eq!(received[1].text, "");
     });
 }
 

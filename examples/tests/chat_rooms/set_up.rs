@@ -56,43 +56,43 @@ pub(crate) fn message(from: &str, number: usize) -> Message {
     Message { from: from.to_owned(), text: number.to_string() }
 }
 
-/// What somebody said, in order.
-pub(crate) fn of(from: &str, heard: &[Message]) -> Vec<Message> {
-    heard.iter().filter(|message| message.from == from).cloned().collect()
+/// The messages of a sender, in order.
+pub(crate) fn of(from: &str, received: &[Message]) -> Vec<Message> {
+    received.iter().filter(|message| message.from == from).cloned().collect()
 }
 
-/// The first so many messages of somebody.
+/// The first so many messages of a sender.
 pub(crate) fn first(from: &str, count: usize) -> Vec<Message> {
     (0..count).map(|number| message(from, number)).collect()
 }
 
 /// So many messages, and in how many frames they came.
 pub(crate) async fn receive(receiver: &mut Receiver, count: usize) -> (Vec<Message>, usize) {
-    let (mut heard, mut frames) = (Vec::new(), 0);
-    while heard.len() < count {
+    let (mut received, mut frames) = (Vec::new(), 0);
+    while received.len() < count {
         match receiver.next().await.unwrap() {
             Event::Batch(messages) => {
                 assert!(!messages.is_empty());
-                heard.extend(messages);
+                received.extend(messages);
                 frames += 1;
             }
-            other => panic!("{other:?} after {} messages", heard.len()),
+            other => panic!("{other:?} after {} messages", received.len()),
         }
     }
-    (heard, frames)
+    (received, frames)
 }
 
 /// All messages up to the close frame, and what that says.
 pub(crate) async fn receive_all(receiver: &mut Receiver) -> (Vec<Message>, u16, String) {
-    let mut heard = Vec::new();
+    let mut received = Vec::new();
     loop {
         match receiver.next().await.unwrap() {
-            Event::Batch(messages) => heard.extend(messages),
+            Event::Batch(messages) => received.extend(messages),
             Event::Closed(code, reason) => {
                 assert_eq!(receiver.next().await.unwrap(), Event::Over);
-                return (heard, code, reason);
+                return (received, code, reason);
             }
-            Event::Over => panic!("no close frame after {} messages", heard.len()),
+            Event::Over => panic!("no close frame after {} messages", received.len()),
         }
     }
 }

@@ -11,10 +11,10 @@ use crate::set_up::{FRAMINGS, config, first, join, of, receive_all, run, start, 
 
 const CLIENTS: usize = 6;
 
-/// All of them talk without end. Each hears the same from each, from the first message on and
+/// All of them talk without end. Each receives the same from each, from the first message on and
 /// without a gap: all that was accepted. Often, because it stops at another point each time.
 #[test]
-fn all_that_was_accepted_reaches_everybody_and_everybody_is_told_goodbye() {
+fn accepted_messages_reach_every_member_before_the_close_frame() {
     for framing in FRAMINGS.repeat(20) {
         run(async {
             let server = start(config(framing)).await;
@@ -33,9 +33,9 @@ fn all_that_was_accepted_reaches_everybody_and_everybody_is_told_goodbye() {
                                 }
                             }
                         };
-                        let heard = receive_all(&mut receiver);
-                        let ((), heard) = tokio::join!(talk, heard);
-                        heard
+                        let received = receive_all(&mut receiver);
+                        let ((), received) = tokio::join!(talk, received);
+                        received
                     })
                 })
                 .collect();
@@ -46,12 +46,12 @@ fn all_that_was_accepted_reaches_everybody_and_everybody_is_told_goodbye() {
 
             let mut counts = None;
             for task in tasks {
-                let (heard, code, reason) = task.await.unwrap();
+                let (received, code, reason) = task.await.unwrap();
                 assert_eq!((code, reason.contains("stopping")), (1001, true), "{reason}");
-                assert_eq!(heard.len() as u64, stats.accepted);
+                assert_eq!(received.len() as u64, stats.accepted);
                 let of_each = (0..CLIENTS).map(|number| {
                     let name = number.to_string();
-                    let said = of(&name, &heard);
+                    let said = of(&name, &received);
                     assert_eq!(said, first(&name, said.len()), "a gap");
                     said.len()
                 });
@@ -71,9 +71,9 @@ fn a_stop_does_not_wait_for_a_window() {
             client.sender.say(&number.to_string()).await.unwrap();
         }
         until(|| server.stats().accepted == 3).await;
-        let (stats, (heard, code, _)) =
+        let (stats, (received, code, _)) =
             tokio::join!(server.stop(), receive_all(&mut client.receiver));
-        assert_eq!((heard, code), (first("ann", 3), 1001));
+        assert_eq!((received, code), (first("ann", 3), 1001));
         assert_eq!((stats.frames, stats.lost), (1, 0));
     });
 }

@@ -107,7 +107,7 @@ fn help_says_what_there_is_to_choose() {
 
 /// As `head` does to it.
 #[test]
-fn help_that_nobody_reads_to_its_end_is_no_error() {
+fn help_that_is_not_read_to_its_end_is_no_error() {
     struct Closed;
     impl Write for Closed {
         fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
