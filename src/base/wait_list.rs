@@ -14,10 +14,10 @@
 use core::task::Waker;
 
 use super::list::List;
-use super::slab::{NONE, Slab};
+use super::slab::Slab;
 
 /// Names a waiter. Numbers follow the order of joining and are never reused, so that an old id finds
-/// nobody. Ids are ordered as their waiters joined.
+/// no waiter. Ids are ordered as their waiters joined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct WaiterId {
     number: u64,
@@ -150,30 +150,6 @@ impl<T> WaitList<T> {
         self.order.prev(id.slot).map(|slot| self.id_at(slot))
     }
 
-    /// The waiter in a slot, which cursors name to spare the comparison of numbers.
-    #[inline]
-    pub(crate) fn at(&self, slot: u32) -> Option<&Waiter<T>> {
-        self.waiters.get(slot)
-    }
-
-    #[inline]
-    pub(crate) fn at_mut(&mut self, slot: u32) -> Option<&mut Waiter<T>> {
-        self.waiters.get_mut(slot)
-    }
-
-    /// The slot of the next waiter behind one that is in the list; `NONE` behind the last.
-    #[inline]
-    pub(crate) fn slot_after(&self, slot: u32) -> u32 {
-        self.order.next(slot).unwrap_or(NONE)
-    }
-
-    /// The slot of the waiter ahead of one that is in the list, or of the last, ahead of `NONE`.
-    #[inline]
-    pub(crate) fn slot_before(&self, slot: u32) -> u32 {
-        let before = if slot == NONE { self.order.back() } else { self.order.prev(slot) };
-        before.unwrap_or(NONE)
-    }
-
     #[inline]
     fn id_at(&self, slot: u32) -> WaiterId {
         WaiterId { number: self.waiters[slot].number, slot }
@@ -189,14 +165,8 @@ impl<T> WaitList<T> {
     #[inline]
     pub(crate) fn remove(&mut self, id: WaiterId) -> Option<Waiter<T>> {
         self.get(id)?;
-        self.remove_at(id.slot)
-    }
-
-    /// Takes the waiter out that is in this slot.
-    #[inline]
-    pub(crate) fn remove_at(&mut self, slot: u32) -> Option<Waiter<T>> {
-        self.order.remove(slot);
-        self.waiters.try_remove(slot)
+        self.order.remove(id.slot);
+        self.waiters.try_remove(id.slot)
     }
 
     /// The waiters from the first to the last. O(n).
@@ -234,10 +204,8 @@ mod tests {
         let ids: Vec<_> = (0..5).map(|data| list.push(data, None)).collect();
         assert!(ids.is_sorted());
         assert!(list.remove(ids[1]).is_some());
-        let slots = ids.iter().map(|id| id.slot()).collect::<Vec<_>>();
-        assert_eq!(list.slot_after(slots[0]), slots[2]);
-        assert_eq!((list.slot_before(slots[2]), list.slot_before(slots[0])), (slots[0], NONE));
-        assert_eq!((list.slot_after(slots[4]), list.slot_before(NONE)), (NONE, slots[4]));
+        assert_eq!(list.after(ids[0]), Some(ids[2]));
+        assert_eq!((list.before(ids[2]), list.before(ids[0])), (Some(ids[0]), None));
         let served: Vec<u32> =
             core::iter::from_fn(|| list.pop_front()).map(|waiter| waiter.data).collect();
         assert_eq!(served, [0, 2, 3, 4]);
@@ -246,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn an_old_id_finds_nobody_in_a_reused_slot() {
+    fn an_old_id_finds_no_waiter_in_a_reused_slot() {
         let mut list = WaitList::new();
         let old = list.push(1, None);
         assert!(list.remove(old).is_some());

@@ -53,7 +53,7 @@ impl<K, W, A> BatchExecutor<K, W, A> {
     /// # Panics
     ///
     /// Never: panics of `f` and of its futures are outcomes,
-    /// [`ItemError::Panicked`]. A panic in dropping a future that has already settled, or whatever
+    /// [`ItemError::Panicked`](crate::ItemError::Panicked). A panic in dropping a future that has already settled, or whatever
     /// else a run has when it is done or dropped, goes no further.
     ///
     /// # Cancel safety

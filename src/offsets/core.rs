@@ -99,6 +99,7 @@ enum State {
 }
 
 impl State {
+    #[cfg(debug_assertions)]
     fn is_incomplete(self) -> bool {
         matches!(self, Self::InWork { .. } | Self::Released { .. })
     }

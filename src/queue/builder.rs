@@ -1,4 +1,4 @@
-//! The limits of a queue, checked when it is built.
+//! The options of a queue, checked when it is built.
 
 use core::fmt;
 use core::panic::{RefUnwindSafe, UnwindSafe};
@@ -6,23 +6,58 @@ use core::panic::{RefUnwindSafe, UnwindSafe};
 use super::OverflowQueue;
 use super::core::Core;
 use super::lane::{Entry, Lane, Limits, MAX_WEIGHT};
-use super::policy::WhenFull;
 use crate::ConfigError;
+use crate::base::sync::Mutex;
 
-/// Says what an item weighs.
+/// What the ordinary lane does with an item that does not fit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum WhenFull {
+    /// A push waits; a `try_push` hands the item back.
+    #[default]
+    Wait,
+    /// The item is handed back. It was never in the queue: readers see no gap.
+    Reject,
+    /// The item is handed back, and readers learn of the gap.
+    DropNewest,
+    /// The oldest item is displaced, and more of them if the weight of the new one requires it.
+    DropOldest,
+    /// A share of the oldest items is displaced at once, and more of them if the weight of the new one
+    /// requires it.
+    DropOldestShare {
+        /// The share of the lane's items, rounded up: from 1 to 100.
+        percent: u8,
+    },
+}
+
+impl WhenFull {
+    /// How many of `items` are displaced at once, if the oldest are.
+    pub(super) fn share(self, items: usize) -> usize {
+        match self {
+            // In two steps, so that it does not overflow.
+            Self::DropOldestShare { percent } => {
+                let percent = usize::from(percent);
+                items / 100 * percent + (items % 100 * percent).div_ceil(100)
+            }
+            _ => 1,
+        }
+    }
+}
+
+/// The weight of an item.
 pub(super) type Weigh<T> = dyn Fn(&T) -> u64 + Send + Sync;
 
 /// Sets the limits of an [`OverflowQueue`] and builds it.
 ///
-/// Made by [`OverflowQueue::builder`]. What is not set:
+/// Made by [`OverflowQueue::builder`]. Defaults and bounds:
 ///
-/// | | default | may be |
+/// | | default | bounds |
 /// | --- | --- | --- |
-/// | `capacity` | must be set | 1 to 4,294,967,295 items, if memory has addresses for them |
+/// | `capacity` | must be set | 1 to 4,294,967,295 items that fit into the address space |
 /// | `when_full` | [`WhenFull::Wait`] | a share from 1 to 100 percent |
 /// | `max_weight` | items are not weighed | 1 to 9,223,372,036,854,775,807 (2⁶³ − 1) |
-/// | `protected` | no such lane | as `capacity` |
-/// | `protected_max_weight` | as `max_weight` | as `max_weight`, if there is that and the lane |
+/// | `protected` | no protected lane | those of `capacity` |
+/// | `protected_max_weight` | `max_weight` | those of `max_weight`; needs it and `protected` |
 ///
 /// ```
 /// use sluicegate::OverflowQueue;
@@ -58,24 +93,22 @@ impl<T> Builder<T> {
         }
     }
 
-    /// The most ordinary items at once: from 1 to 4,294,967,295. Must be chosen.
+    /// The most ordinary items at once: from 1 to 4,294,967,295. Must be set.
     pub fn capacity(mut self, capacity: usize) -> Self {
         self.capacity = capacity;
         self
     }
 
-    /// What is done with an ordinary item for which there is no room.
+    /// What a full queue does with an ordinary item.
     pub fn when_full(mut self, when_full: WhenFull) -> Self {
         self.when_full = when_full;
         self
     }
 
-    /// The most weight of all ordinary items together, from 1 to 2⁶³ − 1, as `weigh` tells them. It
-    /// is asked once about each item, protected ones too, when that is pushed and outside the
-    /// queue's lock; an item may have 0.
+    /// The most weight of all ordinary items together: from 1 to 2⁶³ − 1. `weigh` is called once per
+    /// push, protected ones too, outside the queue's lock; it may return 0.
     ///
-    /// An item that weighs more than the whole lane may hold is refused before anything is
-    /// displaced.
+    /// An item that weighs more than its whole lane may hold is rejected before any item is displaced.
     pub fn max_weight(
         mut self,
         max_weight: u64,
@@ -86,28 +119,27 @@ impl<T> Builder<T> {
         self
     }
 
-    /// Adds a lane for items that are never displaced, with room for so many: from 1 to
-    /// 4,294,967,295. Ordinary items take none of it, nor it any of theirs. A push to it waits
-    /// while it is full; a `try_push` hands the item back.
+    /// Adds a lane for at most `capacity` items that are never displaced: from 1 to 4,294,967,295. The
+    /// lanes share no room. While this one is full, `push_protected` waits and `try_push_protected`
+    /// hands the item back.
     pub fn protected(mut self, capacity: usize) -> Self {
         self.protected = Some(capacity);
         self
     }
 
-    /// The most weight of all protected items together, if that is to be another number than for
-    /// the ordinary ones: from 1 to 2⁶³ − 1.
+    /// The most weight of all protected items together, if it differs from that of the ordinary ones:
+    /// from 1 to 2⁶³ − 1.
     pub fn protected_max_weight(mut self, max_weight: u64) -> Self {
         self.protected_max_weight = Some(max_weight);
         self
     }
 
-    /// Builds the queue. The memory for its items is reserved now, for up to 65,536 items a lane;
-    /// a larger queue grows when they come.
+    /// Builds the queue and reserves the memory for up to 65,536 items per lane; a larger queue grows
+    /// with its items.
     ///
     /// # Errors
     ///
-    /// A [`ConfigError`] if a limit is missing or is not what it may be, or if that memory is not to
-    /// be had.
+    /// A [`ConfigError`] if a limit is missing or out of bounds, or if the memory cannot be reserved.
     pub fn build(self) -> Result<OverflowQueue<T>, ConfigError> {
         check_items::<T>("capacity", self.capacity)?;
         let max_weight = self.max_weight.unwrap_or(MAX_WEIGHT);
@@ -128,23 +160,24 @@ impl<T> Builder<T> {
                 return Err(ConfigError::new("protected_max_weight", weight, expected));
             }
         }
-        // In these queues the ordinary items are those that arrived last.
-        let plain = self.weigh.is_none()
-            && self.protected.is_none()
-            && self.when_full != WhenFull::DropNewest;
+        // Else the ordinary items are those that arrived last, and weigh nothing.
+        let with_marks = self.weigh.is_some()
+            || self.protected.is_some()
+            || self.when_full == WhenFull::DropNewest;
         let lane = |field, items, weight| {
             let expected = "no more than there is memory for";
-            let lane = Lane::new(Limits { items, weight }, plain);
+            let lane = Lane::new(Limits { items, weight }, with_marks);
             lane.map_err(|_| ConfigError::new(field, items, expected))
         };
         let ordinary = lane("capacity", self.capacity, max_weight)?;
         let weight = self.protected_max_weight.unwrap_or(max_weight);
-        let protected = self.protected.map(|items| lane("protected", items, weight)).transpose()?;
-        Ok(OverflowQueue::over(Core::new(ordinary, protected, self.when_full), self.weigh))
+        let protected = lane("protected", self.protected.unwrap_or(0), weight)?;
+        let core = Core::new(ordinary, protected, self.when_full);
+        Ok(OverflowQueue { core: Mutex::new(core), weigh: self.weigh })
     }
 }
 
-// Nothing of the caller's runs before it is built.
+// It runs no user code.
 impl<T> UnwindSafe for Builder<T> {}
 impl<T> RefUnwindSafe for Builder<T> {}
 

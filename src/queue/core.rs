@@ -4,9 +4,9 @@
 //!
 //! ```text
 //!                    no room, Wait
-//!        offered ────────────────────▶ waiting ──▶ given up: never offered
+//!         pushed ─────────────────────▶ waiting ──▶ cancelled: never pushed
 //!           │                             │
-//!   ┌───────┼──────────────────┐          │ called, and asks again
+//!   ┌───────┼──────────────────┐          │ granted, and polled again
 //!   │       ▼ room             │          ▼
 //!   │   resident ◀─────────────┼──────────┘ ───────▶ rejected (closed meanwhile)
 //!   │       │                  │
@@ -15,72 +15,96 @@
 //!   │       └──▶ displaced (the oldest)
 //! ```
 //!
-//! Everything that was ever resident or displaced has a number, in the order of arrival over both
-//! lanes, and leaves in that order; so the gap before an item is the difference of two numbers.
+//! Each item that was ever resident or displaced has a number, in the order of arrival over both
+//! lanes. Items leave in that order, so the gap before an item is the difference of two numbers.
 //!
-//! Room and items are kept for called waiters by count and not by name: a new call is served from
-//! what there is beyond that. So no waiter is passed, nothing leaves out of order, and a called task
-//! that does not come withholds only what is kept for it.
+//! Room and items are reserved for granted waiters by count, not by name: a new caller is served if
+//! there is more than that. So no waiter is passed, items leave in order, and a granted waiter that
+//! is not polled withholds no more than its own reservation.
 //!
-//! While no waiter is to be called and nothing else is special, pushes and pops take the fast path:
+//! The fast path moves an item in or out of the ring of ordinary items and touches nothing else:
 //!
 //! ```text
-//!              a waiter to call, closed, weights, a second lane
-//!  FastPath ──────────────────────────────────────────────────▶ FastPath::OFF
-//!     ▲                                                              │
-//!     └──────────────── refresh_fast_path, after each slow step ─────┘
+//!            a waiter waits, or the queue is closed
+//!     on ─────────────────────────────────────────────▶ off
+//!      ◀────────────────────────────────────────────────
+//!            all waiters are granted, or none is left
 //! ```
+//!
+//! It is always off if items have marks beside them, see [`Lane`].
 
 use core::task::Waker;
 
+use super::builder::WhenFull;
 use super::lane::{Entry, Lane};
-use super::outcome::{Displaced, Drained, Popped, Pushed, RejectReason, Rejected};
-use super::policy::WhenFull;
-use super::stats::QueueStats;
+use super::outcome::{Displaced, Drained, Popped, Pushed, QueueStats, RejectReason, Rejected};
 use super::waiters::Waiters;
 use crate::base::wait_list::WaiterId;
 
-/// Which lane a push is for.
+/// The lane of a push.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum LaneName {
     Ordinary,
     Protected,
 }
 
-/// An item on its way in.
+/// One of the three wait lists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum WaitersOf {
+    Pushers(LaneName),
+    Readers,
+}
+
+/// An item to push.
 pub(super) struct Offer<T> {
     pub(super) item: T,
     pub(super) weight: u64,
     pub(super) lane: LaneName,
 }
 
-#[derive(Debug)]
-pub(super) struct Core<T> {
-    ordinary: Lane<T>,
-    protected: Option<Lane<T>>,
-    when_full: WhenFull,
-    /// The number of the next to arrive: how many did, and were not rejected.
-    arrived: u64,
-    /// The number of the next that a reader has not heard of yet.
-    read: u64,
-    readers: Waiters,
-    closed: bool,
-    counts: Counts,
-    fast_path: FastPath,
-}
-
-/// Between which lengths of the ring of ordinary items the fast path is open: nothing but the ring is
-/// touched there.
-#[derive(Debug, Clone, Copy)]
+/// The lengths of the ring of ordinary items between which the fast path pushes and pops.
+///
+/// Two bounds that no length satisfies stand for "off": an enum would cost each operation one more
+/// comparison.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct FastPath {
-    /// Shorter than this, the ring has room for a push.
     push_below: usize,
-    /// Longer than this, it has an item for a pop.
     pop_above: usize,
 }
 
 impl FastPath {
     const OFF: Self = Self { push_below: 0, pop_above: usize::MAX };
+
+    /// Up to the room and down to the items that are reserved for granted waiters.
+    fn on<T>(lane: &Lane<T>, readers: &Waiters) -> Self {
+        Self { push_below: lane.unreserved(), pop_above: readers.granted() }
+    }
+
+    #[inline]
+    fn can_push(self, len: usize) -> bool {
+        len < self.push_below
+    }
+
+    #[inline]
+    fn can_pop(self, len: usize) -> bool {
+        len > self.pop_above
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Core<T> {
+    ordinary: Lane<T>,
+    /// Without capacity if the queue has no protected lane.
+    protected: Lane<T>,
+    when_full: WhenFull,
+    /// The number of the next item to arrive: how many arrived and were not rejected.
+    arrived: u64,
+    /// The first number that no reader knows about: neither as an item nor as part of a gap.
+    unread: u64,
+    readers: Waiters,
+    closed: bool,
+    counts: Counts,
+    fast_path: FastPath,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -89,41 +113,45 @@ struct Counts {
     displaced_newest: u64,
     drained: u64,
     rejected: [u64; RejectReason::COUNT],
-    given_up: u64,
+    cancellations: u64,
     peak: usize,
 }
 
 impl<T> Core<T> {
-    pub(super) fn new(ordinary: Lane<T>, protected: Option<Lane<T>>, when_full: WhenFull) -> Self {
-        Self {
+    pub(super) fn new(ordinary: Lane<T>, protected: Lane<T>, when_full: WhenFull) -> Self {
+        let mut core = Self {
             ordinary,
             protected,
             when_full,
             arrived: 0,
-            read: 0,
+            unread: 0,
             readers: Waiters::new(),
             closed: false,
             counts: Counts::default(),
             fast_path: FastPath::OFF,
-        }
-    }
-
-    /// Opens or shuts the fast path. The last step under the lock after every slow step.
-    pub(super) fn refresh_fast_path(&mut self) {
-        let calm = self.ordinary.waiters.waiting() == 0 && self.readers.waiting() == 0;
-        self.fast_path = if calm && !self.closed && self.ordinary.is_fast() {
-            let push_below = self.ordinary.room_beyond_called();
-            FastPath { push_below, pop_above: self.readers.called() }
-        } else {
-            FastPath::OFF
         };
+        core.refresh_fast_path();
+        core
     }
 
-    /// Puts an item in by the fast path, if it is open.
+    fn fast_path(&self) -> FastPath {
+        if self.closed || self.has_waiting() || self.ordinary.has_marks() {
+            return FastPath::OFF;
+        }
+        FastPath::on(&self.ordinary, &self.readers)
+    }
+
+    /// To be called at the end of each critical section that did more than the fast path does.
+    #[inline]
+    pub(super) fn refresh_fast_path(&mut self) {
+        self.fast_path = self.fast_path();
+    }
+
+    /// Pushes an item, if the fast path is on and there is room.
     #[inline]
     pub(super) fn push_fast(&mut self, item: T) -> Result<(), T> {
         let len = self.ordinary.len();
-        if len >= self.fast_path.push_below {
+        if !self.fast_path.can_push(len) {
             return Err(item);
         }
         self.arrived += 1;
@@ -134,80 +162,80 @@ impl<T> Core<T> {
         Ok(())
     }
 
-    /// Takes the oldest item out by the fast path, if it is open.
+    /// Pops the oldest item, if the fast path is on and there is one.
     #[inline]
     pub(super) fn pop_fast(&mut self) -> Option<Popped<T>> {
-        if self.ordinary.len() <= self.fast_path.pop_above {
+        let len = self.ordinary.len();
+        if !self.fast_path.can_pop(len) {
             return None;
         }
-        let number = self.arrived - self.ordinary.len() as u64;
+        let number = self.arrived - len as u64;
         let item = self.ordinary.pop_fast()?;
         Some(self.read(Entry { number, item }))
     }
 
-    fn lane(&mut self, name: LaneName) -> Option<&mut Lane<T>> {
+    fn lane(&mut self, name: LaneName) -> &mut Lane<T> {
         match name {
-            LaneName::Ordinary => Some(&mut self.ordinary),
-            LaneName::Protected => self.protected.as_mut(),
+            LaneName::Ordinary => &mut self.ordinary,
+            LaneName::Protected => &mut self.protected,
+        }
+    }
+
+    pub(super) fn waiters(&mut self, of: WaitersOf) -> &mut Waiters {
+        match of {
+            WaitersOf::Pushers(lane) => &mut self.lane(lane).waiters,
+            WaitersOf::Readers => &mut self.readers,
         }
     }
 
     #[inline]
     pub(super) fn len(&self) -> usize {
-        self.ordinary.len() + self.protected.as_ref().map_or(0, Lane::len)
+        self.ordinary.len() + self.protected.len()
     }
 
     pub(super) fn weight(&self) -> u64 {
-        self.ordinary.weight() + self.protected.as_ref().map_or(0, Lane::weight)
+        self.ordinary.weight() + self.protected.weight()
     }
 
     pub(super) fn is_closed(&self) -> bool {
         self.closed
     }
 
-    /// Stores an item, or does what the queue does with one for which there is no room. The item comes
-    /// back if it has to wait.
-    #[inline]
+    /// Pushes an item, or answers it as a full queue does. An item that has to wait comes back.
     pub(super) fn push(&mut self, offer: Offer<T>) -> Result<Pushed<T>, Offer<T>> {
         let closed = self.closed;
-        match self.lane(offer.lane) {
-            Some(lane) if !closed && lane.is_open_to(offer.weight) => {
-                self.admit(offer);
-                Ok(Pushed::Stored)
-            }
-            _ => self.push_full(offer),
+        if !closed && self.lane(offer.lane).is_open_to(offer.weight) {
+            return Ok(self.admit(offer));
         }
+        self.push_full(offer)
     }
 
-    fn admit(&mut self, Offer { item, weight, lane }: Offer<T>) {
+    fn admit(&mut self, Offer { item, weight, lane }: Offer<T>) -> Pushed<T> {
         let number = self.arrived;
         self.arrived += 1;
-        if let Some(lane) = self.lane(lane) {
-            lane.push(Entry { number, item }, weight);
-        }
+        self.lane(lane).push(Entry { number, item }, weight);
         self.counts.peak = self.counts.peak.max(self.len());
+        Pushed::Stored
     }
 
-    #[inline]
     fn push_full(&mut self, offer: Offer<T>) -> Result<Pushed<T>, Offer<T>> {
-        let closed = self.closed;
-        let reason = match self.lane(offer.lane) {
-            _ if closed => RejectReason::Closed,
-            None => RejectReason::NoProtectedLane,
-            Some(lane) if !lane.takes(offer.weight) => RejectReason::TooHeavy,
-            Some(_) if offer.lane == LaneName::Protected => return Err(offer),
-            Some(_) => match self.when_full {
-                WhenFull::Wait => return Err(offer),
-                WhenFull::Reject => RejectReason::Full,
-                WhenFull::DropNewest => {
-                    self.arrived += 1;
-                    self.counts.displaced_newest += 1;
-                    return Ok(Pushed::DroppedNewest(offer.item));
-                }
-                WhenFull::DropOldest | WhenFull::DropOldestShare { .. } => {
-                    return Ok(self.displace(offer));
-                }
-            },
+        let lane = self.lane(offer.lane);
+        let (exists, fits) = (lane.exists(), lane.can_hold(offer.weight));
+        let reason = match self.when_full {
+            _ if self.closed => RejectReason::Closed,
+            _ if !exists => RejectReason::NoProtectedLane,
+            _ if !fits => RejectReason::TooHeavy,
+            _ if offer.lane == LaneName::Protected => return Err(offer),
+            WhenFull::Wait => return Err(offer),
+            WhenFull::Reject => RejectReason::Full,
+            WhenFull::DropNewest => {
+                self.arrived += 1;
+                self.counts.displaced_newest += 1;
+                return Ok(Pushed::DroppedNewest(offer.item));
+            }
+            WhenFull::DropOldest | WhenFull::DropOldestShare { .. } => {
+                return Ok(Pushed::Displaced(self.displace(offer)));
+            }
         };
         Ok(self.reject(offer.item, reason))
     }
@@ -217,116 +245,76 @@ impl<T> Core<T> {
         Pushed::Rejected(Rejected { reason, item })
     }
 
-    fn displace(&mut self, offer: Offer<T>) -> Pushed<T> {
-        let lane = &mut self.ordinary;
-        let share = self.when_full.share(lane.len()).unwrap_or(1);
-        let count = lane.in_the_way(offer.weight, share);
-        let displaced = match count {
-            1 => Displaced::from(lane.take_one()),
-            _ => Displaced::from(lane.take(count)),
-        };
-        self.counts.displaced_oldest += count as u64;
-        self.admit(offer);
-        self.call_off_readers();
-        Pushed::Displaced(displaced)
+    fn displace(&mut self, offer: Offer<T>) -> Displaced<T> {
+        let share = self.when_full.share(self.ordinary.len());
+        let displaced = self.ordinary.displace(offer.weight, share);
+        self.counts.displaced_oldest += displaced.len() as u64;
+        let _stored = self.admit(offer);
+        self.revoke_readers();
+        displaced
     }
 
-    /// Fewer items may be left than readers were called for.
-    fn call_off_readers(&mut self) {
-        while !self.closed && self.readers.called() > self.len() {
-            self.readers.call_off();
+    /// Takes grants back, the last first, for which there is no item any more.
+    fn revoke_readers(&mut self) {
+        while !self.closed && self.readers.granted() > self.len() {
+            self.readers.revoke_last();
         }
     }
 
-    /// [`push`](Self::push) for a waiter, which leaves the wait list if this succeeds.
-    pub(super) fn push_in_turn(
+    /// [`push`](Self::push) of a waiter, which has left the wait list if this succeeds.
+    pub(super) fn push_granted(
         &mut self,
         id: WaiterId,
         offer: Offer<T>,
         unused: &mut Option<Waker>,
     ) -> Result<Pushed<T>, Offer<T>> {
         let closed = self.closed;
-        let Some(lane) = self.lane(offer.lane) else { return Err(offer) };
+        let waiters = &mut self.lane(offer.lane).waiters;
         if closed {
-            *unused = lane.waiters.leave(id).flatten();
+            *unused = waiters.remove(id).flatten();
             return Ok(self.reject(offer.item, RejectReason::Closed));
         }
-        let Some(waker) = lane.waiters.leave_called(id) else { return Err(offer) };
+        let Some(waker) = waiters.claim(id) else { return Err(offer) };
         *unused = waker;
-        self.admit(offer);
-        Ok(Pushed::Stored)
+        Ok(self.admit(offer))
     }
 
-    /// The wait list that a new push has to join: none, if it is answered at once.
-    pub(super) fn wait_list_of_push(
-        &mut self,
-        name: LaneName,
-        weight: u64,
-    ) -> Option<&mut Waiters> {
+    /// Whether a new push would have to wait.
+    pub(super) fn must_push_wait(&mut self, name: LaneName, weight: u64) -> bool {
         let waits = name == LaneName::Protected || self.when_full == WhenFull::Wait;
-        let waits = waits && !self.closed;
-        let lane = self.lane(name)?;
-        (waits && lane.takes(weight) && !lane.is_open_to(weight)).then_some(&mut lane.waiters)
+        let closed = self.closed;
+        let lane = self.lane(name);
+        let lane_takes_it = lane.exists() && lane.can_hold(weight);
+        waits && !closed && lane_takes_it && !lane.is_open_to(weight)
     }
 
-    /// The wait list that a new reader has to join: none, if it is answered at once.
-    pub(super) fn wait_list_of_pop(&mut self) -> Option<&mut Waiters> {
-        let free = self.len() > self.readers.len();
-        (!self.closed && !free).then_some(&mut self.readers)
+    /// Whether a new reader would have to wait.
+    pub(super) fn must_pop_wait(&self) -> bool {
+        !self.closed && self.len() <= self.readers.len()
     }
 
-    /// The waiters for room in a lane.
-    pub(super) fn pushers(&mut self, name: LaneName) -> Option<&mut Waiters> {
-        self.lane(name).map(|lane| &mut lane.waiters)
+    /// Removes a cancelled waiter, if it is in the list still.
+    pub(super) fn cancel(&mut self, of: WaitersOf, id: WaiterId) -> Option<Waker> {
+        let removed = self.waiters(of).remove(id);
+        self.counts.cancellations += u64::from(removed.is_some());
+        removed?
     }
 
-    /// The waiters for items.
-    pub(super) fn readers(&mut self) -> &mut Waiters {
-        &mut self.readers
-    }
-
-    /// A waiter for room gives up, if it is in the list still.
-    pub(super) fn leave_pushers(&mut self, name: LaneName, id: WaiterId) -> Option<Waker> {
-        let left = self.lane(name)?.waiters.leave(id);
-        self.count_given_up(left)
-    }
-
-    /// A waiter for items gives up, if it is in the list still.
-    pub(super) fn leave_readers(&mut self, id: WaiterId) -> Option<Waker> {
-        let left = self.readers.leave(id);
-        self.count_given_up(left)
-    }
-
-    fn count_given_up(&mut self, left: Option<Option<Waker>>) -> Option<Waker> {
-        self.counts.given_up += u64::from(left.is_some());
-        left?
-    }
-
-    /// How many items there are for a new call, or for a waiter, which leaves the wait list if there
-    /// are any.
-    ///
-    /// Any caller may take the items that are left in a closed queue.
-    #[inline]
-    pub(super) fn free_items(&mut self, id: Option<WaiterId>, unused: &mut Option<Waker>) -> usize {
+    /// How many items a new reader can take, or a waiting one, which has left the wait list if there
+    /// are any. Once the queue is closed that is all items, for any reader.
+    pub(super) fn available(&mut self, id: Option<WaiterId>, unused: &mut Option<Waker>) -> usize {
         if self.closed {
-            *unused = id.and_then(|id| self.readers.leave(id)).flatten();
+            *unused = id.and_then(|id| self.readers.remove(id)).flatten();
             return self.len();
         }
-        let beyond_the_waiters = self.len().saturating_sub(self.readers.len());
-        match id {
-            None => beyond_the_waiters,
-            Some(id) => match self.readers.leave_called(id) {
-                Some(waker) => {
-                    *unused = waker;
-                    // One was kept.
-                    beyond_the_waiters + 1
-                }
-                None => 0,
-            },
-        }
+        let unreserved = self.len().saturating_sub(self.readers.len());
+        let Some(id) = id else { return unreserved };
+        let Some(waker) = self.readers.claim(id) else { return 0 };
+        *unused = waker;
+        unreserved + 1
     }
 
-    /// Takes up to `max` of the oldest items out.
+    /// Pops up to `max` of the oldest items.
     pub(super) fn pop_many(&mut self, max: usize, into: &mut Vec<Popped<T>>) {
         into.reserve(max.min(self.len()));
         for _ in 0..max {
@@ -334,128 +322,113 @@ impl<T> Core<T> {
         }
     }
 
-    /// Takes the oldest item of both lanes out.
+    /// Pops the oldest item of both lanes.
     pub(super) fn pop_front(&mut self) -> Option<Popped<T>> {
-        let entry = match &mut self.protected {
-            Some(protected) if protected.is_before(&self.ordinary) => protected.pop(self.arrived),
-            _ => self.ordinary.pop(self.arrived),
-        };
-        entry.map(|entry| self.read(entry))
+        let protected = self.protected.len() != 0 && self.protected.is_before(&self.ordinary);
+        let lane = if protected { &mut self.protected } else { &mut self.ordinary };
+        let entry = lane.pop(self.arrived)?;
+        Some(self.read(entry))
     }
 
     #[inline]
     fn read(&mut self, entry: Entry<T>) -> Popped<T> {
-        let dropped_before = entry.number - self.read;
-        self.read = entry.number + 1;
+        let dropped_before = entry.number - self.unread;
+        self.unread = entry.number + 1;
         Popped { item: entry.item, dropped_before }
     }
 
-    /// How many were lost after the last item that was popped, and before anything that is still
-    /// there. Only the first to ask is told.
+    /// How many items were lost after the last one that was popped and before any resident one. Only
+    /// the first call reports them.
     pub(super) fn read_gap(&mut self) -> u64 {
-        let next = if self.len() == 0 { self.arrived } else { self.read };
-        next - core::mem::replace(&mut self.read, next)
+        let next = if self.len() == 0 { self.arrived } else { self.unread };
+        next - core::mem::replace(&mut self.unread, next)
     }
 
     pub(super) fn drain(&mut self) -> Drained<T> {
-        let mut items = Vec::with_capacity(self.len());
-        while let Some(popped) = self.pop_front() {
-            items.push(popped);
-        }
+        let mut items = Vec::new();
+        self.pop_many(self.len(), &mut items);
         self.counts.drained += items.len() as u64;
-        self.call_off_readers();
+        self.revoke_readers();
         Drained { items, dropped_after: self.read_gap() }
     }
 
-    /// Accepts nothing more.
     pub(super) fn close(&mut self) {
         self.closed = true;
     }
 
-    /// Whether a waiter is to be woken.
+    /// Whether there are waiters without a grant.
     #[inline]
-    pub(super) fn has_due(&self) -> bool {
-        let protected = self.protected.as_ref().map_or(0, |lane| lane.waiters.waiting());
-        let waiting = self.readers.waiting() + self.ordinary.waiters.waiting() + protected;
-        waiting != 0 && self.is_any_due()
+    pub(super) fn has_waiting(&self) -> bool {
+        let pushers = self.ordinary.waiters.waiting() + self.protected.waiters.waiting();
+        self.readers.waiting() + pushers != 0
     }
 
-    fn is_any_due(&self) -> bool {
-        self.closed
-            || self.can_call_reader()
-            || self.ordinary.can_call()
-            || self.protected.as_ref().is_some_and(Lane::can_call)
+    /// A wait list whose next waiter can be granted what it waits for, or told of the close.
+    fn next_to_serve(&mut self) -> Option<&mut Waiters> {
+        let closed = self.closed;
+        let can_grant = closed || self.readers.granted() < self.len();
+        if can_grant && self.readers.waiting() != 0 {
+            return Some(&mut self.readers);
+        }
+        let mut lanes = [&mut self.ordinary, &mut self.protected].into_iter();
+        let lane = lanes.find(|lane| match lane.waiters.next_need() {
+            Some(weight) => closed || lane.has_room(weight),
+            None => false,
+        });
+        lane.map(|lane| &mut lane.waiters)
     }
 
-    fn can_call_reader(&self) -> bool {
-        self.readers.waiting() != 0 && self.readers.called() < self.len()
+    #[inline]
+    pub(super) fn can_serve(&mut self) -> bool {
+        self.has_waiting() && self.next_to_serve().is_some()
     }
 
-    /// Calls the next waiter for which there is an item or room, or dismisses one if the queue is
-    /// closed, and returns its waker. More may be [due](Self::has_due).
-    pub(super) fn call_next(&mut self) -> Option<Waker> {
+    /// Serves waiters up to the first with a waker, which it returns. There may be more of them: see
+    /// [`can_serve`](Self::can_serve).
+    pub(super) fn serve_next(&mut self) -> Option<Waker> {
+        let closed = self.closed;
         loop {
-            let waker = self.call_or_dismiss();
-            if waker.is_some() || !self.has_due() {
+            let waiters = self.next_to_serve()?;
+            let waker = if closed { waiters.dismiss_next() } else { waiters.grant_next() };
+            if waker.is_some() {
                 return waker;
             }
         }
     }
 
-    fn call_or_dismiss(&mut self) -> Option<Waker> {
-        if self.closed {
-            let lists = [Some(&mut self.readers), Some(&mut self.ordinary.waiters)];
-            let protected = self.protected.as_mut().map(|lane| &mut lane.waiters);
-            let mut lists = lists.into_iter().chain([protected]).flatten();
-            return lists.find(|waiters| waiters.waiting() != 0)?.dismiss_next();
-        }
-        if self.can_call_reader() {
-            return self.readers.call_next();
-        }
-        let lanes = [Some(&mut self.ordinary), self.protected.as_mut()];
-        lanes.into_iter().flatten().find(|lane| lane.can_call())?.waiters.call_next()
-    }
-
-    /// Panics unless the wait lists hold together.
+    /// Panics unless lanes and wait lists hold together and the fast path is up to date. O(n).
     #[cfg(debug_assertions)]
     pub(super) fn validate(&self) {
         self.readers.validate();
-        self.ordinary.waiters.validate();
-        if let Some(protected) = &self.protected {
-            protected.waiters.validate();
-        }
+        self.ordinary.validate();
+        self.protected.validate();
+        assert_eq!(self.fast_path, self.fast_path(), "the fast path");
+        assert!(self.closed || self.readers.granted() <= self.len(), "items for granted readers");
+        assert!(self.unread <= self.arrived && self.len() as u64 <= self.arrived - self.unread);
     }
 
     pub(super) fn stats(&self) -> QueueStats {
-        let Counts { displaced_oldest, displaced_newest, drained, rejected, given_up, peak } =
-            self.counts;
-        let protected = self.protected.as_ref();
-        let waits = |waiters: &Waiters| waiters.joined();
+        let Self { ordinary, protected, readers, arrived, counts, .. } = self;
+        let displaced = counts.displaced_oldest + counts.displaced_newest;
         QueueStats {
-            pushed: self.arrived + rejected.iter().sum::<u64>(),
-            popped: self.arrived
-                - displaced_oldest
-                - displaced_newest
-                - drained
-                - self.len() as u64,
-            displaced_oldest,
-            displaced_newest,
-            drained,
-            rejected_full: rejected[RejectReason::Full as usize],
-            rejected_too_heavy: rejected[RejectReason::TooHeavy as usize],
-            rejected_closed: rejected[RejectReason::Closed as usize],
-            rejected_no_lane: rejected[RejectReason::NoProtectedLane as usize],
+            pushed: arrived + counts.rejected.iter().sum::<u64>(),
+            popped: arrived - displaced - counts.drained - self.len() as u64,
+            displaced_oldest: counts.displaced_oldest,
+            displaced_newest: counts.displaced_newest,
+            drained: counts.drained,
+            rejected_full: counts.rejected[RejectReason::Full as usize],
+            rejected_too_heavy: counts.rejected[RejectReason::TooHeavy as usize],
+            rejected_closed: counts.rejected[RejectReason::Closed as usize],
+            rejected_no_lane: counts.rejected[RejectReason::NoProtectedLane as usize],
             len: self.len(),
-            protected_len: protected.map_or(0, Lane::len),
+            protected_len: protected.len(),
             weight: self.weight(),
-            peak_len: peak,
-            waiting_pushers: self.ordinary.waiters.len()
-                + protected.map_or(0, |lane| lane.waiters.len()),
-            waiting_readers: self.readers.len(),
-            push_waits: waits(&self.ordinary.waiters)
-                + protected.map_or(0, |lane| waits(&lane.waiters)),
-            pop_waits: waits(&self.readers),
-            given_up,
+            peak_len: counts.peak,
+            waiting_pushers: ordinary.waiters.len() + protected.waiters.len(),
+            waiting_readers: readers.len(),
+            push_waits: ordinary.waiters.joined() + protected.waiters.joined(),
+            pop_waits: readers.joined(),
+            cancellations: counts.cancellations,
         }
     }
 }

@@ -2,17 +2,18 @@
 
 use std::collections::{TryReserveError, VecDeque};
 
+use super::outcome::Displaced;
 use super::waiters::Waiters;
 
-/// An item on its way out.
+/// An item that leaves.
 #[derive(Debug)]
 pub(super) struct Entry<T> {
-    /// How many arrived at the queue before it, lost ones included.
+    /// How many items arrived at the queue before it, lost ones included.
     pub(super) number: u64,
     pub(super) item: T,
 }
 
-/// What is kept about an item beside it, in a lane that is not plain.
+/// What is kept beside an item in a lane with marks.
 #[derive(Debug, Clone, Copy)]
 struct Mark {
     number: u64,
@@ -28,15 +29,15 @@ pub(super) struct Limits {
 /// So that the weight of a lane and of one item more cannot overflow.
 pub(super) const MAX_WEIGHT: u64 = u64::MAX / 2;
 
-/// A larger ring than this grows with what is in it.
-const AT_ONCE: usize = 1 << 16;
+/// A larger ring than this grows with its items.
+const RESERVED_AT_ONCE: usize = 1 << 16;
 
 #[derive(Debug)]
 pub(super) struct Lane<T> {
     limits: Limits,
     items: VecDeque<T>,
-    /// One for each item; `None` in a plain lane, whose items weigh nothing and are those that
-    /// arrived last, so that their numbers go without saying.
+    /// One for each item. `None` in a lane whose items weigh nothing and are those that arrived
+    /// last, so that their numbers follow from how many there are.
     marks: Option<VecDeque<Mark>>,
     weight: u64,
     pub(super) waiters: Waiters,
@@ -45,18 +46,24 @@ pub(super) struct Lane<T> {
 impl<T> Lane<T> {
     /// # Errors
     ///
-    /// If the memory for its items is not to be had.
-    pub(super) fn new(limits: Limits, plain: bool) -> Result<Self, TryReserveError> {
-        let at_once = limits.items.min(AT_ONCE);
+    /// If the memory for its items cannot be reserved.
+    pub(super) fn new(limits: Limits, with_marks: bool) -> Result<Self, TryReserveError> {
+        let at_once = limits.items.min(RESERVED_AT_ONCE);
         let mut items = VecDeque::new();
         items.try_reserve_exact(at_once)?;
         Ok(Self {
             limits,
             items,
-            marks: (!plain).then(|| VecDeque::with_capacity(at_once)),
+            marks: with_marks.then(|| VecDeque::with_capacity(at_once)),
             weight: 0,
             waiters: Waiters::new(),
         })
+    }
+
+    /// Whether the queue has this lane.
+    #[inline]
+    pub(super) fn exists(&self) -> bool {
+        self.limits.items != 0
     }
 
     #[inline]
@@ -68,38 +75,34 @@ impl<T> Lane<T> {
         self.weight
     }
 
-    pub(super) fn is_fast(&self) -> bool {
-        self.marks.is_none()
+    #[inline]
+    pub(super) fn has_marks(&self) -> bool {
+        self.marks.is_some()
     }
 
-    /// Whether so large an item fits in when there is nothing else.
-    pub(super) fn takes(&self, weight: u64) -> bool {
+    /// Whether the empty lane holds an item of this weight.
+    pub(super) fn can_hold(&self, weight: u64) -> bool {
         weight <= self.limits.weight
     }
 
-    /// How many items it can hold beside the room that is kept for called waiters.
-    pub(super) fn room_beyond_called(&self) -> usize {
-        self.limits.items - self.waiters.called()
+    /// How many items it holds beside those for which room is reserved.
+    pub(super) fn unreserved(&self) -> usize {
+        self.limits.items - self.waiters.granted()
     }
 
-    /// Whether there is room beside its items and what is kept for called waiters.
-    fn fits(&self, weight: u64) -> bool {
-        self.len() < self.room_beyond_called()
+    /// Whether there is room for one more item beside what is reserved.
+    pub(super) fn has_room(&self, weight: u64) -> bool {
+        self.len() < self.unreserved()
             && weight <= self.limits.weight - self.weight - self.waiters.reserved()
     }
 
-    /// Whether a new push may store an item without passing a waiter.
+    /// Whether a new push can store an item without passing a waiter.
     pub(super) fn is_open_to(&self, weight: u64) -> bool {
-        self.waiters.waiting() == 0 && self.fits(weight)
+        self.waiters.waiting() == 0 && self.has_room(weight)
     }
 
-    /// Whether the next waiter can be called.
-    pub(super) fn can_call(&self) -> bool {
-        self.waiters.waiting() != 0
-            && self.waiters.next_need().is_some_and(|weight| self.fits(weight))
-    }
-
-    /// Whether the oldest item of this lane arrived before that of the other. Neither is plain.
+    /// Whether the oldest item of this lane arrived before that of the other. A lane without marks
+    /// is the only one.
     pub(super) fn is_before(&self, other: &Self) -> bool {
         let number = |lane: &Self| lane.marks.as_ref()?.front().map(|mark| mark.number);
         match (number(self), number(other)) {
@@ -108,13 +111,13 @@ impl<T> Lane<T> {
         }
     }
 
-    /// Puts an item into a plain lane.
+    /// Stores an item in a lane without marks.
     #[inline]
     pub(super) fn push_fast(&mut self, item: T) {
         self.items.push_back(item);
     }
 
-    /// Takes the oldest item out of a plain lane.
+    /// Takes the oldest item out of a lane without marks.
     #[inline]
     pub(super) fn pop_fast(&mut self) -> Option<T> {
         self.items.pop_front()
@@ -128,45 +131,44 @@ impl<T> Lane<T> {
         }
     }
 
-    /// Takes the oldest item out. `arrived` is the number of the next to arrive.
+    /// Takes the oldest item out. `arrived` is the number of the next item to arrive.
     pub(super) fn pop(&mut self, arrived: u64) -> Option<Entry<T>> {
-        let plain = arrived - self.items.len() as u64;
+        let without_marks = arrived - self.items.len() as u64;
         let item = self.items.pop_front()?;
         let mark = self.marks.as_mut().and_then(VecDeque::pop_front);
-        let Mark { number, weight } = mark.unwrap_or(Mark { number: plain, weight: 0 });
+        let Mark { number, weight } = mark.unwrap_or(Mark { number: without_marks, weight: 0 });
         self.weight -= weight;
         Some(Entry { number, item })
     }
 
-    /// How many of the oldest have to go for one more of this weight, at least `at_least` (of
-    /// those there are).
-    pub(super) fn in_the_way(&self, weight: u64, at_least: usize) -> usize {
+    /// Takes out the oldest items: at least `at_least` of those there are, and as many as it takes to
+    /// make room for one more of this weight.
+    pub(super) fn displace(&mut self, weight: u64, at_least: usize) -> Displaced<T> {
         let mut count = at_least.min(self.len());
-        let Some(marks) = &self.marks else { return count };
-        let mut left = self.weight - marks.iter().take(count).map(|mark| mark.weight).sum::<u64>();
-        for mark in marks.iter().skip(count) {
-            if left <= self.limits.weight - weight {
-                break;
-            }
-            left -= mark.weight;
-            count += 1;
-        }
-        count
-    }
-
-    /// Displaces the oldest item.
-    pub(super) fn take_one(&mut self) -> Option<T> {
-        if let Some(mark) = self.marks.as_mut().and_then(VecDeque::pop_front) {
-            self.weight -= mark.weight;
-        }
-        self.items.pop_front()
-    }
-
-    /// Displaces so many of the oldest items.
-    pub(super) fn take(&mut self, count: usize) -> Vec<T> {
         if let Some(marks) = &mut self.marks {
-            self.weight -= marks.drain(..count).map(|mark| mark.weight).sum::<u64>();
+            let displaced: u64 = marks.drain(..count).map(|mark| mark.weight).sum();
+            self.weight -= displaced;
+            while self.weight > self.limits.weight - weight {
+                let Some(mark) = marks.pop_front() else { break };
+                self.weight -= mark.weight;
+                count += 1;
+            }
         }
-        self.items.drain(..count).collect()
+        if count == 1 {
+            return Displaced::from(self.items.pop_front());
+        }
+        Displaced::from(self.items.drain(..count).collect::<Vec<_>>())
+    }
+
+    /// Panics unless there is one mark for each item, in order, and weights and limits hold.
+    #[cfg(debug_assertions)]
+    pub(super) fn validate(&self) {
+        self.waiters.validate();
+        assert!(self.len() <= self.unreserved(), "items beyond the limit");
+        assert!(self.weight + self.waiters.reserved() <= self.limits.weight, "weight");
+        let Some(marks) = &self.marks else { return assert_eq!(self.weight, 0) };
+        assert_eq!(marks.len(), self.len(), "marks");
+        assert!(marks.iter().is_sorted_by(|a, b| a.number < b.number), "numbers");
+        assert_eq!(marks.iter().map(|mark| mark.weight).sum::<u64>(), self.weight, "weight");
     }
 }

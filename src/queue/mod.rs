@@ -1,90 +1,83 @@
-//! A queue that cannot grow, and says what it lost.
+//! A bounded queue that counts and hands back what does not fit.
 //!
-//! [`OverflowQueue`] is the queue, [`Builder`] sets its limits, [`WhenFull`] says what a full one
-//! does. The other types say what happened.
+//! [`OverflowQueue`] is the queue, [`Builder`] sets its limits, [`WhenFull`] says what a full queue
+//! does. The other types are outcomes and futures.
 
 mod builder;
 mod core;
 mod lane;
 mod outcome;
-mod policy;
 mod pop;
 mod push;
 #[cfg(feature = "sink")]
 mod sink;
-mod stats;
-mod stream;
 mod waiters;
 
-pub use self::builder::Builder;
-pub use self::outcome::{
-    Closed, Displaced, Drained, Popped, Pushed, RejectReason, Rejected, TryPopError,
-};
-pub use self::policy::WhenFull;
-pub use self::pop::{Pop, PopManyInto};
-pub use self::push::Push;
-#[cfg(feature = "sink")]
-pub use self::sink::PushSink;
-pub use self::stats::QueueStats;
-pub use self::stream::Items;
-
 use ::core::fmt;
-use ::core::task::Waker;
+use ::core::task::{Poll, Waker};
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::Arc;
 
 use self::builder::Weigh;
-use self::core::{Core, LaneName, Offer};
-use self::waiters::Waiters;
+use self::core::{Core, LaneName, Offer, WaitersOf};
+use self::pop::PendingPop;
+use self::push::PendingPush;
+use self::waiters::{Attempt, PollWaker};
 use crate::ConfigError;
 use crate::base::panic::quietly;
 use crate::base::sync::{Mutex, MutexGuard, lock_briefly};
 use crate::base::wait_list::WaiterId;
 use crate::base::wake::WakeList;
 
-/// A bounded queue between any number of pushers and readers; what happens when it is full is
-/// chosen when it is built, and nothing is lost that is not handed back, counted, and told to the
-/// readers.
+pub use self::builder::{Builder, WhenFull};
+pub use self::outcome::{
+    Closed, Displaced, Drained, Popped, Pushed, QueueStats, RejectReason, Rejected, TryPopError,
+};
+pub use self::pop::{Items, Pop, PopManyInto};
+pub use self::push::Push;
+#[cfg(feature = "sink")]
+pub use self::sink::PushSink;
+
+/// A bounded queue between any number of pushers and readers. Its builder chooses what a full queue
+/// does; each item that is lost is handed back, counted, and reported to the readers.
 ///
-/// It stands in front of workers whose source may not wait: when it is full the oldest go, one or a
-/// share at once, and come back to the pusher; the reader of the next item is told how many are
-/// missing before it. Or the newest goes, or is refused, or the pusher waits:
+/// Use it in front of workers whose source must not wait: a full queue displaces its oldest items,
+/// one or a share at once, and hands them back to the pusher; the reader of the next item learns how
+/// many are missing before it. Or it drops the newest item, rejects it, or lets the pusher wait:
 ///
 /// | [`WhenFull`] | `push` | `try_push` | readers |
 /// | --- | --- | --- | --- |
-/// | `Wait` | waits | hands the item back | miss nothing |
-/// | `Reject` | hands the item back | the same | are told nothing |
-/// | `DropNewest` | hands the item back | the same | are told of the gap |
-/// | `DropOldest`, `DropOldestShare` | hands the oldest back | the same | are told of the gap |
+/// | `Wait` | waits | hands the item back | see no gap |
+/// | `Reject` | hands the item back | the same | see no gap |
+/// | `DropNewest` | hands the item back | the same | learn of the gap |
+/// | `DropOldest`, `DropOldestShare` | hands the oldest back | the same | learn of the gap |
 ///
-/// What must never be dropped goes into a [protected lane](Builder::protected) with bounds of its
-/// own. The lane says what may be displaced, not what goes first: items leave in the order of their
-/// arrival over both lanes.
+/// Items that must never be dropped go into a [protected lane](Builder::protected) with bounds of
+/// its own. The lane protects from displacement and gives no priority: items leave in the order of
+/// their arrival over both lanes.
 ///
 /// It runs on any runtime, or on none; put it into an [`Arc`] to share it. It stays open until
 /// [`close`](Self::close): dropping pushers or readers does not close it.
 ///
 /// # Fairness
 ///
-/// Readers are served first come, first served, and so are pushers, each lane by itself; a large
-/// item at the front of its wait list is not passed by smaller ones. `try_push` and `try_pop` never pass
-/// a waiter. What is kept for a woken waiter is kept by count and not by name: items
-/// leave in the order of arrival whichever reader fetches first, and a woken task that does not come
-/// withholds one item, or the room for its own, and no more. That much it does withhold until it is
-/// polled or dropped: so do not wait for this queue in a task that keeps another future or stream of
-/// it, polled before, without polling it.
+/// Readers are served first come, first served, and so are pushers, each lane by itself: a large item
+/// at the front of its wait list is not passed by smaller ones, and `try_push` and `try_pop` never
+/// pass a waiter. Items and room are reserved for woken waiters by count, not by name: items leave in
+/// the order of arrival whichever reader is polled first. A woken waiter withholds one item, or the
+/// room for its own, until it is polled or dropped: so do not wait for this queue in a task that
+/// keeps another future or stream of it, polled before, without polling it.
 ///
-/// Under tokio the futures, the stream and the sink take part in cooperative scheduling: a task that
-/// has spent its budget yields, and moves no item before it is polled again. If it would have to wait,
-/// it joins the wait list before it yields. If not, it yields without one, so that a later task
-/// may be served first: this is the one exception.
+/// Under tokio the futures, the stream and the sink take part in cooperative scheduling: a task
+/// without budget yields, and moves no item before it is polled again. If it has to wait, it joins
+/// the wait list before it yields. If not, it yields without joining, so that a later task may be
+/// served first: this is the one exception.
 ///
 /// # When to use something else
 ///
-/// If the source can wait and nothing may ever be dropped, any bounded channel does; one that
-/// closes itself when its last sender is gone is less to think of. To keep only the latest value,
-/// a watch channel. Items under keys, each key with a cap: a
-/// [`BoundedArrayMap`](crate::BoundedArrayMap).
+/// If the source can wait and nothing may ever be dropped, use a bounded channel: it closes itself
+/// when its last sender is dropped. To keep only the latest value, use a watch channel. For items
+/// under keys, each key with a cap, use a [`BoundedArrayMap`](crate::BoundedArrayMap).
 ///
 /// # Example
 ///
@@ -107,11 +100,11 @@ use crate::base::wake::WakeList;
 ///
 /// # How it is built
 ///
-/// One lock around a state machine: for each lane a ring of numbered items and a wait list of pushers,
-/// and one wait list of readers. The gap before an item is the difference of its number to the one
+/// One lock around a state machine: a ring of numbered items and a wait list of pushers per lane, and
+/// one wait list of readers. The gap before an item is the difference of its number and the one
 /// before. Wait lists reuse their slots, so that neither an item nor a wait allocates in the steady
-/// state. A call that makes room or brings an item wakes the next waiter after it has released the
-/// lock; a waiter is woken once. Items that leave are dropped by the caller that gets them, never
+/// state. A call that makes room or stores an item wakes the next waiter after it has released the
+/// lock, and no waiter that is woken already. Items that leave are dropped by their caller, never
 /// under the lock.
 pub struct OverflowQueue<T> {
     core: Mutex<Core<T>>,
@@ -121,8 +114,8 @@ pub struct OverflowQueue<T> {
 type Locked<'a, T> = MutexGuard<'a, Core<T>>;
 
 impl<T> OverflowQueue<T> {
-    /// A queue of ordinary items, of which there are at most `capacity`, and pushers wait when it
-    /// is full. All else is chosen with a [`builder`](Self::builder).
+    /// A queue of at most `capacity` ordinary items, whose pushers wait when it is full. A
+    /// [`builder`](Self::builder) has all other options.
     ///
     /// # Errors
     ///
@@ -136,22 +129,15 @@ impl<T> OverflowQueue<T> {
         Builder::new()
     }
 
-    fn over(core: Core<T>, weigh: Option<Box<Weigh<T>>>) -> Self {
-        let mut core = core;
-        core.refresh_fast_path();
-        Self { core: Mutex::new(core), weigh }
-    }
-
     #[inline]
     fn weigh(&self, item: &T) -> u64 {
         self.weigh.as_ref().map_or(0, |weigh| weigh(item))
     }
 
-    /// Pushes an ordinary item; if there is no room it does what [`WhenFull`]
-    /// says. Only with `Wait` it ever waits.
+    /// Pushes an ordinary item; a full queue does what [`WhenFull`] says. Only with `Wait` it waits.
     ///
-    /// The outcome owns what was displaced, dropped or rejected. A push that waits is told once if the
-    /// queue is closed, and hands the item back.
+    /// The outcome owns what was displaced, dropped or rejected. If the queue is closed, a waiting
+    /// push completes and hands the item back.
     ///
     /// # Panics
     ///
@@ -160,8 +146,8 @@ impl<T> OverflowQueue<T> {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future pushes nothing and gives up its place in the wait list; the item is dropped with
-    /// it, or given back by [`Push::into_item`].
+    /// Dropping the future pushes nothing and leaves the wait list; the item is dropped with it, or
+    /// handed back by [`Push::into_item`].
     ///
     /// # Complexity
     ///
@@ -178,7 +164,7 @@ impl<T> OverflowQueue<T> {
     /// ```
     #[inline]
     pub fn push(&self, item: T) -> Push<'_, T> {
-        Push::new(self, item, LaneName::Ordinary)
+        Push { pending: PendingPush::new(self, Some(item), LaneName::Ordinary) }
     }
 
     /// Pushes an item that is never displaced; waits while the protected lane is full.
@@ -190,13 +176,13 @@ impl<T> OverflowQueue<T> {
     /// Those of [`push`](Self::push).
     #[inline]
     pub fn push_protected(&self, item: T) -> Push<'_, T> {
-        Push::new(self, item, LaneName::Protected)
+        Push { pending: PendingPush::new(self, Some(item), LaneName::Protected) }
     }
 
     /// Pushes an ordinary item at once, or hands it back.
     ///
-    /// It is rejected as [`Full`](RejectReason::Full) where [`push`](Self::push) would wait, so that it
-    /// never passes a waiter.
+    /// It is rejected as [`Full`](RejectReason::Full) where [`push`](Self::push) would wait, so that
+    /// it never passes a waiter.
     ///
     /// # Panics
     ///
@@ -205,8 +191,7 @@ impl<T> OverflowQueue<T> {
     /// # Complexity
     ///
     /// O(1), and O(items displaced).
-    // As a call it is twice as slow where most pushes are displaced: its outcome goes through memory.
-    #[inline(always)]
+    #[inline]
     pub fn try_push(&self, item: T) -> Pushed<T> {
         let weight = self.weigh(&item);
         let mut core = self.lock();
@@ -229,9 +214,8 @@ impl<T> OverflowQueue<T> {
         self.try_push_slow_path(self.lock(), Offer { item, weight, lane: LaneName::Protected })
     }
 
-    #[inline(never)]
     fn try_push_slow_path(&self, core: Locked<'_, T>, offer: Offer<T>) -> Pushed<T> {
-        self.act(core, |core| match core.push(offer) {
+        self.finish(core, |core| match core.push(offer) {
             Ok(pushed) => pushed,
             Err(offer) => core.reject(offer.item, RejectReason::Full),
         })
@@ -245,17 +229,17 @@ impl<T> OverflowQueue<T> {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future loses no item, and gives up its place in the wait list.
+    /// Dropping the future loses no item and leaves the wait list.
     ///
     /// # Complexity
     ///
     /// O(1).
     #[inline]
     pub fn pop(&self) -> Pop<'_, T> {
-        Pop::new(self)
+        Pop { pending: PendingPop::new(self) }
     }
 
-    /// Takes the oldest item of both lanes, if there is one that is not kept for waiting readers.
+    /// Takes the oldest item of both lanes, if there is one that is not reserved for a waiter.
     ///
     /// # Errors
     ///
@@ -275,8 +259,8 @@ impl<T> OverflowQueue<T> {
     }
 
     fn try_pop_slow_path(&self, core: Locked<'_, T>) -> Result<Popped<T>, TryPopError> {
-        self.act(core, |core| {
-            if core.free_items(None, &mut None) > 0 {
+        self.finish(core, |core| {
+            if core.available(None, &mut None) > 0 {
                 if let Some(popped) = core.pop_front() {
                     return Ok(popped);
                 }
@@ -318,8 +302,8 @@ impl<T> OverflowQueue<T> {
         Ok(items)
     }
 
-    /// [`pop_many`](Self::pop_many) to the end of a vector of the caller's; says how many items
-    /// there are more in it now.
+    /// [`pop_many`](Self::pop_many) to the end of the caller's vector; returns the number of items
+    /// added.
     ///
     /// # Errors, cancel safety
     ///
@@ -334,7 +318,7 @@ impl<T> OverflowQueue<T> {
         into: &'a mut Vec<Popped<T>>,
         max: usize,
     ) -> PopManyInto<'a, T> {
-        PopManyInto::new(self, into, max)
+        PopManyInto { pending: PendingPop::new(self), into, max }
     }
 
     /// The items as a stream.
@@ -347,21 +331,21 @@ impl<T> OverflowQueue<T> {
         Items::new(self)
     }
 
-    /// The queue as a sink of ordinary items; `lost` is handed what a push had to let go: outcomes
-    /// that are [`Displaced`](Pushed::Displaced) or [`DroppedNewest`](Pushed::DroppedNewest).
+    /// The queue as a sink of ordinary items. `lost` is called with each outcome that is
+    /// [`Displaced`](Pushed::Displaced) or [`DroppedNewest`](Pushed::DroppedNewest).
     #[cfg(feature = "sink")]
     pub fn sink<F: FnMut(Pushed<T>)>(&self, lost: F) -> PushSink<&Self, T, F> {
-        PushSink::new(self, lost)
+        PushSink { pending: PendingPush::new(self, None, LaneName::Ordinary), lost }
     }
 
     /// [`sink`](Self::sink) in a form that can outlive the borrow.
     #[cfg(feature = "sink")]
     pub fn sink_owned<F: FnMut(Pushed<T>)>(self: Arc<Self>, lost: F) -> PushSink<Arc<Self>, T, F> {
-        PushSink::new(self, lost)
+        PushSink { pending: PendingPush::new(self, None, LaneName::Ordinary), lost }
     }
 
-    /// Closes the queue: it accepts nothing more, and every waiter is woken with an error, once. The items
-    /// in it can still be taken, by the first caller: nothing is kept for a waiter now.
+    /// Closes the queue: all later pushes are rejected, and each waiter is woken once. Resident items
+    /// can still be taken, by the first caller: none is reserved for a waiter any more.
     pub fn close(&self) {
         self.locked(Core::close);
     }
@@ -371,7 +355,7 @@ impl<T> OverflowQueue<T> {
         self.lock().is_closed()
     }
 
-    /// Takes all items out, also those kept for waiting readers, which then wait on. Waiting pushers get
+    /// Takes all items out, those reserved for waiting readers too, which wait on. Waiting pushers get
     /// the room.
     ///
     /// # Complexity
@@ -403,19 +387,9 @@ impl<T> OverflowQueue<T> {
         self.lock().validate();
     }
 
-    /// What was offered so far, and by which way it left. O(1).
+    /// Counts of all items pushed so far, by outcome. O(1).
     pub fn stats(&self) -> QueueStats {
         self.lock().stats()
-    }
-
-    #[inline]
-    fn push_fast(&self, item: T) -> Result<(), T> {
-        self.lock().push_fast(item)
-    }
-
-    #[inline]
-    fn pop_fast(&self) -> Option<Popped<T>> {
-        self.lock().pop_fast()
     }
 
     #[inline]
@@ -423,42 +397,45 @@ impl<T> OverflowQueue<T> {
         lock_briefly(&self.core)
     }
 
-    fn leave_pushers(&self, lane: LaneName, id: WaiterId) {
-        let waker = self.locked(|core| core.leave_pushers(lane, id));
+    fn cancel(&self, waiters: WaitersOf, id: WaiterId) {
+        let waker = self.locked(|core| core.cancel(waiters, id));
         quietly(|| drop(waker));
     }
 
-    fn leave_readers(&self, id: WaiterId) {
-        let waker = self.locked(|core| core.leave_readers(id));
-        quietly(|| drop(waker));
-    }
-
-    /// Joins the wait list that `list` names under the lock, if it names one.
-    fn join(
+    /// Makes an attempt under the lock, and another one if that needs a clone of the waker: cloning
+    /// is user code, which may panic.
+    fn poll_slow_path<A>(
         &self,
         waker: &Waker,
-        need: u64,
-        list: impl FnOnce(&mut Core<T>) -> Option<&mut Waiters>,
-    ) -> Option<WaiterId> {
-        // User code, which may panic: not under the lock.
-        let mut fresh = Some(waker.clone());
-        let id = self.locked(|core| Some(list(core)?.join(need, fresh.take()?)));
-        quietly(|| drop(fresh));
-        id
+        mut attempt: impl FnMut(&mut Core<T>, &mut PollWaker<'_>) -> Attempt<A>,
+    ) -> Poll<A> {
+        let mut wakers = PollWaker { waker, clone: None, unused: None };
+        loop {
+            let polled = match self.locked(|core| attempt(core, &mut wakers)) {
+                Attempt::Done(answer) => Poll::Ready(answer),
+                Attempt::Waiting => Poll::Pending,
+                Attempt::NeedsClone => {
+                    wakers.clone = Some(waker.clone());
+                    continue;
+                }
+            };
+            quietly(|| drop(wakers));
+            return polled;
+        }
+    }
+
+    fn locked<R>(&self, act: impl FnOnce(&mut Core<T>) -> R) -> R {
+        self.finish(self.lock(), act)
     }
 
     /// Does something under the lock, and then wakes the waiters that it concerns.
     ///
-    /// A waker's panic goes no further: the caller may have an item in hand.
-    fn locked<R>(&self, act: impl FnOnce(&mut Core<T>) -> R) -> R {
-        self.act(self.lock(), act)
-    }
-
+    /// Panics of wakers end here: the caller may hold an item.
     #[inline]
-    fn act<R>(&self, mut core: Locked<'_, T>, act: impl FnOnce(&mut Core<T>) -> R) -> R {
+    fn finish<R>(&self, mut core: Locked<'_, T>, act: impl FnOnce(&mut Core<T>) -> R) -> R {
         let answer = act(&mut core);
-        if core.has_due() {
-            self.wake(core);
+        if core.can_serve() {
+            self.serve(core);
         } else {
             core.refresh_fast_path();
         }
@@ -466,32 +443,32 @@ impl<T> OverflowQueue<T> {
     }
 
     #[cold]
-    fn wake(&self, mut core: Locked<'_, T>) {
-        let first = core.call_next();
-        let more = core.has_due();
+    fn serve(&self, mut core: Locked<'_, T>) {
+        let first = core.serve_next();
+        let more = core.can_serve();
         core.refresh_fast_path();
         drop(core);
         if let Some(waker) = first {
             quietly(|| waker.wake());
         }
         if more {
-            self.wake_others();
+            self.serve_others();
         }
     }
 
     #[cold]
-    fn wake_others(&self) {
+    fn serve_others(&self) {
         let mut wakers = WakeList::new();
         let mut more = true;
         while more {
             let mut core = self.lock();
             while !wakers.is_full() {
-                match core.call_next() {
+                match core.serve_next() {
                     Some(waker) => wakers.push(waker),
                     None => break,
                 }
             }
-            more = core.has_due();
+            more = core.can_serve();
             core.refresh_fast_path();
             drop(core);
             wakers.wake_all();
@@ -500,7 +477,7 @@ impl<T> OverflowQueue<T> {
     }
 }
 
-// A panic in a caller's code leaves it whole.
+// A panic in user code leaves it consistent.
 impl<T> UnwindSafe for OverflowQueue<T> {}
 impl<T> RefUnwindSafe for OverflowQueue<T> {}
 

@@ -1,12 +1,12 @@
-//! What a queue answers.
+//! Outcomes of pushes and pops, and statistics.
 
 use core::fmt;
 use core::iter::FusedIterator;
 use std::vec;
 
-/// What a push did, with everything that it pushed out or that was refused.
+/// What a push did, with every item that it displaced, dropped or rejected.
 ///
-/// There are these four outcomes and no others, so a `match` can name them all.
+/// There will be no other variants, so a `match` can name them all.
 ///
 /// ```
 /// use sluicegate::OverflowQueue;
@@ -26,14 +26,14 @@ use std::vec;
 #[derive(Debug)]
 #[must_use = "it owns what was displaced, dropped or rejected, which is lost if it is dropped"]
 pub enum Pushed<T> {
-    /// In the queue, and nothing had to go.
+    /// The item is in the queue, and none was displaced.
     Stored,
-    /// In the queue, and these, the oldest of the ordinary lane, had to go.
+    /// The item is in the queue. These, the oldest of the ordinary lane, were displaced.
     Displaced(Displaced<T>),
-    /// Not in the queue: there was no room, and [`WhenFull::DropNewest`](super::WhenFull) was
-    /// chosen. Readers learn of it.
+    /// The item is not in the queue, which is full and has
+    /// [`WhenFull::DropNewest`](super::WhenFull). Readers learn of the gap.
     DroppedNewest(T),
-    /// Not in the queue; here it is, with the reason. Readers do not learn of it.
+    /// The item is not in the queue, for the reason that is given. Readers see no gap.
     Rejected(Rejected<T>),
 }
 
@@ -44,12 +44,12 @@ impl<T> Pushed<T> {
         matches!(self, Self::Stored | Self::Displaced(_))
     }
 
-    /// The items that were displaced, if the new one is in the queue.
+    /// The items that were displaced, if the new item is in the queue.
     ///
     /// # Errors
     ///
-    /// The item, with the reason, if it is not: [`RejectReason::Full`] if it was dropped as the
-    /// newest.
+    /// The item, with the reason, if it is not in the queue: [`RejectReason::Full`] if it was dropped
+    /// as the newest.
     pub fn into_displaced(self) -> Result<Displaced<T>, Rejected<T>> {
         match self {
             Self::Stored => Ok(Displaced::from(None)),
@@ -60,12 +60,12 @@ impl<T> Pushed<T> {
     }
 }
 
-/// Items that had to go to make room, oldest first.
+/// Items that were displaced to make room, oldest first.
 #[must_use = "it owns what was displaced, which is lost if it is dropped"]
-pub struct Displaced<T>(Those<T>);
+pub struct Displaced<T>(Inner<T>);
 
-/// One, or none any more, is by far the most frequent and needs no memory of its own.
-enum Those<T> {
+/// A single item is by far the most frequent case and needs no allocation.
+enum Inner<T> {
     One(Option<T>),
     Many(vec::IntoIter<T>),
 }
@@ -73,13 +73,13 @@ enum Those<T> {
 impl<T> From<Option<T>> for Displaced<T> {
     #[inline]
     fn from(item: Option<T>) -> Self {
-        Self(Those::One(item))
+        Self(Inner::One(item))
     }
 }
 
 impl<T> From<Vec<T>> for Displaced<T> {
     fn from(items: Vec<T>) -> Self {
-        Self(Those::Many(items.into_iter()))
+        Self(Inner::Many(items.into_iter()))
     }
 }
 
@@ -89,19 +89,16 @@ impl<T> Iterator for Displaced<T> {
     #[inline]
     fn next(&mut self) -> Option<T> {
         match &mut self.0 {
-            Those::One(item) => item.take(),
-            Those::Many(items) => items.next(),
+            Inner::One(item) => item.take(),
+            Inner::Many(items) => items.next(),
         }
     }
 
     #[inline]
     fn size_hint(&self) -> (usize, Option<usize>) {
         match &self.0 {
-            Those::One(item) => {
-                let count = usize::from(item.is_some());
-                (count, Some(count))
-            }
-            Those::Many(items) => items.size_hint(),
+            Inner::One(item) => item.iter().size_hint(),
+            Inner::Many(items) => items.size_hint(),
         }
     }
 }
@@ -115,18 +112,18 @@ impl<T> fmt::Debug for Displaced<T> {
     }
 }
 
-/// An item that was not let in, and why.
+/// An item that was rejected, and why.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Rejected<T> {
-    /// Why.
+    /// The reason.
     pub reason: RejectReason,
-    /// The item as handed in.
+    /// The item.
     pub item: T,
 }
 
 impl<T> Rejected<T> {
-    /// The item that was handed in.
+    /// The item.
     pub fn into_inner(self) -> T {
         self.item
     }
@@ -146,17 +143,17 @@ impl<T> fmt::Display for Rejected<T> {
 
 impl<T> std::error::Error for Rejected<T> {}
 
-/// Why an item was not let in.
+/// Why an item was rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum RejectReason {
-    /// There is no room for it, or others wait for room.
+    /// The lane is full, or its room is reserved for waiting pushes.
     Full,
-    /// It has more weight than its whole lane may hold.
+    /// The item weighs more than its whole lane may hold.
     TooHeavy,
     /// The queue is closed.
     Closed,
-    /// It was to go into the protected lane, and the queue was built without one.
+    /// The push was for the protected lane, and the queue was built without one.
     NoProtectedLane,
 }
 
@@ -167,8 +164,8 @@ impl RejectReason {
 impl fmt::Display for RejectReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Full => "the queue has no room for it, or others wait for room",
-            Self::TooHeavy => "the item has more weight than its whole lane may hold",
+            Self::Full => "the queue is full, or its room is reserved for waiting pushes",
+            Self::TooHeavy => "the item weighs more than its whole lane may hold",
             Self::Closed => "the queue is closed",
             Self::NoProtectedLane => "the queue was built without a protected lane",
         })
@@ -184,12 +181,12 @@ impl std::error::Error for RejectReason {}
 pub struct Popped<T> {
     /// The item.
     pub item: T,
-    /// How many items were lost between the one that left the queue before it, to whichever
-    /// reader, and this one: displaced as the oldest, or dropped as the newest.
+    /// How many items were lost, displaced as the oldest or dropped as the newest, between this one
+    /// and the one that was popped before it by any reader.
     pub dropped_before: u64,
 }
 
-/// What was left in a queue.
+/// All items of a queue, from [`OverflowQueue::drain`](super::OverflowQueue::drain).
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use = "it owns the items of the queue, which are lost if it is dropped"]
 #[non_exhaustive]
@@ -218,30 +215,30 @@ pub struct Drained<T> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Closed {
-    /// How many items were lost between the last one and the end. The first reader to see the end
-    /// is told; for the others it is 0.
+    /// How many items were lost between the last one and the end. The first reader at the end gets
+    /// the count; later ones get 0.
     pub dropped_before: u64,
 }
 
 impl fmt::Display for Closed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the queue is closed, and empty")
+        f.write_str("the queue is closed and empty")
     }
 }
 
 impl std::error::Error for Closed {}
 
-/// There is no item to be had at once.
+/// No item can be popped at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TryPopError {
-    /// The queue is empty, or what is in it is kept for waiting readers.
+    /// The queue is empty, or its items are reserved for waiting readers.
     Empty,
     /// The queue is closed and empty.
     Closed(Closed),
 }
 
 impl TryPopError {
-    /// What there is to know of the end, if the queue is closed.
+    /// The end of the queue, if it is closed.
     #[must_use]
     pub fn closed(self) -> Option<Closed> {
         match self {
@@ -254,10 +251,79 @@ impl TryPopError {
 impl fmt::Display for TryPopError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Empty => f.write_str("the queue is empty, or readers wait for it"),
+            Self::Empty => {
+                f.write_str("the queue is empty, or its items are reserved for waiting readers")
+            }
             Self::Closed(closed) => closed.fmt(f),
         }
     }
 }
 
 impl std::error::Error for TryPopError {}
+
+/// Counts of all items that were pushed, by outcome.
+///
+/// Each item is counted exactly once, so that at any moment
+///
+/// ```text
+/// pushed = popped + displaced() + rejected() + drained + len
+/// ```
+///
+/// All counts start at zero when the queue is built. A push that waits, or that was cancelled while
+/// it waited, is not counted as pushed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct QueueStats {
+    /// Pushes that have completed, rejected ones included.
+    pub pushed: u64,
+    /// Items that readers popped.
+    pub popped: u64,
+    /// Resident items that were displaced to make room.
+    pub displaced_oldest: u64,
+    /// New items dropped because the queue was full.
+    pub displaced_newest: u64,
+    /// Items taken out by `drain`.
+    pub drained: u64,
+    /// Items rejected as [`RejectReason::Full`].
+    pub rejected_full: u64,
+    /// Items rejected as [`RejectReason::TooHeavy`].
+    pub rejected_too_heavy: u64,
+    /// Items rejected as [`RejectReason::Closed`].
+    pub rejected_closed: u64,
+    /// Items rejected as [`RejectReason::NoProtectedLane`].
+    pub rejected_no_lane: u64,
+    /// Items resident now, in both lanes.
+    pub len: usize,
+    /// Inner of [`len`](Self::len) in the protected lane.
+    pub protected_len: usize,
+    /// The weight of the resident items; 0 if they are not weighed.
+    pub weight: u64,
+    /// The most items that were ever resident at once.
+    pub peak_len: usize,
+    /// Pushes in the wait lists of both lanes now, woken ones that were not polled since included.
+    pub waiting_pushers: usize,
+    /// Readers in the wait list now, woken ones that were not polled since included.
+    pub waiting_readers: usize,
+    /// How often a push had to wait.
+    pub push_waits: u64,
+    /// How often a reader had to wait.
+    pub pop_waits: u64,
+    /// How often a waiting push or reader was cancelled, woken or not.
+    pub cancellations: u64,
+}
+
+impl QueueStats {
+    /// All items lost because the queue was full: what readers learn as `dropped_before` and at the
+    /// end.
+    #[must_use]
+    pub fn displaced(&self) -> u64 {
+        self.displaced_oldest + self.displaced_newest
+    }
+
+    /// All rejected items, for any reason.
+    #[must_use]
+    pub fn rejected(&self) -> u64 {
+        self.rejected_full + self.rejected_too_heavy + self.rejected_closed + self.rejected_no_lane
+    }
+}

@@ -1,60 +1,74 @@
-//! A push on its way in, shared by the future and the sink.
+//! A push that may wait, shared by the future and the sink.
 //!
 //! ```text
-//!             room, or none and no waiting for it
-//!   Outside ───────────────────────────────────────▶ answered
-//!      │                                                ▲
-//!      └──▶ waiting ───▶ called ────────────────────────┘
-//!              └───────────┴──── closed ────────────────┘
+//!             room, or a full queue that does not wait
+//!   outside ───────────────────────────────────────────▶ done
+//!      │                                                  ▲
+//!      ├──▶ waiting ───▶ granted ─────────────────────────┤
+//!      └───────┴───────────┴──── closed ──────────────────┘
 //! ```
 //!
-//! A task whose coop budget is spent is answered nothing. It joins the wait list if it would have to
-//! wait anyway, and stays outside if not; once called, it stays called.
+//! A poll without coop budget pushes nothing. It joins the wait list if it has to wait anyway, and
+//! stays outside if not; a granted push keeps its grant.
 //!
-//! The item stays here until it is in the queue: a push that gives up waiting has pushed nothing.
+//! The item stays here until it is in the queue: a cancelled push has pushed nothing.
 
 use core::fmt;
 use core::future::Future;
+use core::ops::Deref;
 use core::pin::Pin;
 use core::task::{Context, Poll, Waker};
 
 use super::OverflowQueue;
-use super::core::{Core, LaneName, Offer};
+use super::core::{LaneName, Offer, WaitersOf};
 use super::outcome::Pushed;
-use super::waiters::Asked;
+use super::waiters::Attempt;
 use crate::base::coop;
-use crate::base::panic::quietly;
 use crate::base::wait_list::WaiterId;
 
 const COMPLETED: &str = "a push was polled after it had completed";
 
-pub(super) struct PendingPush<T> {
-    /// Until it is answered.
+/// A push; leaves the wait list when it is dropped.
+pub(super) struct PendingPush<Q: Deref<Target = OverflowQueue<T>>, T> {
+    queue: Q,
+    /// `None` once the push has completed.
     item: Option<T>,
+    /// `None` until the item is weighed.
     weight: Option<u64>,
     lane: LaneName,
     id: Option<WaiterId>,
 }
 
-impl<T> PendingPush<T> {
+impl<Q: Deref<Target = OverflowQueue<T>>, T> PendingPush<Q, T> {
     #[inline]
-    pub(super) fn new(item: T, lane: LaneName) -> Self {
-        Self { item: Some(item), weight: None, lane, id: None }
+    pub(super) fn new(queue: Q, item: Option<T>, lane: LaneName) -> Self {
+        Self { queue, item, weight: None, lane, id: None }
+    }
+
+    #[cfg(feature = "sink")]
+    pub(super) fn has_item(&self) -> bool {
+        self.item.is_some()
+    }
+
+    /// Starts the next push, when the last one has completed.
+    #[cfg(feature = "sink")]
+    pub(super) fn start(&mut self, item: T) {
+        (self.item, self.weight) = (Some(item), None);
+    }
+
+    pub(super) fn take_item(&mut self) -> Option<T> {
+        self.item.take()
     }
 
     #[inline(always)]
-    pub(super) fn poll(
-        &mut self,
-        queue: &OverflowQueue<T>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Pushed<T>> {
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Pushed<T>> {
         let Poll::Ready(unit) = coop::poll_proceed(cx) else {
-            self.join_if_it_must_wait(queue, cx.waker());
+            self.join_without_budget(cx.waker());
             return Poll::Pending;
         };
         if self.id.is_none() && self.lane == LaneName::Ordinary {
             let item = self.item.take().expect(COMPLETED);
-            match queue.push_fast(item) {
+            match self.queue.lock().push_fast(item) {
                 Ok(()) => {
                     unit.made_progress();
                     return Poll::Ready(Pushed::Stored);
@@ -62,129 +76,85 @@ impl<T> PendingPush<T> {
                 Err(item) => self.item = Some(item),
             }
         }
-        // Its destructor, too, is code for the slow path.
-        self.poll_slow(queue, cx, unit)
+        // It drops the unit, too: that is code for the slow path.
+        self.poll_slow_path(cx.waker(), unit)
     }
 
     #[cold]
-    fn poll_slow(
-        &mut self,
-        queue: &OverflowQueue<T>,
-        cx: &mut Context<'_>,
-        unit: coop::Unit,
-    ) -> Poll<Pushed<T>> {
-        let polled = self.poll_slow_path(queue, cx);
+    fn poll_slow_path(&mut self, waker: &Waker, unit: coop::Unit) -> Poll<Pushed<T>> {
+        let weight = self.weigh();
+        let polled = self.queue.poll_slow_path(waker, |core, wakers| {
+            let item = self.item.take().expect(COMPLETED);
+            let offer = Offer { item, weight, lane: self.lane };
+            let pushed = match self.id {
+                None => core.push(offer),
+                Some(id) => core.push_granted(id, offer, &mut wakers.unused),
+            };
+            match pushed {
+                Ok(pushed) => {
+                    self.id = None;
+                    Attempt::Done(pushed)
+                }
+                Err(offer) => {
+                    self.item = Some(offer.item);
+                    core.waiters(WaitersOf::Pushers(self.lane)).wait(&mut self.id, weight, wakers)
+                }
+            }
+        });
         if polled.is_ready() {
             unit.made_progress();
         }
         polled
     }
 
-    fn weigh(&mut self, queue: &OverflowQueue<T>) -> u64 {
+    fn weigh(&mut self) -> u64 {
         let item = self.item.as_ref().expect(COMPLETED);
-        *self.weight.get_or_insert_with(|| queue.weigh(item))
+        *self.weight.get_or_insert_with(|| self.queue.weigh(item))
     }
 
-    /// For a task without budget, which has been woken to poll again.
+    /// The task has been woken to poll again.
     #[cold]
-    fn join_if_it_must_wait(&mut self, queue: &OverflowQueue<T>, waker: &Waker) {
-        let (lane, weight) = (self.lane, self.weigh(queue));
+    fn join_without_budget(&mut self, waker: &Waker) {
+        let (lane, weight) = (self.lane, self.weigh());
         if self.id.is_none() {
-            self.id = queue.join(waker, weight, |core| core.wait_list_of_push(lane, weight));
-        }
-    }
-
-    fn poll_slow_path(
-        &mut self,
-        queue: &OverflowQueue<T>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Pushed<T>> {
-        self.weigh(queue);
-        let mut fresh = None;
-        loop {
-            let mut unused = None;
-            let asked = queue.locked(|core| self.ask(core, cx.waker(), &mut fresh, &mut unused));
-            match asked {
-                Asked::Answered(pushed) => {
-                    quietly(|| drop((fresh, unused)));
-                    return Poll::Ready(pushed);
+            let _: Poll<()> = self.queue.poll_slow_path(waker, |core, wakers| {
+                if !core.must_push_wait(lane, weight) {
+                    return Attempt::Waiting;
                 }
-                Asked::Waits => {
-                    quietly(|| drop((fresh, unused)));
-                    return Poll::Pending;
-                }
-                // User code, which may panic: not under the lock.
-                Asked::WantsWaker => fresh = Some(cx.waker().clone()),
-            }
+                core.waiters(WaitersOf::Pushers(lane)).wait(&mut self.id, weight, wakers)
+            });
         }
-    }
-
-    /// Under the lock: is answered, or sees to it that `waker` is in the wait list.
-    fn ask(
-        &mut self,
-        core: &mut Core<T>,
-        waker: &Waker,
-        fresh: &mut Option<Waker>,
-        unused: &mut Option<Waker>,
-    ) -> Asked<Pushed<T>> {
-        let item = self.item.take().expect(COMPLETED);
-        let offer = Offer { item, weight: self.weight.unwrap_or(0), lane: self.lane };
-        let answer = match self.id {
-            None => core.push(offer),
-            Some(id) => core.push_in_turn(id, offer, unused),
-        };
-        match answer {
-            Ok(pushed) => {
-                self.id = None;
-                Asked::Answered(pushed)
-            }
-            Err(offer) => {
-                self.item = Some(offer.item);
-                match core.pushers(self.lane) {
-                    Some(waiters) => waiters.wait(&mut self.id, offer.weight, waker, fresh, unused),
-                    None => unreachable!("a lane that is not there has no wait list"),
-                }
-            }
-        }
-    }
-
-    /// Gives up the place in the wait list, and passes on what was kept for it.
-    #[inline]
-    pub(super) fn leave(&mut self, queue: &OverflowQueue<T>) {
-        if let Some(id) = self.id.take() {
-            queue.leave_pushers(self.lane, id);
-        }
-    }
-
-    pub(super) fn take_item(&mut self) -> Option<T> {
-        self.item.take()
     }
 }
 
-/// A push that waits if there is no room and that is what the queue does; made by
-/// [`OverflowQueue::push`] and [`OverflowQueue::push_protected`].
+impl<Q: Deref<Target = OverflowQueue<T>>, T> Drop for PendingPush<Q, T> {
+    /// Its grant goes to the next waiter.
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(id) = self.id.take() {
+            self.queue.cancel(WaitersOf::Pushers(self.lane), id);
+        }
+    }
+}
+
+/// A push that waits if the queue is full and its pushers wait; made by [`OverflowQueue::push`] and
+/// [`OverflowQueue::push_protected`].
 ///
 /// It joins the wait list when it is first polled, with one exception: see
 /// [fairness](OverflowQueue#fairness).
 ///
 /// # Cancel safety
 ///
-/// Dropping it before it has completed pushes nothing, gives up its place in the wait list, and drops the
-/// item; [`into_item`](Self::into_item) gives the item back. A place that was kept for it goes to
-/// the next waiter.
+/// Dropping it before it has completed pushes nothing, leaves the wait list, and drops the item;
+/// [`into_item`](Self::into_item) hands the item back. Room that was reserved for it goes to the next
+/// waiter.
 #[must_use = "futures do nothing unless polled: `.await` it to push the item"]
 pub struct Push<'a, T> {
-    queue: &'a OverflowQueue<T>,
-    pending: PendingPush<T>,
+    pub(super) pending: PendingPush<&'a OverflowQueue<T>, T>,
 }
 
-impl<'a, T> Push<'a, T> {
-    #[inline]
-    pub(super) fn new(queue: &'a OverflowQueue<T>, item: T, lane: LaneName) -> Self {
-        Self { queue, pending: PendingPush::new(item, lane) }
-    }
-
-    /// Gives up, and hands the item back; `None` if the push has completed.
+impl<T> Push<'_, T> {
+    /// Cancels the push, and hands the item back; `None` if the push has completed.
     ///
     /// ```
     /// use std::future::Future;
@@ -215,15 +185,7 @@ impl<T> Future for Push<'_, T> {
     // The fast path is slower as a call.
     #[inline(always)]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Pushed<T>> {
-        let this = self.get_mut();
-        this.pending.poll(this.queue, cx)
-    }
-}
-
-impl<T> Drop for Push<'_, T> {
-    #[inline]
-    fn drop(&mut self) {
-        self.pending.leave(self.queue);
+        self.get_mut().pending.poll(cx)
     }
 }
 

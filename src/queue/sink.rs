@@ -8,7 +8,6 @@ use core::task::{Context, Poll, ready};
 use futures_sink::Sink;
 
 use super::OverflowQueue;
-use super::core::LaneName;
 use super::outcome::{Pushed, Rejected};
 use super::push::PendingPush;
 use crate::base::coop;
@@ -16,13 +15,13 @@ use crate::base::coop;
 /// The queue as a sink of ordinary items; made by [`OverflowQueue::sink`] and
 /// [`OverflowQueue::sink_owned`].
 ///
-/// It holds at most one item, that which waits for room. What a push had to let go is handed to the
-/// function that the sink was made with; an item that is rejected comes back as the error, after
-/// which the sink can be used on. Flushing waits until its item is in the queue. Closing does the
-/// same; the queue stays open, as others may push to it.
+/// It holds at most one item, which waits for room. Items that a push displaced or dropped go to the
+/// function that the sink was made with. A rejected item comes back as the error, after which the sink
+/// still works. Flushing waits until the item is in the queue. So does closing, which leaves the queue
+/// open for other pushers.
 ///
-/// Dropping it drops the item that waits, and gives up its place in the wait list;
-/// [`into_item`](Self::into_item) gives it back.
+/// Dropping the sink drops its item and leaves the wait list; [`into_item`](Self::into_item) hands the
+/// item back.
 ///
 /// ```
 /// use futures_util::{SinkExt, StreamExt, stream};
@@ -44,13 +43,9 @@ use crate::base::coop;
 /// # }).unwrap().unwrap();
 /// ```
 #[must_use = "sinks do nothing unless polled"]
-pub struct PushSink<Q, T, F>
-where
-    Q: Deref<Target = OverflowQueue<T>>,
-{
-    queue: Q,
-    pending: Option<PendingPush<T>>,
-    lost: F,
+pub struct PushSink<Q: Deref<Target = OverflowQueue<T>>, T, F> {
+    pub(super) pending: PendingPush<Q, T>,
+    pub(super) lost: F,
 }
 
 impl<Q, T, F> PushSink<Q, T, F>
@@ -58,21 +53,17 @@ where
     Q: Deref<Target = OverflowQueue<T>>,
     F: FnMut(Pushed<T>),
 {
-    pub(super) fn new(queue: Q, lost: F) -> Self {
-        Self { queue, pending: None, lost }
-    }
-
-    /// Gives up waiting, and hands the item back that is not in the queue yet.
+    /// Cancels the push in progress, and hands its item back.
     #[must_use = "it is the item, which is lost if it is dropped"]
     pub fn into_item(mut self) -> Option<T> {
-        self.pending.as_mut().and_then(PendingPush::take_item)
+        self.pending.take_item()
     }
 
     fn poll_push(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Rejected<T>>> {
-        let Some(pending) = &mut self.pending else { return coop::poll_spend(cx).map(Ok) };
-        let pushed = ready!(pending.poll(&self.queue, cx));
-        self.pending = None;
-        match pushed {
+        if !self.pending.has_item() {
+            return coop::poll_spend(cx).map(Ok);
+        }
+        match ready!(self.pending.poll(cx)) {
             Pushed::Stored => {}
             Pushed::Rejected(rejected) => return Poll::Ready(Err(rejected)),
             lost => (self.lost)(lost),
@@ -82,7 +73,7 @@ where
 }
 
 // Nothing in it is pinned.
-impl<Q, T, F> Unpin for PushSink<Q, T, F> where Q: Deref<Target = OverflowQueue<T>> {}
+impl<Q: Deref<Target = OverflowQueue<T>>, T, F> Unpin for PushSink<Q, T, F> {}
 
 impl<Q, T, F> Sink<T> for PushSink<Q, T, F>
 where
@@ -97,11 +88,11 @@ where
 
     /// # Panics
     ///
-    /// If the sink was not ready: an item waits still.
+    /// If the sink was not ready: it still holds an item.
     fn start_send(self: Pin<&mut Self>, item: T) -> Result<(), Self::Error> {
         let this = self.get_mut();
-        assert!(this.pending.is_none(), "`start_send` without `poll_ready` before it");
-        this.pending = Some(PendingPush::new(item, LaneName::Ordinary));
+        assert!(!this.pending.has_item(), "`start_send` without `poll_ready` before it");
+        this.pending.start(item);
         Ok(())
     }
 
@@ -114,24 +105,10 @@ where
     }
 }
 
-impl<Q, T, F> Drop for PushSink<Q, T, F>
-where
-    Q: Deref<Target = OverflowQueue<T>>,
-{
-    fn drop(&mut self) {
-        if let Some(pending) = &mut self.pending {
-            pending.leave(&self.queue);
-        }
-    }
-}
-
-impl<Q, T, F> fmt::Debug for PushSink<Q, T, F>
-where
-    Q: Deref<Target = OverflowQueue<T>>,
-{
+impl<Q: Deref<Target = OverflowQueue<T>>, T, F> fmt::Debug for PushSink<Q, T, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PushSink")
-            .field("holds_item", &self.pending.is_some())
+            .field("holds_item", &self.pending.has_item())
             .finish_non_exhaustive()
     }
 }

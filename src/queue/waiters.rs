@@ -1,72 +1,80 @@
-//! The wait list of a queue: `base::wait_list` and a cursor between called and waiting waiters.
+//! The wait list of a queue: `base::wait_list` and a cursor between granted and waiting waiters.
 //!
 //! ```text
-//!   front                                  back
-//!    │                                      │
-//!    ▼                                      ▼
-//!  [ called, called, called │ waiting, waiting ]
-//!                           ▲
-//!                           next
+//!   front                                       back
+//!    │                                           │
+//!    ▼                                           ▼
+//!  [ granted, granted, granted │ waiting, waiting ]
+//!                              ▲
+//!                              next
 //! ```
 //!
-//! A called waiter has room or an item kept for it and has been woken; it stays in the list until it
-//! fetches that or leaves. Every waiter before `next` is called, none from it on is.
+//! A granted waiter has room or an item reserved for it and has been woken. It stays in the list
+//! until it claims that or is cancelled, so that a grant can be taken back when items are displaced
+//! or drained.
 
 use core::task::Waker;
 
-use crate::base::slab::NONE;
 use crate::base::wait_list::{WaitList, Waiter, WaiterId};
 
 /// What the queue keeps about a waiter.
 #[derive(Debug)]
-struct Call {
+struct Grant {
     need: u64,
-    called: bool,
+    granted: bool,
 }
 
 /// What a poll under the lock came to.
-pub(super) enum Asked<A> {
-    Answered(A),
+pub(super) enum Attempt<A> {
+    Done(A),
     /// The waker is in the list.
-    Waits,
-    /// To be polled again with a clone of the waker, which is made without the lock.
-    WantsWaker,
+    Waiting,
+    /// To be made again with a clone of the waker.
+    NeedsClone,
+}
+
+/// The waker of a poll. Clones are made and dropped outside the lock.
+pub(super) struct PollWaker<'a> {
+    pub(super) waker: &'a Waker,
+    pub(super) clone: Option<Waker>,
+    /// To be dropped.
+    pub(super) unused: Option<Waker>,
 }
 
 #[derive(Debug)]
 pub(super) struct Waiters {
-    list: WaitList<Call>,
-    /// The slot of the first waiter that is not called, or `NONE`.
-    next: u32,
+    list: WaitList<Grant>,
+    /// The first waiter without a grant.
+    next: Option<WaiterId>,
     waiting: usize,
-    called: usize,
-    /// What the called waiters need together.
+    granted: usize,
+    /// What the granted waiters need together.
     reserved: u64,
 }
 
 impl Waiters {
     pub(super) const fn new() -> Self {
-        Self { list: WaitList::new(), next: NONE, waiting: 0, called: 0, reserved: 0 }
+        Self { list: WaitList::new(), next: None, waiting: 0, granted: 0, reserved: 0 }
     }
 
-    /// How many are not called yet.
+    /// The number of waiters without a grant.
     #[inline]
     pub(super) fn waiting(&self) -> usize {
         self.waiting
     }
 
-    /// How many are called and have not come yet.
+    /// The number of waiters that have not claimed their grant yet.
     #[inline]
-    pub(super) fn called(&self) -> usize {
-        self.called
+    pub(super) fn granted(&self) -> usize {
+        self.granted
     }
 
     #[inline]
     pub(super) fn len(&self) -> usize {
-        self.waiting + self.called
+        self.waiting + self.granted
     }
 
-    /// What is kept for the called waiters.
+    /// The weight that is reserved for granted waiters.
     #[inline]
     pub(super) fn reserved(&self) -> u64 {
         self.reserved
@@ -77,100 +85,82 @@ impl Waiters {
         self.list.joined()
     }
 
-    /// # Panics
-    ///
-    /// With 2^32 − 1 waiters in the list.
-    #[inline]
-    pub(super) fn join(&mut self, need: u64, waker: Waker) -> WaiterId {
-        let id = self.list.push(Call { need, called: false }, Some(waker));
-        if self.next == NONE {
-            self.next = id.slot();
-        }
-        self.waiting += 1;
-        id
-    }
-
-    /// What the first waiter needs that is not called yet.
+    /// What the next waiter without a grant needs.
     #[inline]
     pub(super) fn next_need(&self) -> Option<u64> {
-        self.list.at(self.next).map(|waiter| waiter.data.need)
+        Some(self.list.get(self.next?)?.data.need)
     }
 
-    /// Calls the next waiter and returns its waker, unless that was taken before.
-    #[inline]
-    pub(super) fn call_next(&mut self) -> Option<Waker> {
-        let slot = self.next;
-        let waiter = self.list.at_mut(slot)?;
-        waiter.data.called = true;
+    /// Grants the next waiter what it needs and returns its waker, if it was polled since the last
+    /// grant.
+    pub(super) fn grant_next(&mut self) -> Option<Waker> {
+        let id = self.next?;
+        self.next = self.list.after(id);
+        let waiter = self.list.get_mut(id)?;
+        waiter.data.granted = true;
         self.waiting -= 1;
-        self.called += 1;
+        self.granted += 1;
         self.reserved += waiter.data.need;
-        let waker = waiter.waker.take();
-        self.next = self.list.slot_after(slot);
-        waker
+        waiter.waker.take()
     }
 
-    /// Takes back the last call; that waiter is the next again. It was woken, so it polls and finds
-    /// out, unless it has left.
-    #[cold]
-    pub(super) fn call_off(&mut self) {
-        let last = self.list.slot_before(self.next);
-        let Some(waiter) = self.list.at_mut(last) else { return };
-        waiter.data.called = false;
+    /// Takes the last grant back; that waiter is the next again. It was woken, so it polls and joins
+    /// nothing anew, unless it is cancelled.
+    pub(super) fn revoke_last(&mut self) {
+        let last = match self.next {
+            Some(next) => self.list.before(next),
+            None => self.list.back(),
+        };
+        let Some(waiter) = last.and_then(|last| self.list.get_mut(last)) else { return };
+        waiter.data.granted = false;
         self.waiting += 1;
-        self.called -= 1;
+        self.granted -= 1;
         self.reserved -= waiter.data.need;
         self.next = last;
     }
 
-    /// Leaves a waker in the list, with a new id if there is none; it must be a fresh clone of
-    /// `waker`, unless that is what was left before.
-    #[inline]
+    /// Leaves the waker of a poll in the list; joins with a new id if there is none.
+    ///
+    /// # Panics
+    ///
+    /// With 2^32 − 1 waiters in the list.
     pub(super) fn wait<A>(
         &mut self,
         id: &mut Option<WaiterId>,
         need: u64,
-        waker: &Waker,
-        fresh: &mut Option<Waker>,
-        replaced: &mut Option<Waker>,
-    ) -> Asked<A> {
+        poll: &mut PollWaker<'_>,
+    ) -> Attempt<A> {
         let waiter = id.and_then(|id| self.list.get_mut(id));
         let left = waiter.as_ref().and_then(|waiter| waiter.waker.as_ref());
-        if left.is_some_and(|left| left.will_wake(waker)) {
-            return Asked::Waits;
+        if left.is_some_and(|left| left.will_wake(poll.waker)) {
+            return Attempt::Waiting;
         }
-        let Some(fresh) = fresh.take() else { return Asked::WantsWaker };
-        match waiter {
-            Some(waiter) => *replaced = waiter.waker.replace(fresh),
-            None => *id = Some(self.join(need, fresh)),
+        let Some(clone) = poll.clone.take() else { return Attempt::NeedsClone };
+        if let Some(waiter) = waiter {
+            poll.unused = waiter.waker.replace(clone);
+        } else {
+            let joined = self.list.push(Grant { need, granted: false }, Some(clone));
+            self.next.get_or_insert(joined);
+            self.waiting += 1;
+            *id = Some(joined);
         }
-        Asked::Waits
+        Attempt::Waiting
     }
 
-    /// Takes a waiter out of the list; `None` if it has left already.
-    #[cold]
-    pub(super) fn leave(&mut self, id: WaiterId) -> Option<Option<Waker>> {
-        self.list.get(id)?;
-        self.vacate(id.slot())
+    /// Removes a waiter that has a grant; `None` if it has none.
+    pub(super) fn claim(&mut self, id: WaiterId) -> Option<Option<Waker>> {
+        let granted = self.list.get(id).is_some_and(|waiter| waiter.data.granted);
+        if granted { self.remove(id) } else { None }
     }
 
-    /// Takes a called waiter out of the list; `None` if it is not called.
-    #[inline]
-    pub(super) fn leave_called(&mut self, id: WaiterId) -> Option<Option<Waker>> {
-        if !self.list.get(id)?.data.called {
-            return None;
+    /// Removes a waiter; `None` if it is not in the list.
+    pub(super) fn remove(&mut self, id: WaiterId) -> Option<Option<Waker>> {
+        if self.next == Some(id) {
+            self.next = self.list.after(id);
         }
-        self.vacate(id.slot())
-    }
-
-    #[inline]
-    fn vacate(&mut self, slot: u32) -> Option<Option<Waker>> {
-        if self.next == slot {
-            self.next = self.list.slot_after(slot);
-        }
-        let Waiter { data, waker, .. } = self.list.remove_at(slot)?;
-        if data.called {
-            self.called -= 1;
+        let Waiter { data, waker, .. } = self.list.remove(id)?;
+        if data.granted {
+            self.granted -= 1;
             self.reserved -= data.need;
         } else {
             self.waiting -= 1;
@@ -178,21 +168,21 @@ impl Waiters {
         Some(waker)
     }
 
-    /// Takes the first waiter out that is not called.
+    /// Removes the next waiter without a grant.
     pub(super) fn dismiss_next(&mut self) -> Option<Waker> {
-        if self.next == NONE { None } else { self.vacate(self.next).flatten() }
+        self.remove(self.next?).flatten()
     }
 
-    /// Panics unless the cursor parts called from waiting waiters, and the counts are theirs.
+    /// Panics unless the cursor parts granted from waiting waiters and the counts are right.
     #[cfg(debug_assertions)]
     pub(super) fn validate(&self) {
         self.list.validate();
-        let called = || self.list.iter().filter(|waiter| waiter.data.called);
-        assert_eq!(called().count(), self.called, "called waiters");
-        assert_eq!(self.list.len() - self.called, self.waiting, "waiting waiters");
-        assert_eq!(called().map(|waiter| waiter.data.need).sum::<u64>(), self.reserved, "reserved");
-        assert!(self.list.iter().skip(self.called).all(|waiter| !waiter.data.called), "the order");
-        let next = self.list.iter().nth(self.called).map(Waiter::number);
-        assert_eq!(self.list.at(self.next).map(Waiter::number), next, "the cursor");
+        let granted = || self.list.iter().filter(|waiter| waiter.data.granted);
+        let reserved = granted().map(|waiter| waiter.data.need).sum::<u64>();
+        assert_eq!((granted().count(), reserved), (self.granted, self.reserved), "grants");
+        assert_eq!(self.list.len(), self.len(), "waiters");
+        assert!(self.list.iter().take(self.granted).all(|waiter| waiter.data.granted), "the order");
+        let next = self.list.iter().nth(self.granted).map(Waiter::number);
+        assert_eq!(self.next.map(WaiterId::number), next, "the cursor");
     }
 }

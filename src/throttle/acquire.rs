@@ -1,4 +1,4 @@
-//! The forms that wait, on the crate's clock.
+//! Waiting with the crate's clock.
 
 use core::future::Future;
 use core::ops::Deref;
@@ -10,13 +10,13 @@ use super::{Throttle, TooMany, TryAcquireError, Waiter};
 use crate::base::coop;
 use crate::base::timer::{Timer, now};
 
-/// Waits to start, first come, first served; made by [`Throttle::acquire`] and its kin.
+/// Waits to start, first come, first served; made by [`Throttle::acquire`] and its other forms.
 ///
 /// It joins the wait list when it is first polled.
 ///
 /// # Cancel safety
 ///
-/// Dropping it removes it from the wait list, and no other: those behind move up.
+/// Dropping it removes it from the wait list. Nothing has started then, and nothing is counted.
 #[derive(Debug)]
 #[must_use = "futures do nothing unless polled: `.await` it before you start"]
 pub struct Acquire<T: Deref<Target = Throttle>> {
@@ -44,7 +44,7 @@ impl<T: Deref<Target = Throttle> + Unpin> Future for Acquire<T> {
                 unit.made_progress();
                 return Poll::Ready(());
             };
-            // The timer asks for a unit of its own.
+            // The timer takes a unit of its own.
             drop(unit);
             if this.timer.poll(Some(again), cx).is_pending() {
                 return Poll::Pending;
@@ -54,10 +54,10 @@ impl<T: Deref<Target = Throttle> + Unpin> Future for Acquire<T> {
 }
 
 impl Throttle {
-    /// Waits for one to start, which it does when this returns.
+    /// Waits for one start, which is counted when this returns.
     ///
-    /// tokio's timers go off up to a millisecond late: what that makes of small intervals is said at
-    /// [`Rate::gcra`](super::Rate::gcra).
+    /// tokio's timers fire up to a millisecond late: see [`Rate::gcra`](super::Rate::gcra) for the
+    /// effect on small intervals.
     ///
     /// # Panics
     ///
@@ -71,16 +71,15 @@ impl Throttle {
     ///
     /// # Complexity
     ///
-    /// O(1); O(log waiters) where waiters that were passed have returned.
+    /// O(1); O(log waiters) where passed waiters have returned.
     #[inline]
     pub fn acquire(&self) -> Acquire<&Self> {
         Acquire::new(self, 1)
     }
 
-    /// Waits for `n` to start together.
+    /// Waits for `n` starts together.
     ///
-    /// While it waits for `n` to be free at once, the waiters behind it wait, too. With `n` = 0 it
-    /// does not wait.
+    /// The waiters behind it wait until all `n` can start at once. With `n` = 0 it does not wait.
     ///
     /// # Errors
     ///
@@ -92,7 +91,7 @@ impl Throttle {
     ///
     /// # Complexity
     ///
-    /// O(n); O(n + log waiters) where waiters that were passed have returned.
+    /// O(n); O(n + log waiters) where passed waiters have returned.
     pub fn acquire_many(&self, n: u32) -> Result<Acquire<&Self>, TooMany> {
         self.check(n)?;
         Ok(Acquire::new(self, n))
@@ -117,21 +116,21 @@ impl Throttle {
         Ok(Acquire::new(self, n))
     }
 
-    /// Starts one if it may start now and nobody waits.
+    /// Counts one start now, if the rate allows it and there is no waiter.
     ///
     /// # Errors
     ///
-    /// [`TryAcquireError::NotYet`] with the instant from which on it may.
+    /// [`TryAcquireError::NotYet`] with the instant at which to try again.
     pub fn try_acquire(&self) -> Result<(), TryAcquireError> {
         self.try_acquire_many(1)
     }
 
-    /// Starts `n` together if they may start now and nobody waits.
+    /// Counts `n` starts together now, if the rate allows them and there is no waiter.
     ///
     /// # Errors
     ///
-    /// [`TryAcquireError::TooMany`] if they never may, [`TryAcquireError::NotYet`] with the instant
-    /// from which on they may.
+    /// [`TryAcquireError::TooMany`] if `n` is more than the [burst](super::Rate::burst),
+    /// [`TryAcquireError::NotYet`] with the instant at which to try again.
     pub fn try_acquire_many(&self, n: u32) -> Result<(), TryAcquireError> {
         self.try_acquire_at(n, now())
     }

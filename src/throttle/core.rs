@@ -1,10 +1,17 @@
-//! What the handles and the futures share: the waiters under their lock, and what is counted.
+//! The state of a throttle: its wait list under a lock, and its meter.
 //!
 //! A sliding window's slots are split among a few shards, each with its own lock. A GCRA has one
-//! word, its schedule, with a flag that is set while waiters are present or the lock is held. Without
-//! the flag, a start is one compare-exchange (the fast path); with it, the word is changed under the
-//! lock alone (the slow path). Since it is one word, there is no race between the two. No other memory
-//! depends on the word, so its accesses are relaxed.
+//! word, its schedule, with a flag that is set while waiters are present or the lock is held:
+//!
+//! ```text
+//!                 the lock is taken
+//!   fast path ────────────────────────▶ slow path
+//!  one compare-   ◀────────────────────  under the lock
+//!  exchange        the lock is released and no waiter is present
+//! ```
+//!
+//! Schedule and flag are one word, so that the two paths cannot race. No other memory depends on the
+//! word, so its accesses are relaxed.
 
 use core::task::Waker;
 
@@ -27,7 +34,7 @@ pub(super) enum Core {
     Gcra { gcra: Gcra, word: AtomicU64, waiters: Mutex<Waiters> },
 }
 
-/// Why there is no instant to tell.
+/// Why nothing was reserved.
 pub(super) enum Refused {
     WaitersAhead(usize),
     TooFar,
@@ -53,8 +60,8 @@ impl Core {
         }
     }
 
-    /// When `n` may start, and whether they have: unless that is after `latest`. `None` if it takes
-    /// the slow path to say.
+    /// When `n` may start, and whether they have started, which they have not if that is after
+    /// `latest`. `None` if only the slow path knows.
     #[inline]
     fn start_fast(&self, n: u32, now: u64, latest: u64) -> Option<(u64, bool)> {
         match self {
@@ -81,7 +88,7 @@ impl Core {
         })
     }
 
-    /// Starts now, or says about when.
+    /// Starts now, or returns about when.
     #[inline]
     pub(super) fn try_start(&self, n: u32, now: u64) -> Result<(), u64> {
         match self.start_fast(n, now, now) {
@@ -112,7 +119,7 @@ impl Core {
         self.locked(|waiters, _| waiters.join(n))
     }
 
-    /// [`join`](Self::join), unless `n` may start now and nobody waits.
+    /// [`join`](Self::join), unless `n` may start now and no waiter is present.
     #[cfg(feature = "tokio")]
     pub(super) fn join_unless_free(&self, n: u32, now: u64) -> Option<WaiterId> {
         self.locked_as_newcomer(now, |waiters, meter| {
@@ -125,7 +132,7 @@ impl Core {
         self.locked(|waiters, meter| waiters.poll(id, now, waker, meter))
     }
 
-    /// The wakers are for the caller to wake, its own to drop.
+    /// Collects wakers for the caller to wake; returns the waiter's own for it to drop.
     pub(super) fn remove(&self, id: WaiterId, wakers: &mut WakeList) -> Option<Waker> {
         self.locked(|waiters, _| waiters.remove(id, wakers))
     }
@@ -137,18 +144,18 @@ impl Core {
         }
     }
 
-    /// From when on it is as if it were new, if nothing starts before.
+    /// The tick from which it equals a new throttle, if nothing starts before.
     pub(super) fn expires_at(&self) -> u64 {
         match self {
             Self::Sliding(shards) => shards.expires_at(),
-            // Not a load, which may be of an older value.
+            // A load may return an older value.
             Self::Gcra { gcra, word, .. } => {
                 gcra.ticks(word.fetch_add(0, Ordering::Relaxed) & !SLOW)
             }
         }
     }
 
-    /// Passes absent waiters first.
+    /// [`locked`](Self::locked) with absent waiters passed first.
     fn locked_as_newcomer<T>(
         &self,
         now: u64,
@@ -164,7 +171,7 @@ impl Core {
         result
     }
 
-    /// Panics unless the wait list is consistent, and the fast path closed while waiters are present.
+    /// Panics unless the wait list is consistent, and the fast path off while waiters are present.
     #[cfg(debug_assertions)]
     pub(super) fn validate(&self) {
         match self {
@@ -183,7 +190,8 @@ impl Core {
             Self::Sliding(shards) => shards.locked(work),
             Self::Gcra { gcra, word, waiters } => {
                 let mut waiters = waiters.lock();
-                // From here on no other thread changes the word: one that read it before finds it changed.
+                // From here on no other thread changes the word: a compare-exchange with an older
+                // value fails.
                 let next = word.fetch_or(SLOW, Ordering::Relaxed) & !SLOW;
                 let mut schedule = Schedule { gcra: *gcra, next };
                 let result = work(&mut waiters, &mut schedule);
@@ -195,7 +203,7 @@ impl Core {
     }
 }
 
-/// [`start_fast`] by a schedule with units of its own.
+/// [`start_fast`] with a schedule whose units are not ticks.
 #[cold]
 #[inline(never)]
 fn start_scaled(
@@ -212,9 +220,8 @@ fn start_scaled(
     Some((if when == units { now } else { scale.ticks(when) }, started))
 }
 
-/// When `n` may start, and whether they have: unless that is after `latest`. In units of the
-/// schedule, as `now` and `latest` are. `None` with the flag
-/// set, which is for the lock to deal with.
+/// When `n` may start, and whether they have started, which they have not if that is after `latest`.
+/// All in units of the schedule. `None` if the flag is set: that takes the slow path.
 #[inline]
 fn start_fast(gcra: &Gcra, word: &AtomicU64, n: u32, now: u64, latest: u64) -> Option<(u64, bool)> {
     let mut next = word.load(Ordering::Relaxed);

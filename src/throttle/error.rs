@@ -1,15 +1,17 @@
+//! The errors of a throttle.
+
 use core::fmt;
 use core::time::Duration;
 use std::error::Error;
 use std::time::Instant;
 
-/// More were to start together than ever may.
+/// More starts were requested together than the rate ever allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TooMany {
-    /// How many were to start.
+    /// The starts requested.
     pub n: u32,
-    /// How many may.
+    /// The most that can start together: the [burst](crate::throttle::Rate::burst).
     pub most: u32,
 }
 
@@ -17,59 +19,58 @@ pub struct TooMany {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ReserveError {
-    /// More were to start together than ever may.
+    /// More starts were requested together than the rate ever allows.
     TooMany(TooMany),
-    /// There are waiters, to whom the next starts belong.
+    /// There are waiters, which start first.
     #[non_exhaustive]
     WaitersAhead {
-        /// How many there are.
+        /// The number of waiters.
         waiters: usize,
     },
-    /// So much is reserved already that it would be more than ten years from now.
+    /// The start would be more than ten years from now.
     TooFar,
 }
 
-/// Why [`Throttle::try_acquire`](crate::Throttle::try_acquire) and its kin started nothing.
+/// Why [`Throttle::try_acquire`](crate::Throttle::try_acquire) or another form of it started nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TryAcquireError {
-    /// More were to start together than ever may.
+    /// More starts were requested together than the rate ever allows.
     TooMany(TooMany),
-    /// It may not start yet.
+    /// The rate does not allow it yet, or there are waiters.
     #[non_exhaustive]
     NotYet {
-        /// The earliest instant at which it may. If there are waiters, an estimate of when all of
-        /// them will have started.
+        /// The earliest instant at which the rate allows it. With waiters, an estimate of when all of
+        /// them have started.
         until: Instant,
     },
 }
 
-/// No key of a [`KeyedThrottle`](crate::KeyedThrottle) can be evicted now, so that there is no room for
-/// another.
+/// A [`KeyedThrottle`](crate::KeyedThrottle) is full, and none of its keys can be evicted now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct KeysBusy {
-    /// How many keys there may be.
+    /// The most keys at once.
     pub max_keys: usize,
-    /// No key expires before, or what the key itself has started is not known before: it is worth
-    /// another try then. `None` if it depends on the users of the keys.
+    /// When to try again: no key expires before, or the starts of the key itself are not known before.
+    /// `None` if that depends on the users of the keys.
     ///
-    /// It is later than the instant that was given. Where tokio's clock is read, it had not come when
-    /// the key was refused.
+    /// It is later than the instant that was given. With tokio's clock, it was in the future when the
+    /// key was refused.
     pub until: Option<Instant>,
 }
 
-/// What a [`KeyedThrottle`](crate::KeyedThrottle) returns where it can fail in two ways.
+/// Why a [`KeyedThrottle`](crate::KeyedThrottle) started nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeyedError<E> {
-    /// There is no room for another key.
+    /// The throttle is full, and no key can be evicted.
     Busy(KeysBusy),
     /// The key's own throttle refused.
     Refused(E),
 }
 
 impl TryAcquireError {
-    /// How long to wait from `now` until it may start; `None` if it never may.
+    /// How long to wait from `now` before the next try; `None` if it can never succeed.
     pub fn wait(&self, now: Instant) -> Option<Duration> {
         match self {
             Self::TooMany(_) => None,
@@ -80,7 +81,7 @@ impl TryAcquireError {
 
 impl fmt::Display for TooMany {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} cannot start together: at most {} may", self.n, self.most)
+        write!(f, "{} cannot start together: the rate allows at most {}", self.n, self.most)
     }
 }
 
@@ -89,9 +90,12 @@ impl fmt::Display for ReserveError {
         match self {
             Self::TooMany(error) => error.fmt(f),
             Self::WaitersAhead { waiters } => {
-                write!(f, "waiters are ahead: {waiters}; wait behind them")
+                write!(
+                    f,
+                    "{waiters} waiters are ahead: join the wait list with `enqueue` or `acquire`"
+                )
             }
-            Self::TooFar => f.write_str("reserved for more than ten years already"),
+            Self::TooFar => f.write_str("the start would be more than ten years from now"),
         }
     }
 }
@@ -100,14 +104,16 @@ impl fmt::Display for TryAcquireError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::TooMany(error) => error.fmt(f),
-            Self::NotYet { .. } => f.write_str("too soon to start"),
+            Self::NotYet { .. } => {
+                f.write_str("the rate allows no start yet, or waiters are ahead")
+            }
         }
     }
 }
 
 impl fmt::Display for KeysBusy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "all {} keys are in use: no room for another", self.max_keys)
+        write!(f, "all {} keys are in use, and none can be evicted now", self.max_keys)
     }
 }
 
@@ -126,7 +132,7 @@ impl Error for TryAcquireError {}
 impl Error for KeysBusy {}
 
 impl<E: Error> Error for KeyedError<E> {
-    /// What lies behind the error, whose message is already part of this one's.
+    /// The source of the inner error, whose message is part of this one.
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             Self::Busy(error) => error.source(),

@@ -1,5 +1,4 @@
-//! Limits on how often something starts: [`Throttle`] for one thing, [`KeyedThrottle`] for each of
-//! many.
+//! Rate limits: [`Throttle`] is one, [`KeyedThrottle`] has one per key.
 
 #[cfg(feature = "tokio")]
 mod acquire;
@@ -33,40 +32,39 @@ use self::core::{Core, Refused};
 use crate::ConfigError;
 use clock::Epoch;
 
-/// A limit on how many may start in a time, not on how many run at once.
+/// A limit on starts per time, not on how many run at once.
 ///
 /// | | [`Rate::sliding`] | [`Rate::gcra`] |
 /// | --- | --- | --- |
 /// | in any window | never more than the limit | the limit and a burst |
 /// | after a pause | the limit at once, then a window's wait | the burst at once, then evenly spread |
-/// | memory | 8 bytes for each start in the window | one number |
+/// | memory | 8 bytes per start in the window | one number |
 ///
-/// There are two ways to use it. [`acquire`](Self::acquire) waits, and what it counts is
-/// when it returns: a timer that goes off late makes the next ones later, so that the limit holds
-/// for what did start. [`reserve`](Self::reserve) never waits: it tells at once, and once, when to
-/// start, and counts that instant; a start that is later than told is not seen.
+/// There are two ways to use it. [`acquire`](Self::acquire) waits, and counts the instant at which it
+/// returns: a late timer delays later starts too, so that the limit holds for actual starts.
+/// [`reserve`](Self::reserve) never waits: it returns when to start and counts that instant, whether
+/// or not the caller starts later.
 ///
-/// Instants may come out of order, as from threads that have read the clock and are overtaken: no
-/// window ever has too many starts, by the instants that were counted. But what was counted for a
-/// later instant is waited for as if it had come in turn, so that one far ahead of the others holds
-/// them up.
+/// Instants may come out of order, as from threads that have read the clock and are preempted: by the
+/// counted instants, no window ever has too many starts. But a start counted for a later instant
+/// delays the others like any earlier one, so one far in the future holds them up.
 ///
-/// Do not use it to bound what is going on at the same time: that is the
-/// [`Semaphore`](crate::Semaphore)'s. Nor across processes: each has its own.
+/// Do not use it to bound concurrency: use a [`Semaphore`](crate::Semaphore). Nor across processes:
+/// each has a limit of its own.
 ///
 /// # Fairness
 ///
 /// First come, first served, for one or many: a later, smaller request never passes an earlier,
 /// larger one, and neither [`try_acquire_at`](Self::try_acquire_at) nor `reserve` passes a
-/// waiter. A waiter that is not polled for 100 ms after its turn has come is passed, and so are,
-/// together with it, all others behind it that were not polled by then: they keep their positions
-/// and are first again when they are polled. So abandoned futures cost those behind them 100 ms in
-/// all, however many they are. (Where more than a thousand wait, 50 ms for each further thousand.)
-/// To see this in time each waiter is polled about every 50 ms as long as the wait list moves.
+/// waiter. A waiter that is not polled for 100 ms after its turn has come is passed, together with all
+/// waiters behind it that were not polled by then: they keep their positions and are first again when
+/// they are polled. So abandoned futures cost the waiters behind them 100 ms in all, however many they
+/// are (with more than a thousand waiters, 50 ms per further thousand). To detect them in time, each
+/// waiter is polled about every 50 ms as long as the wait list moves.
 ///
-/// A task whose [cooperative budget](https://docs.rs/tokio/1/tokio/task/coop/index.html) is spent
-/// starts nothing, and yields. If it would have to wait it joins the wait list first; if it
-/// might start at once it does not, so that others may start before it.
+/// A task without [cooperative budget](https://docs.rs/tokio/1/tokio/task/coop/index.html) starts
+/// nothing, and yields. If it has to wait, it joins the wait list first; if it could start at once, it
+/// does not join, so that a later task may start before it.
 ///
 /// ```
 /// use std::time::{Duration, Instant};
@@ -81,11 +79,11 @@ use clock::Epoch;
 ///
 /// # How it is built
 ///
-/// Time is an argument, as nanoseconds from when the throttle was made. A sliding window is a ring
-/// of the instants at which its slots are free again, under a short lock; 256 slots or more are split
-/// among up to four such shards, and each thread has its own as long as that has a free slot. A GCRA
-/// is one atomic word. No start is set aside for a waiter: the head of the wait list starts when it is
-/// polled and may. So a waiter that leaves has nothing to give back.
+/// Time is an argument, in nanoseconds since the throttle was made. A sliding window is a ring of the
+/// instants at which its slots are free again, under a short lock; 256 slots or more are split among
+/// up to four such shards, and each thread uses its own shard as long as that has a free slot. A GCRA
+/// is one atomic word. No start is reserved for a waiter: the head of the wait list starts when it is
+/// polled and the rate allows it.
 pub struct Throttle {
     core: Core,
     epoch: Epoch,
@@ -122,7 +120,7 @@ impl Throttle {
         Rate::gcra(limit, window, burst).map(Self::with_rate)
     }
 
-    /// A throttle with a rate that was checked before.
+    /// A throttle with the given rate.
     pub fn with_rate(rate: Rate) -> Self {
         Self::with_epoch(rate, Epoch::now())
     }
@@ -136,21 +134,21 @@ impl Throttle {
         self.rate
     }
 
-    /// How many waiters there are.
+    /// The number of waiters.
     pub fn waiters(&self) -> usize {
         self.core.waiters()
     }
 
-    /// Reserves a start for `n` together, and returns when that is: `now`, or later.
+    /// Reserves `n` starts together, and returns their instant: `now`, or later.
     ///
-    /// It cannot be given back. None at all start at once.
+    /// A reservation cannot be undone. With `n` = 0 it returns `now`.
     ///
     /// # Errors
     ///
     /// [`ReserveError::TooMany`] if `n` is more than the [burst](Rate::burst);
-    /// [`ReserveError::WaitersAhead`] if there are waiters, since they start when they are polled,
-    /// which cannot be foretold; [`ReserveError::TooFar`] if it would be more than ten years
-    /// from `now`. Nothing is reserved then.
+    /// [`ReserveError::WaitersAhead`] if there are waiters, which start when they are polled, at an
+    /// unknown instant; [`ReserveError::TooFar`] if the start would be more than ten years from `now`.
+    /// Nothing is reserved then.
     ///
     /// # Complexity
     ///
@@ -170,12 +168,12 @@ impl Throttle {
         }
     }
 
-    /// Starts `n` together if they may start at `now` and nobody waits.
+    /// Counts `n` starts together at `now`, if the rate allows them and there is no waiter.
     ///
     /// # Errors
     ///
-    /// [`TryAcquireError::TooMany`] if they never may, [`TryAcquireError::NotYet`] with the instant
-    /// from which on they may. Nothing has started then.
+    /// [`TryAcquireError::TooMany`] if `n` is more than the [burst](Rate::burst),
+    /// [`TryAcquireError::NotYet`] with the instant at which to try again. Nothing has started then.
     ///
     /// # Complexity
     ///
@@ -190,7 +188,7 @@ impl Throttle {
         started.map_err(|until| TryAcquireError::NotYet { until: self.epoch.instant(until) })
     }
 
-    /// Joins the wait list for `n` together, now, for callers that keep the time themselves.
+    /// Joins the wait list for `n` starts together, for callers with a clock of their own.
     ///
     /// # Errors
     ///
@@ -208,14 +206,12 @@ impl Throttle {
     /// let mut waiter = throttle.enqueue(1).unwrap();
     /// let when = waiter.poll_at(now, &mut cx).unwrap_err();
     /// assert_eq!(when - now, Duration::from_secs(1));
-    /// assert!(throttle.try_acquire_at(1, when).is_err(), "nobody passes a waiter");
+    /// assert!(throttle.try_acquire_at(1, when).is_err(), "a waiter is not passed");
     /// assert!(waiter.poll_at(when, &mut cx).is_ok());
     /// ```
     pub fn enqueue(&self, n: u32) -> Result<Waiter<&Self>, TooMany> {
         self.check(n)?;
-        let mut waiter = Waiter::new(self, n);
-        waiter.join();
-        Ok(waiter)
+        Ok(Waiter::joined(self, n))
     }
 
     /// [`enqueue`](Self::enqueue) with a waiter that can outlive the borrow.
@@ -225,9 +221,7 @@ impl Throttle {
     /// Those of [`enqueue`](Self::enqueue).
     pub fn enqueue_owned(self: Arc<Self>, n: u32) -> Result<Waiter<Arc<Self>>, TooMany> {
         self.check(n)?;
-        let mut waiter = Waiter::new(self, n);
-        waiter.join();
-        Ok(waiter)
+        Ok(Waiter::joined(self, n))
     }
 
     fn check(&self, n: u32) -> Result<(), TooMany> {
@@ -235,7 +229,7 @@ impl Throttle {
         if n > most { Err(TooMany { n, most }) } else { Ok(()) }
     }
 
-    /// From when on it is as if it were new, if nothing starts before. In ticks.
+    /// The tick from which it equals a new throttle, if nothing starts before.
     fn expires_at(&self) -> u64 {
         self.core.expires_at()
     }

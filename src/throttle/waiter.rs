@@ -1,4 +1,4 @@
-//! A waiter: the future's part of a wait list, without a clock.
+//! A waiter as its owner sees it, without a clock.
 //!
 //! ```text
 //!           cannot start at once, or queued        starts
@@ -15,10 +15,10 @@ use crate::base::panic::{FirstPanic, quietly};
 use crate::base::wait_list::WaiterId;
 use crate::base::wake::WakeList;
 
-/// A waiter of a [`Throttle`], for callers that keep the time themselves.
+/// A waiter of a [`Throttle`], for callers with a clock of their own.
 ///
-/// Made by [`Throttle::enqueue`], and by [`enqueue_owned`](Throttle::enqueue_owned) with an `Arc`
-/// in place of the borrow. With tokio's clock, await [`Throttle::acquire`] instead.
+/// Made by [`Throttle::enqueue`] and, with an `Arc` in place of the borrow, by
+/// [`enqueue_owned`](Throttle::enqueue_owned). With tokio's clock, await [`Throttle::acquire`] instead.
 ///
 /// Dropping it removes it from the wait list, and leaves its turn to the next waiter.
 #[derive(Debug)]
@@ -42,13 +42,12 @@ impl<T: Deref<Target = Throttle>> Waiter<T> {
         Self { throttle, n, stage: Stage::New }
     }
 
-    pub(super) fn join(&mut self) {
-        if self.n > 0 {
-            self.stage = Stage::Waiting(self.throttle.core.join(self.n));
-        }
+    pub(super) fn joined(throttle: T, n: u32) -> Self {
+        let stage = if n > 0 { Stage::Waiting(throttle.core.join(n)) } else { Stage::New };
+        Self { throttle, n, stage }
     }
 
-    /// Joins the wait list if it would have to wait, and starts nothing.
+    /// Joins the wait list if it has to wait. Starts nothing.
     #[cfg(feature = "tokio")]
     pub(super) fn join_unless_free(&mut self, now: Instant) {
         if let (Stage::New, 1..) = (&self.stage, self.n) {
@@ -59,11 +58,11 @@ impl<T: Deref<Target = Throttle>> Waiter<T> {
         }
     }
 
-    /// Starts, if it is its turn and it may start at `now`.
+    /// Starts, if it is first in the wait list and the rate allows it at `now`.
     ///
     /// # Errors
     ///
-    /// When to call it again, at the latest. The waker of `cx` is woken if it is to be called
+    /// The latest instant at which to call it again. The waker of `cx` is woken if it has to be called
     /// sooner, because other waiters have left.
     ///
     /// # Panics
@@ -72,7 +71,7 @@ impl<T: Deref<Target = Throttle>> Waiter<T> {
     ///
     /// # Complexity
     ///
-    /// O(1), or O(log waiters) where waiters that were passed have returned; and O(n) more.
+    /// O(n), and O(log waiters) where passed waiters have returned.
     pub fn poll_at(&mut self, now: Instant, cx: &mut Context<'_>) -> Result<(), Instant> {
         let throttle = &*self.throttle;
         let ticks = throttle.epoch.ticks(now);
@@ -93,7 +92,7 @@ impl<T: Deref<Target = Throttle>> Waiter<T> {
         if polled.started.is_ok() {
             self.stage = Stage::Started;
         }
-        // User code, whose panic must not cost a start that was just made.
+        // User code: its panic must not lose the start that was just counted.
         for retired in polled.retired {
             quietly(|| drop(retired));
         }
@@ -109,7 +108,7 @@ impl<T: Deref<Target = Throttle>> Drop for Waiter<T> {
         if let Stage::Waiting(id) = self.stage {
             let mut wakers = WakeList::new();
             let own = self.throttle.core.remove(id, &mut wakers);
-            // User code: the first panic goes on when all of it was called.
+            // User code: the first panic resumes once all of it has run.
             let mut panic = FirstPanic::default();
             panic.catch(|| {
                 wakers.wake_all();

@@ -11,22 +11,21 @@
 //!                    present ──────── removed ─────────────┘
 //! ```
 //!
-//! No start is set aside for a waiter: the head of the list starts when it polls and may, so that
-//! what is counted is when something did start, not when it might have. A waiter that is removed
-//! thereby leaves its turn to the next.
+//! No start is reserved for a waiter: the head of the list starts when it is polled and the rate
+//! allows it, so that each start is counted when it happens. A removed waiter leaves its turn to the
+//! next one.
 //!
 //! # Absent waiters
 //!
-//! Each waiter is told when to poll again, and is absent if it has not polled [`NOTICE`] after that
-//! (the head: [`PATIENCE`] after its turn). Absent waiters at the head of the list are passed, all of
-//! them together, by the next waiter that polls. Those behind the head are told to poll [`NOTICE`]
-//! before the head would be absent: at that moment the waiters that are alive prove it, so that only
-//! abandoned ones are absent when the head is. So however many are abandoned, those behind them
-//! lose [`PATIENCE`] once.
+//! Each poll returns when to poll again. A waiter is absent if it has not polled [`NOTICE`] after that
+//! (the head: [`PATIENCE`] after its turn). The next waiter that polls passes all absent waiters at
+//! the head of the list together. Waiters behind the head poll [`NOTICE`] before the head becomes
+//! absent. This shows which of them are alive, so that only abandoned waiters are absent when the head
+//! is: however many are abandoned, the waiters behind them lose [`PATIENCE`] once.
 //!
-//! A waiter that was passed keeps its position in the list. Since only the head is passed, the list
-//! has two parts: up to some waiter all were passed, and are absent or have returned; from there on
-//! none was, and all are present. The waiters that have returned are kept in order beside the list.
+//! A passed waiter keeps its position in the list. Since only the head is passed, the list has two
+//! parts: a first one of passed waiters, which are absent or have returned, and a second one of waiters
+//! that were never passed, all present. The returned waiters are also kept in order beside the list.
 
 use core::ops::Bound::{Excluded, Unbounded};
 use core::task::Waker;
@@ -36,25 +35,26 @@ use super::meter::Meter;
 use crate::base::wait_list::{self, WaitList, WaiterId};
 use crate::base::wake::WakeList;
 
-/// How long a waiter keeps those behind it waiting if it does not poll, counted from its turn, or
-/// from when it was woken. In ticks.
+/// How long a waiter that does not poll delays the waiters behind it, counted from its turn or from
+/// its wake-up. In ticks.
 const PATIENCE: u64 = 100_000_000;
 
-/// How long a waiter behind the head has to poll after it was told to.
+/// How late a waiter behind the head may poll.
 const NOTICE: u64 = PATIENCE / 2;
 
-/// How many waiters poll in each `NOTICE` at the most: with more of them, each polls later.
+/// The most waiters that poll in each `NOTICE`: with more of them, each polls later.
 const POLLS: u64 = 1024;
 
 #[derive(Debug)]
 struct Request {
     n: u32,
-    /// The starts of all that joined before, modulo 2^64: between two waiters there are at most as
-    /// many as the difference.
+    /// The starts of all waiters that joined before, modulo 2^64: the difference of two waiters
+    /// bounds the starts between them.
     starts_before: u64,
-    /// From then on it is absent unless it polls. `UNKNOWN` if no clock was read since it joined.
+    /// The tick from which it is absent unless it polls. `UNKNOWN` if no clock was read since it
+    /// joined.
     absent_from: u64,
-    /// It was passed and has not polled since.
+    /// Whether it was passed and has not polled since.
     is_absent: bool,
 }
 
@@ -76,17 +76,17 @@ pub(super) struct Waiters {
     /// Waiters that were passed and have polled again: ahead of the first unpassed one.
     returned: BTreeSet<WaiterId>,
     absent: usize,
-    /// Up to this number, waiters are known to have been there at some instant.
+    /// The number of the last waiter that had joined when a clock was read.
     noted: u64,
     /// The latest instant at which a waiter polled.
     latest: u64,
     starts_joined: u64,
 }
 
-/// What came of a poll, with the wakers that are to be woken and dropped without the lock.
+/// The outcome of a poll, with the wakers to wake and to drop outside the lock.
 #[derive(Debug)]
 pub(super) struct Polled {
-    /// Started, and out of the list; or to poll again then, or when woken.
+    /// Started, and out of the list; or the tick at which to poll again, if it is not woken before.
     pub(super) started: Result<(), u64>,
     pub(super) wake: Option<Waker>,
     pub(super) retired: [Option<Waker>; 2],
@@ -109,7 +109,7 @@ impl Waiters {
         self.list.len()
     }
 
-    /// Whether all waiters are absent, so that nobody has to be passed.
+    /// Whether all waiters are absent, so that a newcomer passes none.
     pub(super) fn none_present(&self) -> bool {
         self.head().is_none()
     }
@@ -128,7 +128,7 @@ impl Waiters {
         behind.copied().or(self.first_unpassed)
     }
 
-    /// How many starts the present waiters wait for, or a few more.
+    /// The starts that present waiters wait for, or a few more.
     pub(super) fn starts_ahead(&self) -> u64 {
         let head = self.head().and_then(|head| self.list.get(head));
         head.map_or(0, |head| self.starts_joined.wrapping_sub(head.data.starts_before))
@@ -143,7 +143,7 @@ impl Waiters {
         id
     }
 
-    /// A waiter asks whether it may start.
+    /// Starts a waiter, if it is the head and the rate allows it.
     pub(super) fn poll(
         &mut self,
         id: WaiterId,
@@ -204,7 +204,7 @@ impl Waiters {
         let due = head.data.absent_from <= now.saturating_add(PATIENCE);
         let wake = if passed || due || head.waker.is_none() { take_waker(head, now) } else { None };
         let passes = head.data.absent_from;
-        // It polls twice: to show that it is there, and to pass.
+        // It polls twice: to show that it is alive, and to pass the head.
         let first = passes.saturating_sub(NOTICE).saturating_add(spread);
         let again = if passes - now > NOTICE { first } else { passes };
         let absent_from = again.saturating_add(NOTICE).max(now.saturating_add(PATIENCE));
@@ -215,14 +215,14 @@ impl Waiters {
         Polled { started: Err(again), wake, retired: [replaced, None] }
     }
 
-    /// A newcomer that does not wait passes absent waiters. The waker is for the caller to wake.
+    /// Passes absent waiters for a newcomer outside the list. The caller wakes the waker.
     pub(super) fn pass_as_newcomer(&mut self, now: u64) -> Option<Waker> {
         self.note(now);
         if self.pass_absent(now) { self.take_head_waker(now) } else { None }
     }
 
-    /// Passes the waiters at the head that are absent. Each has polled or joined since it was passed
-    /// last: so this costs O(log returned waiters) for each of those.
+    /// Passes the absent waiters at the head. Each has joined or polled since it was last passed, so
+    /// this adds O(log returned waiters) to each join and poll.
     fn pass_absent(&mut self, now: u64) -> bool {
         let mut passed = false;
         while let Some(id) = self.head() {
@@ -240,7 +240,7 @@ impl Waiters {
         passed
     }
 
-    /// A clock was read: waiters that have not polled since they joined are expected to from now on.
+    /// Notes that a clock was read: waiters that have not polled since they joined have to from now on.
     fn note(&mut self, now: u64) {
         self.latest = self.latest.max(now);
         let mut newest = self.list.back();
@@ -253,16 +253,16 @@ impl Waiters {
         self.noted = self.list.joined();
     }
 
-    /// Takes a waiter out that has not started. Returns its waker, and collects those of the waiters
+    /// Removes a waiter that has not started. Returns its waker, and collects those of the waiters
     /// that have to poll.
     pub(super) fn remove(&mut self, id: WaiterId, wakers: &mut WakeList) -> Option<Waker> {
         let was_head = self.head() == Some(id);
         let own = self.take(id)?;
         if was_head {
-            // There is no clock here: the next poll notes by when the new head has to.
+            // There is no clock here: the next poll sets the new head's deadline.
             self.pass_absent(self.latest);
-            // Behind a smaller head the turn of all may come sooner than they were told. If that head
-            // is abandoned, others must know; not all, lest each of many that leave wakes them all.
+            // With a smaller head, every turn may come sooner. If that head is abandoned, others must
+            // know; not all, or each of many removals would wake all waiters.
             let mut next = self.head();
             let head = next.and_then(|head| self.list.get(head));
             let sooner = head.is_some_and(|head| head.data.n < own.data.n);
@@ -337,7 +337,7 @@ mod tests {
         }
     }
 
-    /// Nothing may start for long.
+    /// A rate that allows no start for a long time.
     struct Never;
 
     impl Meter for Never {
@@ -354,10 +354,10 @@ mod tests {
         }
     }
 
-    /// Behind a large head, waiters that were passed and have returned, one that is still absent, and
-    /// one that was never passed: when the head leaves, all of those present are woken, in order.
+    /// Behind a large head are returned waiters, an absent one, and one that was never passed. When the
+    /// head is removed, all present waiters are woken, in order.
     #[test]
-    fn a_large_head_that_leaves_wakes_returned_waiters_too() {
+    fn a_removed_large_head_wakes_returned_waiters_too() {
         let mut waiters = Waiters::new();
         let ids = [9, 1, 1, 1, 1].map(|n| waiters.join(n));
         assert!(waiters.pass_as_newcomer(0).is_none());

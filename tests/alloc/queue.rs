@@ -1,5 +1,5 @@
-//! What the queue allocates: nothing an item, whichever way it goes, and nothing to wait once there
-//! were as many waiters before.
+//! What the queue allocates: nothing per item, whatever its outcome, and nothing per wait once as
+//! many waiters waited before.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -117,6 +117,6 @@ fn waiting_allocates_nothing_in_the_steady_state() {
         }
         (0..25).for_each(|item| assert!(queue.try_push(item).is_stored()));
     };
-    assert!(count(&mut rush) > 0, "the first rush makes the seats, or nothing is counted");
+    assert!(count(&mut rush) > 0, "the first rush makes the slots, or nothing is counted");
     assert_eq!(count(|| (0..10).for_each(|_| rush())), 0);
 }

@@ -70,7 +70,7 @@ fn what_can_never_start_is_refused() {
     for throttle in [Throttle::new(3, SECOND).unwrap(), Throttle::gcra(9, SECOND, 3).unwrap()] {
         let refused = throttle.reserve(4, now).unwrap_err();
         assert!(matches!(refused, ReserveError::TooMany(TooMany { n: 4, most: 3, .. })));
-        assert_eq!(refused.to_string(), "4 cannot start together: at most 3 may");
+        assert_eq!(refused.to_string(), "4 cannot start together: the rate allows at most 3");
         let refused = throttle.try_acquire_at(4, now).unwrap_err();
         assert!(matches!(refused, TryAcquireError::TooMany(_)));
         assert_eq!(refused.wait(now), None);
@@ -244,7 +244,7 @@ fn tiers_are_those_of_the_key() {
         panic!("there are three tenants")
     };
     assert_eq!((busy.max_keys, busy.until), (3, Some(now + minute)));
-    assert_eq!(busy.to_string(), "all 3 keys are in use: no room for another");
+    assert_eq!(busy.to_string(), "all 3 keys are in use, and none can be evicted now");
     assert_eq!(tenants.reserve(&(0, 8), 1, now + minute), Ok(now + minute));
     assert_eq!(tenants.len(), 3);
 }
@@ -479,7 +479,7 @@ mod waiting {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_abandoned_wait_stalls_nobody() {
+    async fn an_abandoned_waiter_delays_no_other() {
         let (throttle, start) = (Throttle::new(1, SECOND).unwrap(), time::Instant::now());
         throttle.acquire().await;
         let mut abandoned = throttle.acquire();
@@ -615,7 +615,7 @@ mod waiting {
     }
 }
 
-/// Futures that nobody polls any more: each was polled once with the waker of a task that never
+/// Abandoned futures: each was polled once with the waker of a task that never
 /// comes back, and is kept.
 #[cfg(feature = "tokio")]
 mod abandoned {
@@ -662,7 +662,7 @@ mod abandoned {
             let head = abandon(&throttle, 1);
             throttle.acquire().await;
             assert_within(start.elapsed(), HOUR, millis(100));
-            // It has kept its position, and costs nobody anything again.
+            // It has kept its position, and delays no waiter again.
             throttle.acquire().await;
             assert_within(start.elapsed(), 2 * HOUR, millis(200));
             let behind = tokio::spawn(throttle.clone().acquire_owned());
@@ -968,7 +968,7 @@ mod coop {
         }
     }
 
-    /// Without budget nothing starts, and nobody is kept out who has some.
+    /// A task without budget starts nothing, and delays no task with budget.
     #[tokio::test(start_paused = true)]
     async fn a_task_without_budget_holds_nothing() {
         for rate in [Rate::sliding(1, SECOND).unwrap(), Rate::gcra(1, SECOND, 1).unwrap()] {

@@ -16,6 +16,7 @@ use sluicegate::{
 
 fn shared<T: Send + Sync + Unpin>() {}
 fn sent<T: Send + Unpin>() {}
+fn crosses_threads<T: Send + Sync>(_: T) {}
 fn unwinds<T: UnwindSafe + RefUnwindSafe>() {}
 fn seen_after_a_panic<T: RefUnwindSafe>() {}
 fn is_an_error<T: std::error::Error + Send + Sync + 'static>() {}
@@ -38,6 +39,7 @@ fn everything_crosses_threads() {
     shared::<sluicegate::queue::Items<&OverflowQueue<u64>, u64>>();
     shared::<sluicegate::queue::Items<Arc<OverflowQueue<u64>>, u64>>();
     shared::<sluicegate::queue::PopManyInto<'_, u64>>();
+    crosses_threads(OverflowQueue::<u64>::new(1).unwrap().pop_many(1));
     shared::<sluicegate::queue::Pushed<u64>>();
     shared::<sluicegate::queue::Displaced<u64>>();
     shared::<sluicegate::queue::Drained<u64>>();

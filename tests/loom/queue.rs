@@ -1,8 +1,8 @@
 //! Models of the queue: every interleaving of small programs.
 //!
 //! Wake-ups are counted with `std`'s atomics: they only observe, so that they must not add
-//! interleavings of their own. Who was told to wait is asked again when all threads have been
-//! joined; they must have been woken by then, so that a lost wake-up is a failed assertion.
+//! interleavings of their own. Pending futures are polled again when all threads have been joined;
+//! they must have been woken by then, so that a lost wake-up is a failed assertion.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -36,7 +36,7 @@ fn queue(capacity: usize, when_full: WhenFull) -> Queue {
     Arc::new(OverflowQueue::builder().capacity(capacity).when_full(when_full).build().unwrap())
 }
 
-/// One place, and item 0 in it.
+/// Room for one item, taken by item 0.
 fn full(when_full: WhenFull) -> Queue {
     let queue = queue(1, when_full);
     assert!(queue.try_push(0).is_stored());
@@ -68,7 +68,7 @@ impl<F: Future + Unpin> Task<F> {
         Self { future, wakes: Arc::default() }
     }
 
-    fn in_line(future: F) -> Self {
+    fn waiting(future: F) -> Self {
         let mut task = Self::new(future);
         assert!(task.poll().is_pending());
         task
@@ -83,7 +83,7 @@ impl<F: Future + Unpin> Task<F> {
         self.wakes.0.load(Ordering::Relaxed)
     }
 
-    /// What it comes to, now that nobody else does anything: at once, or after it was woken.
+    /// The output, now that all other threads have ended: at once, or after a wake-up.
     fn outcome(&mut self, polled: Poll<F::Output>) -> F::Output {
         match polled {
             Poll::Ready(outcome) => outcome,
@@ -91,7 +91,7 @@ impl<F: Future + Unpin> Task<F> {
                 assert!(self.wakes() > 0, "it sleeps");
                 match self.poll() {
                     Poll::Ready(outcome) => outcome,
-                    Poll::Pending => panic!("it was woken for nothing"),
+                    Poll::Pending => panic!("it was woken without need"),
                 }
             }
         }
@@ -111,23 +111,22 @@ fn pusher(queue: &Queue, item: u64) -> impl Future<Output = Pushed<u64>> + Unpin
 }
 
 #[track_caller]
-fn assert_closed_books(queue: &OverflowQueue<u64>) {
+fn assert_conservation(queue: &OverflowQueue<u64>) {
     let stats = queue.stats();
     let left = stats.popped + stats.displaced() + stats.rejected() + stats.drained;
     assert_eq!(stats.pushed, left + stats.len as u64, "{stats:?}");
     assert_eq!((stats.waiting_pushers, stats.waiting_readers), (0, 0), "{stats:?}");
 }
 
-/// Of two pushes that wait for room the first may get the place that a pop makes; the other is told
-/// of the close.
+/// Of two waiting pushes the first may get the room that a pop makes; the other is woken by the close.
 ///
-/// Fails if pushes in line are no news once the queue is closed.
+/// Fails if `next_to_serve` passes over waiting pushes once the queue is closed.
 #[test]
 fn close_against_push_and_pop() {
     exhaustive(|| {
         let queue = full(WhenFull::Wait);
-        let mut first = Task::in_line(pusher(&queue, 1));
-        let mut second = Task::in_line(pusher(&queue, 2));
+        let mut first = Task::waiting(pusher(&queue, 1));
+        let mut second = Task::waiting(pusher(&queue, 2));
 
         let close = elsewhere(&queue, |queue| queue.close());
         let popped = queue.try_pop();
@@ -139,18 +138,18 @@ fn close_against_push_and_pop() {
         assert_eq!(second.wakes(), 1);
         assert!(!second.outcome(Poll::Pending).is_stored());
         assert_eq!(queue.len(), usize::from(stored));
-        assert_closed_books(&queue);
+        assert_conservation(&queue);
     });
 }
 
-/// A reader that waits gets the item that came before the close, or is told of the close.
+/// A waiting reader gets the item that was pushed before the close, or is woken by the close.
 ///
-/// Fails if readers in line are no news once the queue is closed.
+/// Fails if `next_to_serve` passes over waiting readers once the queue is closed.
 #[test]
-fn close_against_push_to_a_reader_in_line() {
+fn close_against_push_to_a_waiting_reader() {
     exhaustive(|| {
         let queue = queue(1, WhenFull::Wait);
-        let mut read = Task::in_line(reader(&queue));
+        let mut read = Task::waiting(reader(&queue));
 
         let close = elsewhere(&queue, |queue| queue.close());
         let pushed = queue.try_push(1);
@@ -163,42 +162,43 @@ fn close_against_push_to_a_reader_in_line() {
             Pushed::Rejected(_) => assert_eq!(item, None),
             other => panic!("{other:?}"),
         }
-        assert_closed_books(&queue);
+        assert_conservation(&queue);
     });
 }
 
-/// More readers than are woken in two batches, of whom one leaves: all others are told, once.
+/// More readers than are woken in two batches, one of which is cancelled: each of the others is woken
+/// once.
 ///
-/// Fails if nobody is told after the first batch.
+/// Fails if `serve` wakes no waiter after the first, or `serve_others` none after its first batch.
 #[test]
-fn close_against_a_reader_who_leaves() {
+fn close_against_a_cancelled_reader() {
     exhaustive(|| {
         let queue = queue(1, WhenFull::Wait);
-        let mut readers: Vec<_> = (0..5).map(|_| Task::in_line(reader(&queue))).collect();
+        let mut readers: Vec<_> = (0..5).map(|_| Task::waiting(reader(&queue))).collect();
         let leaving = readers.remove(1);
 
         let leave = thread::spawn(move || drop(leaving));
         queue.close();
         leave.join().unwrap();
 
-        // Before anybody asks again, which would tell the others.
+        // Before any other poll, which would wake the others.
         assert!(readers.iter().all(|read| read.wakes() == 1));
         for mut read in readers {
             assert_eq!(read.outcome(Poll::Pending), None);
         }
-        assert_closed_books(&queue);
+        assert_conservation(&queue);
     });
 }
 
-/// A push in line gives up while a pop makes room: the place goes to the next in line.
+/// A waiting push is cancelled while a pop makes room, which goes to the next waiter.
 ///
-/// Fails if a push that leaves the line tells nobody.
+/// Fails if `cancel` does not serve waiters before it releases the lock.
 #[test]
-fn a_dropped_push_passes_its_place_on() {
+fn a_dropped_push_passes_its_room_on() {
     exhaustive(|| {
         let queue = full(WhenFull::Wait);
-        let first = Task::in_line(pusher(&queue, 1));
-        let mut second = Task::in_line(pusher(&queue, 2));
+        let first = Task::waiting(pusher(&queue, 1));
+        let mut second = Task::waiting(pusher(&queue, 2));
 
         let leave = thread::spawn(move || drop(first));
         assert_eq!(queue.try_pop().unwrap().item, 0);
@@ -206,32 +206,32 @@ fn a_dropped_push_passes_its_place_on() {
 
         assert!(second.outcome(Poll::Pending).is_stored());
         assert_eq!(queue.try_pop().unwrap().item, 2);
-        assert_closed_books(&queue);
+        assert_conservation(&queue);
     });
 }
 
-/// A reader in line gives up while an item comes, which may be kept for it: it goes to the next.
+/// A waiting reader is cancelled while an item is pushed, which goes to the next waiter.
 ///
-/// Fails if a reader that leaves the line tells nobody.
+/// Fails if `cancel` does not serve waiters before it releases the lock.
 #[test]
 fn a_dropped_reader_passes_its_item_on() {
     exhaustive(|| {
         let queue = queue(1, WhenFull::Wait);
-        let first = Task::in_line(reader(&queue));
-        let mut second = Task::in_line(reader(&queue));
+        let first = Task::waiting(reader(&queue));
+        let mut second = Task::waiting(reader(&queue));
 
         let leave = thread::spawn(move || drop(first));
         assert!(queue.try_push(1).is_stored());
         leave.join().unwrap();
 
         assert_eq!(second.outcome(Poll::Pending).map(|popped| popped.item), Some(1));
-        assert_closed_books(&queue);
+        assert_conservation(&queue);
     });
 }
 
 /// Each item is displaced or popped, once, and the reader of the next is told of the gap.
 ///
-/// Fails if what was read is not noted in the step that takes the item out.
+/// Fails if the number of an item is read in another critical section than takes the item out.
 #[test]
 fn displacement_against_pop() {
     exhaustive(|| {
@@ -250,19 +250,19 @@ fn displacement_against_pop() {
         assert!(seen.is_sorted_by_key(|popped| popped.item));
         assert_eq!(seen.len() + displaced, 3);
         assert_eq!(seen.iter().map(|popped| popped.dropped_before).sum::<u64>(), displaced as u64);
-        assert_closed_books(&queue);
+        assert_conservation(&queue);
     });
 }
 
-/// An item for which a reader was called is drained: it waits on at its place, and gets the next.
+/// An item that is reserved for a reader is drained: the reader stays first and gets the next one.
 ///
-/// Fails if a drain does not call readers off: they join the line again, at its end.
+/// Fails if a drain does not revoke grants: the reader leaves the wait list and joins it at the end.
 #[test]
-fn drain_against_a_reader_who_was_called() {
+fn drain_against_a_granted_reader() {
     exhaustive(|| {
         let queue = queue(1, WhenFull::DropOldest);
-        let mut first = Task::in_line(reader(&queue));
-        let second = Task::in_line(reader(&queue));
+        let mut first = Task::waiting(reader(&queue));
+        let second = Task::waiting(reader(&queue));
         assert!(queue.try_push(1).is_stored());
 
         let drain = elsewhere(&queue, |queue| queue.drain().items.len());
@@ -277,18 +277,18 @@ fn drain_against_a_reader_who_was_called() {
         assert_eq!(item, Some(1 + drained as u64));
         assert_eq!(second.wakes(), 0);
         drop(second);
-        assert_closed_books(&queue);
+        assert_conservation(&queue);
     });
 }
 
-/// Who was told to wait last is woken.
+/// The waker of the last poll is woken.
 ///
-/// Fails if a waker that is left in line stays when another comes.
+/// Fails if `wait` keeps the earlier waker.
 #[test]
 fn poll_with_another_waker_against_push() {
     exhaustive(|| {
         let queue = queue(1, WhenFull::Wait);
-        let mut read = Task::in_line(reader(&queue));
+        let mut read = Task::waiting(reader(&queue));
 
         let push = elsewhere(&queue, |queue| queue.try_push(1).is_stored());
         read.wakes = Arc::default();
@@ -296,17 +296,17 @@ fn poll_with_another_waker_against_push() {
         assert!(push.join().unwrap());
 
         assert_eq!(read.outcome(polled).map(|popped| popped.item), Some(1));
-        assert_closed_books(&queue);
+        assert_conservation(&queue);
     });
 }
 
-/// Two who push and two who read, through one place, each in a thread of its own that sleeps until
-/// it is woken: nobody sleeps for ever, and what comes out is what went in.
+/// Two pushers and two readers of a queue of one, each in a thread of its own that sleeps until it is
+/// woken: none sleeps for ever, and what comes out is what went in.
 ///
-/// Four threads, each of which may have to wait and be woken, have more interleavings than can be
-/// gone through; with at most two switches away from a thread that could go on, all of them are.
+/// Four threads, each of which may have to wait and be woken, have too many interleavings to explore;
+/// all of those with at most two preemptions are.
 ///
-/// Fails if the short ways are open while somebody waits.
+/// Fails if the fast path is on while a waiter waits.
 #[test]
 fn two_pushers_and_two_readers_lose_no_wake_up() {
     explore(Some(2), || {
@@ -321,15 +321,15 @@ fn two_pushers_and_two_readers_lose_no_wake_up() {
         assert!(pushes.into_iter().all(|push| push.join().unwrap()));
         assert_eq!(items, 3);
         assert!(queue.pop().now_or_never().is_none());
-        assert_closed_books(&queue);
+        assert_conservation(&queue);
     });
 }
 
-/// A reader without budget comes while an item does: it has none, and is in line for it or finds it
-/// free when it has budget again.
+/// A reader without budget is polled while an item is pushed: it takes none, and has joined the wait
+/// list or finds the item unreserved when it has budget again.
 ///
-/// Fails if it takes the item, if it joins without serving those that can be served, or if it forgets
-/// that it has joined.
+/// Fails if it takes the item, if it loses its id, if it joins and the fast path stays on, or if it
+/// looks for items in another critical section than it joins in and that one serves no waiters.
 #[test]
 fn reader_without_budget_against_push() {
     exhaustive(|| {
@@ -344,14 +344,15 @@ fn reader_without_budget_against_push() {
         assert_eq!((stats.len, stats.popped), (1, 0));
         assert_eq!(read.wakes(), 1 + stats.waiting_readers);
         assert_eq!(read.outcome(Poll::Pending).map(|popped| popped.item), Some(1));
-        assert_closed_books(&queue);
+        assert_conservation(&queue);
     });
 }
 
-/// A push without budget comes while a pop makes room: nothing is pushed, and it is in line for the
-/// room or finds it free when it has budget again.
+/// A push without budget is polled while a pop makes room: nothing is pushed, and it has joined the
+/// wait list or finds the room unreserved when it has budget again.
 ///
-/// Fails if it looks for room in another critical section than it joins the line in.
+/// Fails if it joins and the fast path stays on, or if it looks for room in another critical section
+/// than it joins in and that one serves no waiters.
 #[test]
 fn push_without_budget_against_pop() {
     exhaustive(|| {
@@ -366,6 +367,6 @@ fn push_without_budget_against_pop() {
         assert_eq!((stats.len, stats.pushed), (0, 1));
         assert_eq!(push.wakes(), 1 + stats.waiting_pushers);
         assert!(push.outcome(Poll::Pending).is_stored());
-        assert_closed_books(&queue);
+        assert_conservation(&queue);
     });
 }

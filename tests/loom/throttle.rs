@@ -61,7 +61,7 @@ impl InList {
         Self { waiter, woken: Arc::default() }
     }
 
-    /// Starts, or is told when to poll again.
+    /// Starts, or returns when to poll again.
     fn poll(&mut self, now: Instant) -> Result<(), Instant> {
         let waker = Waker::from(self.woken.clone());
         self.waiter.poll_at(now, &mut Context::from_waker(&waker))
@@ -226,7 +226,7 @@ fn a_waiter_is_not_passed_through_another_shard() {
 /// when they are unlocked), an older note outlives the newer one, and a caller is told an instant at
 /// which no slot is free.
 #[test]
-fn what_is_told_of_the_next_free_slot_is_so() {
+fn the_instant_of_the_next_free_slot_is_right() {
     two_shards(|throttle| {
         throttle.try_acquire_at(2, start()).unwrap();
         let other = {

@@ -854,7 +854,7 @@ mod keys_and_users {
             for op in ops {
                 model.apply(op);
             }
-            // Nothing is left of those who used it: any key has room when all have expired.
+            // No key stays in use: any key has room when all have expired.
             model.users.clear();
             model.now += 100_000;
             for key in 0..keys {
@@ -895,7 +895,7 @@ mod waiting {
         Duration::from_micros(n)
     }
 
-    /// What did start, in order: when, how many, and who.
+    /// The starts in order: when, how many, and of which task.
     async fn run(throttle: Throttle, tasks: Vec<Comes>) -> Vec<(u64, u32, usize)> {
         let throttle = Arc::new(throttle);
         let base = tokio::time::Instant::now();
@@ -923,7 +923,7 @@ mod waiting {
             })
             .collect();
         for task in tasks {
-            timeout(Duration::from_secs(3600), task).await.expect("nobody is stranded").unwrap();
+            timeout(Duration::from_secs(3600), task).await.expect("no waiter is stranded").unwrap();
         }
         assert_eq!(throttle.waiters(), 0);
         Arc::into_inner(log).unwrap().into_inner().unwrap()

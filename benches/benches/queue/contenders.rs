@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use sluicegate::OverflowQueue;
 
-/// Sends and receives `u64`s between tasks, waiting where there is no room or no item.
+/// Sends and receives `u64`s between tasks; waits while the channel is full or empty.
 pub(crate) trait Channel: 'static {
     const NAME: &'static str;
     type Sender: Clone + Send + Sync + 'static;
@@ -13,13 +13,13 @@ pub(crate) trait Channel: 'static {
 
     fn new(capacity: usize) -> (Self::Sender, Self::Receiver);
     fn send(sender: &Self::Sender, item: u64) -> impl Future<Output = ()> + Send;
-    /// Whether there was an item, before the end.
+    /// Returns false at the end of the channel.
     fn receive(receiver: &mut Self::Receiver) -> impl Future<Output = bool> + Send;
-    /// Nothing more will be sent. Most see that by this being the last sender.
+    /// Ends the channel: most end with their last sender.
     fn close(_last: Self::Sender) {}
 }
 
-/// Those that have receivers in any number.
+/// Channels with any number of receivers.
 pub(crate) trait Multi: Channel {
     fn another(receiver: &Self::Receiver) -> Self::Receiver;
 }

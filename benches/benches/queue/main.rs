@@ -1,9 +1,9 @@
 //! The queue beside its peers.
 //!
-//! Where everybody waits, rivals are the channels whose receivers may be as many as ours, and
-//! tokio's where one is enough; crossfire's form for one receiver alone is shown beside them.
-//! Where something is dropped, there is one rival: async-channel can push the oldest out and hand it
-//! back. It neither counts it nor tells the reader.
+//! With waiting pushers the peers are the channels with any number of receivers, and tokio's where one
+//! receiver is enough; crossfire's form for a single receiver is shown beside them. With displacement
+//! there is one peer: async-channel can push the oldest item out and hand it back. It neither counts it
+//! nor reports it to the reader.
 
 mod contenders;
 
@@ -23,11 +23,11 @@ const CAPACITY: usize = 1_024;
 const ITEMS: u64 = 1_000_000;
 const MANY: usize = 500;
 
-/// The same for everybody.
+/// Shared by all workloads.
 static RUNTIME: LazyLock<Runtime> =
     LazyLock::new(|| Builder::new_multi_thread().worker_threads(2).build().unwrap());
 
-/// Each of so many senders sends its part; each receiver receives until the end.
+/// Each sender sends its part; each receiver receives until the end.
 fn transfer<C: Channel>(
     senders: u64,
     scale: Scale,
@@ -140,7 +140,7 @@ fn recv_many(scale: Scale) -> Cost {
 
 const FULL: usize = 10_000;
 
-/// Pushes to a queue that is full and that nobody reads.
+/// Pushes to a full queue without readers.
 fn drop_oldest(when_full: WhenFull, scale: Scale) -> Cost {
     let queue = OverflowQueue::builder().capacity(FULL).when_full(when_full).build().unwrap();
     (0..FULL as u64).for_each(|item| assert!(queue.try_push(item).is_stored()));

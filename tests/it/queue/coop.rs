@@ -192,14 +192,14 @@ async fn without_budget_no_item_moves() {
     {
         let mut pushes = [queue.push(3), queue.push_protected(4)];
         let mut pop = queue.pop();
-        let mut many = Box::pin(queue.pop_many(5));
+        let mut many = pin!(queue.pop_many(5));
         let mut many_into = queue.pop_many_into(&mut into, 5);
         let mut items = queue.items();
         for push in &mut pushes {
             assert!(poll_once(Pin::new(push)).await.is_pending());
         }
         assert!(poll_once(Pin::new(&mut pop)).await.is_pending());
-        assert!(poll_once(Pin::new(&mut many)).await.is_pending());
+        assert!(poll_once(many.as_mut()).await.is_pending());
         assert!(poll_once(Pin::new(&mut many_into)).await.is_pending());
         assert!(poll_once(Pin::new(&mut items.next())).await.is_pending());
         let stats = queue.stats();
@@ -208,7 +208,7 @@ async fn without_budget_no_item_moves() {
         assert_eq!(pushes.map(|push| push.into_item()), [Some(3), Some(4)]);
     }
     assert_eq!(into.len(), 0);
-    // With the next budget it goes on.
+    // With the next budget items move again.
     assert_eq!(queue.pop().await.unwrap().item, 1);
 }
 
@@ -225,8 +225,8 @@ async fn without_budget_a_push_joins_the_wait_list_at_once() {
     assert!(poll_once(protected.as_mut()).await.is_pending());
     assert_eq!(queue.stats().waiting_pushers, 3);
     let _ = queue.try_pop();
-    assert!(matches!(queue.try_push(9), Pushed::Rejected(_)), "the room is kept for the first");
-    // Called, and still without budget: it keeps the room.
+    assert!(matches!(queue.try_push(9), Pushed::Rejected(_)), "the room is reserved for the first");
+    // Granted, and still without budget: it keeps the room.
     assert!(poll_once(first.as_mut()).await.is_pending());
     assert!(matches!(queue.try_push(9), Pushed::Rejected(_)));
     assert!(first.await.is_stored());
@@ -251,10 +251,10 @@ async fn without_budget_a_pop_joins_the_wait_list_at_once() {
     assert!(poll_once(pin!(items.next()).as_mut()).await.is_pending());
     assert_eq!(queue.stats().waiting_readers, 4);
     assert!(queue.try_push(1).is_stored());
-    assert!(queue.try_pop().is_err(), "the item is kept for the first");
+    assert!(queue.try_pop().is_err(), "the item is reserved for the first");
     let mut later = pin!(queue.pop());
     assert!(poll_once(later.as_mut()).await.is_pending());
-    // Called, and still without budget: it keeps the item.
+    // Granted, and still without budget: it keeps the item.
     assert!(poll_once(pop.as_mut()).await.is_pending());
     assert!(queue.try_pop().is_err());
     (2..=4).for_each(|item| assert!(queue.try_push(item).is_stored()));
@@ -265,9 +265,9 @@ async fn without_budget_a_pop_joins_the_wait_list_at_once() {
     assert!(later.now_or_never().is_none());
 }
 
-/// A reader that was called and polled without budget finds out that its item is gone.
+/// A reader that was granted an item and polled without budget learns that the item is gone.
 #[tokio::test]
-async fn without_budget_a_call_that_is_taken_back_is_not_missed() {
+async fn without_budget_a_revoked_grant_is_not_missed() {
     let queue = plain(1);
     let mut pop = pin!(queue.pop());
     assert!(poll_once(pop.as_mut()).await.is_pending());
@@ -284,7 +284,7 @@ async fn without_budget_a_call_that_is_taken_back_is_not_missed() {
     assert!(push.await.unwrap());
 }
 
-/// A wait costs no budget: only what completes is charged.
+/// A wait costs no budget: only a completed poll is charged.
 #[tokio::test]
 async fn waiting_is_not_charged() {
     let queue = plain(1);

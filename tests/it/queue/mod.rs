@@ -53,7 +53,7 @@ impl Wake for Wakes {
 }
 
 #[test]
-fn drops_the_oldest_and_says_where_the_gap_is() {
+fn drops_the_oldest_and_reports_the_gap() {
     let queue = full(3, WhenFull::DropOldest);
     for item in [3, 4] {
         match queue.try_push(item) {
@@ -78,7 +78,7 @@ fn drops_a_share_of_the_oldest_rounded_up() {
 }
 
 #[test]
-fn drops_the_newest_and_tells_at_the_end() {
+fn drops_the_newest_and_reports_the_gap_at_the_end() {
     let queue = full(2, WhenFull::DropNewest);
     assert!(matches!(queue.try_push(2), Pushed::DroppedNewest(2)));
     assert_eq!(queue.try_pop().unwrap().item, 0);
@@ -89,7 +89,7 @@ fn drops_the_newest_and_tells_at_the_end() {
     let read: Vec<_> = read.iter().map(|popped| (popped.item, popped.dropped_before)).collect();
     assert_eq!(read, [(1, 0), (3, 1)]);
     assert_eq!(closed(queue.try_pop().unwrap_err()), 1);
-    // It is told once.
+    // It is reported once.
     assert_eq!(closed(queue.try_pop().unwrap_err()), 0);
     assert_eq!(queue.stats().displaced(), 2);
 }
@@ -118,13 +118,13 @@ fn one_at_a_time_through_a_queue_of_one() {
 }
 
 #[test]
-fn nobody_passes_a_push_in_line() {
+fn a_waiting_push_is_not_passed() {
     let queue = full(1, WhenFull::Wait);
     let mut first = queue.push(10);
     let mut second = queue.push(20);
     assert!(poll(&mut first).is_pending() && poll(&mut second).is_pending());
     assert_eq!(queue.try_pop().unwrap().item, 0);
-    // There is a place, but it is kept for the first.
+    // There is room, but it is reserved for the first.
     assert!(matches!(queue.try_push(30), Pushed::Rejected(_)));
     assert!(poll(&mut second).is_pending());
     drop(first);
@@ -134,7 +134,7 @@ fn nobody_passes_a_push_in_line() {
 }
 
 #[test]
-fn nobody_passes_a_reader_in_line() {
+fn a_waiting_reader_is_not_passed() {
     let queue = queue(4, WhenFull::Wait);
     let mut first = queue.pop();
     let mut second = queue.pop();
@@ -148,7 +148,7 @@ fn nobody_passes_a_reader_in_line() {
 }
 
 #[test]
-fn a_large_item_at_the_head_of_the_line_is_not_passed() {
+fn a_large_item_at_the_front_of_the_wait_list_is_not_passed() {
     let builder = OverflowQueue::builder().capacity(10).max_weight(10, |weight: &u64| *weight);
     let queue = builder.build().unwrap();
     assert!(queue.try_push(8).is_stored());
@@ -162,7 +162,7 @@ fn a_large_item_at_the_head_of_the_line_is_not_passed() {
 }
 
 #[test]
-fn cancelling_a_large_head_lets_all_in_who_fit() {
+fn cancelling_a_large_push_at_the_front_admits_all_that_fit() {
     let builder = OverflowQueue::builder().capacity(10).max_weight(10, |weight: &u64| *weight);
     let queue = builder.build().unwrap();
     assert!(queue.try_push(8).is_stored());
@@ -174,7 +174,7 @@ fn cancelling_a_large_head_lets_all_in_who_fit() {
 }
 
 #[test]
-fn too_heavy_is_refused_before_anything_is_displaced() {
+fn too_heavy_is_rejected_before_any_item_is_displaced() {
     let builder = OverflowQueue::builder().capacity(10).when_full(WhenFull::DropOldest);
     let queue = builder.max_weight(10, |weight: &u64| *weight).build().unwrap();
     (1..=4).for_each(|weight| assert!(queue.try_push(weight).is_stored()));
@@ -183,14 +183,14 @@ fn too_heavy_is_refused_before_anything_is_displaced() {
         assert_eq!((rejected.reason, rejected.item), (RejectReason::TooHeavy, weight));
     }
     assert_eq!((queue.len(), queue.weight()), (4, 10));
-    // As many go as are in the way of its weight.
+    // As many as its weight requires.
     assert!(queue.try_push(5).into_displaced().unwrap().eq([1, 2, 3]));
     assert_eq!(queue.weight(), 9);
     assert!(queue.try_push(10).into_displaced().unwrap().eq([4, 5]));
 }
 
 #[test]
-fn a_protected_item_is_never_displaced_and_keeps_its_place() {
+fn a_protected_item_is_never_displaced_and_stays_in_order() {
     let builder = OverflowQueue::builder().capacity(2).when_full(WhenFull::DropOldest);
     let queue = builder.protected(1).build().unwrap();
     assert!(queue.try_push(1).is_stored());
@@ -208,7 +208,7 @@ fn a_protected_item_is_never_displaced_and_keeps_its_place() {
 }
 
 #[test]
-fn a_full_protected_lane_holds_up_no_ordinary_push() {
+fn a_full_protected_lane_delays_no_ordinary_push() {
     let queue = OverflowQueue::builder().capacity(2).protected(1).build().unwrap();
     assert!(queue.try_push_protected(1).is_stored());
     let mut waits = queue.push_protected(2);
@@ -219,7 +219,7 @@ fn a_full_protected_lane_holds_up_no_ordinary_push() {
 }
 
 #[test]
-fn closing_tells_everybody_once_and_leaves_what_is_there() {
+fn closing_wakes_each_waiter_once_and_keeps_resident_items() {
     let queue = full(2, WhenFull::Wait);
     let wakes: [Arc<Wakes>; 2] = Default::default();
     let mut push = queue.push(9);
@@ -245,7 +245,7 @@ fn closing_tells_everybody_once_and_leaves_what_is_there() {
 }
 
 #[test]
-fn a_reader_called_for_an_item_that_went_waits_on_at_its_place() {
+fn a_reader_whose_item_was_drained_stays_first() {
     let queue = queue(4, WhenFull::DropOldest);
     let wakes = Arc::new(Wakes::default());
     let mut first = queue.pop();
@@ -262,14 +262,14 @@ fn a_reader_called_for_an_item_that_went_waits_on_at_its_place() {
 }
 
 #[test]
-fn pops_none_of_many_without_waiting() {
+fn pop_many_of_none_does_not_wait() {
     let queue = queue(1, WhenFull::Wait);
     assert_eq!(queue.pop_many(0).now_or_never().unwrap().unwrap().len(), 0);
     assert_eq!(queue.stats().pop_waits, 0);
 }
 
 #[test]
-fn streams_until_it_is_closed_and_says_what_went_last() {
+fn streams_until_the_close_and_reports_the_last_gap() {
     let queue = Arc::new(full(2, WhenFull::DropNewest));
     let _ = queue.try_push(2);
     let mut items = queue.clone().items_owned();
@@ -285,7 +285,7 @@ fn streams_until_it_is_closed_and_says_what_went_last() {
 
 #[cfg(feature = "sink")]
 #[test]
-fn a_sink_keeps_one_item_while_there_is_no_room() {
+fn a_sink_keeps_one_item_while_the_queue_is_full() {
     use futures_util::SinkExt;
 
     let queue = full(1, WhenFull::Wait);
@@ -300,13 +300,13 @@ fn a_sink_keeps_one_item_while_there_is_no_room() {
     assert_eq!(sink.into_item(), None);
 }
 
-/// The push half of a sink that waits is dropped: what was kept for it goes to the next.
+/// A sink with a waiting push is dropped: its room goes to the next waiter.
 #[cfg(feature = "sink")]
 #[test]
-fn a_dropped_sink_gives_up_its_place_and_its_room() {
+fn a_dropped_sink_leaves_the_wait_list_and_its_room() {
     use futures_util::SinkExt;
 
-    for called in [false, true] {
+    for granted in [false, true] {
         let queue = full(1, WhenFull::Wait);
         let mut sink = queue.sink(|lost| panic!("{lost:?}"));
         assert!(sink.feed(1).now_or_never().unwrap().is_ok());
@@ -314,25 +314,25 @@ fn a_dropped_sink_gives_up_its_place_and_its_room() {
         let wakes = Arc::new(Wakes::default());
         let mut next = queue.push(2);
         assert!(next.poll_unpin(&mut Context::from_waker(&wakes.clone().into())).is_pending());
-        if called {
+        if granted {
             assert_eq!(queue.try_pop().unwrap().item, 0);
         }
         assert_eq!((wakes.count(), queue.stats().waiting_pushers), (0, 2));
         drop(sink);
-        assert_eq!((wakes.count(), queue.stats().waiting_pushers), (usize::from(called), 1));
-        if !called {
+        assert_eq!((wakes.count(), queue.stats().waiting_pushers), (usize::from(granted), 1));
+        if !granted {
             assert_eq!(queue.try_pop().unwrap().item, 0);
         }
         assert!(poll(&mut next).is_ready());
         assert_eq!(items(&queue), [(2, 0)]);
-        assert_eq!(queue.stats().given_up, 1);
+        assert_eq!(queue.stats().cancellations, 1);
     }
 }
 
-/// The same with what it holds taken out.
+/// The same with its item taken out.
 #[cfg(feature = "sink")]
 #[test]
-fn a_sink_that_gives_its_item_back_gives_up_its_room() {
+fn a_sink_that_hands_its_item_back_leaves_its_room() {
     use futures_util::SinkExt;
 
     let queue = Arc::new(full(1, WhenFull::Wait));
@@ -340,12 +340,12 @@ fn a_sink_that_gives_its_item_back_gives_up_its_room() {
     assert!(sink.feed(1).now_or_never().unwrap().is_ok());
     assert!(sink.flush().now_or_never().is_none());
     assert_eq!(queue.try_pop().unwrap().item, 0);
-    assert!(matches!(queue.try_push(9), Pushed::Rejected(_)), "the room is kept");
+    assert!(matches!(queue.try_push(9), Pushed::Rejected(_)), "the room is reserved");
     assert_eq!(sink.into_item(), Some(1));
     assert!(queue.try_push(9).is_stored());
 }
 
-/// Each form of reading that waits is dropped, called or not: its item goes to the next.
+/// Each form of a waiting reader is dropped, granted or not: its item goes to the next.
 #[test]
 fn a_dropped_reader_of_any_form_passes_its_item_on() {
     type Form = fn(&OverflowQueue<u64>) -> futures_util::future::LocalBoxFuture<'_, ()>;
@@ -362,24 +362,24 @@ fn a_dropped_reader_of_any_form_passes_its_item_on() {
         |queue| async { queue.items().next().await.map_or((), |_| ()) }.boxed_local(),
     ];
     for form in forms {
-        for called in [false, true] {
+        for granted in [false, true] {
             let queue = queue(4, WhenFull::Wait);
             let mut first = form(&queue);
             let mut next = queue.pop();
             let wakes = Arc::new(Wakes::default());
             assert!(poll(&mut first).is_pending());
             assert!(next.poll_unpin(&mut Context::from_waker(&wakes.clone().into())).is_pending());
-            if called {
+            if granted {
                 assert!(queue.try_push(1).is_stored());
             }
             assert_eq!((wakes.count(), queue.stats().waiting_readers), (0, 2));
             drop(first);
-            assert_eq!((wakes.count(), queue.stats().waiting_readers), (usize::from(called), 1));
-            if !called {
+            assert_eq!((wakes.count(), queue.stats().waiting_readers), (usize::from(granted), 1));
+            if !granted {
                 assert!(queue.try_push(1).is_stored());
             }
             assert!(matches!(poll(&mut next), Poll::Ready(Ok(popped)) if popped.item == 1));
-            assert_eq!(queue.stats().given_up, 1);
+            assert_eq!(queue.stats().cancellations, 1);
         }
     }
 }
@@ -388,7 +388,7 @@ fn a_dropped_reader_of_any_form_passes_its_item_on() {
 const CROWDS: [usize; 9] = [1, 31, 32, 33, 34, 63, 65, 100, 200];
 
 /// Polls each with a waker of its own.
-fn line_up<F: Future + Unpin>(waiting: &mut [F]) -> Vec<Arc<Wakes>> {
+fn wait_all<F: Future + Unpin>(waiting: &mut [F]) -> Vec<Arc<Wakes>> {
     let polled = waiting.iter_mut().map(|one| {
         let wakes = Arc::new(Wakes::default());
         assert!(one.poll_unpin(&mut Context::from_waker(&wakes.clone().into())).is_pending());
@@ -409,7 +409,7 @@ fn a_close_wakes_a_crowd_of_readers_once_each() {
     for crowd in CROWDS {
         let queue = queue(1, WhenFull::Wait);
         let mut pops: Vec<_> = (0..crowd).map(|_| queue.pop()).collect();
-        let wakes = line_up(&mut pops);
+        let wakes = wait_all(&mut pops);
         queue.close();
         assert_woken(&wakes, crowd);
         assert_eq!(queue.stats().waiting_readers, 0);
@@ -423,21 +423,21 @@ fn a_close_wakes_a_crowd_of_pushers_of_both_lanes_once_each() {
         assert!(queue.try_push(0).is_stored() && queue.try_push_protected(0).is_stored());
         let push = |item| if item % 2 == 0 { queue.push(item) } else { queue.push_protected(item) };
         let mut pushes: Vec<_> = (0..crowd as u64).map(push).collect();
-        let wakes = line_up(&mut pushes);
+        let wakes = wait_all(&mut pushes);
         queue.close();
         assert_woken(&wakes, crowd);
         assert!(pushes.into_iter().map(|mut push| poll(&mut push)).all(|polled| polled.is_ready()));
     }
 }
 
-/// As much room as is made at once calls as many.
+/// Room for many items wakes as many pushers.
 #[test]
-fn room_for_many_calls_a_crowd_of_pushers() {
+fn room_for_many_wakes_a_crowd_of_pushers() {
     for crowd in CROWDS {
         for drains in [false, true] {
             let queue = full(crowd, WhenFull::Wait);
             let mut pushes: Vec<_> = (0..crowd as u64 + 5).map(|item| queue.push(item)).collect();
-            let wakes = line_up(&mut pushes);
+            let wakes = wait_all(&mut pushes);
             if drains {
                 assert_eq!(queue.drain().items.len(), crowd);
             } else {
@@ -451,9 +451,9 @@ fn room_for_many_calls_a_crowd_of_pushers() {
     }
 }
 
-/// A large item at the head of the line goes, and lets many small ones in.
+/// A large push at the front of the wait list is cancelled, and room for many small ones is free.
 #[test]
-fn a_head_that_leaves_calls_a_crowd_of_pushers() {
+fn a_cancelled_front_wakes_a_crowd_of_pushers() {
     for crowd in CROWDS {
         let builder =
             OverflowQueue::builder().capacity(1000).max_weight(300, |weight: &u64| *weight);
@@ -462,7 +462,7 @@ fn a_head_that_leaves_calls_a_crowd_of_pushers() {
         let mut large = queue.push(300);
         assert!(poll(&mut large).is_pending());
         let mut small: Vec<_> = (0..crowd).map(|_| queue.push(1)).collect();
-        let wakes = line_up(&mut small);
+        let wakes = wait_all(&mut small);
         drop(large);
         assert_woken(&wakes, crowd);
     }
@@ -508,7 +508,7 @@ fn the_waker_of_the_last_poll_is_woken() {
 }
 
 #[test]
-fn refuses_what_cannot_be() {
+fn refuses_limits_out_of_bounds() {
     let builder = OverflowQueue::<u64>::builder;
     let one = || builder().capacity(1);
     let share = |percent| WhenFull::DropOldestShare { percent };

@@ -60,7 +60,7 @@ fn panics(act: impl FnOnce()) -> bool {
     }
 }
 
-/// A task: counts how often it was woken since it was polled, and panics at that if it is told to.
+/// A task: counts its wake-ups since it was polled, and panics at each of them if `panics`.
 struct Task {
     woken: AtomicUsize,
     panics: bool,
@@ -316,15 +316,15 @@ fn without_budget<T>(_: impl FnOnce() -> T) -> T {
     unreachable!("there is no budget to spend")
 }
 
-/// Beyond the wake-up for which it may be called, one of its own when it yields.
-struct InLine<F> {
+/// A future and its task. A poll without budget adds a wake-up of its own.
+struct Pending<F> {
     future: F,
     task: Arc<Task>,
     yielded: bool,
 }
 
-impl<F> InLine<F> {
-    /// What is left to the poll if it has no budget: to yield.
+impl<F> Pending<F> {
+    /// Polls the future, which can only yield without budget.
     fn poll<T>(
         &mut self,
         budget: bool,
@@ -349,9 +349,9 @@ impl<F> InLine<F> {
         budget || self.task.panics || cfg!(not(feature = "tokio"))
     }
 
-    fn assert_woken(&self, what: &str, id: Id, called: bool) {
+    fn assert_woken(&self, what: &str, id: Id, granted: bool) {
         let woken = self.task.woken.load(Ordering::Relaxed);
-        assert!(woken > 0 || !called, "{what} {id} sleeps");
+        assert!(woken > 0 || !granted, "{what} {id} sleeps");
         assert!(woken <= 1 + usize::from(self.yielded), "{what} {id} was woken {woken} times");
     }
 }
@@ -364,10 +364,10 @@ struct Drive<'q> {
     dropped: Rc<Cell<usize>>,
     created: usize,
     held: Vec<Token>,
-    /// All that were to wait.
+    /// The items of pending pushes.
     items: BTreeMap<Id, Item>,
-    pushes: BTreeMap<Id, InLine<Pushing<'q>>>,
-    readers: BTreeMap<Id, InLine<Reader<'q>>>,
+    pushes: BTreeMap<Id, Pending<Pushing<'q>>>,
+    readers: BTreeMap<Id, Pending<Reader<'q>>>,
     next_reader: Id,
 }
 
@@ -407,7 +407,7 @@ impl<'q> Drive<'q> {
         Item { id: token.id, weight, protected }
     }
 
-    /// Keeps what an answer hands out.
+    /// Keeps the tokens of an outcome.
     fn answer(&mut self, pushed: Pushed<Token>) -> Answer {
         let mut keep = |token: Token| {
             let id = token.id;
@@ -436,15 +436,15 @@ impl<'q> Drive<'q> {
         let (id, item) = (token.id, self.item(&token, matches!(how, How::Protected)));
         let future = Pushing::new(self.queue, token, how);
         self.items.insert(id, item);
-        self.pushes.insert(id, InLine { future, task: task(waker_panics), yielded: false });
+        self.pushes.insert(id, Pending { future, task: task(waker_panics), yielded: false });
         self.poll_push(id, budget);
     }
 
     fn poll_push(&mut self, id: Id, budget: bool) {
-        let line = self.pushes.get_mut(&id).unwrap();
+        let push = self.pushes.get_mut(&id).unwrap();
         let item = self.items[&id];
-        let budget = line.has_budget(budget);
-        let polled = line.poll(budget, Pushing::poll);
+        let budget = push.has_budget(budget);
+        let polled = push.poll(budget, Pushing::poll);
         let expected = match budget {
             true => self.reference.poll_any_push(item),
             false => {
@@ -463,9 +463,9 @@ impl<'q> Drive<'q> {
     }
 
     fn poll_reader(&mut self, id: Id, budget: bool) {
-        let line = self.readers.get_mut(&id).unwrap();
-        let (max, budget) = (line.future.max, line.has_budget(budget));
-        let polled = line.poll(budget, |reader, cx| reader.reads.as_mut().poll(cx));
+        let reader = self.readers.get_mut(&id).unwrap();
+        let (max, budget) = (reader.future.max, reader.has_budget(budget));
+        let polled = reader.poll(budget, |reader, cx| reader.reads.as_mut().poll(cx));
         let expected = match budget {
             true => self.reference.poll_any_reader(id, max),
             false => {
@@ -538,7 +538,7 @@ impl<'q> Drive<'q> {
                 self.next_reader += 1;
                 let future = Reader::new(self.queue, form, max);
                 self.readers
-                    .insert(id, InLine { future, task: task(waker_panics), yielded: false });
+                    .insert(id, Pending { future, task: task(waker_panics), yielded: false });
                 self.reference.new_reader(id);
                 self.poll_reader(id, budget);
             }
@@ -572,7 +572,7 @@ impl<'q> Drive<'q> {
             Step::Crowd { readers: false, size } => {
                 for _ in 0..size {
                     self.push(How::Ordinary, 1, false, true);
-                    self.reference.settle();
+                    self.reference.finish_step();
                 }
             }
             Step::Close => {
@@ -588,7 +588,7 @@ impl<'q> Drive<'q> {
             }
             Step::PushPanics { .. } => {}
         }
-        self.reference.settle();
+        self.reference.finish_step();
     }
 
     fn check(&self) {
@@ -610,21 +610,21 @@ impl<'q> Drive<'q> {
         assert_eq!((stats.len, stats.weight), (self.reference.len(), self.reference.weight()));
         assert_eq!((self.queue.len(), self.queue.weight()), (stats.len, stats.weight));
         if !self.reference.closed {
-            let in_line = (stats.waiting_pushers, stats.waiting_readers);
-            assert_eq!(in_line, self.reference.in_line());
+            let waiting = (stats.waiting_pushers, stats.waiting_readers);
+            assert_eq!(waiting, self.reference.waiting());
         }
-        // Nobody is left asleep who could go on.
-        for (id, line) in &self.pushes {
-            line.assert_woken("push", *id, self.reference.is_pusher_called(*id));
+        // No waiter sleeps that could go on.
+        for (id, push) in &self.pushes {
+            push.assert_woken("push", *id, self.reference.is_pusher_granted(*id));
         }
-        for (id, line) in &self.readers {
-            line.assert_woken("reader", *id, self.reference.is_reader_called(*id));
+        for (id, reader) in &self.readers {
+            reader.assert_woken("reader", *id, self.reference.is_reader_granted(*id));
         }
         let inside = stats.len + self.pushes.len() + self.held.len();
-        assert_eq!(self.dropped.get() + inside, self.created, "somebody was lost");
+        assert_eq!(self.dropped.get() + inside, self.created, "a token was lost");
     }
 
-    /// Closes, and reads to the end: whoever still waits is told so, once.
+    /// Closes, and reads to the end: each waiter is woken once.
     fn finish(mut self) {
         self.step(&Step::Close);
         while !self.pushes.is_empty() {
@@ -640,7 +640,7 @@ impl<'q> Drive<'q> {
             self.check();
         }
         self.step(&Step::TryPop);
-        assert_eq!(self.reference.counts.told, self.queue.stats().displaced());
+        assert_eq!(self.reference.counts.reported, self.queue.stats().displaced());
         assert_eq!((self.queue.len(), self.queue.weight()), (0, 0));
     }
 }
@@ -662,13 +662,17 @@ proptest! {
         prop_assert_eq!(dropped.get(), created);
     }
 
-    /// What is left in a queue is dropped with it, once.
+    /// Resident items are dropped with the queue, once.
     #[test]
     fn drops_each_once(config in config(), steps in prop::collection::vec(step(), 1..60)) {
         let queue = build(config);
         let mut drive = Drive::new(config, &queue);
         let dropped = drive.dropped.clone();
-        steps.iter().for_each(|step| drive.step(step));
+        for step in &steps {
+            drive.step(step);
+            #[cfg(debug_assertions)]
+            queue.validate();
+        }
         let created = drive.created;
         drop(drive);
         drop(queue);

@@ -1,5 +1,5 @@
-//! A queue so plain that it is obviously right: one vector of what is in it, in the order of
-//! arrival, and one of those in each line.
+//! A queue so simple that it is obviously right: one vector of items, in the order of arrival, and
+//! one of waiters per wait list.
 
 use sluicegate::queue::{RejectReason, WhenFull};
 
@@ -22,7 +22,7 @@ pub(crate) struct Item {
     pub(crate) protected: bool,
 }
 
-/// What a push is answered.
+/// The outcome of a push.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Answer {
     Stored,
@@ -32,7 +32,7 @@ pub(crate) enum Answer {
     Pending,
 }
 
-/// What a reader is answered: items with the gaps before them.
+/// The outcome of a reader: items with the gaps before them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Read {
     Items(Vec<(Id, u64)>),
@@ -43,7 +43,7 @@ pub(crate) enum Read {
 #[derive(Debug)]
 struct Pusher {
     item: Item,
-    called: bool,
+    granted: bool,
 }
 
 #[derive(Debug, Default)]
@@ -53,8 +53,8 @@ pub(crate) struct Counts {
     pub(crate) displaced: u64,
     pub(crate) rejected: u64,
     pub(crate) drained: u64,
-    /// What readers were told is missing.
-    pub(crate) told: u64,
+    /// Lost items that readers learned of.
+    pub(crate) reported: u64,
 }
 
 pub(crate) struct Reference {
@@ -64,7 +64,7 @@ pub(crate) struct Reference {
     lost_at_end: u64,
     pushers: Vec<Pusher>,
     readers: Vec<Id>,
-    /// Not polled yet, or without budget, and not in line.
+    /// Not polled yet, or without budget, and not in the wait list.
     outside: Vec<Id>,
     pub(crate) closed: bool,
     pub(crate) counts: Counts,
@@ -92,7 +92,7 @@ impl Reference {
         self.items.iter().map(|(item, _)| item.weight).sum()
     }
 
-    pub(crate) fn in_line(&self) -> (usize, usize) {
+    pub(crate) fn waiting(&self) -> (usize, usize) {
         (self.pushers.len(), self.readers.len())
     }
 
@@ -105,27 +105,28 @@ impl Reference {
         (items, weight.unwrap_or(u64::MAX / 2))
     }
 
-    /// Whether there is room for it beside what is in its lane and is kept for who was called.
+    /// Whether there is room for it beside its lane's items and reserved room.
     fn fits(&self, new: &Item) -> bool {
         let (max_items, max_weight) = self.room(new.protected);
         let inside = self.items.iter().map(|(item, _)| item);
-        let called = self.pushers.iter().filter(|pusher| pusher.called).map(|pusher| &pusher.item);
+        let granted =
+            self.pushers.iter().filter(|pusher| pusher.granted).map(|pusher| &pusher.item);
         let there: Vec<_> =
-            inside.chain(called).filter(|item| item.protected == new.protected).collect();
+            inside.chain(granted).filter(|item| item.protected == new.protected).collect();
         let weight: u64 = there.iter().map(|item| item.weight).sum();
         there.len() < max_items && weight + new.weight <= max_weight
     }
 
-    fn call_pushers(&mut self) {
+    fn grant_pushers(&mut self) {
         for protected in [false, true] {
             while let Some(next) =
-                self.pushers.iter().position(|p| p.item.protected == protected && !p.called)
+                self.pushers.iter().position(|p| p.item.protected == protected && !p.granted)
             {
                 let item = self.pushers[next].item;
                 if self.closed || !self.fits(&item) {
                     break;
                 }
-                self.pushers[next].called = true;
+                self.pushers[next].granted = true;
             }
         }
     }
@@ -141,7 +142,7 @@ impl Reference {
         Answer::Rejected(reason, item.id)
     }
 
-    /// Takes the item at a place out, lost: what comes after it learns of it.
+    /// Loses the item at an index: the reader of the next one learns of it.
     fn lose(&mut self, at: usize) -> Id {
         let (item, before) = self.items.remove(at);
         self.counts.displaced += 1;
@@ -163,7 +164,7 @@ impl Reference {
         if item.weight > max_weight {
             return self.reject(item, RejectReason::TooHeavy);
         }
-        let waits = self.pushers.iter().any(|p| p.item.protected == item.protected && !p.called);
+        let waits = self.pushers.iter().any(|p| p.item.protected == item.protected && !p.granted);
         if !waits && self.fits(&item) {
             self.admit(item);
             return Answer::Stored;
@@ -182,7 +183,7 @@ impl Reference {
             }
             WhenFull::Reject if !item.protected => return self.reject(item, RejectReason::Full),
             _ if may_wait => {
-                self.pushers.push(Pusher { item, called: false });
+                self.pushers.push(Pusher { item, granted: false });
                 return Answer::Pending;
             }
             _ => return self.reject(item, RejectReason::Full),
@@ -203,15 +204,15 @@ impl Reference {
             return false;
         }
         let (_, max_weight) = self.room(item.protected);
-        let before = self.pushers.iter().any(|p| p.item.protected == item.protected && !p.called);
+        let before = self.pushers.iter().any(|p| p.item.protected == item.protected && !p.granted);
         item.weight <= max_weight && (before || !self.fits(item))
     }
 
-    /// A push that is polled without budget: it moves nothing, and is in line if it must wait.
+    /// A push that is polled without budget: it moves nothing, and joins the wait list if it must wait.
     pub(crate) fn push_without_budget(&mut self, item: Item) {
         let known = self.pushers.iter().any(|pusher| pusher.item.id == item.id);
         if !known && self.must_wait(&item) {
-            self.pushers.push(Pusher { item, called: false });
+            self.pushers.push(Pusher { item, granted: false });
         }
     }
 
@@ -220,7 +221,7 @@ impl Reference {
         self.outside.push(id);
     }
 
-    /// A reader that is polled without budget: it takes nothing, and is in line if it must wait.
+    /// A reader that is polled without budget: it takes nothing, and joins the wait list if it must wait.
     pub(crate) fn read_without_budget(&mut self, id: Id) {
         if self.readers.contains(&id) {
             return;
@@ -253,12 +254,12 @@ impl Reference {
 
     fn poll_push(&mut self, id: Id) -> Answer {
         let at = self.pushers.iter().position(|pusher| pusher.item.id == id).unwrap();
-        let Pusher { item, called } = self.pushers[at];
+        let Pusher { item, granted } = self.pushers[at];
         if self.closed {
             self.pushers.remove(at);
             return self.reject(item, RejectReason::Closed);
         }
-        if !called {
+        if !granted {
             return Answer::Pending;
         }
         self.pushers.remove(at);
@@ -270,26 +271,26 @@ impl Reference {
         self.pushers.retain(|pusher| pusher.item.id != id);
     }
 
-    /// Whether somebody in line is to ask again.
-    pub(crate) fn is_pusher_called(&self, id: Id) -> bool {
-        self.closed || self.pushers.iter().any(|pusher| pusher.item.id == id && pusher.called)
+    /// Whether a waiting push must be woken.
+    pub(crate) fn is_pusher_granted(&self, id: Id) -> bool {
+        self.closed || self.pushers.iter().any(|pusher| pusher.item.id == id && pusher.granted)
     }
 
-    /// The first in line are called, as many as there are items.
-    pub(crate) fn is_reader_called(&self, id: Id) -> bool {
+    /// The first readers are granted items, as many as there are.
+    pub(crate) fn is_reader_granted(&self, id: Id) -> bool {
         self.closed || self.readers.iter().take(self.items.len()).any(|reader| *reader == id)
     }
 
     fn take(&mut self, max: usize) -> Vec<(Id, u64)> {
         let taken: Vec<_> =
             self.items.drain(..max).map(|(item, before)| (item.id, before)).collect();
-        self.counts.told += taken.iter().map(|(_, before)| before).sum::<u64>();
+        self.counts.reported += taken.iter().map(|(_, before)| before).sum::<u64>();
         taken
     }
 
     pub(crate) fn pop(&mut self, max: usize) -> Read {
-        let kept = if self.closed { 0 } else { self.readers.len() };
-        let free = self.items.len().saturating_sub(kept);
+        let reserved = if self.closed { 0 } else { self.readers.len() };
+        let free = self.items.len().saturating_sub(reserved);
         if free > 0 {
             let taken = self.take(max.min(free));
             self.counts.popped += taken.len() as u64;
@@ -297,13 +298,13 @@ impl Reference {
         }
         if self.closed {
             let lost = std::mem::take(&mut self.lost_at_end);
-            self.counts.told += lost;
+            self.counts.reported += lost;
             return Read::Closed(lost);
         }
         Read::Empty
     }
 
-    /// `pop` for somebody who waits if there is nothing.
+    /// `pop` of a reader that waits if there is no item.
     fn join_readers(&mut self, id: Id, max: usize) -> Read {
         let read = self.pop(max);
         if read == Read::Empty {
@@ -313,14 +314,14 @@ impl Reference {
     }
 
     fn poll_reader(&mut self, id: Id, max: usize) -> Read {
-        if !self.is_reader_called(id) {
+        if !self.is_reader_granted(id) {
             return Read::Empty;
         }
         self.cancel_reader(id);
         if self.closed {
             return self.pop(max);
         }
-        // One was kept for them.
+        // One was reserved for it.
         let free = self.items.len().saturating_sub(self.readers.len()).max(1);
         let taken = self.take(max.min(free));
         self.counts.popped += taken.len() as u64;
@@ -340,12 +341,12 @@ impl Reference {
         let drained = self.take(self.items.len());
         self.counts.drained += drained.len() as u64;
         let lost = std::mem::take(&mut self.lost_at_end);
-        self.counts.told += lost;
+        self.counts.reported += lost;
         (drained, lost)
     }
 
     /// To be called after every step.
-    pub(crate) fn settle(&mut self) {
-        self.call_pushers();
+    pub(crate) fn finish_step(&mut self) {
+        self.grant_pushers();
     }
 }
