@@ -8,7 +8,9 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
 use allocation_counter::measure;
-use sluicegate::batcher::{Batch, Batcher, Call, CallError, Driver, KeyedBatch, KeyedBatcher};
+use sluicegate::batcher::{
+    Batch, Batcher, Call, CallError, Caller, Driver, KeyedBatch, KeyedBatcher,
+};
 
 const MAX_ITEMS: usize = 500;
 
@@ -190,10 +192,10 @@ where
     steady.count_total
 }
 
-fn squares() -> (Batcher<Call<u64, u64>>, Driver) {
-    Batcher::for_calls()
+fn squares() -> (Caller<u64, u64>, Driver) {
+    Batcher::builder()
         .max_items(CALLERS)
-        .build_with_driver(|mut batch: Batch<Call<u64, u64>>| async move {
+        .build_caller_with_driver(|mut batch: Batch<Call<u64, u64>>| async move {
             batch.reply_with(|n| n * n);
             Ok::<(), std::convert::Infallible>(())
         })
@@ -233,9 +235,9 @@ fn a_batcher_of_calls_that_is_gone_leaves_nothing_behind() {
         }
         let kept = Arc::new(Mutex::new(None));
         let keeps = kept.clone();
-        let (keeper, mut runs) = Batcher::for_calls()
+        let (keeper, mut runs) = Batcher::builder()
             .max_items(1)
-            .build_with_driver(move |mut batch: Batch<Call<u64, u64>>| {
+            .build_caller_with_driver(move |mut batch: Batch<Call<u64, u64>>| {
                 *keeps.lock().unwrap() = batch.take().pop();
                 async { Ok::<(), std::convert::Infallible>(()) }
             })
@@ -261,9 +263,9 @@ fn a_batcher_of_calls_that_is_gone_leaves_nothing_behind() {
 fn for_calls_under_a_key_its_node_is_allocated_and_nothing_else() {
     let runtime = runtime();
     let _entered = runtime.enter();
-    let (batcher, mut driver) = KeyedBatcher::for_calls()
+    let (batcher, mut driver) = KeyedBatcher::builder()
         .max_items(CALLERS)
-        .build_with_driver(|mut batch: KeyedBatch<u64, Call<u64, u64>>| async move {
+        .build_caller_with_driver(|mut batch: KeyedBatch<u64, Call<u64, u64>>| async move {
             batch.reply_with(|n| n * n);
             Ok::<(), std::convert::Infallible>(())
         })

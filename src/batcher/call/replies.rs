@@ -1,144 +1,158 @@
-//! The block in which answers wait for their callers: one for all callers of a batcher, with slots
-//! that are used again. A batch is answered in one critical section.
+//! Reply slots: where answers are kept until their callers take them. All callers of a batcher share
+//! one table of slots, which are used again, and a batch is answered in one critical section.
 //!
 //! ```text
-//!             answered               taken
-//!   waiting ───────────► answered ──────────► vacant
-//!      │ caller gone        │ caller gone        ▲ ▲
-//!      ▼                    └────────────────────┘ │
-//!    left ─────────────────────────────────────────┘ answered
+//!            answered              taken, or caller gone
+//!   Idle ────────────► Answered ────────────────────────► Idle
+//!    │ caller polled      ▲
+//!    │ by another task    │ answered
+//!    ├──► Moved ──────────┘
+//!    │      │ caller gone
+//!    ▼      ▼         answered
+//!   Abandoned ─────────────────────────────────────────► Idle
 //! ```
 //!
-//! The last of the two vacates a slot: the caller, or the call that is answered.
-//! Who may answer in it has its [`Seat`], of which there is one. Seats of vacant slots lie at the
-//! free_seats, which is asked by one at a time, under the batcher's own lock; those that were vacated
-//! since, in the block. So a call is begun without waiting for those that are answered.
+//! The right to answer in a slot is a [`ReplySlot`], of which each slot has one. The call carries it;
+//! that of a free slot is in one of two lists. New calls take from `free`; answered slots go to
+//! `freed`, in the table. So starting a call does not contend with answers for the lock of the table.
+//! That is also why a free slot and one whose call was just sent are the same state.
 //!
-//! Locks are taken in this order: the batcher's, that of the free_seats, that of the block.
+//! Lock order: `free`, then `table`.
 
-use core::mem;
 use core::task::{Context, Poll};
+use core::{iter, mem};
 use std::sync::Arc;
 use std::task::Waker;
 
 use super::error::CallError;
-use super::item::Call;
-use crate::base::panic::quietly;
+use crate::base::panic::drop_each;
 use crate::base::sync::Mutex;
-use crate::base::wake::WakeList;
-use crate::base::wake::WakerId;
+use crate::base::wake::{WakeList, WakerId};
 
-pub(crate) type Answer<T, R> = Result<R, CallError<T>>;
+pub(super) type Answer<T, R> = Result<R, CallError<T>>;
 
-/// The right to answer in a slot, once, and the way there.
-///
-/// It is handed on and never copied, so that a call need not count those who know the block.
-pub(crate) struct Seat<T, R> {
-    slot: u32,
+/// The right to answer in a slot once, never cloned: so a call does not touch the count of the `Arc`.
+pub(super) struct ReplySlot<T, R> {
+    index: u32,
     replies: Arc<Replies<T, R>>,
 }
 
-struct HandlerSlot<T, R> {
-    caller: Caller,
-    answered: Option<(Answer<T, R>, Seat<T, R>)>,
+/// An answer to be sent, and the waker that its caller called with.
+pub(super) struct Reply<T, R> {
+    pub(super) slot: ReplySlot<T, R>,
+    pub(super) waker: Waker,
+    pub(super) answer: Answer<T, R>,
 }
 
-/// Who wants to know. Of vacant slots it says what it will when they are taken.
-enum Caller {
-    /// To be woken by the waker that the call took along.
-    Waits,
-    /// By this one, which came later.
-    WaitsWith(Waker),
-    Left,
+enum SlotState<T, R> {
+    /// Free, or the caller waits with the waker that its call carries.
+    Idle,
+    /// The caller waits with this waker instead.
+    Moved(Waker),
+    /// The answer is here, and the caller may take it.
+    Answered(Answer<T, R>, ReplySlot<T, R>),
+    /// The caller is gone, its call is not.
+    Abandoned,
 }
 
-struct Block<T, R> {
-    slots: Vec<HandlerSlot<T, R>>,
-    vacant: Vec<Seat<T, R>>,
+struct Table<T, R> {
+    states: Vec<SlotState<T, R>>,
+    freed: Vec<ReplySlot<T, R>>,
 }
 
-pub(crate) struct Replies<T, R> {
-    free_seats: Mutex<Vec<Seat<T, R>>>,
-    block: Mutex<Block<T, R>>,
+pub(super) struct Replies<T, R> {
+    free: Mutex<Vec<ReplySlot<T, R>>>,
+    table: Mutex<Table<T, R>>,
 }
 
-/// What an answer leaves to be dropped outside the lock: an answer that nobody waits for, a waker
-/// that was replaced, a seat that leads nowhere.
-type Dropped<T, R> = (Option<Answer<T, R>>, Waker, Option<Seat<T, R>>);
-
-impl<T, R> Replies<T, R> {
-    pub(crate) fn new() -> Arc<Self> {
-        let block = Block { slots: Vec::new(), vacant: Vec::new() };
-        Arc::new(Self { free_seats: Mutex::new(Vec::new()), block: Mutex::new(block) })
+impl<T, R> ReplySlot<T, R> {
+    pub(super) fn index(&self) -> u32 {
+        self.index
     }
 
-    /// Takes a slot for a caller. What is known of it goes with the caller, the seat with the
-    /// call.
+    pub(super) fn replies(&self) -> Arc<Replies<T, R>> {
+        Arc::clone(&self.replies)
+    }
+}
+
+impl<T, R> Reply<T, R> {
+    pub(super) fn send(self) {
+        self.slot.replies().send_all(iter::once(self));
+    }
+}
+
+impl<T, R> Replies<T, R> {
+    pub(super) fn new() -> Arc<Self> {
+        let table = Table { states: Vec::new(), freed: Vec::new() };
+        Arc::new(Self { free: Mutex::new(Vec::new()), table: Mutex::new(table) })
+    }
+
     #[inline]
-    pub(crate) fn begin(self: &Arc<Self>) -> (u32, Seat<T, R>) {
-        let mut free_seats = self.free_seats.lock();
-        let seat = match free_seats.pop() {
-            Some(seat) => seat,
-            None => self.fetch(&mut free_seats),
-        };
-        (seat.slot, seat)
+    pub(super) fn take_slot(self: &Arc<Self>) -> ReplySlot<T, R> {
+        let mut free = self.free.lock();
+        match free.pop() {
+            Some(slot) => slot,
+            None => self.refill(&mut free),
+        }
     }
 
     #[cold]
-    fn fetch(self: &Arc<Self>, free_seats: &mut Vec<Seat<T, R>>) -> Seat<T, R> {
-        let mut block = self.block.lock();
-        // Not before half of them are there: callers who come back one by one would each have to
-        // fetch the slot of the one before.
-        if block.vacant.len() >= block.slots.len() / 2 {
-            mem::swap(free_seats, &mut block.vacant);
+    fn refill(self: &Arc<Self>, free: &mut Vec<ReplySlot<T, R>>) -> ReplySlot<T, R> {
+        let mut table = self.table.lock();
+        // Only when half of them are there: else callers that return one by one would each come here.
+        if table.freed.len() >= table.states.len() / 2 {
+            mem::swap(free, &mut table.freed);
         }
-        free_seats.pop().unwrap_or_else(|| {
-            let slot = block.slots.len() as u32;
-            block.slots.push(HandlerSlot { caller: Caller::Waits, answered: None });
-            Seat { slot, replies: Arc::clone(self) }
+        free.pop().unwrap_or_else(|| {
+            let index = table.states.len() as u32;
+            table.states.push(SlotState::Idle);
+            ReplySlot { index, replies: Arc::clone(self) }
         })
     }
 
-    /// Sends out the answers that there are in its own slots, in as few critical sections as
-    /// wakers fit into.
-    pub(crate) fn answer_all(self: &Arc<Self>, calls: &mut [Call<T, R>]) {
-        let mut calls = calls.iter_mut();
-        let mut wakes = WakeList::new();
-        let mut dropped = Vec::new();
-        let mut more = true;
-        while more {
-            let mut block = self.block.lock();
+    /// Sends answers, in as few critical sections as their wakers fit into.
+    pub(super) fn send_all(self: &Arc<Self>, mut replies: impl Iterator<Item = Reply<T, R>>) {
+        let (mut wakes, mut dropped) = (WakeList::new(), Vec::new());
+        let mut of_others = Vec::new();
+        loop {
+            let mut table = self.table.lock();
             while !wakes.is_full() {
-                let Some(call) = calls.next() else {
-                    more = false;
-                    break;
-                };
-                if let Some((seat, waker, answer)) = call.take_answer(self) {
-                    block.answer(seat, waker, answer, &mut wakes, &mut dropped);
+                match replies.next() {
+                    Some(reply) if Arc::ptr_eq(&reply.slot.replies, self) => {
+                        table.answer(reply, &mut wakes, &mut dropped);
+                    }
+                    Some(reply) => of_others.push(reply),
+                    None => break,
                 }
             }
-            drop(block);
+            drop(table);
+            let more = wakes.is_full();
             wakes.wake_all();
+            if !more {
+                break;
+            }
         }
-        drop_quietly(dropped);
+        drop_each(dropped);
+        // Those to calls of another batcher, put into the batch by its handler.
+        of_others.into_iter().for_each(Reply::send);
     }
 
-    /// The answer, once it is there. Until then `known` is the waker that will be woken.
+    /// The answer, once it is there. Until then `known` is the waker that it will wake.
     #[inline]
-    pub(crate) fn poll(
+    pub(super) fn poll(
         &self,
         slot: u32,
         known: &mut WakerId,
         cx: &mut Context<'_>,
     ) -> Poll<Answer<T, R>> {
-        let mut block = self.block.lock();
-        if let Some(answer) = block.take(slot) {
+        let mut table = self.table.lock();
+        if let Some(answer) = table.take(slot) {
             return Poll::Ready(answer);
         }
         if *known == WakerId::of(cx.waker()) {
             return Poll::Pending;
         }
-        drop(block);
+        drop(table);
         self.poll_moved(slot, known, cx)
     }
 
@@ -150,107 +164,83 @@ impl<T, R> Replies<T, R> {
         cx: &mut Context<'_>,
     ) -> Poll<Answer<T, R>> {
         let waker = cx.waker().clone();
-        let id = WakerId::of(&waker);
-        let mut block = self.block.lock();
-        let answer = block.take(slot);
-        let caller = &mut block.slots[slot as usize].caller;
-        let dropped = match answer {
-            Some(_) => Caller::WaitsWith(waker),
-            None => mem::replace(caller, Caller::WaitsWith(waker)),
-        };
-        drop(block);
-        *known = id;
-        drop(dropped);
-        answer.map_or(Poll::Pending, Poll::Ready)
+        let mut table = self.table.lock();
+        // The waker is declared first, so that it is dropped after the lock.
+        if let Some(answer) = table.take(slot) {
+            return Poll::Ready(answer);
+        }
+        *known = WakerId::of(&waker);
+        let old = table.replace(slot, SlotState::Moved(waker));
+        drop(table);
+        drop(old);
+        Poll::Pending
     }
 
     /// The caller of this slot is gone.
-    pub(crate) fn leave(&self, slot: u32) {
-        let mut block = self.block.lock();
-        let answer = block.take(slot);
-        let caller = &mut block.slots[slot as usize].caller;
-        let waker = match answer {
-            Some(_) => Caller::Waits,
-            None => mem::replace(caller, Caller::Left),
-        };
-        drop(block);
+    pub(super) fn abandon(&self, slot: u32) {
+        let mut table = self.table.lock();
+        let answer = table.take(slot);
+        let waker = answer.is_none().then(|| table.replace(slot, SlotState::Abandoned));
+        drop(table);
         drop((answer, waker));
     }
 
-    /// Its batcher is gone, and so are all callers: what is still to be answered leads nowhere, and
-    /// nothing may lead back here from within.
-    pub(crate) fn close(&self) {
-        let free_seats = mem::take(&mut *self.free_seats.lock());
-        let mut block = self.block.lock();
-        let left = (mem::take(&mut block.slots), mem::take(&mut block.vacant));
-        drop(block);
-        quietly(|| drop(left));
-        drop(free_seats);
+    /// To be called when no caller is left: free slots lead back here, and would keep it alive.
+    /// Answers that are still to come lead nowhere.
+    pub(super) fn close(&self) {
+        let free = mem::take(&mut *self.free.lock());
+        let mut table = self.table.lock();
+        let (states, freed) = (mem::take(&mut table.states), mem::take(&mut table.freed));
+        drop(table);
+        drop_each(states);
+        drop((free, freed));
     }
 }
 
-impl<T, R> Block<T, R> {
-    /// Who is to be woken, and what is to be dropped, is left for when the lock is released.
+impl<T, R> Table<T, R> {
+    /// Stores an answer; what is to be woken or dropped is left for when the lock is released.
     #[inline]
     fn answer(
         &mut self,
-        seat: Seat<T, R>,
-        waker: Waker,
-        answer: Answer<T, R>,
+        reply: Reply<T, R>,
         wakes: &mut WakeList,
-        dropped: &mut Vec<Dropped<T, R>>,
+        dropped: &mut Vec<(Waker, Option<Answer<T, R>>)>,
     ) {
-        let Some(slot) = self.slots.get_mut(seat.slot as usize) else {
-            return dropped.push((Some(answer), waker, Some(seat)));
+        let Reply { slot, waker, answer } = reply;
+        let Some(state) = self.states.get_mut(slot.index as usize) else {
+            return dropped.push((waker, Some(answer)));
         };
-        match mem::replace(&mut slot.caller, Caller::Waits) {
-            Caller::Waits => {
-                slot.answered = Some((answer, seat));
+        match mem::replace(state, SlotState::Idle) {
+            SlotState::Idle => {
+                *state = SlotState::Answered(answer, slot);
                 wakes.push(waker);
             }
-            Caller::WaitsWith(later) => {
-                slot.answered = Some((answer, seat));
+            SlotState::Moved(later) => {
+                *state = SlotState::Answered(answer, slot);
                 wakes.push(later);
-                dropped.push((None, waker, None));
+                dropped.push((waker, None));
             }
-            Caller::Left => {
-                self.vacant.push(seat);
-                dropped.push((Some(answer), waker, None));
+            SlotState::Abandoned => {
+                self.freed.push(slot);
+                dropped.push((waker, Some(answer)));
             }
+            SlotState::Answered(..) => unreachable!("a slot is answered once"),
         }
     }
 
-    /// Vacates a slot that has its answer.
+    /// Takes the answer, if it is there, and frees the slot.
     #[inline]
     fn take(&mut self, slot: u32) -> Option<Answer<T, R>> {
-        let (answer, seat) = self.slots[slot as usize].answered.take()?;
-        self.vacant.push(seat);
+        let state = &mut self.states[slot as usize];
+        let SlotState::Answered(..) = state else { return None };
+        let SlotState::Answered(answer, slot) = mem::replace(state, SlotState::Idle) else {
+            return None;
+        };
+        self.freed.push(slot);
         Some(answer)
     }
-}
 
-impl<T, R> Seat<T, R> {
-    pub(crate) fn is_of(&self, replies: &Arc<Replies<T, R>>) -> bool {
-        Arc::ptr_eq(&self.replies, replies)
-    }
-
-    pub(crate) fn replies(&self) -> Arc<Replies<T, R>> {
-        Arc::clone(&self.replies)
-    }
-
-    /// Gives its slot an answer.
-    pub(crate) fn answer(self, waker: Waker, answer: Answer<T, R>) {
-        let replies = self.replies();
-        let (mut wakes, mut dropped) = (WakeList::new(), Vec::new());
-        replies.block.lock().answer(self, waker, answer, &mut wakes, &mut dropped);
-        wakes.wake_all();
-        drop_quietly(dropped);
-    }
-}
-
-/// What nobody waits for: as if its caller had got it and dropped it.
-fn drop_quietly<T, R>(dropped: Vec<Dropped<T, R>>) {
-    for one in dropped {
-        quietly(|| drop(one));
+    fn replace(&mut self, slot: u32, state: SlotState<T, R>) -> SlotState<T, R> {
+        mem::replace(&mut self.states[slot as usize], state)
     }
 }
