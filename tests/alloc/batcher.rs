@@ -183,7 +183,7 @@ where
 {
     run(driver);
     let first = measure(|| calls(&call, driver, leaving));
-    assert!(first.count_total > 0, "the first makes the block of replies, or nothing is counted");
+    assert!(first.count_total > 0, "the first makes the reply slots, or nothing is counted");
     for _ in 0..3 {
         calls(&call, driver, leaving);
     }
@@ -221,8 +221,33 @@ fn callers_that_leave_leave_nothing_behind() {
     assert!(of_calls(|n| batcher.call(n), &mut driver, leaving, 10) <= 10 * growth);
 }
 
-/// Seen to fail with the block of replies not emptied as its batcher goes: the seats in it lead back
-/// to it.
+/// Seen to fail with refused calls that keep their reply slot, and with calls given up in line that
+/// keep theirs.
+#[test]
+fn calls_that_are_not_sent_leave_nothing_behind() {
+    let runtime = runtime();
+    let _entered = runtime.enter();
+    let (caller, _driver) = Batcher::builder()
+        .max_items(1)
+        .capacity(1)
+        .max_weight(5, |call: &Call<u64, u64>| *call.item())
+        .build_caller_with_driver(|_: Batch<Call<u64, u64>>| async {
+            Ok::<(), std::convert::Infallible>(())
+        })
+        .unwrap();
+    let mut cx = Context::from_waker(Waker::noop());
+    let mut sent = pin!(caller.call(1));
+    assert!(sent.as_mut().poll(&mut cx).is_pending());
+    let mut round = || {
+        assert!(pin!(caller.call(1)).poll(&mut cx).is_pending());
+        assert!(pin!(caller.call(6)).poll(&mut cx).is_ready());
+    };
+    round();
+    let steady = measure(|| (0..1_000).for_each(|_| round()));
+    assert_eq!((steady.count_current, steady.bytes_current), (0, 0), "{steady:?}");
+}
+
+/// Seen to fail with slots that count as owners of the replies that they lead to.
 #[test]
 fn a_batcher_of_calls_that_is_gone_leaves_nothing_behind() {
     let runtime = runtime();

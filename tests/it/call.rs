@@ -353,6 +353,41 @@ fn a_call_put_into_another_batch_does_not_bring_those_that_share_its_answer() {
     });
 }
 
+/// Seen to fail with the slots of one batcher looked up in the table of another.
+#[test]
+fn a_call_put_into_a_batch_of_another_batcher_is_answered_to_its_own_caller() {
+    paused(async {
+        let kept: Arc<Mutex<Vec<Call<u32, u32>>>> = Arc::default();
+        let keeps = kept.clone();
+        let one = Batcher::builder()
+            .build_caller(move |mut batch: Squares| {
+                keeps.lock().unwrap().extend(batch.take());
+                async { Ok::<(), String>(()) }
+            })
+            .unwrap();
+        let other = Batcher::builder()
+            .build_caller(move |mut batch: Squares| {
+                let mut kept = kept.lock().unwrap();
+                batch.as_mut_slice()[..2].swap_with_slice(&mut kept[..]);
+                // Its own two are dropped.
+                kept.clear();
+                batch.reply_with(|n| n * n);
+                async { Ok::<(), String>(()) }
+            })
+            .unwrap();
+        let first = async { tokio::join!(one.call(1), one.call(2)) };
+        let second = async {
+            tokio::time::sleep(millis(100)).await;
+            tokio::join!(other.call(3), other.call(4), other.call(5))
+        };
+        let (first, (third, fourth, fifth)) = tokio::join!(first, second);
+        assert_eq!((first.0.unwrap(), first.1.unwrap()), (1, 4));
+        assert!(matches!(third, Err(CallError::Unanswered(3))));
+        assert!(matches!(fourth, Err(CallError::Unanswered(4))));
+        assert_eq!(fifth.unwrap(), 25);
+    });
+}
+
 #[test]
 fn callers_of_an_attempt_that_took_too_long_wait_for_the_next_and_then_learn_why() {
     paused(async {

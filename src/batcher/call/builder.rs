@@ -2,7 +2,6 @@
 
 use core::future::Future;
 use core::hash::Hash;
-use std::error::Error;
 use std::sync::Arc;
 
 use super::item::{Call, send_answers};
@@ -11,7 +10,7 @@ use crate::ConfigError;
 use crate::batcher::batch::Batch;
 use crate::batcher::builder::Builder;
 use crate::batcher::driver::Driver;
-use crate::batcher::error::BatchError;
+use crate::batcher::error::{BatchError, HandlerError};
 use crate::batcher::keyed::{KeyedBatch, KeyedBuilder};
 
 /// Tells the callers why there is no answer.
@@ -38,7 +37,7 @@ impl<T: Send + 'static, R: Send + 'static> Builder<Call<T, R>> {
     where
         H: Fn(Batch<Call<T, R>>) -> F + Send + 'static,
         F: Future<Output = Result<(), E>> + Send + 'static,
-        E: Into<Box<dyn Error + Send + Sync>> + 'static,
+        E: Into<HandlerError> + 'static,
     {
         let runtime = crate::batcher::runtime::runtime()?;
         let (caller, driver) = self.build_caller_with_driver(handler)?;
@@ -58,7 +57,7 @@ impl<T: Send + 'static, R: Send + 'static> Builder<Call<T, R>> {
     where
         H: Fn(Batch<Call<T, R>>) -> F + Send + 'static,
         F: Future<Output = Result<(), E>> + Send + 'static,
-        E: Into<Box<dyn Error + Send + Sync>> + 'static,
+        E: Into<HandlerError> + 'static,
     {
         if self.dead_letter.is_none() {
             self = self.dead_letter(fail_callers);
@@ -92,7 +91,7 @@ where
     where
         H: Fn(KeyedBatch<K, Call<T, R>>) -> F + Send + 'static,
         F: Future<Output = Result<(), E>> + Send + 'static,
-        E: Into<Box<dyn Error + Send + Sync>> + 'static,
+        E: Into<HandlerError> + 'static,
     {
         let runtime = crate::batcher::runtime::runtime()?;
         let (caller, driver) = self.build_caller_with_driver(handler)?;
@@ -112,7 +111,7 @@ where
     where
         H: Fn(KeyedBatch<K, Call<T, R>>) -> F + Send + 'static,
         F: Future<Output = Result<(), E>> + Send + 'static,
-        E: Into<Box<dyn Error + Send + Sync>> + 'static,
+        E: Into<HandlerError> + 'static,
     {
         if self.dead_letter.is_none() {
             self = self.dead_letter(|_: &K, calls, error| fail_callers(calls, error));

@@ -44,13 +44,6 @@ pub(super) struct CountMismatch {
     pub(super) calls: usize,
 }
 
-impl CountMismatch {
-    pub(super) fn error<T>(self, item: T) -> CallError<T> {
-        let Self { answers, calls } = self;
-        CallError::CountMismatch { item, answers, calls }
-    }
-}
-
 impl<T> CallError<T> {
     /// What was handed in.
     pub fn into_item(self) -> T {
@@ -79,15 +72,11 @@ impl<T> fmt::Debug for CallError<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Refused(error) => f.debug_tuple("Refused").field(error).finish(),
-            Self::Failed { error, .. } => {
-                f.debug_struct("Failed").field("error", error).finish_non_exhaustive()
-            }
+            Self::Failed { error, .. } => f.debug_tuple("Failed").field(error).finish(),
             Self::Unanswered(_) => f.write_str("Unanswered(..)"),
-            Self::CountMismatch { answers, calls, .. } => f
-                .debug_struct("CountMismatch")
-                .field("answers", answers)
-                .field("calls", calls)
-                .finish_non_exhaustive(),
+            Self::CountMismatch { answers, calls, .. } => {
+                write!(f, "CountMismatch({answers} answers, {calls} calls)")
+            }
         }
     }
 }

@@ -25,11 +25,10 @@ pub(super) struct Calling<'a, T, R, S, F> {
 }
 
 enum Stage {
-    /// The slot is there once the future was polled.
+    /// The slot and the waker that the answer wakes, once the future was polled.
     Sending {
-        slot: Option<u32>,
+        opened: Option<(u32, WakerId)>,
     },
-    /// The waker is that which the answer will wake.
     Waiting {
         slot: u32,
         waker: WakerId,
@@ -42,8 +41,16 @@ const ENDED: &str = "a call was polled after it had completed";
 impl<'a, T, R, S, F> Calling<'a, T, R, S, F> {
     #[inline]
     pub(super) fn new(replies: &'a Arc<Replies<T, R>>, sending: S, restore: F) -> Self {
-        let stage = Stage::Sending { slot: None };
+        let stage = Stage::Sending { opened: None };
         Self { replies, sending, restore: Some(restore), stage }
+    }
+}
+
+impl<T, R, S, F: FnOnce(T) -> I, I> Calling<'_, T, R, S, F> {
+    fn end(&mut self, answer: Result<R, CallError<T>>) -> Poll<Result<R, CallError<I>>> {
+        self.stage = Stage::Ended;
+        let restore = self.restore.take().expect(ENDED);
+        Poll::Ready(answer.map_err(|error| error.map(restore)))
     }
 }
 
@@ -60,40 +67,40 @@ where
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        let answer = match &mut this.stage {
-            Stage::Sending { slot: known } => {
-                let call = this.sending.call().expect(ENDED);
-                let (slot, waker) = call.reply_to(this.replies, cx.waker());
-                *known = Some(slot);
-                match ready!(this.sending.poll_send(cx)) {
-                    Ok(()) => {
-                        this.stage = Stage::Waiting { slot, waker };
+        if let Stage::Sending { opened } = &mut this.stage {
+            let (slot, waker) = *opened.get_or_insert_with(|| {
+                let waker = cx.waker().clone();
+                let id = WakerId::of(&waker);
+                (this.sending.call().expect(ENDED).open(this.replies, waker), id)
+            });
+            match ready!(this.sending.poll_send(cx)) {
+                Ok(()) => {
+                    this.stage = Stage::Waiting { slot, waker };
+                    // The answer wakes this task, unless the call waited for another before.
+                    if waker == WakerId::of(cx.waker()) {
                         return Poll::Pending;
                     }
-                    Err(refused) => {
-                        this.replies.abandon(slot);
-                        Err(CallError::Refused(refused.map(Call::into_item)))
-                    }
+                }
+                Err(refused) => {
+                    this.stage = Stage::Ended;
+                    let refused = refused.map(|call| call.into_item(this.replies));
+                    return this.end(Err(CallError::Refused(refused)));
                 }
             }
-            Stage::Waiting { slot, waker } => {
-                let unit = ready!(coop::poll_proceed(cx));
-                let answer = ready!(this.replies.poll(*slot, waker, cx));
-                unit.made_progress();
-                answer
-            }
-            Stage::Ended => panic!("{ENDED}"),
-        };
-        this.stage = Stage::Ended;
-        let restore = this.restore.take().expect(ENDED);
-        Poll::Ready(answer.map_err(|error| error.map(restore)))
+        }
+        let Stage::Waiting { slot, waker } = &mut this.stage else { panic!("{ENDED}") };
+        let unit = ready!(coop::poll_proceed(cx));
+        let answer = ready!(this.replies.poll(*slot, waker, cx));
+        unit.made_progress();
+        this.end(answer)
     }
 }
 
 impl<T, R, S, F> Drop for Calling<'_, T, R, S, F> {
     #[inline]
     fn drop(&mut self) {
-        if let Stage::Sending { slot: Some(slot) } | Stage::Waiting { slot, .. } = self.stage {
+        if let Stage::Sending { opened: Some((slot, _)) } | Stage::Waiting { slot, .. } = self.stage
+        {
             // A call that was not sent is dropped next, and frees the slot.
             self.replies.abandon(slot);
         }

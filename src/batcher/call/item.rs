@@ -5,9 +5,8 @@ use std::sync::Arc;
 use std::task::Waker;
 
 use super::error::{CallError, CountMismatch};
-use super::replies::{Replies, Reply, ReplySlot};
+use super::replies::{Replies, Reply, ReplySlot, send_all};
 use crate::base::panic::{caught, drop_each, quietly};
-use crate::base::wake::WakerId;
 use crate::batcher::error::BatchError;
 
 /// An item of a batcher whose sender waits for an answer of type `R`.
@@ -21,7 +20,7 @@ pub struct Call<T, R> {
     item: Option<T>,
     answer: Option<Result<R, CountMismatch>>,
     /// Where the answer goes. `None` before the caller waits, and after it was answered.
-    reply_to: Option<(ReplySlot<T, R>, Waker)>,
+    reply_to: Option<ReplySlot<T, R>>,
     duplicates: Option<Box<Duplicates<T, R>>>,
 }
 
@@ -61,26 +60,17 @@ impl<T, R> Call<T, R> {
         self.item.take().expect(ITEM)
     }
 
-    /// Makes the answer wake this waker. The slot in which to look for it, and the waker's id.
+    /// Opens the slot in which the caller waits with this waker.
     #[inline]
-    pub(super) fn reply_to(
-        &mut self,
-        replies: &Arc<Replies<T, R>>,
-        waker: &Waker,
-    ) -> (u32, WakerId) {
-        match &mut self.reply_to {
-            Some((_, known)) => known.clone_from(waker),
-            None => {
-                let waker = waker.clone();
-                self.reply_to = Some((replies.take_slot(), waker));
-            }
-        }
-        let (slot, waker) = self.reply_to.as_ref().expect("it was just set");
-        (slot.index(), WakerId::of(waker))
+    pub(super) fn open(&mut self, replies: &Arc<Replies<T, R>>, waker: Waker) -> u32 {
+        self.reply_to.insert(replies.open(waker)).index
     }
 
     /// The item of a call that was not sent.
-    pub(super) fn into_item(mut self) -> T {
+    pub(super) fn into_item(mut self, replies: &Replies<T, R>) -> T {
+        if let Some(slot) = self.reply_to.take() {
+            replies.close(slot);
+        }
         self.item.take().expect(ITEM)
     }
 
@@ -132,8 +122,8 @@ impl<T, R> Call<T, R> {
     }
 
     fn end_with(&mut self, error: impl FnOnce(T) -> CallError<T>) {
-        if let (Some((slot, waker)), Some(item)) = (self.reply_to.take(), self.item.take()) {
-            Reply { slot, waker, answer: Err(error(item)) }.send();
+        if let (Some(slot), Some(item)) = (self.reply_to.take(), self.item.take()) {
+            send_all([(slot, Err(error(item)))]);
         }
     }
 
@@ -143,12 +133,14 @@ impl<T, R> Call<T, R> {
         if self.answer.is_none() {
             return None;
         }
-        let (slot, waker) = self.reply_to.take()?;
+        let slot = self.reply_to.take()?;
         let answer = match self.answer.take()? {
             Ok(answer) => Ok(answer),
-            Err(mismatch) => Err(mismatch.error(self.item.take()?)),
+            Err(CountMismatch { answers, calls }) => {
+                Err(CallError::CountMismatch { item: self.item.take()?, answers, calls })
+            }
         };
-        Some(Reply { slot, waker, answer })
+        Some((slot, answer))
     }
 }
 
@@ -162,10 +154,7 @@ pub(super) fn send_answers<T, R>(calls: &mut Vec<Call<T, R>>, handed: usize) {
         };
         *calls = mem::take(calls).into_iter().flat_map(with_duplicates).collect();
     }
-    let replies = calls.iter().find_map(|call| Some(call.reply_to.as_ref()?.0.replies()));
-    if let Some(replies) = replies {
-        replies.send_all(calls.iter_mut().filter_map(Call::take_reply));
-    }
+    send_all(calls.iter_mut().filter_map(Call::take_reply));
     calls.retain_mut(|call| {
         let ended = call.reply_to.is_none();
         // A destructor that panics must not leave calls here that have their answer already.
@@ -189,7 +178,7 @@ impl<T, R> Drop for Call<T, R> {
         // Dropped, with their answers or without, after this call has ended.
         let _duplicates = self.take_duplicates();
         match self.take_reply() {
-            Some(reply) => reply.send(),
+            Some(reply) => send_all([reply]),
             None => self.end_with(CallError::Unanswered),
         }
     }

@@ -57,24 +57,15 @@ use crate::batcher::send::Sending;
 /// reused. Dropping the batch sends its answers, in one critical section per 32 calls.
 pub struct Caller<T, R, B = Batcher<Call<T, R>>> {
     batcher: B,
-    replies: Arc<OwnedReplies<T, R>>,
+    replies: Arc<Replies<T, R>>,
 }
 
 /// A [`Caller`] whose items are batched by key.
 pub type KeyedCaller<K, T, R> = Caller<T, R, KeyedBatcher<K, Call<T, R>>>;
 
-/// Closes the replies when the last handle is dropped, and with it the last caller.
-struct OwnedReplies<T, R>(Arc<Replies<T, R>>);
-
-impl<T, R> Drop for OwnedReplies<T, R> {
-    fn drop(&mut self) {
-        self.0.close();
-    }
-}
-
 impl<T, R, B> Caller<T, R, B> {
     fn new(batcher: B) -> Self {
-        Self { batcher, replies: Arc::new(OwnedReplies(Replies::new())) }
+        Self { batcher, replies: Replies::new() }
     }
 }
 
@@ -103,7 +94,7 @@ impl<T, R> Caller<T, R> {
     #[inline]
     pub fn call(&self, item: T) -> impl Future<Output = Result<R, CallError<T>>> + use<'_, T, R> {
         let sending = Sending::new(self.batcher.shared(), Call::new(item));
-        Calling::new(&self.replies.0, sending, |item| item)
+        Calling::new(&self.replies, sending, |item| item)
     }
 }
 
@@ -139,7 +130,7 @@ impl<K: Hash + Eq + Clone, T, R> KeyedCaller<K, T, R> {
         let kept = key.clone();
         let batcher = &self.batcher;
         let sending = KeyedSending::new(batcher.shared(), batcher.hashed(key), Call::new(item));
-        Calling::new(&self.replies.0, sending, |item| (kept, item))
+        Calling::new(&self.replies, sending, |item| (kept, item))
     }
 }
 
