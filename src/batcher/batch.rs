@@ -10,6 +10,7 @@ use std::vec::Drain;
 use super::core::Handed;
 use super::report::SealedBy;
 use super::shared::ReturnItems;
+use crate::base::panic::quietly;
 
 /// The items of one attempt, owned by the handler until it drops them here.
 ///
@@ -52,13 +53,17 @@ pub struct Batch<T> {
     attempt: u32,
     sealed_by: SealedBy,
     origin: Arc<dyn ReturnItems<T>>,
+    on_return: Option<OnReturn<T>>,
 }
+
+/// Takes items out of a batch before the others are returned; told how many the batch had.
+type OnReturn<T> = fn(&mut Vec<T>, usize);
 
 impl<T> Batch<T> {
     pub(crate) fn new<G>(handed: Handed<T, G>, origin: Arc<dyn ReturnItems<T>>) -> (Self, G) {
         let Handed { tag, items, slot, id, attempt, sealed_by } = handed;
         let handed = items.len();
-        let batch = Self { items, handed, slot, id, attempt, sealed_by, origin };
+        let batch = Self { items, handed, slot, id, attempt, sealed_by, origin, on_return: None };
         (batch, tag)
     }
 
@@ -123,6 +128,10 @@ impl<T> Batch<T> {
         self.items.retain(unfinished);
     }
 
+    pub(super) fn on_return(&mut self, on_return: OnReturn<T>) {
+        self.on_return = Some(on_return);
+    }
+
     pub(crate) fn items_mut(&mut self) -> &mut Vec<T> {
         &mut self.items
     }
@@ -136,7 +145,11 @@ impl<T> Batch<T> {
 
 impl<T> Drop for Batch<T> {
     fn drop(&mut self) {
-        self.origin.return_items(self.slot, self.id, mem::take(&mut self.items), self.handed);
+        let mut items = mem::take(&mut self.items);
+        if let Some(on_return) = self.on_return {
+            quietly(|| on_return(&mut items, self.handed));
+        }
+        self.origin.return_items(self.slot, self.id, items);
     }
 }
 

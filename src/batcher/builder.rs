@@ -31,7 +31,7 @@ use crate::{ConfigError, Retry, RetryWhen, Semaphore};
 /// | `semaphore` | no semaphore is shared | |
 /// | `retry` | [`Retry::none`] | |
 /// | `isolate_poison` | no | at least 2 |
-/// | `dead_letter` | must be set | |
+/// | `dead_letter` | must be set, except for a [`Caller`](super::Caller) | |
 #[must_use = "a builder does nothing until it is built"]
 pub struct Builder<T> {
     pub(super) max_items: usize,
@@ -44,7 +44,7 @@ pub struct Builder<T> {
     semaphore: Option<Arc<Semaphore>>,
     retry: RetryWhen<HandlerError>,
     isolation: Option<Isolation>,
-    dead_letter: Option<Box<DeadLetter<T>>>,
+    pub(super) dead_letter: Option<Box<DeadLetter<T>>>,
 }
 
 impl<T> Builder<T> {

@@ -28,6 +28,13 @@ impl<T> SendError<T> {
             Self::Closed(item) | Self::TooHeavy(item) => item,
         }
     }
+
+    pub(crate) fn map<U>(self, f: impl FnOnce(T) -> U) -> SendError<U> {
+        match self {
+            Self::Closed(item) => SendError::Closed(f(item)),
+            Self::TooHeavy(item) => SendError::TooHeavy(f(item)),
+        }
+    }
 }
 
 impl<T> fmt::Debug for SendError<T> {

@@ -25,9 +25,8 @@ use super::wait::{FlushWait, StopWait};
 /// instant `accepted = delivered + failed + unsent + indeterminate + pending`
 /// ([`stats`](Self::stats)).
 ///
-/// Items that each need an answer of their own are sent with [`call`](Self::call), to a batcher made
-/// [for calls](Self::for_calls). Not for a source that is a stream anyway
-/// and may wait: chunk that. With a `max_items` of 1 a channel does the same for a quarter.
+/// Items that each need an answer of their own are sent through a [`Caller`](super::Caller), made by
+/// [`Builder::build_caller`]. Not for a source that is a stream anyway and may wait: chunk that. With a `max_items` of 1 a channel does the same for a quarter.
 ///
 /// Handles are cheap to clone. When the last is dropped the batcher drains: what was accepted is
 /// still handed to the handler, without waiting for windows. The handler, the dead letter and the
@@ -135,7 +134,7 @@ impl<T> Batcher<T> {
     /// again; nor, in the steady state, to wait.
     #[inline]
     pub fn send(&self, item: T) -> impl Future<Output = Result<(), SendError<T>>> + use<'_, T> {
-        Sending::new(self.shared(), Some(item))
+        Sending::new(self.shared(), item)
     }
 
     /// Accepts `item` if there is room and nobody waits in line.

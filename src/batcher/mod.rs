@@ -2,7 +2,8 @@
 //!
 //! [`Batcher`] is the handle that takes items, [`Builder`] sets its limits, [`Batch`] is what the
 //! handler is given; [`KeyedBatcher`], [`KeyedBuilder`] and [`KeyedBatch`] are the same for a batch
-//! by key. A [`Call`] is an item whose sender waits for an answer. The other types say what happened.
+//! by key. A [`Caller`] sends [`Call`]s: items whose sender waits for an answer. The other types say what
+//! happened.
 
 mod batch;
 mod buffers;
@@ -35,7 +36,7 @@ mod wake;
 
 pub use self::batch::Batch;
 pub use self::builder::Builder;
-pub use self::call::{Call, CallError};
+pub use self::call::{Call, CallError, Caller, KeyedCaller};
 pub use self::driver::Driver;
 pub use self::error::{BatchError, Closed, HandlerError, SendError, SendManyError, TrySendError};
 pub use self::handle::{Batcher, Slot};

@@ -124,84 +124,54 @@ impl Wait {
     }
 }
 
-/// What is sent: an item, or what becomes one in the step that accepts it.
-pub(crate) trait Outgoing<T> {
-    /// What was handed in.
-    type Content;
-
-    fn weigh<L: Buffers<T>>(&mut self, shared: &Shared<T, L>) -> u64;
-
-    /// The item, now that it is accepted.
-    fn accepted(&mut self) -> T;
-
-    /// What was not accepted.
-    fn hand_back(&mut self) -> Self::Content;
-}
-
-impl<T> Outgoing<T> for Option<T> {
-    type Content = T;
-
-    #[inline]
-    fn weigh<L: Buffers<T>>(&mut self, shared: &Shared<T, L>) -> u64 {
-        self.as_ref().map_or(0, |item| shared.weigh(item))
-    }
-
-    #[inline]
-    fn accepted(&mut self) -> T {
-        self.hand_back()
-    }
-
-    #[inline]
-    fn hand_back(&mut self) -> T {
-        self.take().expect(COMPLETED)
-    }
-}
-
 #[must_use = "futures do nothing unless they are awaited"]
-pub(crate) struct Sending<'a, T, P = Option<T>> {
+pub(crate) struct Sending<'a, T> {
     shared: &'a Shared<T>,
-    pub(crate) outgoing: P,
+    pub(super) item: Option<T>,
     weight: u64,
     wait: Wait,
 }
 
 const COMPLETED: &str = "a future that sends was polled after it had completed";
 
-impl<'a, T, P: Outgoing<T>> Sending<'a, T, P> {
+impl<'a, T> Sending<'a, T> {
     #[inline]
-    pub(crate) fn new(shared: &'a Shared<T>, mut outgoing: P) -> Self {
-        let weight = outgoing.weigh(shared);
-        let wait = Wait::new(shared.limits().room_for(weight));
-        Self { shared, outgoing, weight, wait }
+    pub(crate) fn new(shared: &'a Shared<T>, item: T) -> Self {
+        let mut sending = Self { shared, item: Some(item), weight: 0, wait: Wait::new(0) };
+        if let Some(item) = &sending.item {
+            sending.weight = shared.weigh(item);
+            sending.wait.need = shared.limits().room_for(sending.weight);
+        }
+        sending
     }
 }
 
-// What is sent is moved out, never pinned.
-impl<T, P> Unpin for Sending<'_, T, P> {}
+// The item is moved out, never pinned.
+impl<T> Unpin for Sending<'_, T> {}
 
-impl<T, P: Outgoing<T>> Future for Sending<'_, T, P> {
-    type Output = Result<(), SendError<P::Content>>;
+impl<T> Future for Sending<'_, T> {
+    type Output = Result<(), SendError<T>>;
 
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Self { shared, outgoing, weight, wait } = self.get_mut();
+        let Self { shared, item, weight, wait } = self.get_mut();
+        let mut take = || item.take().expect(COMPLETED);
         if *weight > shared.limits().max_weight {
             ready!(coop::poll_spend(cx));
-            return Poll::Ready(Err(SendError::TooHeavy(outgoing.hand_back())));
+            return Poll::Ready(Err(SendError::TooHeavy(take())));
         }
-        let accepted =
-            wait.poll(shared, cx, |core| shared.accept(core, || outgoing.accepted(), *weight));
+        let accepted = wait.poll(shared, cx, |core| shared.accept(core, &mut take, *weight));
         Poll::Ready(match ready!(accepted) {
             Ok(driver) => {
                 wake(driver);
                 Ok(())
             }
-            Err(Closed) => Err(SendError::Closed(outgoing.hand_back())),
+            Err(Closed) => Err(SendError::Closed(take())),
         })
     }
 }
 
-impl<T, P> Drop for Sending<'_, T, P> {
+impl<T> Drop for Sending<'_, T> {
     #[inline]
     fn drop(&mut self) {
         self.wait.leave(self.shared);

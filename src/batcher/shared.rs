@@ -1,8 +1,7 @@
 //! The core behind its lock, with what runs outside of it: wakers, weighing, the dead letter.
 
-use core::any::Any;
 use core::{fmt, mem};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
@@ -27,36 +26,17 @@ pub(crate) struct Shared<T, L: Buffers<T> = SingleBuffer<T>> {
     /// Locked alone or within the lock of the core, never around it.
     return_box: Mutex<ReturnBox<T>>,
     limits: Limits,
-    attached: OnceLock<Attached<T>>,
     weigher: Option<Box<Weigher<T>>>,
     dead_letter: Box<DeadLetter<T, L::Tag>>,
 }
 
-/// What a batcher of calls has beside.
-pub(crate) struct Attached<T> {
-    /// Of a type that knows what is answered.
-    pub(crate) replies: Box<dyn Any + Send + Sync>,
-    /// Takes the items out that were answered, before the others go back.
-    pub(crate) returning: fn(&mut Vec<T>),
-}
-
 /// Where a guard gives its items back.
 pub(crate) trait ReturnItems<T>: Send + Sync {
-    /// At most `handed` items: so many were in it.
-    fn return_items(&self, slot: usize, id: u64, items: Vec<T>, handed: usize);
+    fn return_items(&self, slot: usize, id: u64, items: Vec<T>);
 }
 
 impl<T: Send, L: Buffers<T, Tag: Send, Unsent: Send> + Send> ReturnItems<T> for Shared<T, L> {
-    fn return_items(&self, slot: usize, id: u64, mut items: Vec<T>, handed: usize) {
-        if let Some(attached) = self.attached.get() {
-            quietly(|| (attached.returning)(&mut items));
-            // A call that shares its answer may have been put here out of another batch, which
-            // those that share it are counted in.
-            if items.len() > handed {
-                let others = items.split_off(handed);
-                quietly(|| drop(others));
-            }
-        }
+    fn return_items(&self, slot: usize, id: u64, items: Vec<T>) {
         let left = self.return_box.lock().leave(Returned { slot, id, items });
         let Err(back) = left else { return };
         // The driver sleeps or has just woken, or there is none any more.
@@ -76,16 +56,11 @@ impl<T, L: Buffers<T>> Shared<T, L> {
     ) -> Arc<Self> {
         let core = Mutex::new(Core::new(limits));
         let return_box = Mutex::new(ReturnBox::new());
-        let attached = OnceLock::new();
-        Arc::new(Self { core, return_box, limits, attached, weigher, dead_letter })
+        Arc::new(Self { core, return_box, limits, weigher, dead_letter })
     }
 
     pub(crate) fn limits(&self) -> &Limits {
         &self.limits
-    }
-
-    pub(crate) fn attached(&self) -> &OnceLock<Attached<T>> {
-        &self.attached
     }
 
     pub(crate) fn now(&self) -> Instant {

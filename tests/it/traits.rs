@@ -71,6 +71,8 @@ fn everything_crosses_threads() {
         shared::<sluicegate::KeyedBatcher<u64, u64>>();
         shared::<sluicegate::KeyedBatch<u64, u64>>();
         shared::<sluicegate::batcher::Call<u64, u64>>();
+        shared::<sluicegate::batcher::Caller<u64, u64>>();
+        shared::<sluicegate::batcher::KeyedCaller<u64, u64, u64>>();
         shared::<sluicegate::batcher::Slot<'_, u64>>();
         shared::<sluicegate::batcher::KeyedSlot<'_, u64, u64>>();
         #[cfg(feature = "sink")]

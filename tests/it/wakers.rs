@@ -80,8 +80,8 @@ fn a_semaphore_that_is_closed() {
 async fn a_batch_of_calls_that_is_answered() {
     use sluicegate::batcher::{Batch, Batcher, Call};
 
-    let batcher = Batcher::for_calls().max_items(IN_LINE);
-    let batcher = batcher.build(|mut batch: Batch<Call<u32, u32>>| {
+    let batcher = Batcher::builder().max_items(IN_LINE);
+    let batcher = batcher.build_caller(|mut batch: Batch<Call<u32, u32>>| {
         batch.reply_with(|n| n * n);
         async { Ok::<(), String>(()) }
     });

@@ -14,7 +14,9 @@ use std::time::Duration;
 
 use loom::future::block_on;
 use loom::thread;
-use sluicegate::batcher::{Batch, Batcher, Call, Driver, KeyedBatch, KeyedBatcher, KeyedBuilder};
+use sluicegate::batcher::{
+    Batch, Batcher, Call, Caller, Driver, KeyedBatch, KeyedBatcher, KeyedBuilder,
+};
 
 const NEVER: Duration = Duration::from_secs(3600);
 const AT_ONCE: Duration = Duration::ZERO;
@@ -250,15 +252,15 @@ impl Drop for Answer {
     }
 }
 
-fn answering(dropped: &Arc<AtomicUsize>) -> (Batcher<Call<u32, Answer>>, Driver) {
+fn answering(dropped: &Arc<AtomicUsize>) -> (Caller<u32, Answer>, Driver) {
     let dropped = dropped.clone();
     let handler = move |mut batch: Batch<Call<u32, Answer>>| {
         batch.reply_with(|_| Answer(dropped.clone()));
         drop(batch);
         async { Ok::<(), String>(()) }
     };
-    let builder = Batcher::for_calls().max_items(8).window(AT_ONCE);
-    builder.build_with_driver(handler).unwrap()
+    let builder = Batcher::builder().max_items(8).window(AT_ONCE);
+    builder.build_caller_with_driver(handler).unwrap()
 }
 
 /// Guard: a caller that leaves says so, and its place is vacated by whoever comes last. Taken out (it

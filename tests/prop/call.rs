@@ -25,7 +25,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 use sluicegate::Retry;
 use sluicegate::batcher::{
-    Batch, Batcher, BatcherStats, Call, CallError, Driver, KeyedBatch, KeyedBatcher, SendError,
+    Batch, Batcher, BatcherStats, Call, CallError, Caller, Driver, KeyedBatch, KeyedBatcher,
+    KeyedCaller, SendError,
 };
 use tokio::sync::oneshot;
 use tokio::task::coop::unconstrained;
@@ -90,7 +91,7 @@ enum Why {
 
 struct Unanswered {
     why: Why,
-    item: Option<Item>,
+    item: Item,
 }
 
 impl Unanswered {
@@ -102,7 +103,7 @@ impl Unanswered {
             CallError::CountMismatch { answers, calls, .. } => Why::CountMismatch(*answers, *calls),
             other => panic!("{other:?}"),
         };
-        Self { why, item: error.into_item().map(item) }
+        Self { why, item: item(error.into_item()) }
     }
 }
 
@@ -262,8 +263,8 @@ fn woken() -> Arc<Woken> {
 }
 
 enum Handle {
-    Plain(Batcher<Asked>),
-    Keyed(KeyedBatcher<u8, Asked>),
+    Plain(Caller<Item, Answer>),
+    Keyed(KeyedCaller<u8, Item, Answer>),
 }
 
 impl Handle {
@@ -382,7 +383,7 @@ fn build(limits: Limits, begun: Begun) -> (Handle, Driver) {
     let window = Duration::from_millis(limits.window);
     let capacity = limits.max_items + limits.more_capacity;
     if limits.keyed {
-        let mut builder = KeyedBatcher::for_calls()
+        let mut builder = KeyedBatcher::builder()
             .max_keys(limits.max_keys)
             .max_items(limits.max_items)
             .capacity(capacity)
@@ -399,10 +400,10 @@ fn build(limits: Limits, begun: Begun) -> (Handle, Driver) {
             builder = builder.capacity_per_key(limits.max_items);
         }
         let handler = move |batch| attempt(&begun, Guard::Keyed(batch));
-        let (batcher, driver) = builder.build_with_driver(handler).unwrap();
+        let (batcher, driver) = builder.build_caller_with_driver(handler).unwrap();
         (Handle::Keyed(batcher), driver)
     } else {
-        let mut builder = Batcher::for_calls()
+        let mut builder = Batcher::builder()
             .max_items(limits.max_items)
             .capacity(capacity)
             .concurrency(limits.concurrency)
@@ -412,7 +413,7 @@ fn build(limits: Limits, begun: Begun) -> (Handle, Driver) {
             builder = builder.eager_when_idle();
         }
         let handler = move |batch| attempt(&begun, Guard::Plain(batch));
-        let (batcher, driver) = builder.build_with_driver(handler).unwrap();
+        let (batcher, driver) = builder.build_caller_with_driver(handler).unwrap();
         (Handle::Plain(batcher), driver)
     }
 }
@@ -758,7 +759,7 @@ impl World {
         };
         let why = &error.why;
         assert!(due || state == State::Doubtful, "{why:?} for one that is {state:?}");
-        assert_eq!(error.item.as_ref().expect("it comes back").number, number, "its own item");
+        assert_eq!(error.item.number, number, "its own item");
         if !state.is_over() {
             self.states[number] = State::Gone;
         }

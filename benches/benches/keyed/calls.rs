@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use batch_aint_one::{BatchingPolicy, Limits, Processor};
 use parking_lot::Mutex;
 use sluicegate::Batch;
-use sluicegate::batcher::{Batcher, Call};
+use sluicegate::batcher::{Batcher, Call, Caller as CallHandle};
 use sluicegate_benches::{Cost, Scale};
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, oneshot};
@@ -33,18 +33,18 @@ pub(crate) trait Caller: Clone + Send + Sync + 'static {
 }
 
 #[derive(Clone)]
-pub(crate) struct Ours(Batcher<Call<u64, u64>>);
+pub(crate) struct Ours(CallHandle<u64, u64>);
 
 impl Caller for Ours {
     const NAME: &'static str = "ours";
 
     fn start(policy: Policy) -> Self {
-        let builder = Batcher::for_calls().max_items(CALLERS as usize);
+        let builder = Batcher::builder().max_items(CALLERS as usize);
         let builder = match policy {
             Policy::AsTheyCome => builder.eager_when_idle(),
             Policy::Full => builder.window(Duration::from_secs(1)),
         };
-        let batcher = builder.build(|mut batch: Batch<Call<u64, u64>>| async move {
+        let batcher = builder.build_caller(|mut batch: Batch<Call<u64, u64>>| async move {
             batch.reply_with(|item| item + 1);
             Ok::<(), Infallible>(())
         });

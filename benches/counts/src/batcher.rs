@@ -74,8 +74,8 @@ fn calls() {
         batch.reply_with(|item| item + 1);
         std::future::ready(Ok::<(), Infallible>(()))
     };
-    let builder = Batcher::for_calls().max_items(64).window(WINDOW).eager_when_idle();
-    let caller = builder.build(answer).expect("good limits");
+    let builder = Batcher::builder().max_items(64).window(WINDOW).eager_when_idle();
+    let caller = builder.build_caller(answer).expect("good limits");
     row("batcher: call, one caller", 2_000, |n| {
         RUNTIME.block_on(async {
             for item in 0..n {
@@ -83,7 +83,7 @@ fn calls() {
             }
         });
     });
-    let full = Batcher::for_calls().max_items(64).window(WINDOW).build(answer);
+    let full = Batcher::builder().max_items(64).window(WINDOW).build_caller(answer);
     let full = full.expect("good limits");
     row("batcher: 64 callers, one call each in turn", 50, |n| {
         RUNTIME.block_on(async {

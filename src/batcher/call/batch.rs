@@ -3,7 +3,6 @@
 use core::hash::Hash;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::sync::Arc;
 
 use super::error::CountMismatch;
 use super::item::Call;
@@ -35,9 +34,9 @@ impl<T, R> Batch<Call<T, R>> {
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// let users = Batcher::for_calls()
+    /// let users = Batcher::builder()
     ///     .eager_when_idle()
-    ///     .build(|mut batch: Batch<Call<u32, Option<String>>>| async move {
+    ///     .build_caller(|mut batch: Batch<Call<u32, Option<String>>>| async move {
     ///         let ids: Vec<u32> = batch.iter().map(|call| *call.item()).collect();
     ///         let mut found = load(&ids).await?;
     ///         batch.reply_with(|id| found.remove(id));
@@ -85,9 +84,9 @@ impl<T, R> Batch<Call<T, R>> {
             return;
         }
         let answers = answers.len().saturating_add(surplus);
-        let mismatch = Arc::new(CountMismatch { answers, calls });
+        let mismatch = CountMismatch { answers, calls };
         for call in self.as_mut_slice() {
-            call.set_mismatch(&mismatch);
+            call.set_mismatch(mismatch);
         }
     }
 
@@ -104,9 +103,9 @@ impl<T, R> Batch<Call<T, R>> {
     /// # use std::collections::HashMap;
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// let users = Batcher::for_calls()
+    /// let users = Batcher::builder()
     ///     .eager_when_idle()
-    ///     .build(|mut batch: Batch<Call<u32, String>>| async move {
+    ///     .build_caller(|mut batch: Batch<Call<u32, String>>| async move {
     ///         batch.dedup_by_key(|id| *id);
     ///         let ids: Vec<u32> = batch.iter().map(|call| *call.item()).collect();
     ///         let users = load(&ids).await?;
@@ -144,7 +143,7 @@ impl<T, R> Batch<Call<T, R>> {
         let mut firsts: Vec<Call<T, R>> = Vec::with_capacity(slots.len());
         for (call, origin) in calls.drain(..).zip(origin) {
             match origin {
-                Some(first) => firsts[first].add_twin(call, R::clone),
+                Some(first) => firsts[first].add_duplicate(call, R::clone),
                 None => firsts.push(call),
             }
         }

@@ -8,7 +8,7 @@ use crate::batcher::error::{BatchError, SendError};
 
 /// There is no answer to an item.
 ///
-/// The item comes back with it, unless the handler took it out of its [`Call`](super::Call).
+/// The item comes back with it.
 #[non_exhaustive]
 pub enum CallError<T> {
     /// The item was not accepted.
@@ -22,7 +22,7 @@ pub enum CallError<T> {
         error: Arc<BatchError>,
     },
     /// The handler was done with the item and had not answered it, or its holder dropped it.
-    Unanswered(Option<T>),
+    Unanswered(T),
     /// The handler answered its batch [in order](crate::batcher::Batch::reply_all), but not with one
     /// answer for each call: no call of the batch got any, since each could have got another's.
     #[non_exhaustive]
@@ -44,38 +44,25 @@ pub(super) struct CountMismatch {
     pub(super) calls: usize,
 }
 
-impl CountMismatch {
-    pub(super) fn error<T>(self, item: T) -> CallError<T> {
-        let Self { answers, calls } = self;
-        CallError::CountMismatch { item, answers, calls }
-    }
-}
-
 impl<T> CallError<T> {
-    /// What was handed in, if it is still there.
-    pub fn into_item(self) -> Option<T> {
+    /// What was handed in.
+    pub fn into_item(self) -> T {
         match self {
-            Self::Refused(error) => Some(error.into_inner()),
-            Self::Failed { item, .. } | Self::CountMismatch { item, .. } => Some(item),
-            Self::Unanswered(item) => item,
+            Self::Refused(error) => error.into_inner(),
+            Self::Failed { item, .. }
+            | Self::Unanswered(item)
+            | Self::CountMismatch { item, .. } => item,
         }
     }
-}
 
-impl<T> CallError<T> {
-    /// The same with the key that the item was handed in with.
-    pub(super) fn with_key<K>(self, key: K) -> CallError<(K, T)> {
+    /// The same error with what `f` makes of the item.
+    pub(super) fn map<U>(self, f: impl FnOnce(T) -> U) -> CallError<U> {
         match self {
-            Self::Refused(SendError::Closed(item)) => {
-                CallError::Refused(SendError::Closed((key, item)))
-            }
-            Self::Refused(SendError::TooHeavy(item)) => {
-                CallError::Refused(SendError::TooHeavy((key, item)))
-            }
-            Self::Failed { item, error } => CallError::Failed { item: (key, item), error },
-            Self::Unanswered(item) => CallError::Unanswered(item.map(|item| (key, item))),
+            Self::Refused(error) => CallError::Refused(error.map(f)),
+            Self::Failed { item, error } => CallError::Failed { item: f(item), error },
+            Self::Unanswered(item) => CallError::Unanswered(f(item)),
             Self::CountMismatch { item, answers, calls } => {
-                CallError::CountMismatch { item: (key, item), answers, calls }
+                CallError::CountMismatch { item: f(item), answers, calls }
             }
         }
     }
@@ -85,15 +72,11 @@ impl<T> fmt::Debug for CallError<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Refused(error) => f.debug_tuple("Refused").field(error).finish(),
-            Self::Failed { error, .. } => {
-                f.debug_struct("Failed").field("error", error).finish_non_exhaustive()
-            }
+            Self::Failed { error, .. } => f.debug_tuple("Failed").field(error).finish(),
             Self::Unanswered(_) => f.write_str("Unanswered(..)"),
-            Self::CountMismatch { answers, calls, .. } => f
-                .debug_struct("CountMismatch")
-                .field("answers", answers)
-                .field("calls", calls)
-                .finish_non_exhaustive(),
+            Self::CountMismatch { answers, calls, .. } => {
+                write!(f, "CountMismatch({answers} answers, {calls} calls)")
+            }
         }
     }
 }

@@ -1,211 +1,186 @@
 //! An item whose sender waits for an answer.
 
-use core::{fmt, mem};
+use core::{fmt, iter, mem};
 use std::sync::Arc;
 use std::task::Waker;
 
 use super::error::{CallError, CountMismatch};
-use super::replies::{Answer, Replies, Seat};
-use crate::base::panic::{caught, quietly};
+use super::replies::{Replies, Reply, ReplySlot, send_all};
+use crate::base::panic::{caught, drop_each, quietly};
 use crate::batcher::error::BatchError;
 
-/// An item of a [`Batcher`](super::super::Batcher) whose sender waits for an answer of type `R`.
+/// An item of a batcher whose sender waits for an answer of type `R`.
 ///
-/// Made by `call`, which is how such an item is sent; a handler finds it in its
-/// [`Batch`](super::super::Batch) and answers there. One that is dropped without an answer, wherever
-/// that is, gives its caller [`CallError::Unanswered`].
+/// Made by [`Caller::call`](super::Caller::call). A handler finds it in its
+/// [`Batch`](crate::batcher::Batch) and answers there. One that is dropped without an answer gives its
+/// caller [`CallError::Unanswered`].
 #[must_use = "a call that is dropped gives its caller an error"]
 pub struct Call<T, R> {
+    /// Present until the call ends.
     item: Option<T>,
-    answer: Option<Result<R, Arc<CountMismatch>>>,
-    /// Its caller's, unless that has left another in its slot.
-    waker: Option<Waker>,
-    /// Where the answer goes, until its caller has one.
-    seat: Option<Seat<T, R>>,
-    /// Those that share its answer.
-    twins: Option<Box<Twins<T, R>>>,
+    answer: Option<Result<R, CountMismatch>>,
+    /// Where the answer goes. `None` before the caller waits, and after it was answered.
+    reply_to: Option<ReplySlot<T, R>>,
+    duplicates: Option<Box<Duplicates<T, R>>>,
 }
 
-/// A call that has its answer: where that goes, and whom it wakes.
-pub(crate) type Ended<T, R> = (Seat<T, R>, Waker, Answer<T, R>);
-
-struct Twins<T, R> {
+/// Calls that get clones of another call's answer.
+struct Duplicates<T, R> {
     calls: Vec<Call<T, R>>,
     clone: fn(&R) -> R,
 }
 
+const ITEM: &str = "the item leaves with the call";
+
 impl<T, R> Call<T, R> {
-    /// One that is accepted, and will be answered from this seat.
     #[inline]
-    pub(crate) fn new(item: T, waker: Waker, seat: Seat<T, R>) -> Self {
-        Self { item: Some(item), answer: None, waker: Some(waker), seat: Some(seat), twins: None }
+    pub(super) fn new(item: T) -> Self {
+        Self { item: Some(item), answer: None, reply_to: None, duplicates: None }
     }
 
-    /// One that is shown to be weighed, and then taken apart again.
-    pub(crate) fn unsent(item: T) -> Self {
-        Self { item: Some(item), answer: None, waker: None, seat: None, twins: None }
-    }
-
-    /// What the caller handed in.
+    /// The item.
     ///
     /// # Panics
     ///
-    /// Never: the item is taken out only when the call is gone.
+    /// Never: the item is taken out only when the call ends.
     pub fn item(&self) -> &T {
-        self.item.as_ref().expect("the item leaves with the call")
+        self.item.as_ref().expect(ITEM)
     }
 
     /// Answers the call at once, and returns the item.
     ///
-    /// To answer many, [`Batch::reply`](super::super::Batch::reply) and its like cost less.
+    /// To answer many, [`Batch::reply`](crate::batcher::Batch::reply) and its like cost less.
     ///
     /// # Panics
     ///
     /// Never, as [`item`](Self::item).
     pub fn reply(mut self, answer: R) -> T {
         self.answer = Some(Ok(answer));
-        let mut calls = self.take_twins();
-        let item = self.item.take().expect("the item leaves with the call");
-        calls.push(self);
-        answer_all(&mut calls);
-        item
+        // The answer is sent as the call is dropped.
+        self.item.take().expect(ITEM)
     }
 
-    pub(crate) fn set_answer(&mut self, answer: R) -> Option<R> {
+    /// Opens the slot in which the caller waits with this waker.
+    #[inline]
+    pub(super) fn open(&mut self, replies: &Arc<Replies<T, R>>, waker: Waker) -> u32 {
+        self.reply_to.insert(replies.open(waker)).index
+    }
+
+    /// The item of a call that was not sent.
+    pub(super) fn into_item(mut self, replies: &Replies<T, R>) -> T {
+        if let Some(slot) = self.reply_to.take() {
+            replies.close(slot);
+        }
+        self.item.take().expect(ITEM)
+    }
+
+    /// Sets the answer, and returns the one before it.
+    pub(super) fn set_answer(&mut self, answer: R) -> Option<R> {
         self.answer.replace(Ok(answer))?.ok()
     }
 
-    /// Its answer is an error; any before it is returned.
-    pub(super) fn set_mismatch(&mut self, mismatch: &Arc<CountMismatch>) -> Option<R> {
-        self.answer.replace(Err(Arc::clone(mismatch)))?.ok()
-    }
-
-    pub(crate) fn has_twins(&self) -> bool {
-        self.twins.is_some()
+    pub(super) fn set_mismatch(&mut self, mismatch: CountMismatch) {
+        self.answer = Some(Err(mismatch));
     }
 
     /// Lets another call share the answer of this one.
-    pub(crate) fn add_twin(&mut self, mut twin: Self, clone: fn(&R) -> R) {
-        let more = twin.twins.take();
-        let twins = self.twins.get_or_insert_with(|| Box::new(Twins { calls: Vec::new(), clone }));
-        twins.calls.push(twin);
-        twins.calls.extend(more.into_iter().flat_map(|more| more.calls));
+    pub(super) fn add_duplicate(&mut self, mut call: Self, clone: fn(&R) -> R) {
+        let more = call.duplicates.take();
+        let none = || Box::new(Duplicates { calls: Vec::new(), clone });
+        let duplicates = &mut self.duplicates.get_or_insert_with(none).calls;
+        duplicates.push(call);
+        duplicates.extend(more.into_iter().flat_map(|more| more.calls));
     }
 
-    /// The calls that share the answer of this one, each with its own now if there is one.
-    pub(crate) fn take_twins(&mut self) -> Vec<Self> {
-        let Some(twins) = self.twins.take() else { return Vec::new() };
-        let Twins { mut calls, clone } = *twins;
-        match &self.answer {
-            Some(Ok(answer)) => {
-                for call in &mut calls {
-                    // An answer that cannot be cloned is none, and the call is tried again.
-                    match caught(|| clone(answer)) {
-                        Ok(answer) => call.answer = Some(Ok(answer)),
-                        Err(panic) => quietly(|| drop(panic)),
+    /// The calls that share the answer of this one, each with an answer if this one has it.
+    fn take_duplicates(&mut self) -> Vec<Self> {
+        let Some(duplicates) = self.duplicates.take() else { return Vec::new() };
+        let Duplicates { mut calls, clone } = *duplicates;
+        for call in &mut calls {
+            call.answer = match &self.answer {
+                // Without an answer, because it cannot be cloned, the call is tried again.
+                Some(Ok(answer)) => match caught(|| clone(answer)) {
+                    Ok(answer) => Some(Ok(answer)),
+                    Err(panic) => {
+                        quietly(|| drop(panic));
+                        continue;
                     }
-                }
-            }
-            Some(Err(mismatch)) => {
-                for call in &mut calls {
-                    call.answer = Some(Err(Arc::clone(mismatch)));
-                }
-            }
-            None => {}
+                },
+                Some(Err(mismatch)) => Some(Err(*mismatch)),
+                None => break,
+            };
         }
         calls
     }
 
-    /// Gives the callers the reason why there is no answer, each with its item.
-    pub(crate) fn fail(mut self, error: &Arc<BatchError>) {
-        for call in self.take_twins() {
+    /// Tells the caller, and those of calls that share its answer, why there is none.
+    pub(super) fn fail(mut self, error: &Arc<BatchError>) {
+        for call in self.take_duplicates() {
             call.fail(error);
         }
-        if let Some(item) = self.item.take() {
-            self.end(Err(CallError::Failed { item, error: Arc::clone(error) }));
+        self.end_with(|item| CallError::Failed { item, error: Arc::clone(error) });
+    }
+
+    fn end_with(&mut self, error: impl FnOnce(T) -> CallError<T>) {
+        if let (Some(slot), Some(item)) = (self.reply_to.take(), self.item.take()) {
+            send_all([(slot, Err(error(item)))]);
         }
     }
 
-    /// The item of one that was not sent.
-    pub(crate) fn into_unsent(mut self) -> Option<T> {
-        self.item.take()
-    }
-
-    /// The answer, if there is one and it belongs there, with the right to give it.
+    /// The answer, ready to be sent, if there is one.
     #[inline]
-    pub(crate) fn take_answer(&mut self, replies: &Arc<Replies<T, R>>) -> Option<Ended<T, R>> {
-        if self.answer.is_none() || !self.seat.as_ref()?.is_of(replies) {
+    fn take_reply(&mut self) -> Option<Reply<T, R>> {
+        if self.answer.is_none() {
             return None;
         }
-        let answer = self.ended()?;
-        Some((self.seat.take()?, self.waker.take()?, answer))
-    }
-
-    /// What its caller is to have, if it was answered.
-    #[inline]
-    fn ended(&mut self) -> Option<Answer<T, R>> {
-        Some(match self.answer.take()? {
+        let slot = self.reply_to.take()?;
+        let answer = match self.answer.take()? {
             Ok(answer) => Ok(answer),
-            Err(mismatch) => Err(match self.item.take() {
-                Some(item) => mismatch.error(item),
-                None => CallError::Unanswered(None),
-            }),
-        })
-    }
-
-    fn end(&mut self, answer: Answer<T, R>) {
-        if let (Some(seat), Some(waker)) = (self.seat.take(), self.waker.take()) {
-            seat.answer(waker, answer);
-        }
+            Err(CountMismatch { answers, calls }) => {
+                Err(CallError::CountMismatch { item: self.item.take()?, answers, calls })
+            }
+        };
+        Some((slot, answer))
     }
 }
 
-/// Sends out the answers that there are, and leaves the calls that have none.
-pub(crate) fn returning<T, R>(calls: &mut Vec<Call<T, R>>) {
-    if calls.iter().any(Call::has_twins) {
-        let mut all = Vec::with_capacity(calls.len());
-        for mut call in calls.drain(..) {
-            let twins = call.take_twins();
-            all.push(call);
-            all.extend(twins);
-        }
-        *calls = all;
+/// Sends the answers of a batch, of which so many calls were `handed` out, and leaves the calls that
+/// have none.
+pub(super) fn send_answers<T, R>(calls: &mut Vec<Call<T, R>>, handed: usize) {
+    if calls.iter().any(|call| call.duplicates.is_some()) {
+        let with_duplicates = |mut call: Call<T, R>| {
+            let duplicates = call.take_duplicates();
+            iter::once(call).chain(duplicates)
+        };
+        *calls = mem::take(calls).into_iter().flat_map(with_duplicates).collect();
     }
-    answer_all(calls);
+    send_all(calls.iter_mut().filter_map(Call::take_reply));
     calls.retain_mut(|call| {
-        let over = call.seat.is_none();
-        // One item whose destructor panics must not leave others here that have their answer already.
-        if over && mem::needs_drop::<T>() {
+        let ended = call.reply_to.is_none();
+        // A destructor that panics must not leave calls here that have their answer already.
+        if ended && mem::needs_drop::<T>() {
             quietly(|| drop(call.item.take()));
         }
-        !over
+        !ended
     });
-}
-
-fn answer_all<T, R>(calls: &mut [Call<T, R>]) {
-    let Some(replies) = calls.iter().find_map(|call| Some(call.seat.as_ref()?.replies())) else {
-        return;
-    };
-    // Those of another batcher's, swapped in by the handler, are answered one by one.
-    replies.answer_all(calls);
-    for call in calls {
-        if let Some(answer) = call.ended() {
-            call.end(answer);
-        }
+    // A handler may put a call of another batch here, whose duplicates that batch has counted.
+    if calls.len() > handed {
+        drop_each(calls.drain(handed..));
     }
 }
 
 impl<T, R> Drop for Call<T, R> {
     #[inline]
     fn drop(&mut self) {
-        if self.seat.is_none() {
+        if self.reply_to.is_none() {
             return;
         }
-        // One that was answered but whose batch never came back is answered all the same.
-        let mut twins = self.take_twins();
-        answer_all(&mut twins);
-        let answer = self.ended().unwrap_or_else(|| Err(CallError::Unanswered(self.item.take())));
-        self.end(answer);
+        // Dropped, with their answers or without, after this call has ended.
+        let _duplicates = self.take_duplicates();
+        match self.take_reply() {
+            Some(reply) => send_all([reply]),
+            None => self.end_with(CallError::Unanswered),
+        }
     }
 }
 

@@ -1,256 +1,183 @@
-//! The block in which answers wait for their callers: one for all callers of a batcher, with slots
-//! that are used again. A batch is answered in one critical section.
+//! Reply slots: where answers are kept until their callers take them. All callers of a batcher share
+//! one table of slots, which are reused, and a batch is answered in one critical section per
+//! [`WakeList`].
 //!
 //! ```text
-//!             answered               taken
-//!   waiting ───────────► answered ──────────► vacant
-//!      │ caller gone        │ caller gone        ▲ ▲
-//!      ▼                    └────────────────────┘ │
-//!    left ─────────────────────────────────────────┘ answered
+//!   Free ── opened ──► Waiting ── answered ──► Answered ── taken, or caller gone ──► Free
+//!                       │   └── not sent ──► Free
+//!                       └── caller gone ──► Abandoned ── answered ──► Free
 //! ```
 //!
-//! The last of the two vacates a slot: the caller, or the call that is answered.
-//! Who may answer in it has its [`Seat`], of which there is one. Seats of vacant slots lie at the
-//! free_seats, which is asked by one at a time, under the batcher's own lock; those that were vacated
-//! since, in the block. So a call is begun without waiting for those that are answered.
-//!
-//! Locks are taken in this order: the batcher's, that of the free_seats, that of the block.
+//! The right to answer in a slot is its [`ReplySlot`], which the call carries.
 
 use core::mem;
 use core::task::{Context, Poll};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::Waker;
 
 use super::error::CallError;
-use super::item::Call;
-use crate::base::panic::quietly;
-use crate::base::sync::Mutex;
-use crate::base::wake::WakeList;
-use crate::base::wake::WakerId;
+use crate::base::panic::drop_each;
+use crate::base::sync::{Mutex, lock_briefly};
+use crate::base::wake::{WakeList, WakerId};
 
-pub(crate) type Answer<T, R> = Result<R, CallError<T>>;
+pub(super) type Answer<T, R> = Result<R, CallError<T>>;
 
-/// The right to answer in a slot, once, and the way there.
-///
-/// It is handed on and never copied, so that a call need not count those who know the block.
-pub(crate) struct Seat<T, R> {
-    slot: u32,
-    replies: Arc<Replies<T, R>>,
+/// The right to answer in a slot once. There is one per slot, reused with it and never cloned: so a
+/// call does not touch the counts of the `Arc`, which ends with the last [`Caller`](super::Caller).
+pub(super) struct ReplySlot<T, R> {
+    pub(super) index: u32,
+    replies: Weak<Replies<T, R>>,
 }
 
-struct HandlerSlot<T, R> {
-    caller: Caller,
-    answered: Option<(Answer<T, R>, Seat<T, R>)>,
+/// An answer to be sent, and where it goes.
+pub(super) type Reply<T, R> = (ReplySlot<T, R>, Answer<T, R>);
+
+enum SlotState<T, R> {
+    Free,
+    Waiting(Waker),
+    Answered(Answer<T, R>, ReplySlot<T, R>),
+    /// The caller is gone, its call is not.
+    Abandoned,
 }
 
-/// Who wants to know. Of vacant slots it says what it will when they are taken.
-enum Caller {
-    /// To be woken by the waker that the call took along.
-    Waits,
-    /// By this one, which came later.
-    WaitsWith(Waker),
-    Left,
+struct Table<T, R> {
+    states: Vec<SlotState<T, R>>,
+    free: Vec<ReplySlot<T, R>>,
 }
 
-struct Block<T, R> {
-    slots: Vec<HandlerSlot<T, R>>,
-    vacant: Vec<Seat<T, R>>,
+pub(super) struct Replies<T, R> {
+    table: Mutex<Table<T, R>>,
 }
 
-pub(crate) struct Replies<T, R> {
-    free_seats: Mutex<Vec<Seat<T, R>>>,
-    block: Mutex<Block<T, R>>,
+/// Sends answers: those to callers of one batcher, as they follow each other, together.
+pub(super) fn send_all<T, R>(replies: impl IntoIterator<Item = Reply<T, R>>) {
+    let mut replies = replies.into_iter().peekable();
+    let (mut wakes, mut dropped) = (WakeList::new(), Vec::new());
+    while let Some((slot, _)) = replies.peek() {
+        let Some(owner) = slot.replies.upgrade() else {
+            // No caller is left.
+            dropped.extend(replies.next().map(|(_, answer)| answer));
+            continue;
+        };
+        let mut table = owner.table.lock();
+        while !wakes.is_full() {
+            let of_owner = |(slot, _): &Reply<T, R>| slot.replies.as_ptr() == Arc::as_ptr(&owner);
+            let Some((slot, answer)) = replies.next_if(of_owner) else { break };
+            table.answer(slot, answer, &mut wakes, &mut dropped);
+        }
+        drop(table);
+        wakes.wake_all();
+    }
+    drop_each(dropped);
 }
-
-/// What an answer leaves to be dropped outside the lock: an answer that nobody waits for, a waker
-/// that was replaced, a seat that leads nowhere.
-type Dropped<T, R> = (Option<Answer<T, R>>, Waker, Option<Seat<T, R>>);
 
 impl<T, R> Replies<T, R> {
-    pub(crate) fn new() -> Arc<Self> {
-        let block = Block { slots: Vec::new(), vacant: Vec::new() };
-        Arc::new(Self { free_seats: Mutex::new(Vec::new()), block: Mutex::new(block) })
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self { table: Mutex::new(Table { states: Vec::new(), free: Vec::new() }) })
     }
 
-    /// Takes a slot for a caller. What is known of it goes with the caller, the seat with the
-    /// call.
+    /// Takes a slot for a caller, to be woken with this waker.
     #[inline]
-    pub(crate) fn begin(self: &Arc<Self>) -> (u32, Seat<T, R>) {
-        let mut free_seats = self.free_seats.lock();
-        let seat = match free_seats.pop() {
-            Some(seat) => seat,
-            None => self.fetch(&mut free_seats),
-        };
-        (seat.slot, seat)
+    pub(super) fn open(self: &Arc<Self>, waker: Waker) -> ReplySlot<T, R> {
+        let mut table = lock_briefly(&self.table);
+        let slot = table.free.pop().unwrap_or_else(|| {
+            let index = table.states.len() as u32;
+            table.states.push(SlotState::Free);
+            ReplySlot { index, replies: Arc::downgrade(self) }
+        });
+        table.states[slot.index as usize] = SlotState::Waiting(waker);
+        slot
     }
 
-    #[cold]
-    fn fetch(self: &Arc<Self>, free_seats: &mut Vec<Seat<T, R>>) -> Seat<T, R> {
-        let mut block = self.block.lock();
-        // Not before half of them are there: callers who come back one by one would each have to
-        // fetch the slot of the one before.
-        if block.vacant.len() >= block.slots.len() / 2 {
-            mem::swap(free_seats, &mut block.vacant);
-        }
-        free_seats.pop().unwrap_or_else(|| {
-            let slot = block.slots.len() as u32;
-            block.slots.push(HandlerSlot { caller: Caller::Waits, answered: None });
-            Seat { slot, replies: Arc::clone(self) }
-        })
-    }
-
-    /// Sends out the answers that there are in its own slots, in as few critical sections as
-    /// wakers fit into.
-    pub(crate) fn answer_all(self: &Arc<Self>, calls: &mut [Call<T, R>]) {
-        let mut calls = calls.iter_mut();
-        let mut wakes = WakeList::new();
-        let mut dropped = Vec::new();
-        let mut more = true;
-        while more {
-            let mut block = self.block.lock();
-            while !wakes.is_full() {
-                let Some(call) = calls.next() else {
-                    more = false;
-                    break;
-                };
-                if let Some((seat, waker, answer)) = call.take_answer(self) {
-                    block.answer(seat, waker, answer, &mut wakes, &mut dropped);
-                }
-            }
-            drop(block);
-            wakes.wake_all();
-        }
-        drop_quietly(dropped);
-    }
-
-    /// The answer, once it is there. Until then `known` is the waker that will be woken.
+    /// The answer, once it is there. Until then `known` is the waker that it will wake.
     #[inline]
-    pub(crate) fn poll(
+    pub(super) fn poll(
         &self,
         slot: u32,
         known: &mut WakerId,
         cx: &mut Context<'_>,
     ) -> Poll<Answer<T, R>> {
-        let mut block = self.block.lock();
-        if let Some(answer) = block.take(slot) {
+        let mut table = self.table.lock();
+        if let Some(answer) = table.take(slot) {
             return Poll::Ready(answer);
         }
         if *known == WakerId::of(cx.waker()) {
             return Poll::Pending;
         }
-        drop(block);
-        self.poll_moved(slot, known, cx)
+        drop(table);
+        self.poll_moved(slot, known, cx.waker().clone())
     }
 
+    /// Leaves another waker, which is dropped after the lock if the answer is there by now.
     #[cold]
-    fn poll_moved(
-        &self,
-        slot: u32,
-        known: &mut WakerId,
-        cx: &mut Context<'_>,
-    ) -> Poll<Answer<T, R>> {
-        let waker = cx.waker().clone();
-        let id = WakerId::of(&waker);
-        let mut block = self.block.lock();
-        let answer = block.take(slot);
-        let caller = &mut block.slots[slot as usize].caller;
-        let dropped = match answer {
-            Some(_) => Caller::WaitsWith(waker),
-            None => mem::replace(caller, Caller::WaitsWith(waker)),
-        };
-        drop(block);
-        *known = id;
-        drop(dropped);
-        answer.map_or(Poll::Pending, Poll::Ready)
+    fn poll_moved(&self, slot: u32, known: &mut WakerId, waker: Waker) -> Poll<Answer<T, R>> {
+        let mut table = self.table.lock();
+        if let Some(answer) = table.take(slot) {
+            drop(table);
+            return Poll::Ready(answer);
+        }
+        *known = WakerId::of(&waker);
+        let old = table.replace(slot, SlotState::Waiting(waker));
+        drop(table);
+        drop(old);
+        Poll::Pending
+    }
+
+    /// Frees the slot of a call that was not sent.
+    pub(super) fn close(&self, slot: ReplySlot<T, R>) {
+        let mut table = self.table.lock();
+        let waiting = table.replace(slot.index, SlotState::Free);
+        table.free.push(slot);
+        drop(table);
+        drop(waiting);
     }
 
     /// The caller of this slot is gone.
-    pub(crate) fn leave(&self, slot: u32) {
-        let mut block = self.block.lock();
-        let answer = block.take(slot);
-        let caller = &mut block.slots[slot as usize].caller;
-        let waker = match answer {
-            Some(_) => Caller::Waits,
-            None => mem::replace(caller, Caller::Left),
-        };
-        drop(block);
+    pub(super) fn abandon(&self, slot: u32) {
+        let mut table = self.table.lock();
+        let answer = table.take(slot);
+        let waker = answer.is_none().then(|| table.replace(slot, SlotState::Abandoned));
+        drop(table);
         drop((answer, waker));
-    }
-
-    /// Its batcher is gone, and so are all callers: what is still to be answered leads nowhere, and
-    /// nothing may lead back here from within.
-    pub(crate) fn close(&self) {
-        let free_seats = mem::take(&mut *self.free_seats.lock());
-        let mut block = self.block.lock();
-        let left = (mem::take(&mut block.slots), mem::take(&mut block.vacant));
-        drop(block);
-        quietly(|| drop(left));
-        drop(free_seats);
     }
 }
 
-impl<T, R> Block<T, R> {
-    /// Who is to be woken, and what is to be dropped, is left for when the lock is released.
+impl<T, R> Table<T, R> {
+    /// Stores an answer; what is to be woken or dropped is left for when the lock is released.
     #[inline]
     fn answer(
         &mut self,
-        seat: Seat<T, R>,
-        waker: Waker,
+        slot: ReplySlot<T, R>,
         answer: Answer<T, R>,
         wakes: &mut WakeList,
-        dropped: &mut Vec<Dropped<T, R>>,
+        dropped: &mut Vec<Answer<T, R>>,
     ) {
-        let Some(slot) = self.slots.get_mut(seat.slot as usize) else {
-            return dropped.push((Some(answer), waker, Some(seat)));
-        };
-        match mem::replace(&mut slot.caller, Caller::Waits) {
-            Caller::Waits => {
-                slot.answered = Some((answer, seat));
-                wakes.push(waker);
-            }
-            Caller::WaitsWith(later) => {
-                slot.answered = Some((answer, seat));
-                wakes.push(later);
-                dropped.push((None, waker, None));
-            }
-            Caller::Left => {
-                self.vacant.push(seat);
-                dropped.push((Some(answer), waker, None));
-            }
+        let state = &mut self.states[slot.index as usize];
+        if matches!(state, SlotState::Abandoned) {
+            *state = SlotState::Free;
+            self.free.push(slot);
+            dropped.push(answer);
+        } else if let SlotState::Waiting(waker) =
+            mem::replace(state, SlotState::Answered(answer, slot))
+        {
+            wakes.push(waker);
         }
     }
 
-    /// Vacates a slot that has its answer.
+    /// Takes the answer, if it is there, and frees the slot.
     #[inline]
     fn take(&mut self, slot: u32) -> Option<Answer<T, R>> {
-        let (answer, seat) = self.slots[slot as usize].answered.take()?;
-        self.vacant.push(seat);
+        let state = &mut self.states[slot as usize];
+        let SlotState::Answered(..) = state else { return None };
+        let SlotState::Answered(answer, slot) = mem::replace(state, SlotState::Free) else {
+            return None;
+        };
+        self.free.push(slot);
         Some(answer)
     }
-}
 
-impl<T, R> Seat<T, R> {
-    pub(crate) fn is_of(&self, replies: &Arc<Replies<T, R>>) -> bool {
-        Arc::ptr_eq(&self.replies, replies)
-    }
-
-    pub(crate) fn replies(&self) -> Arc<Replies<T, R>> {
-        Arc::clone(&self.replies)
-    }
-
-    /// Gives its slot an answer.
-    pub(crate) fn answer(self, waker: Waker, answer: Answer<T, R>) {
-        let replies = self.replies();
-        let (mut wakes, mut dropped) = (WakeList::new(), Vec::new());
-        replies.block.lock().answer(self, waker, answer, &mut wakes, &mut dropped);
-        wakes.wake_all();
-        drop_quietly(dropped);
-    }
-}
-
-/// What nobody waits for: as if its caller had got it and dropped it.
-fn drop_quietly<T, R>(dropped: Vec<Dropped<T, R>>) {
-    for one in dropped {
-        quietly(|| drop(one));
+    #[inline]
+    fn replace(&mut self, slot: u32, state: SlotState<T, R>) -> SlotState<T, R> {
+        mem::replace(&mut self.states[slot as usize], state)
     }
 }

@@ -32,7 +32,7 @@ pub struct KeyedBuilder<K, T> {
     max_keys: usize,
     capacity_per_key: Option<usize>,
     in_order: bool,
-    dead_letter: Option<Box<DeadLetter<T, Arc<K>>>>,
+    pub(in crate::batcher) dead_letter: Option<Box<DeadLetter<T, Arc<K>>>>,
 }
 
 impl<K, T> KeyedBuilder<K, T> {

@@ -264,7 +264,7 @@ impl<K: Hash + Eq + Clone, T> KeyedBatcher<K, T> {
         key: K,
         item: T,
     ) -> impl Future<Output = Result<(), SendError<(K, T)>>> + use<'_, K, T> {
-        KeyedSending::new(self.shared(), self.hashed(key), Some(item))
+        KeyedSending::new(self.shared(), self.hashed(key), item)
     }
 
     /// Accepts all of `items`, from the front, each under its key, waiting in line whenever the next

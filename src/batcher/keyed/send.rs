@@ -27,7 +27,6 @@ use crate::base::wait_list::WaiterId;
 use crate::batcher::capacity::Weight;
 use crate::batcher::core::{Core, Refusal};
 use crate::batcher::error::{Closed, SendError, TrySendError};
-use crate::batcher::send::Outgoing;
 use crate::batcher::shared::{Shared, wake};
 
 pub(crate) type KeyedCore<K, T> = Core<T, KeyedBuffers<K, T>>;
@@ -259,32 +258,32 @@ const RESERVED: &str = "an item and the room for it are there until it is accept
 pub(super) const COMPLETED: &str = "a future that sends was polled after it had completed";
 
 #[must_use = "futures do nothing unless they are awaited"]
-pub(crate) struct KeyedSending<'a, K: Hash + Eq, T, P = Option<T>> {
+pub(crate) struct KeyedSending<'a, K: Hash + Eq, T> {
     shared: &'a KeyedShared<K, T>,
     key: Option<Hashed<K>>,
-    pub(crate) outgoing: P,
+    pub(in crate::batcher) item: Option<T>,
     weight: u64,
     wait: Wait,
 }
 
-impl<'a, K: Hash + Eq, T, P: Outgoing<T>> KeyedSending<'a, K, T, P> {
+impl<'a, K: Hash + Eq, T> KeyedSending<'a, K, T> {
     #[inline]
-    pub(crate) fn new(shared: &'a KeyedShared<K, T>, key: Hashed<K>, mut outgoing: P) -> Self {
-        let weight = outgoing.weigh(shared);
+    pub(crate) fn new(shared: &'a KeyedShared<K, T>, key: Hashed<K>, item: T) -> Self {
+        let weight = shared.weigh(&item);
         let wait = Wait::new(shared.limits().room_for(weight), false);
-        Self { shared, key: Some(key), outgoing, weight, wait }
+        Self { shared, key: Some(key), item: Some(item), weight, wait }
     }
 
-    fn hand_back(&mut self) -> (K, P::Content) {
-        (self.key.take().expect(COMPLETED).key, self.outgoing.hand_back())
+    fn hand_back(&mut self) -> (K, T) {
+        (self.key.take().expect(COMPLETED).key, self.item.take().expect(COMPLETED))
     }
 }
 
 // Key and item are moved out, never pinned.
-impl<K: Hash + Eq, T, P> Unpin for KeyedSending<'_, K, T, P> {}
+impl<K: Hash + Eq, T> Unpin for KeyedSending<'_, K, T> {}
 
-impl<K: Hash + Eq + Clone, T, P: Outgoing<T>> Future for KeyedSending<'_, K, T, P> {
-    type Output = Result<(), SendError<(K, P::Content)>>;
+impl<K: Hash + Eq + Clone, T> Future for KeyedSending<'_, K, T> {
+    type Output = Result<(), SendError<(K, T)>>;
 
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -293,9 +292,9 @@ impl<K: Hash + Eq + Clone, T, P: Outgoing<T>> Future for KeyedSending<'_, K, T, 
             ready!(coop::poll_spend(cx));
             return Poll::Ready(Err(SendError::TooHeavy(this.hand_back())));
         }
-        let Self { shared, key, outgoing, weight, wait } = this;
+        let Self { shared, key, item, weight, wait } = this;
         let accepted = wait.poll(shared, key, cx, |core, key| {
-            shared.accept_keyed(core, key, || outgoing.accepted(), *weight)
+            shared.accept_keyed(core, key, || item.take().expect(COMPLETED), *weight)
         });
         Poll::Ready(match ready!(accepted) {
             Ok((driver, _key)) => {
@@ -307,7 +306,7 @@ impl<K: Hash + Eq + Clone, T, P: Outgoing<T>> Future for KeyedSending<'_, K, T, 
     }
 }
 
-impl<K: Hash + Eq, T, P> Drop for KeyedSending<'_, K, T, P> {
+impl<K: Hash + Eq, T> Drop for KeyedSending<'_, K, T> {
     #[inline]
     fn drop(&mut self) {
         self.wait.leave(self.shared);

@@ -183,8 +183,8 @@ fn calls_give_way() {
             batch.reply_with(|()| ());
             async { Ok::<(), String>(()) }
         };
-        let builder = Batcher::for_calls().eager_when_idle();
-        let (batcher, driver) = builder.build_with_driver(handler).unwrap();
+        let builder = Batcher::builder().eager_when_idle();
+        let (batcher, driver) = builder.build_caller_with_driver(handler).unwrap();
         let mut driver = Box::pin(driver);
         async move || {
             let mut call = pin!(batcher.call(()));
@@ -204,8 +204,8 @@ fn calls_give_way() {
             batch.reply_with(|()| ());
             async { Ok::<(), String>(()) }
         };
-        let builder = KeyedBatcher::for_calls().eager_when_idle();
-        let (batcher, driver) = builder.build_with_driver(handler).unwrap();
+        let builder = KeyedBatcher::builder().eager_when_idle();
+        let (batcher, driver) = builder.build_caller_with_driver(handler).unwrap();
         let mut driver = Box::pin(driver);
         async move || {
             let mut call = pin!(batcher.call(1, ()));
@@ -341,9 +341,9 @@ fn without_a_budget_a_send_takes_nothing_but_waits_at_once_where_it_must() {
 #[test]
 fn without_a_budget_an_answer_waits() {
     paused(async {
-        let batcher = Batcher::for_calls()
+        let batcher = Batcher::builder()
             .eager_when_idle()
-            .build(|mut batch: Batch<Call<u32, u32>>| async move {
+            .build_caller(|mut batch: Batch<Call<u32, u32>>| async move {
                 batch.reply_with(|n| n * n);
                 Ok::<(), String>(())
             })

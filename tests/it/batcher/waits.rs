@@ -126,10 +126,10 @@ fn very_many_under_a_few_keys_go_on_at_once() {
 #[test]
 fn very_many_callers_have_their_answers_at_once() {
     paused(async {
-        let batcher = Batcher::for_calls()
+        let batcher = Batcher::builder()
             .max_items(MANY as usize)
             .window(millis(3_600_000))
-            .build(|mut batch: Batch<Call<u32, u32>>| async move {
+            .build_caller(|mut batch: Batch<Call<u32, u32>>| async move {
                 batch.reply_with(|n| n + 1);
                 Ok::<(), String>(())
             })
@@ -255,16 +255,16 @@ fn a_caller_that_moves_to_another_task_is_woken_there() {
             batch.reply_with(|n| n * n);
             Ok::<(), String>(())
         };
-        let builder = Batcher::for_calls().window(millis(0));
-        let (batcher, driver) = builder.build_with_driver(handler).unwrap();
+        let builder = Batcher::builder().window(millis(0));
+        let (batcher, driver) = builder.build_caller_with_driver(handler).unwrap();
         let mut driver = Box::pin(driver);
         assert_eq!(moved(batcher.call(3), || drive(&mut driver)).unwrap(), 9);
         let handler = |mut batch: KeyedBatch<u8, Call<u32, u32>>| async move {
             batch.reply_with(|n| n * n);
             Ok::<(), String>(())
         };
-        let builder = KeyedBatcher::for_calls().window(millis(0));
-        let (batcher, driver) = builder.build_with_driver(handler).unwrap();
+        let builder = KeyedBatcher::builder().window(millis(0));
+        let (batcher, driver) = builder.build_caller_with_driver(handler).unwrap();
         let mut driver = Box::pin(driver);
         assert_eq!(moved(batcher.call(1, 3), || drive(&mut driver)).unwrap(), 9);
     });
