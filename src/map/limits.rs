@@ -25,10 +25,6 @@ pub enum FullMap {
     EvictLeastRecentlyUsed,
     /// Hands back the new item and changes nothing.
     RejectNewKey,
-    /// Stores the new item and hands back the heaviest key with all its items: the one whose items
-    /// weigh most together, or of which there are most if they are not weighed. Of two such, the
-    /// one that came first. Every push and removal then costs O(log keys).
-    EvictHeaviest,
 }
 
 #[derive(Debug, Clone, Copy)]

@@ -48,8 +48,8 @@ impl<K, V> ShardRef<'_, K, V> {
 ///
 /// The cap on keys is that of the whole: as long as it has room nothing is evicted, however the
 /// keys are spread. Under each key all is exact. What is given up is the exact order of all keys: a
-/// full map evicts the least recently used key (or the heaviest, as [`FullMap`] says) of the new
-/// key's own shard, or if that has none to evict, of the next shard that has.
+/// full map evicts the least recently used key of the new key's own
+/// shard, or if that has none to evict, of the next shard that has.
 ///
 /// When not to use it: if one lock is not what holds you up, take
 /// [`SharedBoundedArrayMap`](super::SharedBoundedArrayMap), whose order of use is exact, and which

@@ -170,7 +170,6 @@ impl<K, V, Id> Core<K, V, Id> {
         if let Some(item_meta) = &mut self.item_meta {
             item_meta.insert(slot, id.map(|id| (id, lookup.id_hash)), lookup.weight, now);
         }
-        self.rank(slot);
         self.counts.peak_keys = self.counts.peak_keys.max(self.keys.len());
         unused
     }
@@ -273,10 +272,7 @@ impl<K, V, Id> Core<K, V, Id> {
 
     /// The next key to evict, which is never `except`.
     fn victim(&self, except: Option<u32>) -> Option<u32> {
-        match &self.heaviest {
-            Some(heaviest) => heaviest.iter().find(|slot| Some(*slot) != except),
-            None => self.keys.order().rev().find(|slot| Some(*slot) != except),
-        }
+        self.keys.order().rev().find(|slot| Some(*slot) != except)
     }
 
     fn displace(&mut self, slot: u32) -> (V, Option<Id>) {
@@ -300,27 +296,6 @@ impl<K, V, Id> Core<K, V, Id> {
     #[inline]
     fn weight_of(&self, slot: u32) -> u64 {
         self.item_meta.as_ref().map_or(0, |item_meta| item_meta.weight_of(slot))
-    }
-
-    /// Updates the key in the order of weights, if there is one.
-    #[inline]
-    pub(in crate::map) fn rank(&mut self, slot: u32) {
-        if self.heaviest.is_some() {
-            self.enter_rank(slot);
-        }
-    }
-
-    fn enter_rank(&mut self, slot: u32) {
-        let weight = match self.limits.weighed {
-            true => self.weight_of(slot),
-            false => self.keys.at(slot).items.len() as u64,
-        };
-        let held = self.keys.is_held(slot);
-        match &mut self.heaviest {
-            Some(heaviest) if held => heaviest.set_aside(slot),
-            Some(heaviest) => heaviest.set(slot, weight),
-            None => {}
-        }
     }
 
     /// Displaces the items of a key beyond its cap, oldest first.

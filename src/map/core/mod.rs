@@ -19,7 +19,6 @@
 //!
 //! This file holds the first steps, `insert` and `remove` the second ones.
 
-mod heaviest;
 mod ids;
 pub(super) mod insert;
 pub(super) mod item_meta;
@@ -31,9 +30,8 @@ use std::time::Instant;
 
 use crate::map::item_buf::BufPool;
 use crate::map::keys::Keys;
-use crate::map::limits::{FullMap, Limits};
+use crate::map::limits::Limits;
 use crate::map::stats::{Counts, MapStats};
-use heaviest::Heaviest;
 use item_meta::ItemMeta;
 
 use crate::base::sync::HashBuilder;
@@ -56,8 +54,6 @@ pub(in crate::map) struct Core<K, V, Id> {
     pub(in crate::map) pool: BufPool<V>,
     /// `None` if items neither expire nor weigh anything nor are indexed.
     pub(in crate::map) item_meta: Option<ItemMeta<Id>>,
-    /// `None` unless a full map evicts its heaviest key.
-    pub(in crate::map) heaviest: Option<Heaviest>,
     /// The counts that are not above.
     pub(in crate::map) counts: Counts,
 }
@@ -87,7 +83,6 @@ impl<K, V, Id> Core<K, V, Id> {
             keys: Keys::new(),
             pool: BufPool::new(limits.max_items_per_key),
             item_meta: item_meta.then(|| ItemMeta::new(limits.time_to_live, limits.indexed)),
-            heaviest: (limits.full_map == FullMap::EvictHeaviest).then(Heaviest::default),
             counts: Counts::default(),
         }
     }

@@ -358,7 +358,6 @@ proptest! {
         full_map in prop_oneof![
             3 => Just(FullMap::EvictLeastRecentlyUsed),
             1 => Just(FullMap::RejectNewKey),
-            1 => Just(FullMap::EvictHeaviest),
         ],
         expires in any::<bool>(),
         operations in prop::collection::vec(operation(), 0..80),

@@ -1,6 +1,6 @@
 //! Maps that a `resize` has left over their limits, because some of their keys were checked out.
 
-use sluicegate::map::{FullMap, Items};
+use sluicegate::map::Items;
 use sluicegate::{BoundedArrayMap, Pushed, RejectReason, SharedBoundedArrayMap};
 
 fn with_items(max_keys: usize, keys: &[&'static str]) -> SharedBoundedArrayMap<&'static str, u32> {
@@ -94,17 +94,6 @@ fn resize_hands_over_what_came_to_a_checked_out_key_since() {
     assert_eq!(displaced, [[1, 2, 3]]);
     drop(out);
     assert_eq!(values(map.take("a")), [0, 4]);
-}
-
-#[test]
-fn of_two_heaviest_keys_the_one_that_came_first_goes_also_after_a_checkout() {
-    let full_map = FullMap::EvictHeaviest;
-    let builder = BoundedArrayMap::builder().max_keys(2).max_items_per_key(9).full_map(full_map);
-    let mut map = builder.build().unwrap();
-    assert!(map.push("first", 1).is_stored());
-    assert!(map.push("second", 2).is_stored());
-    drop(map.checkout("first").unwrap());
-    assert!(matches!(map.push("third", 3), Pushed::Evicted { key: "first", .. }));
 }
 
 #[test]

@@ -62,7 +62,6 @@ enum Answer {
 #[derive(Default)]
 struct Key {
     name: u8,
-    came: u32,
     held: bool,
     out: Vec<u32>,
     items: Vec<u32>,
@@ -81,14 +80,7 @@ impl Model {
     }
 
     fn evict(&mut self) -> Row {
-        let free = self.keys.iter().enumerate().filter(|(_, key)| !key.held);
-        let (at, _) = match self.limits.full_map {
-            FullMap::EvictHeaviest => {
-                free.max_by_key(|(_, key)| (key.items.len(), std::cmp::Reverse(key.came)))
-            }
-            _ => free.min_by_key(|(at, _)| *at),
-        }
-        .expect("there is one");
+        let at = self.keys.iter().position(|key| !key.held).expect("there is one");
         let key = self.keys.remove(at);
         self.stats.evicted += key.items.len() as u64;
         self.stats.evicted_keys += 1;
@@ -126,7 +118,7 @@ impl Model {
         }
         let evicted = (0..gone).map(|_| self.evict()).collect::<Vec<_>>().into_iter();
         let answers = evicted.map(|(key, items)| Answer::Evicted(key, items)).collect();
-        self.keys.push(Key { name, came: number, items: vec![number], ..Key::default() });
+        self.keys.push(Key { name, items: vec![number], ..Key::default() });
         answers
     }
 
@@ -302,7 +294,6 @@ fn limits() -> impl Strategy<Value = Limits> {
     let full_map = prop_oneof![
         4 => Just(FullMap::EvictLeastRecentlyUsed),
         1 => Just(FullMap::RejectNewKey),
-        2 => Just(FullMap::EvictHeaviest),
     ];
     (1..5_usize, 1..6_usize, full_key, full_map, any::<bool>(), any::<bool>()).prop_map(
         |(max_keys, max_per_key, full_key, full_map, item_meta, observed)| Limits {

@@ -57,8 +57,6 @@ enum Answer {
 #[derive(Default)]
 struct Key {
     name: u8,
-    /// When it came.
-    came: u32,
     held: bool,
     out: Vec<u32>,
     items: Vec<u32>,
@@ -102,13 +100,7 @@ impl Model<'_> {
             let keys = self.keys.iter().enumerate();
             let mut keys =
                 keys.filter(|(_, key)| !key.held && self.map.shard_of(&key.name) == shard);
-            let victim = match self.options.full_map {
-                FullMap::EvictHeaviest => {
-                    keys.max_by_key(|(_, key)| (key.items.len(), std::cmp::Reverse(key.came)))
-                }
-                _ => keys.next(),
-            };
-            victim.map(|(at, _)| at)
+            keys.next().map(|(at, _)| at)
         })
     }
 
@@ -132,7 +124,7 @@ impl Model<'_> {
                 self.keys.push(key);
             }
             None => {
-                let key = Key { name, came: number, items: vec![number], ..Key::default() };
+                let key = Key { name, items: vec![number], ..Key::default() };
                 if self.keys.len() < MAX_KEYS {
                     self.keys.push(key);
                 } else {
@@ -373,7 +365,6 @@ fn options() -> impl Strategy<Value = Options> {
     let full_map = prop_oneof![
         4 => Just(FullMap::EvictLeastRecentlyUsed),
         1 => Just(FullMap::RejectNewKey),
-        1 => Just(FullMap::EvictHeaviest),
     ];
     (full_key, full_map, any::<bool>(), any::<bool>()).prop_map(
         |(full_key, full_map, expires, observed)| Options { full_key, full_map, expires, observed },

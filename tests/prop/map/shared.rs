@@ -361,7 +361,6 @@ fn limits() -> impl Strategy<Value = Limits> {
     let full_map = prop_oneof![
         3 => Just(FullMap::EvictLeastRecentlyUsed),
         1 => Just(FullMap::RejectNewKey),
-        2 => Just(FullMap::EvictHeaviest),
     ];
     (1..6_usize, 1..6_usize, 0..12_usize, 1..30_u64, full_key, full_map).prop_map(
         |(max_keys, max_per_key, more, max_weight, full_key, full_map)| {
