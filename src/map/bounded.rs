@@ -3,11 +3,10 @@
 use core::borrow::Borrow;
 use core::fmt;
 use core::hash::Hash;
-use core::marker::PhantomData;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::time::{Duration, Instant};
 
-use super::builder::{Builder, PerKey, Weigher};
+use super::builder::{Builder, Weigher};
 use super::core::Core;
 use super::items::{Items, NoIndex};
 use super::iter::{Array, IntoIter, Iter, IterLru};
@@ -58,10 +57,7 @@ use crate::ConfigError;
 /// # Type parameters
 ///
 /// `K` is the key and `V` the item. `Id` is what the items are indexed by, if they are: see
-/// [`Builder::indexed`]. A map without an index pays nothing for not having one. `L` says whether
-/// one push may have to push out more than one thing: [`PerKey`], no (unless a
-/// [`resize`](Self::resize) has left the map over its limits); [`Total`](super::Total), yes.
-///
+/// [`Builder::indexed`]. A map without an index pays nothing for not having one. ///
 /// # Checkouts
 ///
 /// While a key is [checked out](Self::checkout), its items stay in the map: they count, cannot be
@@ -92,11 +88,10 @@ use crate::ConfigError;
 /// buffer takes 8 to 16, and up to as much again where its buffer has left smaller ones behind.
 /// Once a map has reached its usual size, items come and go without a request for memory; a key
 /// that was handed over with a buffer costs one when the next key grows as large.
-pub struct BoundedArrayMap<K, V, Id = NoIndex, L = PerKey> {
+pub struct BoundedArrayMap<K, V, Id = NoIndex> {
     pub(super) core: Core<K, V, Id>,
     pub(super) weigher: Weigher<K, V>,
     pub(super) observer: Observer<K, V, Id>,
-    pub(super) of: PhantomData<fn() -> L>,
 }
 
 impl<K, V> BoundedArrayMap<K, V> {
@@ -118,7 +113,7 @@ impl<K: Hash + Eq, V> BoundedArrayMap<K, V> {
     }
 }
 
-impl<K: Hash + Eq, V, Id, L> BoundedArrayMap<K, V, Id, L> {
+impl<K: Hash + Eq, V, Id> BoundedArrayMap<K, V, Id> {
     /// Takes out the item with this id, wherever it is; `None` if none is resident, or if it is
     /// checked out.
     ///
@@ -200,7 +195,7 @@ impl<K: Hash + Eq, V, Id, L> BoundedArrayMap<K, V, Id, L> {
     }
 }
 
-impl<K, V, Id, L> BoundedArrayMap<K, V, Id, L> {
+impl<K, V, Id> BoundedArrayMap<K, V, Id> {
     /// Takes out the items whose time to live has passed at `now`, oldest arrival first, but no
     /// more than `limit` of them; none if items do not expire.
     ///
@@ -221,7 +216,7 @@ impl<K, V, Id, L> BoundedArrayMap<K, V, Id, L> {
     ///     .time_to_live(day)
     ///     .build()?;
     /// let start = Instant::now();
-    /// assert!(map.push_at(start, "post", "like").is_stored());
+    /// assert!(map.push_entry(Entry::new("post", "like").at(start)).is_stored());
     ///
     /// assert_eq!(map.next_expiry(), Some(start + day));
     /// assert!(map.expire(start + day / 2, 1_000).is_empty());
@@ -380,7 +375,7 @@ impl<K, V, Id, L> BoundedArrayMap<K, V, Id, L> {
     }
 }
 
-impl<K, V, Id, L> Drop for BoundedArrayMap<K, V, Id, L> {
+impl<K, V, Id> Drop for BoundedArrayMap<K, V, Id> {
     /// Reports everything in the map to the observer, if there is one. O(items) then.
     fn drop(&mut self) {
         if self.observer.is_set() {
@@ -391,14 +386,14 @@ impl<K, V, Id, L> Drop for BoundedArrayMap<K, V, Id, L> {
 
 // No panic leaves the map half changed, not even one in the weigher, which by itself stands in the
 // way of the two.
-impl<K: UnwindSafe, V: UnwindSafe, Id: UnwindSafe, L> UnwindSafe for BoundedArrayMap<K, V, Id, L> {}
+impl<K: UnwindSafe, V: UnwindSafe, Id: UnwindSafe> UnwindSafe for BoundedArrayMap<K, V, Id> {}
 
-impl<K: RefUnwindSafe, V: RefUnwindSafe, Id: RefUnwindSafe, L> RefUnwindSafe
-    for BoundedArrayMap<K, V, Id, L>
+impl<K: RefUnwindSafe, V: RefUnwindSafe, Id: RefUnwindSafe> RefUnwindSafe
+    for BoundedArrayMap<K, V, Id>
 {
 }
 
-impl<K: fmt::Debug, V: fmt::Debug, Id, L> fmt::Debug for BoundedArrayMap<K, V, Id, L> {
+impl<K: fmt::Debug, V: fmt::Debug, Id> fmt::Debug for BoundedArrayMap<K, V, Id> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_map().entries(self.iter()).finish()
     }

@@ -15,16 +15,6 @@ use super::sharded::ShardedBoundedArrayMap;
 use super::shared::SharedBoundedArrayMap;
 use crate::ConfigError;
 
-/// Marks a map with no limits but those on keys and on the items under each: one push makes at
-/// most one item or one key go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PerKey {}
-
-/// Marks a map with a limit on all its items or on their weight: one push can make many keys go,
-/// and all pushes go through [`push_with`](BoundedArrayMap::push_with).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Total {}
-
 /// Says what an item weighs.
 pub(super) struct Weigher<K, V>(Option<Arc<Weigh<K, V>>>);
 
@@ -32,6 +22,10 @@ type Weigh<K, V> = dyn Fn(&K, &V) -> u64 + Send + Sync;
 
 impl<K, V> Weigher<K, V> {
     pub(super) const NONE: Self = Self(None);
+
+    pub(super) fn is_set(&self) -> bool {
+        self.0.is_some()
+    }
 
     #[inline]
     pub(super) fn weigh(&self, key: &K, value: &V) -> u64 {
@@ -64,13 +58,13 @@ impl<K, V> Clone for Weigher<K, V> {
 /// # Ok::<(), sluicegate::ConfigError>(())
 /// ```
 #[must_use = "a builder does nothing until `build`, `build_shared` or `build_sharded` is called"]
-pub struct Builder<K, V, Id = NoIndex, L = PerKey> {
+pub struct Builder<K, V, Id = NoIndex> {
     limits: Limits,
     weigher: Weigher<K, V>,
-    of: PhantomData<Maker<K, V, Id, L>>,
+    of: PhantomData<Maker<K, V, Id>>,
 }
 
-type Maker<K, V, Id, L> = fn() -> BoundedArrayMap<K, V, Id, L>;
+type Maker<K, V, Id> = fn() -> BoundedArrayMap<K, V, Id>;
 
 impl<K, V> Builder<K, V> {
     pub(super) fn new() -> Self {
@@ -90,39 +84,40 @@ impl<K, V> Builder<K, V> {
     }
 }
 
-impl<K, V, L> Builder<K, V, NoIndex, L> {
+impl<K, V> Builder<K, V> {
     /// Gives the map an index by an id of each item, which is what
-    /// [`push_unique`](BoundedArrayMap::push_unique) and
+    /// [`Entry::id`](super::Entry::id) and
     /// [`remove_by_id`](BoundedArrayMap::remove_by_id) use.
     ///
     /// ```
     /// use sluicegate::BoundedArrayMap;
+    /// use sluicegate::map::Entry;
     ///
     /// let mut likes = BoundedArrayMap::<&str, u64>::builder()
     ///     .max_keys(10_000)
     ///     .max_items_per_key(100)
     ///     .indexed::<String>()
     ///     .build()?;
-    /// assert!(likes.push_unique("post", "like/1".to_string(), 7).is_stored());
+    /// assert!(likes.push_entry(Entry::new("post", 7).id("like/1".to_string())).is_stored());
     /// assert_eq!(likes.remove_by_id("like/1"), Some(("post", 7)));
     /// # Ok::<(), sluicegate::ConfigError>(())
     /// ```
-    pub fn indexed<Id>(self) -> Builder<K, V, Id, L> {
+    pub fn indexed<Id>(self) -> Builder<K, V, Id> {
         let limits = Limits { indexed: true, ..self.limits };
         Builder { limits, weigher: self.weigher, of: PhantomData }
     }
 }
 
-impl<K, V, Id, L> Builder<K, V, Id, L> {
+impl<K, V, Id> Builder<K, V, Id> {
     /// The most items at once under all keys together: at least `max_items_per_key`. By default
     /// only that and `max_keys` limit them.
     ///
     /// If a push exceeds it, whole keys go as [`FullMap`] says, but never the one that is pushed
-    /// to. As that can be many, the map takes items through
-    /// [`push_with`](BoundedArrayMap::push_with) only.
-    pub fn max_items(self, max_items: usize) -> Builder<K, V, Id, Total> {
-        let limits = Limits { max_items, ..self.limits };
-        Builder { limits, weigher: self.weigher, of: PhantomData }
+    /// to. A push for which more than one thing goes answers
+    /// [`Pushed::Several`](super::Pushed).
+    pub fn max_items(mut self, max_items: usize) -> Self {
+        self.limits.max_items = max_items;
+        self
     }
 
     /// The most that all items may weigh together, from 1 to 9,223,372,036,854,775,807 (2⁶³ - 1),
@@ -141,22 +136,24 @@ impl<K, V, Id, L> Builder<K, V, Id, L> {
     ///     .max_items_per_key(100)
     ///     .max_weight(10, |_key: &&str, text: &String| text.len() as u64)
     ///     .build()?;
-    /// let mut gone = Vec::new();
-    /// for (key, text) in [("a", "1234"), ("b", "1234"), ("c", "1234567890")] {
-    ///     assert!(map.push_with(key, text.to_string(), |pushed| gone.push(pushed)));
+    /// for (key, text) in [("a", "1234"), ("b", "1234")] {
+    ///     assert_eq!(map.push(key, text.to_string()), Pushed::Stored);
     /// }
-    /// assert!(matches!(gone[0], Pushed::Evicted { key: "a", .. }));
-    /// assert!(matches!(gone[1], Pushed::Evicted { key: "b", .. }));
+    /// let Pushed::Several(gone) = map.push("c", "1234567890".to_string()) else { panic!() };
+    /// let keys: Vec<_> = gone.evicted.iter().map(|(key, _)| *key).collect();
+    /// assert_eq!(keys, ["a", "b"]);
     /// assert_eq!(map.weight(), 10);
     /// # Ok::<(), sluicegate::ConfigError>(())
     /// ```
     pub fn max_weight(
-        self,
+        mut self,
         max_weight: u64,
         weigh: impl Fn(&K, &V) -> u64 + Send + Sync + 'static,
-    ) -> Builder<K, V, Id, Total> {
-        let limits = Limits { max_weight, weighed: true, ..self.limits };
-        Builder { limits, weigher: Weigher(Some(Arc::new(weigh))), of: PhantomData }
+    ) -> Self {
+        self.limits.max_weight = max_weight;
+        self.limits.weighed = true;
+        self.weigher = Weigher(Some(Arc::new(weigh)));
+        self
     }
 
     /// The most keys at once: at least 1. Must be chosen.
@@ -211,13 +208,13 @@ impl<K, V, Id, L> Builder<K, V, Id, L> {
     /// # Errors
     ///
     /// A [`ConfigError`] if a limit is missing or is not what it may be.
-    pub fn build(self) -> Result<BoundedArrayMap<K, V, Id, L>, ConfigError>
+    pub fn build(self) -> Result<BoundedArrayMap<K, V, Id>, ConfigError>
     where
         K: Hash + Eq,
     {
         let core = Core::new(self.checked()?);
         let observer = Observer::none();
-        Ok(BoundedArrayMap { core, weigher: self.weigher, observer, of: PhantomData })
+        Ok(BoundedArrayMap { core, weigher: self.weigher, observer })
     }
 
     /// Builds the form that many threads and tasks can share.
@@ -225,7 +222,7 @@ impl<K, V, Id, L> Builder<K, V, Id, L> {
     /// # Errors
     ///
     /// As [`build`](Self::build).
-    pub fn build_shared(self) -> Result<SharedBoundedArrayMap<K, V, Id, L>, ConfigError>
+    pub fn build_shared(self) -> Result<SharedBoundedArrayMap<K, V, Id>, ConfigError>
     where
         K: Hash + Eq,
     {
@@ -246,17 +243,23 @@ impl<K: Hash + Eq, V> Builder<K, V> {
         if !(1..=65_536).contains(&shards) {
             return Err(ConfigError::new("shards", shards, "at least 1 and at most 65536"));
         }
+        if let Some(max_items) = limits.most_items() {
+            return Err(ConfigError::new("max_items", max_items, "not chosen for a sharded map"));
+        }
+        if let Some(max_weight) = limits.most_weight() {
+            return Err(ConfigError::new("max_weight", max_weight, "not chosen for a sharded map"));
+        }
         Ok(ShardedBoundedArrayMap::build(limits, shards))
     }
 }
 
-impl<K, V, Id, L> Clone for Builder<K, V, Id, L> {
+impl<K, V, Id> Clone for Builder<K, V, Id> {
     fn clone(&self) -> Self {
         Self { limits: self.limits, weigher: self.weigher.clone(), of: PhantomData }
     }
 }
 
-impl<K, V, Id, L> fmt::Debug for Builder<K, V, Id, L> {
+impl<K, V, Id> fmt::Debug for Builder<K, V, Id> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Builder").field(&self.limits).finish()
     }

@@ -7,14 +7,15 @@ use core::ops::Deref;
 use std::panic::{self, AssertUnwindSafe, RefUnwindSafe, UnwindSafe};
 use std::time::{Duration, Instant};
 
-use super::core::insert::NewItem;
 use super::core::{Core, Lookup};
+use super::entry::Entry;
 use super::items::Items;
 use super::items::NoIndex;
 use super::iter::IntoIter;
 use super::limits::{FullMap, Limits};
 use super::observer::{Event, Observer};
 use super::outcome::{Expired, Pushed, RejectReason, UnusedKey, drop_quietly};
+use super::push::push_each;
 use super::stats::MapStats;
 use crate::base::sync::{AtomicUsize, HashBuilder, Mutex, MutexGuard, Ordering};
 
@@ -65,8 +66,8 @@ impl<K, V> ShardRef<'_, K, V> {
 ///   locks each time.
 /// - `resize`: its limits are those that it was built with.
 ///
-/// [`Builder::build_sharded`](super::Builder::build_sharded) is not there for the first two, so
-/// that they are refused when the program is compiled.
+/// An index is refused when the program is compiled, and a total when the map is
+/// [built](super::Builder::build_sharded).
 ///
 /// ```compile_fail
 /// # use sluicegate::BoundedArrayMap;
@@ -74,21 +75,14 @@ impl<K, V> ShardRef<'_, K, V> {
 /// let map = builder.indexed::<u8>().build_sharded(4);
 /// ```
 ///
-/// ```compile_fail
-/// # use sluicegate::BoundedArrayMap;
-/// let builder = BoundedArrayMap::<u8, u8>::builder().max_keys(9).max_items_per_key(9);
-/// let map = builder.max_items(9).build_sharded(4);
-/// ```
-///
-/// The same builders do build the sharded form without the index and the total, and the shared form
-/// with them:
+/// The same builder does build the sharded form without the index, and the shared form with it:
 ///
 /// ```
 /// # use sluicegate::BoundedArrayMap;
 /// let builder = BoundedArrayMap::<u8, u8>::builder().max_keys(9).max_items_per_key(9);
 /// let map = builder.clone().build_sharded(4)?;
 /// let indexed = builder.clone().indexed::<u8>().build_shared()?;
-/// let total = builder.max_items(9).build_shared()?;
+/// assert_eq!(builder.max_items(9).build_sharded(4).unwrap_err().field(), "max_items");
 /// # Ok::<(), sluicegate::ConfigError>(())
 /// ```
 ///
@@ -192,10 +186,10 @@ impl<K: Hash + Eq, V> ShardedBoundedArrayMap<K, V> {
         self.push_arrived(None, key, value)
     }
 
-    /// As [`BoundedArrayMap::push_at`](super::BoundedArrayMap::push_at), but for which key is
+    /// As [`BoundedArrayMap::push_entry`](super::BoundedArrayMap::push_entry), but for which key is
     /// evicted.
-    pub fn push_at(&self, now: Instant, key: K, value: V) -> Pushed<K, V> {
-        self.push_arrived(Some(now), key, value)
+    pub fn push_entry(&self, entry: Entry<K, V>) -> Pushed<K, V> {
+        self.push_arrived(entry.now, entry.key, entry.value)
     }
 
     fn push_arrived(&self, now: Option<Instant>, key: K, value: V) -> Pushed<K, V> {
@@ -212,7 +206,7 @@ impl<K: Hash + Eq, V> ShardedBoundedArrayMap<K, V> {
             shard.keys.promote(slot);
             return shard.fast_push(slot, value);
         }
-        item = Some(NewItem { key, value, id: None, now });
+        item = Some(Entry { key, value, id: None, now });
         let done = self.push_here(&mut shard, hash, found, &mut item);
         drop(shard);
         let (pushed, unused) = match done {
@@ -227,7 +221,7 @@ impl<K: Hash + Eq, V> ShardedBoundedArrayMap<K, V> {
         &self,
         shard: &mut Shard<K, V>,
         hash: u64,
-        item: &mut Option<NewItem<K, V, NoIndex>>,
+        item: &mut Option<Entry<K, V, NoIndex>>,
     ) -> Option<Done<K, V>> {
         let found = shard.keys.find(hash, &item.as_ref()?.key);
         self.push_here(shard, hash, found, item)
@@ -239,7 +233,7 @@ impl<K: Hash + Eq, V> ShardedBoundedArrayMap<K, V> {
         shard: &mut Shard<K, V>,
         key_hash: u64,
         found: Option<u32>,
-        item: &mut Option<NewItem<K, V, NoIndex>>,
+        item: &mut Option<Entry<K, V, NoIndex>>,
     ) -> Option<Done<K, V>> {
         if found.is_none() {
             // The shard's limit for this push, which follows from the size of the whole map.
@@ -262,7 +256,7 @@ impl<K: Hash + Eq, V> ShardedBoundedArrayMap<K, V> {
         }
         let lookup = Lookup { key_hash, key: found, id_hash: 0, duplicate: false, weight: 0 };
         let mut unused = UnusedKey(None);
-        let pushed = shard.push_one(lookup, item, &mut unused);
+        let pushed = shard.push(lookup, item, &mut unused);
         Some((pushed, unused))
     }
 
@@ -272,7 +266,7 @@ impl<K: Hash + Eq, V> ShardedBoundedArrayMap<K, V> {
         &self,
         own: usize,
         hash: u64,
-        item: &mut Option<NewItem<K, V, NoIndex>>,
+        item: &mut Option<Entry<K, V, NoIndex>>,
     ) -> Done<K, V> {
         for step in 1..self.shards.len() {
             let other = (own + step) % self.shards.len();
@@ -313,7 +307,7 @@ impl<K: Hash + Eq, V> ShardedBoundedArrayMap<K, V> {
         low: &mut Shard<K, V>,
         high: &mut Shard<K, V>,
         hash: u64,
-        item: &mut Option<NewItem<K, V, NoIndex>>,
+        item: &mut Option<Entry<K, V, NoIndex>>,
     ) -> Option<Done<K, V>> {
         let (mine, theirs) = if own < other { (low, high) } else { (high, low) };
         // Again, as the locks were released in between.
@@ -326,13 +320,13 @@ impl<K: Hash + Eq, V> ShardedBoundedArrayMap<K, V> {
         mine: &mut Shard<K, V>,
         theirs: &mut Shard<K, V>,
         hash: u64,
-        item: &mut Option<NewItem<K, V, NoIndex>>,
+        item: &mut Option<Entry<K, V, NoIndex>>,
     ) -> Option<Done<K, V>> {
         let lookup = mine.lookup_hashed(hash, &item.as_ref()?.key, 0);
         let (key, items) = theirs.evict_next()?;
         mine.limits.max_keys = usize::MAX;
         let mut unused = UnusedKey(None);
-        let _stored = mine.push_one(lookup, item.take()?, &mut unused);
+        let _stored = mine.push(lookup, item.take()?, &mut unused);
         Some((Pushed::Evicted { key, items }, unused))
     }
 
@@ -384,17 +378,9 @@ impl<K: Hash + Eq, V> ShardedBoundedArrayMap<K, V> {
     pub fn extend(
         &self,
         items: impl IntoIterator<Item = (K, V)>,
-        mut sink: impl FnMut(Pushed<K, V>),
+        sink: impl FnMut(Pushed<K, V>),
     ) -> usize {
-        let push = |(key, value)| {
-            let pushed = self.push(key, value);
-            let stored = pushed.is_stored();
-            if !matches!(pushed, Pushed::Stored) {
-                sink(pushed);
-            }
-            stored
-        };
-        items.into_iter().map(push).filter(|stored| *stored).count()
+        push_each(items, |key, value| self.push(key, value), sink)
     }
 }
 

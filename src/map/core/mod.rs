@@ -28,6 +28,7 @@ use core::borrow::Borrow;
 use core::hash::{BuildHasher, Hash};
 use std::time::Instant;
 
+use crate::map::entry::Entry;
 use crate::map::item_buf::BufPool;
 use crate::map::keys::Keys;
 use crate::map::limits::Limits;
@@ -221,14 +222,16 @@ impl<K, V, Id> Core<K, V, Id> {
         Lookup { key_hash, key: found, id_hash: 0, duplicate: false, weight }
     }
 
-    pub(in crate::map) fn lookup_unique(&self, key: &K, id: &Id, weight: u64) -> Lookup
+    pub(in crate::map) fn lookup_entry(&self, entry: &Entry<K, V, Id>, weight: u64) -> Lookup
     where
         K: Hash + Eq,
         Id: Hash + Eq,
     {
+        let lookup = self.lookup(&entry.key, weight);
+        let Some(id) = &entry.id else { return lookup };
         let id_hash = self.hash(id);
         let resident = self.item_meta.as_ref().and_then(|item_meta| item_meta.find_id(id_hash, id));
-        Lookup { id_hash, duplicate: resident.is_some(), ..self.lookup(key, weight) }
+        Lookup { id_hash, duplicate: resident.is_some(), ..lookup }
     }
 
     /// A clone of an item's key, to hand back with the item; `None` if the item is the last one

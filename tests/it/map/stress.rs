@@ -6,7 +6,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use sluicegate::map::MapStats;
+use sluicegate::map::{Entry, MapStats};
 use sluicegate::{BoundedArrayMap, FullMap, Pushed};
 
 const THREADS: u32 = 4;
@@ -62,8 +62,9 @@ macro_rules! stress {
                         let mut random = Random(u64::from(place) + 1);
                         for turn in 0..TURNS {
                             let value = place * TURNS + turn;
-                            match map.push_at(start, random.below(20), value) {
+                            match map.push_entry(Entry::new(random.below(20), value).at(start)) {
                                 Pushed::Stored => {}
+                                Pushed::Several(_) => unreachable!("the map has no totals"),
                                 Pushed::Displaced { value, .. }
                                 | Pushed::Rejected { value, .. } => see(&mut [value].into_iter()),
                                 Pushed::Evicted { mut items, .. } => see(&mut items),

@@ -11,8 +11,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use crate::pushed::each;
 use proptest::prelude::*;
-use sluicegate::map::{Items, MapStats, SharedCheckout};
+use sluicegate::map::{Items, MapStats, Resize, SharedCheckout};
 use sluicegate::{BoundedArrayMap, FullKey, FullMap, Pushed, RejectReason, SharedBoundedArrayMap};
 
 #[derive(Debug, Clone)]
@@ -37,7 +38,6 @@ struct Limits {
 #[derive(Debug, Clone, Copy)]
 enum Operation {
     Push { key: u8 },
-    PushWith { key: u8 },
     Take { key: u8 },
     Promote { key: u8 },
     CheckOut { key: u8 },
@@ -87,7 +87,7 @@ impl Model {
         (key.name, key.items)
     }
 
-    fn push(&mut self, name: u8, number: u32, most: usize) -> Vec<Answer> {
+    fn push(&mut self, name: u8, number: u32) -> Vec<Answer> {
         self.stats.pushed += 1;
         let found = self.position(name);
         let room = |len: usize, limit: usize| (len + 1).saturating_sub(limit);
@@ -104,7 +104,7 @@ impl Model {
                 (room(self.keys.len(), self.limits.max_keys), free, refuses, RejectReason::MapFull)
             }
         };
-        if gone > most.min(free) || (gone > 0 && refuses) {
+        if gone > free || (gone > 0 && refuses) {
             self.stats.rejected += 1;
             return vec![Answer::Rejected(reason, name, number)];
         }
@@ -124,8 +124,7 @@ impl Model {
 
     fn apply(&mut self, operation: Operation, number: u32) -> Vec<Answer> {
         let answers = match operation {
-            Operation::Push { key } => self.push(key, number, 1),
-            Operation::PushWith { key } => self.push(key, number, usize::MAX),
+            Operation::Push { key } => self.push(key, number),
             Operation::Take { key } => {
                 let at = self.position(key).filter(|at| !self.keys[*at].held);
                 let taken = at.map_or(Vec::new(), |at| self.keys.remove(at).items);
@@ -239,6 +238,7 @@ fn rows(rows: impl IntoIterator<Item = (u8, Items<Token>)>) -> Vec<Row> {
 fn answer(pushed: Pushed<u8, Token>) -> Option<Answer> {
     match pushed {
         Pushed::Stored => None,
+        Pushed::Several(_) => unreachable!("taken apart"),
         Pushed::Displaced { value, .. } => Some(Answer::Displaced(value.number)),
         Pushed::Evicted { key, items } => Some(Answer::Evicted(key, numbers(items))),
         Pushed::Rejected { reason, key, value, .. } => {
@@ -256,11 +256,8 @@ fn apply<'a>(
     token: Token,
 ) -> Vec<Answer> {
     match operation {
-        Operation::Push { key } => answer(map.push(key, token)).into_iter().collect(),
-        Operation::PushWith { key } => {
-            let mut answers = Vec::new();
-            map.push_with(key, token, |pushed| answers.extend(answer(pushed)));
-            answers
+        Operation::Push { key } => {
+            each(map.push(key, token)).into_iter().filter_map(answer).collect()
         }
         Operation::Take { key } => vec![Answer::Items(numbers(map.take(&key)))],
         Operation::Promote { key } => vec![Answer::Is(map.promote(&key))],
@@ -280,7 +277,9 @@ fn apply<'a>(
             Vec::new()
         }
         Operation::Resize { max_keys, max_per_key } => {
-            let shrunk = map.resize(max_keys, max_per_key).unwrap();
+            let shrunk = map
+                .resize(Resize::new().max_keys(max_keys).max_items_per_key(max_per_key))
+                .unwrap();
             let mut displaced = rows(shrunk.displaced);
             displaced.sort();
             vec![Answer::Rows(rows(shrunk.evicted)), Answer::Rows(displaced)]
@@ -310,8 +309,7 @@ fn limits() -> impl Strategy<Value = Limits> {
 fn operation() -> impl Strategy<Value = Operation> {
     let key = || 0..6_u8;
     prop_oneof![
-        20 => key().prop_map(|key| Operation::Push { key }),
-        3 => key().prop_map(|key| Operation::PushWith { key }),
+        23 => key().prop_map(|key| Operation::Push { key }),
         1 => key().prop_map(|key| Operation::Take { key }),
         2 => key().prop_map(|key| Operation::Promote { key }),
         5 => key().prop_map(|key| Operation::CheckOut { key }),

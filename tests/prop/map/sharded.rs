@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
-use sluicegate::map::{Items, ShardedCheckout};
+use sluicegate::map::{Entry, Items, ShardedCheckout};
 use sluicegate::{BoundedArrayMap, FullKey, FullMap, Pushed, RejectReason, ShardedBoundedArrayMap};
 
 #[derive(Debug, Clone)]
@@ -266,6 +266,7 @@ fn numbers(items: Items<Token>) -> Vec<u32> {
 fn answer(pushed: Pushed<u8, Token>) -> Option<Answer> {
     match pushed {
         Pushed::Stored => None,
+        Pushed::Several(_) => unreachable!("a shard has no totals"),
         Pushed::Displaced { value, .. } => Some(Answer::Displaced(value.number)),
         Pushed::Evicted { key, items } => Some(Answer::Evicted(key, numbers(items))),
         Pushed::Rejected { reason, key, value, .. } => {
@@ -294,7 +295,7 @@ fn apply<'a>(
         Operation::Push { key } => {
             // Without a time to live the time is not used, so that both ways in are.
             let pushed = match map.time_to_live() {
-                Some(_) => map.push_at(start, key, token(0)),
+                Some(_) => map.push_entry(Entry::new(key, token(0)).at(start)),
                 None => map.push(key, token(0)),
             };
             answer(pushed).into_iter().collect()
