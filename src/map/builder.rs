@@ -3,43 +3,16 @@
 use core::fmt;
 use core::hash::Hash;
 use core::marker::PhantomData;
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::bounded::BoundedArrayMap;
 use super::core::Core;
 use super::items::NoIndex;
-use super::limits::{FullKey, FullMap, HEAVIEST, Limits};
+use super::limits::{FullKey, FullMap, HEAVIEST, Limits, Weigher};
 use super::observer::Observer;
-use super::sharded::ShardedBoundedArrayMap;
-use super::shared::SharedBoundedArrayMap;
 use crate::ConfigError;
 
-/// Says what an item weighs.
-pub(super) struct Weigher<K, V>(Option<Arc<Weigh<K, V>>>);
-
-type Weigh<K, V> = dyn Fn(&K, &V) -> u64 + Send + Sync;
-
-impl<K, V> Weigher<K, V> {
-    pub(super) const NONE: Self = Self(None);
-
-    pub(super) fn is_set(&self) -> bool {
-        self.0.is_some()
-    }
-
-    #[inline]
-    pub(super) fn weigh(&self, key: &K, value: &V) -> u64 {
-        self.0.as_ref().map_or(0, |weigh| weigh(key, value))
-    }
-}
-
-impl<K, V> Clone for Weigher<K, V> {
-    fn clone(&self) -> Self {
-        Self(self.0.clone())
-    }
-}
-
-/// Chooses the limits and policies of a [`BoundedArrayMap`] or a [`SharedBoundedArrayMap`].
+/// Chooses the limits and policies of a [`BoundedArrayMap`] or a [`SharedBoundedArrayMap`](super::SharedBoundedArrayMap).
 ///
 /// [`max_keys`](Self::max_keys) and [`max_items_per_key`](Self::max_items_per_key) must be
 /// chosen; the rest has defaults.
@@ -142,7 +115,7 @@ impl<K, V, Id> Builder<K, V, Id> {
     /// let Pushed::Several(gone) = map.push("c", "1234567890".to_string()) else { panic!() };
     /// let keys: Vec<_> = gone.evicted.iter().map(|(key, _)| *key).collect();
     /// assert_eq!(keys, ["a", "b"]);
-    /// assert_eq!(map.weight(), 10);
+    /// assert_eq!(map.stats().weight, 10);
     /// # Ok::<(), sluicegate::ConfigError>(())
     /// ```
     pub fn max_weight(
@@ -152,7 +125,7 @@ impl<K, V, Id> Builder<K, V, Id> {
     ) -> Self {
         self.limits.max_weight = max_weight;
         self.limits.weighed = true;
-        self.weigher = Weigher(Some(Arc::new(weigh)));
+        self.weigher = Weigher::new(weigh);
         self
     }
 
@@ -188,7 +161,7 @@ impl<K, V, Id> Builder<K, V, Id> {
         self
     }
 
-    fn checked(&self) -> Result<Limits, ConfigError> {
+    pub(super) fn checked(&self) -> Result<Limits, ConfigError> {
         let limits = self.limits;
         limits.check()?;
         if limits.time_to_live == Some(Duration::ZERO) {
@@ -215,41 +188,6 @@ impl<K, V, Id> Builder<K, V, Id> {
         let core = Core::new(self.checked()?);
         let observer = Observer::none();
         Ok(BoundedArrayMap { core, weigher: self.weigher, observer })
-    }
-
-    /// Builds the form that many threads and tasks can share.
-    ///
-    /// # Errors
-    ///
-    /// As [`build`](Self::build).
-    pub fn build_shared(self) -> Result<SharedBoundedArrayMap<K, V, Id>, ConfigError>
-    where
-        K: Hash + Eq,
-    {
-        self.build().map(SharedBoundedArrayMap::from)
-    }
-}
-
-impl<K: Hash + Eq, V> Builder<K, V> {
-    /// Builds the form in several parts with a lock each: from 1 to 65,536 of them, best a
-    /// few times as many as threads. There is no such form with an index or with totals:
-    /// [`ShardedBoundedArrayMap`] says why.
-    ///
-    /// # Errors
-    ///
-    /// As [`build`](Self::build).
-    pub fn build_sharded(self, shards: usize) -> Result<ShardedBoundedArrayMap<K, V>, ConfigError> {
-        let limits = self.checked()?;
-        if !(1..=65_536).contains(&shards) {
-            return Err(ConfigError::new("shards", shards, "at least 1 and at most 65536"));
-        }
-        if let Some(max_items) = limits.most_items() {
-            return Err(ConfigError::new("max_items", max_items, "not chosen for a sharded map"));
-        }
-        if let Some(max_weight) = limits.most_weight() {
-            return Err(ConfigError::new("max_weight", max_weight, "not chosen for a sharded map"));
-        }
-        Ok(ShardedBoundedArrayMap::build(limits, shards))
     }
 }
 

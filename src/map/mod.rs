@@ -14,7 +14,6 @@ mod keys;
 mod limits;
 mod observer;
 mod outcome;
-mod push;
 mod resize;
 mod retain;
 #[cfg(feature = "serde")]
@@ -31,7 +30,7 @@ pub use checkout::{Checkout, ShardedCheckout, SharedCheckout};
 pub use entry::Entry;
 pub use items::{Items, NoIndex};
 pub use iter::{Array, ArrayIter, IntoIter, Iter, IterLru};
-pub use limits::{FullKey, FullMap};
+pub use limits::{FullKey, FullMap, MapLimits};
 pub use observer::Event;
 pub use outcome::{Expired, Pushed, RejectReason, Several};
 pub use resize::{Resize, Shrunk};

@@ -189,6 +189,23 @@ impl<K, V, Id> Expired<K, V, Id> {
     }
 }
 
+/// Pushes items one after another. Returns how many of them were stored.
+pub(super) fn push_each<K, V, Id>(
+    items: impl IntoIterator<Item = (K, V)>,
+    mut push: impl FnMut(K, V) -> Pushed<K, V, Id>,
+    mut sink: impl FnMut(Pushed<K, V, Id>),
+) -> usize {
+    let mut stored = 0;
+    for (key, value) in items {
+        let pushed = push(key, value);
+        stored += usize::from(pushed.is_stored());
+        if !matches!(pushed, Pushed::Stored) {
+            sink(pushed);
+        }
+    }
+    stored
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,16 +1,13 @@
 //! Changes of the limits, and the items for which they leave no room.
 
-use core::hash::Hash;
 use std::collections::VecDeque;
 
-use super::bounded::BoundedArrayMap;
 use super::core::Core;
 use super::items::{Items, NoIndex};
 use super::limits::Limits;
-use super::outcome::drop_quietly;
 use crate::ConfigError;
 
-/// New limits for a [`resize`](BoundedArrayMap::resize). Those that are not set stay as they are.
+/// New limits for a [`resize`](crate::BoundedArrayMap::resize). Those that are not set stay as they are.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[must_use = "it changes nothing until it is passed to `resize`"]
 pub struct Resize {
@@ -70,7 +67,7 @@ impl Resize {
     }
 }
 
-/// What a [`resize`](BoundedArrayMap::resize) left no room for.
+/// What a [`resize`](crate::BoundedArrayMap::resize) left no room for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use = "these items have left the map and are lost if this is dropped"]
 pub struct Shrunk<K, V, Id = NoIndex> {
@@ -128,63 +125,5 @@ impl<K, V, Id> Core<K, V, Id> {
             }
         }
         Ok(Shrunk { evicted, displaced })
-    }
-}
-
-impl<K: Hash + Eq, V, Id> BoundedArrayMap<K, V, Id> {
-    /// Changes the limits, and hands over what a smaller map leaves no room for: exactly the
-    /// excess, which counts as evicted and displaced.
-    ///
-    /// A total is kept to by evicting whole keys, the least recently used ones also if a full map
-    /// refuses new keys. Items keep the weight that they came in with.
-    ///
-    /// Keys that are checked out stay, with what is checked out; they and the map are over their
-    /// limits until enough has left. Pushes and further calls of this, with the same limits say,
-    /// hand over the excess that is no longer checked out.
-    ///
-    /// # Errors
-    ///
-    /// A [`ConfigError`] if a limit is not what it may be, as when the map was built, or if
-    /// `max_weight` is set and the map was built without a weigher. Nothing has changed then.
-    ///
-    /// O(keys in the map + items handed over); if some keys are checked out, O(the most keys that
-    /// were ever in it at once + items handed over).
-    ///
-    /// ```
-    /// use sluicegate::BoundedArrayMap;
-    /// use sluicegate::map::Resize;
-    ///
-    /// let mut map = BoundedArrayMap::new(2, 2)?;
-    /// for (key, value) in [("a", 1), ("b", 2), ("b", 3)] {
-    ///     assert!(map.push(key, value).is_stored());
-    /// }
-    /// let gone = map.resize(Resize::new().max_keys(1).max_items_per_key(1))?;
-    /// assert_eq!(gone.evicted[0].0, "a");
-    /// assert_eq!(gone.displaced[0].0, "b");
-    /// assert_eq!(map.take("b").collect::<Vec<_>>(), [3]);
-    /// # Ok::<(), sluicegate::ConfigError>(())
-    /// ```
-    pub fn resize(&mut self, limits: Resize) -> Result<Shrunk<K, V, Id>, ConfigError>
-    where
-        K: Clone,
-    {
-        let mut keys = VecDeque::new();
-        let shrunk = self.core.resize(limits, &mut keys);
-        drop_quietly(keys);
-        let shrunk = shrunk?;
-        self.observer.report_shrunk(&shrunk);
-        Ok(shrunk)
-    }
-
-    /// The most items at once under all keys together, if that is limited.
-    #[must_use]
-    pub fn max_items(&self) -> Option<usize> {
-        self.core.limits.most_items()
-    }
-
-    /// The most that all items may weigh together, if they are weighed.
-    #[must_use]
-    pub fn max_weight(&self) -> Option<u64> {
-        self.core.limits.most_weight()
     }
 }

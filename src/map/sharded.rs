@@ -5,18 +5,19 @@ use core::fmt;
 use core::hash::{BuildHasher, Hash};
 use core::ops::Deref;
 use std::panic::{self, AssertUnwindSafe, RefUnwindSafe, UnwindSafe};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use super::builder::Builder;
 use super::core::{Core, Lookup};
 use super::entry::Entry;
 use super::items::Items;
 use super::items::NoIndex;
 use super::iter::IntoIter;
-use super::limits::{FullMap, Limits};
+use super::limits::{FullMap, Limits, MapLimits};
 use super::observer::{Event, Observer};
-use super::outcome::{Expired, Pushed, RejectReason, UnusedKey, drop_quietly};
-use super::push::push_each;
+use super::outcome::{Expired, Pushed, RejectReason, UnusedKey, drop_quietly, push_each};
 use super::stats::MapStats;
+use crate::ConfigError;
 use crate::base::sync::{AtomicUsize, HashBuilder, Mutex, MutexGuard, Ordering};
 
 type Shard<K, V> = Core<K, V, NoIndex>;
@@ -454,28 +455,16 @@ impl<K, V> ShardedBoundedArrayMap<K, V> {
         self.iter_shards().map(clear).collect()
     }
 
+    /// The limits, of all shards together.
+    #[must_use]
+    pub fn limits(&self) -> MapLimits {
+        self.limits.shown()
+    }
+
     /// How many shards there are.
     #[must_use]
     pub fn shards(&self) -> usize {
         self.shards.len()
-    }
-
-    /// The most keys at once, in all shards together.
-    #[must_use]
-    pub fn max_keys(&self) -> usize {
-        self.limits.max_keys
-    }
-
-    /// The most items at once under each key.
-    #[must_use]
-    pub fn max_items_per_key(&self) -> usize {
-        self.limits.max_items_per_key
-    }
-
-    /// How long items live, if they expire.
-    #[must_use]
-    pub fn time_to_live(&self) -> Option<Duration> {
-        self.limits.time_to_live
     }
 
     /// How many items are resident under all keys together, counted shard by shard. O(shards).
@@ -514,6 +503,29 @@ impl<K, V> ShardedBoundedArrayMap<K, V> {
     #[must_use]
     pub fn stats(&self) -> MapStats {
         self.shards.iter().fold(MapStats::default(), |sum, shard| sum.and(shard.lock().stats()))
+    }
+}
+
+impl<K: Hash + Eq, V> Builder<K, V> {
+    /// Builds the form in several parts with a lock each: from 1 to 65,536 of them, best a
+    /// few times as many as threads. There is no such form with an index or with totals:
+    /// [`ShardedBoundedArrayMap`] says why.
+    ///
+    /// # Errors
+    ///
+    /// As [`build`](Self::build).
+    pub fn build_sharded(self, shards: usize) -> Result<ShardedBoundedArrayMap<K, V>, ConfigError> {
+        let limits = self.checked()?;
+        if !(1..=65_536).contains(&shards) {
+            return Err(ConfigError::new("shards", shards, "at least 1 and at most 65536"));
+        }
+        if let Some(max_items) = limits.shown().max_items {
+            return Err(ConfigError::new("max_items", max_items, "not chosen for a sharded map"));
+        }
+        if let Some(max_weight) = limits.shown().max_weight {
+            return Err(ConfigError::new("max_weight", max_weight, "not chosen for a sharded map"));
+        }
+        Ok(ShardedBoundedArrayMap::build(limits, shards))
     }
 }
 

@@ -5,18 +5,18 @@ use core::fmt;
 use core::hash::{BuildHasher, Hash};
 use std::collections::VecDeque;
 use std::panic::{RefUnwindSafe, UnwindSafe};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::bounded::BoundedArrayMap;
-use super::builder::Weigher;
+use super::builder::Builder;
 use super::core::{Core, Lookup};
 use super::entry::Entry;
 use super::items::Items;
 use super::items::NoIndex;
 use super::iter::{IntoIter, Iter};
+use super::limits::{MapLimits, Weigher};
 use super::observer::{Event, Observer};
-use super::outcome::{Expired, Pushed, UnusedKey, drop_quietly};
-use super::push::push_each;
+use super::outcome::{Expired, Pushed, UnusedKey, drop_quietly, push_each};
 use super::resize::{Resize, Shrunk};
 use super::stats::MapStats;
 use crate::ConfigError;
@@ -299,18 +299,6 @@ impl<K, V, Id> SharedBoundedArrayMap<K, V, Id> {
         self.observer.panics()
     }
 
-    /// As [`BoundedArrayMap::max_items`].
-    #[must_use]
-    pub fn max_items(&self) -> Option<usize> {
-        self.core.lock().limits.most_items()
-    }
-
-    /// As [`BoundedArrayMap::max_weight`].
-    #[must_use]
-    pub fn max_weight(&self) -> Option<u64> {
-        self.core.lock().limits.most_weight()
-    }
-
     /// As [`BoundedArrayMap::resize`].
     ///
     /// # Errors
@@ -326,6 +314,12 @@ impl<K, V, Id> SharedBoundedArrayMap<K, V, Id> {
         let shrunk = shrunk?;
         self.observer.report_shrunk(&shrunk);
         Ok(shrunk)
+    }
+
+    /// The limits.
+    #[must_use]
+    pub fn limits(&self) -> MapLimits {
+        self.core.lock().limits.shown()
     }
 
     /// As [`BoundedArrayMap::next_expiry`].
@@ -350,30 +344,6 @@ impl<K, V, Id> SharedBoundedArrayMap<K, V, Id> {
     #[must_use]
     pub fn total_items(&self) -> usize {
         self.core.lock().items
-    }
-
-    /// As [`BoundedArrayMap::weight`].
-    #[must_use]
-    pub fn weight(&self) -> u64 {
-        self.core.lock().weight
-    }
-
-    /// As [`BoundedArrayMap::max_keys`].
-    #[must_use]
-    pub fn max_keys(&self) -> usize {
-        self.core.lock().limits.max_keys
-    }
-
-    /// As [`BoundedArrayMap::max_items_per_key`].
-    #[must_use]
-    pub fn max_items_per_key(&self) -> usize {
-        self.core.lock().limits.max_items_per_key
-    }
-
-    /// As [`BoundedArrayMap::time_to_live`].
-    #[must_use]
-    pub fn time_to_live(&self) -> Option<Duration> {
-        self.core.lock().limits.time_to_live
     }
 
     /// As [`BoundedArrayMap::is_empty`].
@@ -405,6 +375,17 @@ impl<K, V, Id> SharedBoundedArrayMap<K, V, Id> {
         let core = self.core.lock().take_all();
         let (weigher, observer) = (self.weigher.clone(), Observer::none());
         BoundedArrayMap { core, weigher, observer }
+    }
+}
+
+impl<K: Hash + Eq, V, Id> Builder<K, V, Id> {
+    /// Builds the form that many threads and tasks can share.
+    ///
+    /// # Errors
+    ///
+    /// As [`build`](Self::build).
+    pub fn build_shared(self) -> Result<SharedBoundedArrayMap<K, V, Id>, ConfigError> {
+        self.build().map(SharedBoundedArrayMap::from)
     }
 }
 

@@ -258,8 +258,8 @@ fn limits_are_checked_when_the_map_is_built() {
     let good = || builder().max_keys(2).max_items_per_key(u32::MAX as usize / 2);
     assert_eq!(refused(good().time_to_live(Duration::ZERO)).0, "time_to_live");
     let map = good().time_to_live(TTL).build().unwrap();
-    assert_eq!((map.max_keys(), map.max_items_per_key()), (2, u32::MAX as usize / 2));
-    assert_eq!(map.time_to_live(), Some(TTL));
+    assert_eq!((map.limits().max_keys, map.limits().max_items_per_key), (2, u32::MAX as usize / 2));
+    assert_eq!(map.limits().time_to_live, Some(TTL));
 }
 
 #[test]
@@ -486,7 +486,7 @@ fn a_panic_in_what_the_user_gave_loses_nothing() {
             _ => false,
         }));
     });
-    assert_eq!((map.total_items(), map.weight(), map.stats().pushed), (3, 9, 3));
+    assert_eq!((map.total_items(), map.stats().weight, map.stats().pushed), (3, 9, 3));
 
     let mut seen = Vec::new();
     caught(&mut || {
@@ -496,7 +496,7 @@ fn a_panic_in_what_the_user_gave_loses_nothing() {
         });
     });
     assert_eq!(seen.len(), 3, "all that left is in one outcome");
-    assert_eq!((map.total_items(), map.weight(), map.stats().evicted), (1, 10, 3));
+    assert_eq!((map.total_items(), map.stats().weight, map.stats().evicted), (1, 10, 3));
     let reason = RejectReason::TooHeavy;
     assert_eq!(map.push("e", 11), Pushed::Rejected { reason, key: "e", value: 11, id: None });
 }

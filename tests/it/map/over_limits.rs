@@ -110,14 +110,14 @@ fn totals_that_shrink_below_what_is_checked_out_are_kept_to_again_later() {
     let gone = map.resize(Resize::new().max_weight(10)).unwrap().evicted;
     let gone: Vec<_> = gone.into_iter().map(|(key, items)| (key, values(items))).collect();
     assert_eq!(gone, [("b", vec![3]), ("c", vec![4])]);
-    assert_eq!((map.weight(), map.max_weight()), (15, Some(10)));
+    assert_eq!((map.stats().weight, map.limits().max_weight), (15, Some(10)));
     assert!(is_refused(map.push("d", 9), RejectReason::MapFull));
     drop(out);
 
     // The key itself makes room among its own items, and another key is evicted for another.
     assert_eq!(each(map.push("a", 9)), [displaced(0), displaced(1)]);
-    assert_eq!(map.weight(), 10);
+    assert_eq!(map.stats().weight, 10);
     assert!(map.resize(Resize::new().max_items(4)).unwrap().is_empty());
     assert!(matches!(map.push("d", 9), Pushed::Evicted { key: "a", .. }));
-    assert_eq!((map.weight(), map.total_items()), (5, 1));
+    assert_eq!((map.stats().weight, map.total_items()), (5, 1));
 }

@@ -271,7 +271,7 @@ fn the_last_handle_gives_the_plain_map_back() {
     let other = Arc::clone(&map);
     assert!(Arc::into_inner(map).is_none());
     let mut map = Arc::into_inner(other).unwrap().into_inner();
-    assert_eq!((map.weight(), map.stats().pushed, map.max_weight()), (9, 3, Some(10)));
+    assert_eq!((map.stats().weight, map.stats().pushed, map.limits().max_weight), (9, 3, Some(10)));
     assert_eq!(map.remove_by_id(&1), Some(("a", 1)));
     assert_eq!(map.push("c", 4), Pushed::Stored);
     assert!(matches!(map.push("c", 5), Pushed::Evicted { key: "b", .. }), "it weighs as before");
@@ -281,19 +281,22 @@ fn the_last_handle_gives_the_plain_map_back() {
 fn totals_are_checked_when_they_are_changed() {
     let builder = || BoundedArrayMap::<u8, u8>::builder().max_keys(3).max_items_per_key(2);
     let map = builder().max_items(5).build_shared().unwrap();
-    assert_eq!((map.max_items(), map.max_weight()), (Some(5), None));
+    assert_eq!((map.limits().max_items, map.limits().max_weight), (Some(5), None));
     assert_eq!(map.resize(Resize::new().max_items(1)).unwrap_err().field(), "max_items");
     assert_eq!(
         map.resize(Resize::new().max_weight(1)).unwrap_err().to_string(),
         "`max_weight` is 1, but must be chosen when the map is built, with what weighs its items",
     );
     assert!(map.resize(Resize::new().max_items(usize::MAX)).unwrap().is_empty());
-    assert_eq!((map.max_items(), map.max_keys(), map.max_items_per_key()), (None, 3, 2));
+    assert_eq!(
+        (map.limits().max_items, map.limits().max_keys, map.limits().max_items_per_key),
+        (None, 3, 2)
+    );
     let map = builder().max_weight(5, |_, _| 1).build_shared().unwrap();
     for weight in [0, u64::MAX] {
         assert_eq!(map.resize(Resize::new().max_weight(weight)).unwrap_err().field(), "max_weight");
     }
-    assert_eq!(map.max_weight(), Some(5));
+    assert_eq!(map.limits().max_weight, Some(5));
 }
 
 #[cfg(feature = "tokio")]

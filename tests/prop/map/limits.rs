@@ -382,13 +382,13 @@ impl Subject {
             }
             Operation::ResizeItems { max_items } => {
                 if let Ok(shrunk) = self.0.resize(Resize::new().max_items(max_items)) {
-                    assert_eq!(self.0.max_items(), Some(max_items));
+                    assert_eq!(self.0.limits().max_items, Some(max_items));
                     answers.push(Answer::Shrunk(rows(shrunk.evicted), rows(shrunk.displaced)));
                 }
             }
             Operation::ResizeWeight { max_weight } => {
                 if let Ok(shrunk) = self.0.resize(Resize::new().max_weight(max_weight)) {
-                    assert_eq!(self.0.max_weight(), Some(max_weight));
+                    assert_eq!(self.0.limits().max_weight, Some(max_weight));
                     answers.push(Answer::Shrunk(rows(shrunk.evicted), rows(shrunk.displaced)));
                 }
             }

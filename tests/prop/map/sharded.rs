@@ -294,7 +294,7 @@ fn apply<'a>(
     match *operation {
         Operation::Push { key } => {
             // Without a time to live the time is not used, so that both ways in are.
-            let pushed = match map.time_to_live() {
+            let pushed = match map.limits().time_to_live {
                 Some(_) => map.push_entry(Entry::new(key, token(0)).at(start)),
                 None => map.push(key, token(0)),
             };
