@@ -89,23 +89,15 @@ impl<K, V, Id> Core<K, V, Id> {
     }
 
     pub(in crate::map) fn stats(&self) -> MapStats {
-        let Counts { taken, evicted, rejected, expired, removed, .. } = self.counts;
-        let Counts { evicted_keys, duplicates, peak_keys, peak_items, .. } = self.counts;
+        let counted = self.counts.stats();
         MapStats {
             pushed: self.pushed,
             items: self.items,
             keys: self.keys.len(),
             weight: self.weight,
-            taken,
             displaced: self.displaced,
-            evicted,
-            rejected,
-            expired,
-            removed,
-            evicted_keys,
-            duplicates,
-            peak_keys,
-            peak_items: peak_items.max(self.items),
+            peak_items: counted.peak_items.max(self.items),
+            ..counted
         }
     }
 
