@@ -27,6 +27,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use sluicegate::map::Entry;
 use sluicegate::{BoundedArrayMap, ConfigError, Pushed, SharedBoundedArrayMap};
 
 use super::event::{Change, Child, Id, Parent, Post, Relation};
@@ -195,9 +196,10 @@ impl Register {
             return Ok(Decision { write, ..Decision::default() });
         }
         let (subject, uri) = (child.subject.clone(), child.uri.clone());
-        let pushed = self.waiting(parent).push_unique_at(now, subject, uri, child);
+        let pushed = self.waiting(parent).push_entry(Entry::new(subject, child).id(uri).at(now));
         let left = match pushed {
             Pushed::Stored => None,
+            Pushed::Several(_) => unreachable!("these maps have no totals"),
             Pushed::Displaced { .. } => Some((Category::Displaced, 1)),
             Pushed::Evicted { items, .. } => Some((Category::Evicted, items.len() as u64)),
             Pushed::Rejected { .. } => return Ok(Decision::done(Category::Duplicate)),

@@ -3,16 +3,19 @@
 use core::borrow::Borrow;
 use core::fmt;
 use core::hash::Hash;
-use core::marker::PhantomData;
+use std::collections::VecDeque;
 use std::panic::{RefUnwindSafe, UnwindSafe};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use super::builder::{Builder, PerKey, Weigher};
-use super::core::Core;
+use super::builder::Builder;
+use super::core::{Core, Lookup};
+use super::entry::Entry;
 use super::items::{Items, NoIndex};
 use super::iter::{Array, IntoIter, Iter, IterLru};
+use super::limits::{MapLimits, Weigher};
 use super::observer::{Event, Observer};
-use super::outcome::{Expired, drop_quietly};
+use super::outcome::{Expired, Pushed, UnusedKey, drop_quietly, push_each};
+use super::resize::{Resize, Shrunk};
 use super::stats::MapStats;
 use crate::ConfigError;
 
@@ -58,9 +61,7 @@ use crate::ConfigError;
 /// # Type parameters
 ///
 /// `K` is the key and `V` the item. `Id` is what the items are indexed by, if they are: see
-/// [`Builder::indexed`]. A map without an index pays nothing for not having one. `L` says whether
-/// one push may have to push out more than one thing: [`PerKey`], no (unless a
-/// [`resize`](Self::resize) has left the map over its limits); [`Total`](super::Total), yes.
+/// [`Builder::indexed`]. A map without an index pays nothing for not having one.
 ///
 /// # Checkouts
 ///
@@ -92,11 +93,10 @@ use crate::ConfigError;
 /// buffer takes 8 to 16, and up to as much again where its buffer has left smaller ones behind.
 /// Once a map has reached its usual size, items come and go without a request for memory; a key
 /// that was handed over with a buffer costs one when the next key grows as large.
-pub struct BoundedArrayMap<K, V, Id = NoIndex, L = PerKey> {
+pub struct BoundedArrayMap<K, V, Id = NoIndex> {
     pub(super) core: Core<K, V, Id>,
     pub(super) weigher: Weigher<K, V>,
     pub(super) observer: Observer<K, V, Id>,
-    pub(super) of: PhantomData<fn() -> L>,
 }
 
 impl<K, V> BoundedArrayMap<K, V> {
@@ -118,7 +118,7 @@ impl<K: Hash + Eq, V> BoundedArrayMap<K, V> {
     }
 }
 
-impl<K: Hash + Eq, V, Id, L> BoundedArrayMap<K, V, Id, L> {
+impl<K: Hash + Eq, V, Id> BoundedArrayMap<K, V, Id> {
     /// Takes out the item with this id, wherever it is; `None` if none is resident, or if it is
     /// checked out.
     ///
@@ -200,7 +200,7 @@ impl<K: Hash + Eq, V, Id, L> BoundedArrayMap<K, V, Id, L> {
     }
 }
 
-impl<K, V, Id, L> BoundedArrayMap<K, V, Id, L> {
+impl<K, V, Id> BoundedArrayMap<K, V, Id> {
     /// Takes out the items whose time to live has passed at `now`, oldest arrival first, but no
     /// more than `limit` of them; none if items do not expire.
     ///
@@ -221,7 +221,7 @@ impl<K, V, Id, L> BoundedArrayMap<K, V, Id, L> {
     ///     .time_to_live(day)
     ///     .build()?;
     /// let start = Instant::now();
-    /// assert!(map.push_at(start, "post", "like").is_stored());
+    /// assert!(map.push_entry(Entry::new("post", "like").at(start)).is_stored());
     ///
     /// assert_eq!(map.next_expiry(), Some(start + day));
     /// assert!(map.expire(start + day / 2, 1_000).is_empty());
@@ -336,34 +336,16 @@ impl<K, V, Id, L> BoundedArrayMap<K, V, Id, L> {
         self.core.items
     }
 
-    /// What the resident items weigh together; 0 if they are not weighed. O(1).
-    #[must_use]
-    pub fn weight(&self) -> u64 {
-        self.core.weight
-    }
-
     /// Whether nothing is resident.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The most keys at once.
+    /// The limits.
     #[must_use]
-    pub fn max_keys(&self) -> usize {
-        self.core.limits.max_keys
-    }
-
-    /// The most items at once under each key.
-    #[must_use]
-    pub fn max_items_per_key(&self) -> usize {
-        self.core.limits.max_items_per_key
-    }
-
-    /// How long items live, if they expire.
-    #[must_use]
-    pub fn time_to_live(&self) -> Option<Duration> {
-        self.core.limits.time_to_live
+    pub fn limits(&self) -> MapLimits {
+        self.core.limits.shown()
     }
 
     /// Panics unless its structures agree: for tests. O(keys + items).
@@ -380,7 +362,151 @@ impl<K, V, Id, L> BoundedArrayMap<K, V, Id, L> {
     }
 }
 
-impl<K, V, Id, L> Drop for BoundedArrayMap<K, V, Id, L> {
+impl<K: Hash + Eq, V, Id> BoundedArrayMap<K, V, Id> {
+    /// Pushes an item with no id, as having arrived now. Reads the clock only if items expire.
+    ///
+    /// # Panics
+    ///
+    /// If the weigher does; the map is as it was.
+    ///
+    /// O(1) amortised, plus the number of items under each key that is evicted if items expire, weigh
+    /// something or are indexed.
+    #[inline]
+    pub fn push(&mut self, key: K, value: V) -> Pushed<K, V, Id> {
+        if !self.core.fast_path {
+            return self.push_slow(key, value);
+        }
+        let hash = self.core.hash(&key);
+        match self.core.keys.find(hash, &key) {
+            Some(slot) => {
+                drop_quietly(key);
+                self.core.keys.promote(slot);
+                self.core.fast_push(slot, value)
+            }
+            None => self.core.fast_push_new_key(hash, key, value),
+        }
+    }
+
+    fn push_slow(&mut self, key: K, value: V) -> Pushed<K, V, Id> {
+        let weight = self.weigher.weigh(&key, &value);
+        let lookup = self.core.lookup(&key, weight);
+        self.push_looked_up(lookup, Entry::new(key, value))
+    }
+
+    /// Pushes an item with an id or a time of arrival: see [`Entry`].
+    ///
+    /// As costly as [`push`](Self::push).
+    ///
+    /// ```
+    /// use sluicegate::{BoundedArrayMap, Pushed, RejectReason};
+    /// use sluicegate::map::Entry;
+    ///
+    /// let mut map =
+    ///     BoundedArrayMap::builder().max_keys(1).max_items_per_key(9).indexed().build()?;
+    /// assert_eq!(map.push_entry(Entry::new("post", "like").id(7)), Pushed::Stored);
+    ///
+    /// let again = map.push_entry(Entry::new("post", "like, redelivered").id(7));
+    /// assert!(matches!(again, Pushed::Rejected { reason: RejectReason::Duplicate, .. }));
+    /// # Ok::<(), sluicegate::ConfigError>(())
+    /// ```
+    pub fn push_entry(&mut self, entry: Entry<K, V, Id>) -> Pushed<K, V, Id>
+    where
+        Id: Hash + Eq,
+    {
+        let weight = self.weigher.weigh(&entry.key, &entry.value);
+        let lookup = self.core.lookup_entry(&entry, weight);
+        self.push_looked_up(lookup, entry)
+    }
+
+    fn push_looked_up(&mut self, lookup: Lookup, entry: Entry<K, V, Id>) -> Pushed<K, V, Id> {
+        if self.observer.is_set() {
+            return self.push_and_report(lookup, entry);
+        }
+        self.core.push(lookup, entry, &mut UnusedKey(None))
+    }
+
+    #[inline(never)]
+    fn push_and_report(&mut self, lookup: Lookup, entry: Entry<K, V, Id>) -> Pushed<K, V, Id> {
+        let mut unused = UnusedKey(None);
+        let pushed = self.core.push(lookup, entry, &mut unused);
+        self.observer.report_pushed(&pushed, unused.0.as_ref());
+        pushed
+    }
+
+    /// Pushes items one after another, hands what each pushes out, or itself if it is refused, to
+    /// `sink`, and returns how many of them were stored.
+    ///
+    /// # Panics
+    ///
+    /// If `items`, `sink` or the weigher does; what `items` has not yielded by then is not pushed.
+    ///
+    /// ```
+    /// use sluicegate::{BoundedArrayMap, Pushed};
+    ///
+    /// let mut map = BoundedArrayMap::new(10, 2)?;
+    /// let mut displaced = 0;
+    /// let stored = map.extend((0..5).map(|like| ("post", like)), |pushed| {
+    ///     displaced += usize::from(matches!(pushed, Pushed::Displaced { .. }));
+    /// });
+    /// assert_eq!((stored, displaced), (5, 3));
+    /// # Ok::<(), sluicegate::ConfigError>(())
+    /// ```
+    pub fn extend(
+        &mut self,
+        items: impl IntoIterator<Item = (K, V)>,
+        sink: impl FnMut(Pushed<K, V, Id>),
+    ) -> usize {
+        push_each(items, |key, value| self.push(key, value), sink)
+    }
+}
+
+impl<K: Hash + Eq, V, Id> BoundedArrayMap<K, V, Id> {
+    /// Changes the limits, and hands over what a smaller map leaves no room for: exactly the
+    /// excess, which counts as evicted and displaced.
+    ///
+    /// A total is kept to by evicting whole keys, the least recently used ones also if a full map
+    /// refuses new keys. Items keep the weight that they came in with.
+    ///
+    /// Keys that are checked out stay, with what is checked out; they and the map are over their
+    /// limits until enough has left. Pushes and further calls of this, with the same limits say,
+    /// hand over the excess that is no longer checked out.
+    ///
+    /// # Errors
+    ///
+    /// A [`ConfigError`] if a limit is not what it may be, as when the map was built, or if
+    /// `max_weight` is set and the map was built without a weigher. Nothing has changed then.
+    ///
+    /// O(keys in the map + items handed over); if some keys are checked out, O(the most keys that
+    /// were ever in it at once + items handed over).
+    ///
+    /// ```
+    /// use sluicegate::BoundedArrayMap;
+    /// use sluicegate::map::Resize;
+    ///
+    /// let mut map = BoundedArrayMap::new(2, 2)?;
+    /// for (key, value) in [("a", 1), ("b", 2), ("b", 3)] {
+    ///     assert!(map.push(key, value).is_stored());
+    /// }
+    /// let gone = map.resize(Resize::new().max_keys(1).max_items_per_key(1))?;
+    /// assert_eq!(gone.evicted[0].0, "a");
+    /// assert_eq!(gone.displaced[0].0, "b");
+    /// assert_eq!(map.take("b").collect::<Vec<_>>(), [3]);
+    /// # Ok::<(), sluicegate::ConfigError>(())
+    /// ```
+    pub fn resize(&mut self, limits: Resize) -> Result<Shrunk<K, V, Id>, ConfigError>
+    where
+        K: Clone,
+    {
+        let mut keys = VecDeque::new();
+        let shrunk = self.core.resize(limits, &mut keys);
+        drop_quietly(keys);
+        let shrunk = shrunk?;
+        self.observer.report_shrunk(&shrunk);
+        Ok(shrunk)
+    }
+}
+
+impl<K, V, Id> Drop for BoundedArrayMap<K, V, Id> {
     /// Reports everything in the map to the observer, if there is one. O(items) then.
     fn drop(&mut self) {
         if self.observer.is_set() {
@@ -391,14 +517,14 @@ impl<K, V, Id, L> Drop for BoundedArrayMap<K, V, Id, L> {
 
 // No panic leaves the map half changed, not even one in the weigher, which by itself stands in the
 // way of the two.
-impl<K: UnwindSafe, V: UnwindSafe, Id: UnwindSafe, L> UnwindSafe for BoundedArrayMap<K, V, Id, L> {}
+impl<K: UnwindSafe, V: UnwindSafe, Id: UnwindSafe> UnwindSafe for BoundedArrayMap<K, V, Id> {}
 
-impl<K: RefUnwindSafe, V: RefUnwindSafe, Id: RefUnwindSafe, L> RefUnwindSafe
-    for BoundedArrayMap<K, V, Id, L>
+impl<K: RefUnwindSafe, V: RefUnwindSafe, Id: RefUnwindSafe> RefUnwindSafe
+    for BoundedArrayMap<K, V, Id>
 {
 }
 
-impl<K: fmt::Debug, V: fmt::Debug, Id, L> fmt::Debug for BoundedArrayMap<K, V, Id, L> {
+impl<K: fmt::Debug, V: fmt::Debug, Id> fmt::Debug for BoundedArrayMap<K, V, Id> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_map().entries(self.iter()).finish()
     }

@@ -3,49 +3,16 @@
 use core::fmt;
 use core::hash::Hash;
 use core::marker::PhantomData;
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::bounded::BoundedArrayMap;
 use super::core::Core;
 use super::items::NoIndex;
-use super::limits::{FullKey, FullMap, HEAVIEST, Limits};
+use super::limits::{FullKey, FullMap, HEAVIEST, Limits, Weigher};
 use super::observer::Observer;
-use super::sharded::ShardedBoundedArrayMap;
-use super::shared::SharedBoundedArrayMap;
 use crate::ConfigError;
 
-/// Marks a map with no limits but those on keys and on the items under each: one push makes at
-/// most one item or one key go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PerKey {}
-
-/// Marks a map with a limit on all its items or on their weight: one push can make many keys go,
-/// and all pushes go through [`push_with`](BoundedArrayMap::push_with).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Total {}
-
-/// Says what an item weighs.
-pub(super) struct Weigher<K, V>(Option<Arc<Weigh<K, V>>>);
-
-type Weigh<K, V> = dyn Fn(&K, &V) -> u64 + Send + Sync;
-
-impl<K, V> Weigher<K, V> {
-    pub(super) const NONE: Self = Self(None);
-
-    #[inline]
-    pub(super) fn weigh(&self, key: &K, value: &V) -> u64 {
-        self.0.as_ref().map_or(0, |weigh| weigh(key, value))
-    }
-}
-
-impl<K, V> Clone for Weigher<K, V> {
-    fn clone(&self) -> Self {
-        Self(self.0.clone())
-    }
-}
-
-/// Chooses the limits and policies of a [`BoundedArrayMap`] or a [`SharedBoundedArrayMap`].
+/// Chooses the limits and policies of a [`BoundedArrayMap`] or a [`SharedBoundedArrayMap`](super::SharedBoundedArrayMap).
 ///
 /// [`max_keys`](Self::max_keys) and [`max_items_per_key`](Self::max_items_per_key) must be
 /// chosen; the rest has defaults.
@@ -64,13 +31,13 @@ impl<K, V> Clone for Weigher<K, V> {
 /// # Ok::<(), sluicegate::ConfigError>(())
 /// ```
 #[must_use = "a builder does nothing until `build`, `build_shared` or `build_sharded` is called"]
-pub struct Builder<K, V, Id = NoIndex, L = PerKey> {
+pub struct Builder<K, V, Id = NoIndex> {
     limits: Limits,
     weigher: Weigher<K, V>,
-    of: PhantomData<Maker<K, V, Id, L>>,
+    of: PhantomData<Maker<K, V, Id>>,
 }
 
-type Maker<K, V, Id, L> = fn() -> BoundedArrayMap<K, V, Id, L>;
+type Maker<K, V, Id> = fn() -> BoundedArrayMap<K, V, Id>;
 
 impl<K, V> Builder<K, V> {
     pub(super) fn new() -> Self {
@@ -90,39 +57,40 @@ impl<K, V> Builder<K, V> {
     }
 }
 
-impl<K, V, L> Builder<K, V, NoIndex, L> {
+impl<K, V> Builder<K, V> {
     /// Gives the map an index by an id of each item, which is what
-    /// [`push_unique`](BoundedArrayMap::push_unique) and
+    /// [`Entry::id`](super::Entry::id) and
     /// [`remove_by_id`](BoundedArrayMap::remove_by_id) use.
     ///
     /// ```
     /// use sluicegate::BoundedArrayMap;
+    /// use sluicegate::map::Entry;
     ///
     /// let mut likes = BoundedArrayMap::<&str, u64>::builder()
     ///     .max_keys(10_000)
     ///     .max_items_per_key(100)
     ///     .indexed::<String>()
     ///     .build()?;
-    /// assert!(likes.push_unique("post", "like/1".to_string(), 7).is_stored());
+    /// assert!(likes.push_entry(Entry::new("post", 7).id("like/1".to_string())).is_stored());
     /// assert_eq!(likes.remove_by_id("like/1"), Some(("post", 7)));
     /// # Ok::<(), sluicegate::ConfigError>(())
     /// ```
-    pub fn indexed<Id>(self) -> Builder<K, V, Id, L> {
+    pub fn indexed<Id>(self) -> Builder<K, V, Id> {
         let limits = Limits { indexed: true, ..self.limits };
         Builder { limits, weigher: self.weigher, of: PhantomData }
     }
 }
 
-impl<K, V, Id, L> Builder<K, V, Id, L> {
+impl<K, V, Id> Builder<K, V, Id> {
     /// The most items at once under all keys together: at least `max_items_per_key`. By default
     /// only that and `max_keys` limit them.
     ///
     /// If a push exceeds it, whole keys go as [`FullMap`] says, but never the one that is pushed
-    /// to. As that can be many, the map takes items through
-    /// [`push_with`](BoundedArrayMap::push_with) only.
-    pub fn max_items(self, max_items: usize) -> Builder<K, V, Id, Total> {
-        let limits = Limits { max_items, ..self.limits };
-        Builder { limits, weigher: self.weigher, of: PhantomData }
+    /// to. A push for which more than one thing goes answers
+    /// [`Pushed::Several`](super::Pushed).
+    pub fn max_items(mut self, max_items: usize) -> Self {
+        self.limits.max_items = max_items;
+        self
     }
 
     /// The most that all items may weigh together, from 1 to 9,223,372,036,854,775,807 (2⁶³ - 1),
@@ -141,22 +109,24 @@ impl<K, V, Id, L> Builder<K, V, Id, L> {
     ///     .max_items_per_key(100)
     ///     .max_weight(10, |_key: &&str, text: &String| text.len() as u64)
     ///     .build()?;
-    /// let mut gone = Vec::new();
-    /// for (key, text) in [("a", "1234"), ("b", "1234"), ("c", "1234567890")] {
-    ///     assert!(map.push_with(key, text.to_string(), |pushed| gone.push(pushed)));
+    /// for (key, text) in [("a", "1234"), ("b", "1234")] {
+    ///     assert_eq!(map.push(key, text.to_string()), Pushed::Stored);
     /// }
-    /// assert!(matches!(gone[0], Pushed::Evicted { key: "a", .. }));
-    /// assert!(matches!(gone[1], Pushed::Evicted { key: "b", .. }));
-    /// assert_eq!(map.weight(), 10);
+    /// let Pushed::Several(gone) = map.push("c", "1234567890".to_string()) else { panic!() };
+    /// let keys: Vec<_> = gone.evicted.iter().map(|(key, _)| *key).collect();
+    /// assert_eq!(keys, ["a", "b"]);
+    /// assert_eq!(map.stats().weight, 10);
     /// # Ok::<(), sluicegate::ConfigError>(())
     /// ```
     pub fn max_weight(
-        self,
+        mut self,
         max_weight: u64,
         weigh: impl Fn(&K, &V) -> u64 + Send + Sync + 'static,
-    ) -> Builder<K, V, Id, Total> {
-        let limits = Limits { max_weight, weighed: true, ..self.limits };
-        Builder { limits, weigher: Weigher(Some(Arc::new(weigh))), of: PhantomData }
+    ) -> Self {
+        self.limits.max_weight = max_weight;
+        self.limits.weighed = true;
+        self.weigher = Weigher::new(weigh);
+        self
     }
 
     /// The most keys at once: at least 1. Must be chosen.
@@ -191,7 +161,7 @@ impl<K, V, Id, L> Builder<K, V, Id, L> {
         self
     }
 
-    fn checked(&self) -> Result<Limits, ConfigError> {
+    pub(super) fn checked(&self) -> Result<Limits, ConfigError> {
         let limits = self.limits;
         limits.check()?;
         if limits.time_to_live == Some(Duration::ZERO) {
@@ -211,52 +181,23 @@ impl<K, V, Id, L> Builder<K, V, Id, L> {
     /// # Errors
     ///
     /// A [`ConfigError`] if a limit is missing or is not what it may be.
-    pub fn build(self) -> Result<BoundedArrayMap<K, V, Id, L>, ConfigError>
+    pub fn build(self) -> Result<BoundedArrayMap<K, V, Id>, ConfigError>
     where
         K: Hash + Eq,
     {
         let core = Core::new(self.checked()?);
         let observer = Observer::none();
-        Ok(BoundedArrayMap { core, weigher: self.weigher, observer, of: PhantomData })
-    }
-
-    /// Builds the form that many threads and tasks can share.
-    ///
-    /// # Errors
-    ///
-    /// As [`build`](Self::build).
-    pub fn build_shared(self) -> Result<SharedBoundedArrayMap<K, V, Id, L>, ConfigError>
-    where
-        K: Hash + Eq,
-    {
-        self.build().map(SharedBoundedArrayMap::from)
+        Ok(BoundedArrayMap { core, weigher: self.weigher, observer })
     }
 }
 
-impl<K: Hash + Eq, V> Builder<K, V> {
-    /// Builds the form in several parts with a lock each: from 1 to 65,536 of them, best a
-    /// few times as many as threads. There is no such form with an index or with totals:
-    /// [`ShardedBoundedArrayMap`] says why.
-    ///
-    /// # Errors
-    ///
-    /// As [`build`](Self::build).
-    pub fn build_sharded(self, shards: usize) -> Result<ShardedBoundedArrayMap<K, V>, ConfigError> {
-        let limits = self.checked()?;
-        if !(1..=65_536).contains(&shards) {
-            return Err(ConfigError::new("shards", shards, "at least 1 and at most 65536"));
-        }
-        Ok(ShardedBoundedArrayMap::build(limits, shards))
-    }
-}
-
-impl<K, V, Id, L> Clone for Builder<K, V, Id, L> {
+impl<K, V, Id> Clone for Builder<K, V, Id> {
     fn clone(&self) -> Self {
         Self { limits: self.limits, weigher: self.weigher.clone(), of: PhantomData }
     }
 }
 
-impl<K, V, Id, L> fmt::Debug for Builder<K, V, Id, L> {
+impl<K, V, Id> fmt::Debug for Builder<K, V, Id> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Builder").field(&self.limits).finish()
     }

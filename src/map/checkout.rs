@@ -3,10 +3,8 @@
 use core::borrow::Borrow;
 use core::fmt;
 use core::hash::Hash;
-use core::marker::PhantomData;
 
 use super::bounded::BoundedArrayMap;
-use super::builder::PerKey;
 use super::core::Core;
 use super::item_buf::ItemBuf;
 use super::items::NoIndex;
@@ -19,13 +17,13 @@ pub(super) trait Source<K, V, Id> {
     fn with<R>(&mut self, act: impl FnOnce(&mut Core<K, V, Id>) -> R) -> R;
 }
 
-impl<K, V, Id, L> Source<K, V, Id> for &mut BoundedArrayMap<K, V, Id, L> {
+impl<K, V, Id> Source<K, V, Id> for &mut BoundedArrayMap<K, V, Id> {
     fn with<R>(&mut self, act: impl FnOnce(&mut Core<K, V, Id>) -> R) -> R {
         act(&mut self.core)
     }
 }
 
-impl<K, V, Id, L> Source<K, V, Id> for &SharedBoundedArrayMap<K, V, Id, L> {
+impl<K, V, Id> Source<K, V, Id> for &SharedBoundedArrayMap<K, V, Id> {
     fn with<R>(&mut self, act: impl FnOnce(&mut Core<K, V, Id>) -> R) -> R {
         act(&mut self.core.lock())
     }
@@ -45,7 +43,6 @@ macro_rules! guard {
             source: $Source,
             slot: u32,
             items: ItemBuf<V>,
-            of: PhantomData<fn() -> ($($Of,)+)>,
         }
 
         impl<$($Of),+> $Guard<'_, $($Of),+> {
@@ -112,7 +109,7 @@ guard! {
     /// [`acknowledge`](Self::acknowledge) each item when it is done with. What is left when this
     /// is dropped, after an error say, is in the map as before, and the key is the most recently
     /// used. If it is leaked (`mem::forget`), the key and its items still count.
-    Checkout[K, V, Id = NoIndex, L = PerKey], &'a mut BoundedArrayMap<K, V, Id, L>
+    Checkout[K, V, Id = NoIndex], &'a mut BoundedArrayMap<K, V, Id>
 }
 
 guard! {
@@ -123,7 +120,7 @@ guard! {
     /// is dropped, after an error or a cancellation, for example, is in the map again, in order and
     /// before what has been pushed since; it counted all the time. The key is then the most
     /// recently used. If it is leaked (`mem::forget`), the key and its items still count.
-    SharedCheckout[K, V, Id = NoIndex, L = PerKey], &'a SharedBoundedArrayMap<K, V, Id, L>
+    SharedCheckout[K, V, Id = NoIndex], &'a SharedBoundedArrayMap<K, V, Id>
 }
 
 guard! {
@@ -132,7 +129,7 @@ guard! {
     ShardedCheckout[K, V], ShardRef<'a, K, V>
 }
 
-impl<K: Hash + Eq, V, Id, L> BoundedArrayMap<K, V, Id, L> {
+impl<K: Hash + Eq, V, Id> BoundedArrayMap<K, V, Id> {
     /// All items of a key, under a guard that puts back those that are not acknowledged; `None` if
     /// the key is not in the map.
     ///
@@ -155,20 +152,20 @@ impl<K: Hash + Eq, V, Id, L> BoundedArrayMap<K, V, Id, L> {
     /// assert_eq!(map.take("post").collect::<Vec<_>>(), [2]);
     /// # Ok::<(), sluicegate::ConfigError>(())
     /// ```
-    pub fn checkout<Q>(&mut self, key: &Q) -> Option<Checkout<'_, K, V, Id, L>>
+    pub fn checkout<Q>(&mut self, key: &Q) -> Option<Checkout<'_, K, V, Id>>
     where
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
         let slot = self.core.find_available(key)?;
         let items = self.core.check_out(slot);
-        Some(Checkout { source: self, slot, items, of: PhantomData })
+        Some(Checkout { source: self, slot, items })
     }
 }
 
-impl<K: Hash + Eq, V, Id, L> SharedBoundedArrayMap<K, V, Id, L> {
+impl<K: Hash + Eq, V, Id> SharedBoundedArrayMap<K, V, Id> {
     /// As [`BoundedArrayMap::checkout`]: `None` also if the key is checked out already.
-    pub fn checkout<Q>(&self, key: &Q) -> Option<SharedCheckout<'_, K, V, Id, L>>
+    pub fn checkout<Q>(&self, key: &Q) -> Option<SharedCheckout<'_, K, V, Id>>
     where
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
@@ -178,7 +175,7 @@ impl<K: Hash + Eq, V, Id, L> SharedBoundedArrayMap<K, V, Id, L> {
             let slot = core.find_available(key)?;
             (slot, core.check_out(slot))
         };
-        Some(SharedCheckout { source: self, slot, items, of: PhantomData })
+        Some(SharedCheckout { source: self, slot, items })
     }
 }
 
@@ -195,6 +192,6 @@ impl<K: Hash + Eq, V> ShardedBoundedArrayMap<K, V> {
             let slot = core.find_available_hashed(hash, key)?;
             Some((slot, core.check_out(slot)))
         })?;
-        Some(ShardedCheckout { source, slot, items, of: PhantomData })
+        Some(ShardedCheckout { source, slot, items })
     }
 }

@@ -215,7 +215,7 @@ impl<K: fmt::Debug, V: fmt::Debug, Id> fmt::Debug for IntoIter<K, V, Id> {
     }
 }
 
-impl<K, V, Id, L> IntoIterator for BoundedArrayMap<K, V, Id, L> {
+impl<K, V, Id> IntoIterator for BoundedArrayMap<K, V, Id> {
     type Item = (K, Items<V, Id>);
     type IntoIter = IntoIter<K, V, Id>;
 
@@ -224,7 +224,7 @@ impl<K, V, Id, L> IntoIterator for BoundedArrayMap<K, V, Id, L> {
     }
 }
 
-impl<'a, K, V, Id, L> IntoIterator for &'a BoundedArrayMap<K, V, Id, L> {
+impl<'a, K, V, Id> IntoIterator for &'a BoundedArrayMap<K, V, Id> {
     type Item = (&'a K, Array<'a, V>);
     type IntoIter = Iter<'a, K, V>;
 

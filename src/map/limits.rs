@@ -1,5 +1,6 @@
 //! The limits and policies of a map, and the checks on them.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::ConfigError;
@@ -25,10 +26,22 @@ pub enum FullMap {
     EvictLeastRecentlyUsed,
     /// Hands back the new item and changes nothing.
     RejectNewKey,
-    /// Stores the new item and hands back the heaviest key with all its items: the one whose items
-    /// weigh most together, or of which there are most if they are not weighed. Of two such, the
-    /// one that came first. Every push and removal then costs O(log keys).
-    EvictHeaviest,
+}
+
+/// The limits of a map.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MapLimits {
+    /// The most keys at once.
+    pub max_keys: usize,
+    /// The most items at once under each key.
+    pub max_items_per_key: usize,
+    /// The most items at once under all keys together, if that is limited.
+    pub max_items: Option<usize>,
+    /// The most that all items may weigh together, if they are weighed.
+    pub max_weight: Option<u64>,
+    /// How long items live, if they expire.
+    pub time_to_live: Option<Duration>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -47,14 +60,14 @@ pub(super) struct Limits {
 }
 
 impl Limits {
-    /// The limit on all items, if one was chosen.
-    pub(super) fn most_items(&self) -> Option<usize> {
-        (self.max_items < usize::MAX).then_some(self.max_items)
-    }
-
-    /// The limit on what all items weigh, if they are weighed.
-    pub(super) fn most_weight(&self) -> Option<u64> {
-        self.weighed.then_some(self.max_weight)
+    pub(super) fn shown(&self) -> MapLimits {
+        MapLimits {
+            max_keys: self.max_keys,
+            max_items_per_key: self.max_items_per_key,
+            max_items: (self.max_items < usize::MAX).then_some(self.max_items),
+            max_weight: self.weighed.then_some(self.max_weight),
+            time_to_live: self.time_to_live,
+        }
     }
 
     /// Checks what can be changed later too.
@@ -88,3 +101,31 @@ pub(super) const MOST: usize = NONE as usize - 1;
 
 /// So that the weight of a map and of one item more cannot overflow.
 pub(super) const HEAVIEST: u64 = u64::MAX / 2;
+
+/// Says what an item weighs.
+pub(super) struct Weigher<K, V>(Option<Arc<Weigh<K, V>>>);
+
+type Weigh<K, V> = dyn Fn(&K, &V) -> u64 + Send + Sync;
+
+impl<K, V> Weigher<K, V> {
+    pub(super) const NONE: Self = Self(None);
+
+    pub(super) fn new(weigh: impl Fn(&K, &V) -> u64 + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(weigh)))
+    }
+
+    pub(super) fn is_set(&self) -> bool {
+        self.0.is_some()
+    }
+
+    #[inline]
+    pub(super) fn weigh(&self, key: &K, value: &V) -> u64 {
+        self.0.as_ref().map_or(0, |weigh| weigh(key, value))
+    }
+}
+
+impl<K, V> Clone for Weigher<K, V> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}

@@ -6,6 +6,7 @@ mod bounded;
 mod builder;
 mod checkout;
 mod core;
+mod entry;
 mod item_buf;
 mod items;
 mod iter;
@@ -13,7 +14,6 @@ mod keys;
 mod limits;
 mod observer;
 mod outcome;
-mod push;
 mod resize;
 mod retain;
 #[cfg(feature = "serde")]
@@ -25,14 +25,15 @@ mod stats;
 mod sweeper;
 
 pub use bounded::BoundedArrayMap;
-pub use builder::{Builder, PerKey, Total};
+pub use builder::Builder;
 pub use checkout::{Checkout, ShardedCheckout, SharedCheckout};
+pub use entry::Entry;
 pub use items::{Items, NoIndex};
 pub use iter::{Array, ArrayIter, IntoIter, Iter, IterLru};
-pub use limits::{FullKey, FullMap};
+pub use limits::{FullKey, FullMap, MapLimits};
 pub use observer::Event;
-pub use outcome::{Expired, Pushed, RejectReason};
-pub use resize::Shrunk;
+pub use outcome::{Expired, Pushed, RejectReason, Several};
+pub use resize::{Resize, Shrunk};
 #[cfg(feature = "serde")]
 pub use serial::Restore;
 pub use sharded::ShardedBoundedArrayMap;

@@ -1,7 +1,6 @@
 //! The callback that sees what leaves a map unasked.
 
 use super::core::Core;
-use super::core::insert::hand_over;
 use super::items::Items;
 use super::items::NoIndex;
 use super::outcome::{Expired, Pushed, RejectReason, drop_quietly};
@@ -104,22 +103,18 @@ impl<K, V, Id> Observer<K, V, Id> {
             (Pushed::Rejected { reason, key, value, id }, _) => {
                 self.report(Event::Rejected { reason: *reason, key, value, id: id.as_ref() });
             }
+            (Pushed::Several(several), _) => {
+                for (value, id) in &several.displaced {
+                    if let Some(key) = pushed_to {
+                        self.report(Event::Displaced { key, value, id: id.as_ref() });
+                    }
+                }
+                for (key, items) in &several.evicted {
+                    self.report(Event::Evicted { key, items });
+                }
+            }
             (Pushed::Stored | Pushed::Displaced { .. }, _) => {}
         }
-    }
-
-    /// Reports each outcome of a push, and passes them all to the sink.
-    pub(super) fn report_and_hand_over(
-        &self,
-        outcomes: Vec<Pushed<K, V, Id>>,
-        unused: Option<K>,
-        sink: impl FnMut(Pushed<K, V, Id>),
-    ) -> bool {
-        for outcome in &outcomes {
-            self.report_pushed(outcome, unused.as_ref());
-        }
-        drop_quietly(unused);
-        hand_over(outcomes, sink)
     }
 
     /// Reports everything in a map that is dropped, and drops it. Catches panics in destructors, so

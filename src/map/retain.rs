@@ -114,7 +114,7 @@ fn retain_all<K: Clone, V, Id>(
 
 type Removed<K, V, Id> = Vec<(K, Items<V, Id>)>;
 
-impl<K: Hash + Eq, V, Id, L> BoundedArrayMap<K, V, Id, L> {
+impl<K: Hash + Eq, V, Id> BoundedArrayMap<K, V, Id> {
     /// Takes the items for which `leaves` is true out from under a key and hands them over, oldest
     /// first. Uses no key. The items count as removed.
     ///
@@ -167,7 +167,7 @@ impl<K: Hash + Eq, V, Id, L> BoundedArrayMap<K, V, Id, L> {
     }
 }
 
-impl<K: Hash + Eq, V, Id, L> SharedBoundedArrayMap<K, V, Id, L> {
+impl<K: Hash + Eq, V, Id> SharedBoundedArrayMap<K, V, Id> {
     /// Takes the items for which `leaves` is true out from under a key and hands them over, oldest
     /// first; none if the key is checked out. Uses no key. The items count as removed.
     ///

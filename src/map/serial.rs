@@ -13,7 +13,7 @@ use super::outcome::Pushed;
 
 /// As a sequence of pairs of a key and its items, in the order in which they would be evicted.
 /// Limits, ids, times of arrival and what is checked out are not written.
-impl<K: Serialize, V: Serialize, Id, L> Serialize for BoundedArrayMap<K, V, Id, L> {
+impl<K: Serialize, V: Serialize, Id> Serialize for BoundedArrayMap<K, V, Id> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let keys = self.iter_lru();
         let mut sequence = serializer.serialize_seq(Some(keys.len()))?;
@@ -51,32 +51,32 @@ impl<V: Serialize> Serialize for Row<'_, V> {
 /// # Ok::<(), sluicegate::ConfigError>(())
 /// ```
 #[must_use = "it reads nothing until `deserialize` is called"]
-pub struct Restore<'a, K, V, Id, L, F> {
-    map: &'a mut BoundedArrayMap<K, V, Id, L>,
+pub struct Restore<'a, K, V, Id, F> {
+    map: &'a mut BoundedArrayMap<K, V, Id>,
     sink: F,
 }
 
-impl<K: Hash + Eq, V, Id, L> BoundedArrayMap<K, V, Id, L> {
+impl<K: Hash + Eq, V, Id> BoundedArrayMap<K, V, Id> {
     /// Reads what [`Serialize`] has written into this map, after what is in it. What does not fit,
-    /// and what it pushes out, goes to `sink`, as with [`push_with`](Self::push_with). If the input
+    /// and what it pushes out, goes to `sink`, as with [`extend`](Self::extend). If the input
     /// is malformed, what was read before that stays.
     ///
     /// A key is cloned for each of its items but the last.
     pub fn restore_with<F: FnMut(Pushed<K, V, Id>)>(
         &mut self,
         sink: F,
-    ) -> Restore<'_, K, V, Id, L, F> {
+    ) -> Restore<'_, K, V, Id, F> {
         Restore { map: self, sink }
     }
 }
 
-impl<K, V, Id, L, F> fmt::Debug for Restore<'_, K, V, Id, L, F> {
+impl<K, V, Id, F> fmt::Debug for Restore<'_, K, V, Id, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Restore").field("items", &self.map.total_items()).finish_non_exhaustive()
     }
 }
 
-impl<'de, K, V, Id, L, F> DeserializeSeed<'de> for Restore<'_, K, V, Id, L, F>
+impl<'de, K, V, Id, F> DeserializeSeed<'de> for Restore<'_, K, V, Id, F>
 where
     K: Hash + Eq + Clone + Deserialize<'de>,
     V: Deserialize<'de>,
@@ -89,7 +89,7 @@ where
     }
 }
 
-impl<'de, K, V, Id, L, F> Visitor<'de> for Restore<'_, K, V, Id, L, F>
+impl<'de, K, V, Id, F> Visitor<'de> for Restore<'_, K, V, Id, F>
 where
     K: Hash + Eq + Clone + Deserialize<'de>,
     V: Deserialize<'de>,
@@ -108,7 +108,7 @@ where
             while let Some(item) = items.next() {
                 let key = if items.peek().is_some() { key.clone() } else { key.take() };
                 if let Some(key) = key {
-                    self.map.push_with(key, item, &mut self.sink);
+                    self.map.extend([(key, item)], &mut self.sink);
                 }
             }
         }

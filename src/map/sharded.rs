@@ -5,17 +5,19 @@ use core::fmt;
 use core::hash::{BuildHasher, Hash};
 use core::ops::Deref;
 use std::panic::{self, AssertUnwindSafe, RefUnwindSafe, UnwindSafe};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use super::core::insert::NewItem;
+use super::builder::Builder;
 use super::core::{Core, Lookup};
+use super::entry::Entry;
 use super::items::Items;
 use super::items::NoIndex;
 use super::iter::IntoIter;
-use super::limits::{FullMap, Limits};
+use super::limits::{FullMap, Limits, MapLimits};
 use super::observer::{Event, Observer};
-use super::outcome::{Expired, Pushed, RejectReason, UnusedKey, drop_quietly};
+use super::outcome::{Expired, Pushed, RejectReason, UnusedKey, drop_quietly, push_each};
 use super::stats::MapStats;
+use crate::ConfigError;
 use crate::base::sync::{AtomicUsize, HashBuilder, Mutex, MutexGuard, Ordering};
 
 type Shard<K, V> = Core<K, V, NoIndex>;
@@ -48,8 +50,8 @@ impl<K, V> ShardRef<'_, K, V> {
 ///
 /// The cap on keys is that of the whole: as long as it has room nothing is evicted, however the
 /// keys are spread. Under each key all is exact. What is given up is the exact order of all keys: a
-/// full map evicts the least recently used key (or the heaviest, as [`FullMap`] says) of the new
-/// key's own shard, or if that has none to evict, of the next shard that has.
+/// full map evicts the least recently used key of the new key's own
+/// shard, or if that has none to evict, of the next shard that has.
 ///
 /// When not to use it: if one lock is not what holds you up, take
 /// [`SharedBoundedArrayMap`](super::SharedBoundedArrayMap), whose order of use is exact, and which
@@ -65,8 +67,8 @@ impl<K, V> ShardRef<'_, K, V> {
 ///   locks each time.
 /// - `resize`: its limits are those that it was built with.
 ///
-/// [`Builder::build_sharded`](super::Builder::build_sharded) is not there for the first two, so
-/// that they are refused when the program is compiled.
+/// An index is refused when the program is compiled, and a total when the map is
+/// [built](super::Builder::build_sharded).
 ///
 /// ```compile_fail
 /// # use sluicegate::BoundedArrayMap;
@@ -74,21 +76,14 @@ impl<K, V> ShardRef<'_, K, V> {
 /// let map = builder.indexed::<u8>().build_sharded(4);
 /// ```
 ///
-/// ```compile_fail
-/// # use sluicegate::BoundedArrayMap;
-/// let builder = BoundedArrayMap::<u8, u8>::builder().max_keys(9).max_items_per_key(9);
-/// let map = builder.max_items(9).build_sharded(4);
-/// ```
-///
-/// The same builders do build the sharded form without the index and the total, and the shared form
-/// with them:
+/// The same builder does build the sharded form without the index, and the shared form with it:
 ///
 /// ```
 /// # use sluicegate::BoundedArrayMap;
 /// let builder = BoundedArrayMap::<u8, u8>::builder().max_keys(9).max_items_per_key(9);
 /// let map = builder.clone().build_sharded(4)?;
 /// let indexed = builder.clone().indexed::<u8>().build_shared()?;
-/// let total = builder.max_items(9).build_shared()?;
+/// assert_eq!(builder.max_items(9).build_sharded(4).unwrap_err().field(), "max_items");
 /// # Ok::<(), sluicegate::ConfigError>(())
 /// ```
 ///
@@ -192,10 +187,10 @@ impl<K: Hash + Eq, V> ShardedBoundedArrayMap<K, V> {
         self.push_arrived(None, key, value)
     }
 
-    /// As [`BoundedArrayMap::push_at`](super::BoundedArrayMap::push_at), but for which key is
+    /// As [`BoundedArrayMap::push_entry`](super::BoundedArrayMap::push_entry), but for which key is
     /// evicted.
-    pub fn push_at(&self, now: Instant, key: K, value: V) -> Pushed<K, V> {
-        self.push_arrived(Some(now), key, value)
+    pub fn push_entry(&self, entry: Entry<K, V>) -> Pushed<K, V> {
+        self.push_arrived(entry.now, entry.key, entry.value)
     }
 
     fn push_arrived(&self, now: Option<Instant>, key: K, value: V) -> Pushed<K, V> {
@@ -212,7 +207,7 @@ impl<K: Hash + Eq, V> ShardedBoundedArrayMap<K, V> {
             shard.keys.promote(slot);
             return shard.fast_push(slot, value);
         }
-        item = Some(NewItem { key, value, id: None, now });
+        item = Some(Entry { key, value, id: None, now });
         let done = self.push_here(&mut shard, hash, found, &mut item);
         drop(shard);
         let (pushed, unused) = match done {
@@ -227,7 +222,7 @@ impl<K: Hash + Eq, V> ShardedBoundedArrayMap<K, V> {
         &self,
         shard: &mut Shard<K, V>,
         hash: u64,
-        item: &mut Option<NewItem<K, V, NoIndex>>,
+        item: &mut Option<Entry<K, V, NoIndex>>,
     ) -> Option<Done<K, V>> {
         let found = shard.keys.find(hash, &item.as_ref()?.key);
         self.push_here(shard, hash, found, item)
@@ -239,7 +234,7 @@ impl<K: Hash + Eq, V> ShardedBoundedArrayMap<K, V> {
         shard: &mut Shard<K, V>,
         key_hash: u64,
         found: Option<u32>,
-        item: &mut Option<NewItem<K, V, NoIndex>>,
+        item: &mut Option<Entry<K, V, NoIndex>>,
     ) -> Option<Done<K, V>> {
         if found.is_none() {
             // The shard's limit for this push, which follows from the size of the whole map.
@@ -262,7 +257,7 @@ impl<K: Hash + Eq, V> ShardedBoundedArrayMap<K, V> {
         }
         let lookup = Lookup { key_hash, key: found, id_hash: 0, duplicate: false, weight: 0 };
         let mut unused = UnusedKey(None);
-        let pushed = shard.push_one(lookup, item, &mut unused);
+        let pushed = shard.push(lookup, item, &mut unused);
         Some((pushed, unused))
     }
 
@@ -272,7 +267,7 @@ impl<K: Hash + Eq, V> ShardedBoundedArrayMap<K, V> {
         &self,
         own: usize,
         hash: u64,
-        item: &mut Option<NewItem<K, V, NoIndex>>,
+        item: &mut Option<Entry<K, V, NoIndex>>,
     ) -> Done<K, V> {
         for step in 1..self.shards.len() {
             let other = (own + step) % self.shards.len();
@@ -313,7 +308,7 @@ impl<K: Hash + Eq, V> ShardedBoundedArrayMap<K, V> {
         low: &mut Shard<K, V>,
         high: &mut Shard<K, V>,
         hash: u64,
-        item: &mut Option<NewItem<K, V, NoIndex>>,
+        item: &mut Option<Entry<K, V, NoIndex>>,
     ) -> Option<Done<K, V>> {
         let (mine, theirs) = if own < other { (low, high) } else { (high, low) };
         // Again, as the locks were released in between.
@@ -326,13 +321,13 @@ impl<K: Hash + Eq, V> ShardedBoundedArrayMap<K, V> {
         mine: &mut Shard<K, V>,
         theirs: &mut Shard<K, V>,
         hash: u64,
-        item: &mut Option<NewItem<K, V, NoIndex>>,
+        item: &mut Option<Entry<K, V, NoIndex>>,
     ) -> Option<Done<K, V>> {
         let lookup = mine.lookup_hashed(hash, &item.as_ref()?.key, 0);
         let (key, items) = theirs.evict_next()?;
         mine.limits.max_keys = usize::MAX;
         let mut unused = UnusedKey(None);
-        let _stored = mine.push_one(lookup, item.take()?, &mut unused);
+        let _stored = mine.push(lookup, item.take()?, &mut unused);
         Some((Pushed::Evicted { key, items }, unused))
     }
 
@@ -384,17 +379,9 @@ impl<K: Hash + Eq, V> ShardedBoundedArrayMap<K, V> {
     pub fn extend(
         &self,
         items: impl IntoIterator<Item = (K, V)>,
-        mut sink: impl FnMut(Pushed<K, V>),
+        sink: impl FnMut(Pushed<K, V>),
     ) -> usize {
-        let push = |(key, value)| {
-            let pushed = self.push(key, value);
-            let stored = pushed.is_stored();
-            if !matches!(pushed, Pushed::Stored) {
-                sink(pushed);
-            }
-            stored
-        };
-        items.into_iter().map(push).filter(|stored| *stored).count()
+        push_each(items, |key, value| self.push(key, value), sink)
     }
 }
 
@@ -468,28 +455,16 @@ impl<K, V> ShardedBoundedArrayMap<K, V> {
         self.iter_shards().map(clear).collect()
     }
 
+    /// The limits, of all shards together.
+    #[must_use]
+    pub fn limits(&self) -> MapLimits {
+        self.limits.shown()
+    }
+
     /// How many shards there are.
     #[must_use]
     pub fn shards(&self) -> usize {
         self.shards.len()
-    }
-
-    /// The most keys at once, in all shards together.
-    #[must_use]
-    pub fn max_keys(&self) -> usize {
-        self.limits.max_keys
-    }
-
-    /// The most items at once under each key.
-    #[must_use]
-    pub fn max_items_per_key(&self) -> usize {
-        self.limits.max_items_per_key
-    }
-
-    /// How long items live, if they expire.
-    #[must_use]
-    pub fn time_to_live(&self) -> Option<Duration> {
-        self.limits.time_to_live
     }
 
     /// How many items are resident under all keys together, counted shard by shard. O(shards).
@@ -528,6 +503,29 @@ impl<K, V> ShardedBoundedArrayMap<K, V> {
     #[must_use]
     pub fn stats(&self) -> MapStats {
         self.shards.iter().fold(MapStats::default(), |sum, shard| sum.and(shard.lock().stats()))
+    }
+}
+
+impl<K: Hash + Eq, V> Builder<K, V> {
+    /// Builds the form in several parts with a lock each: from 1 to 65,536 of them, best a
+    /// few times as many as threads. There is no such form with an index or with totals:
+    /// [`ShardedBoundedArrayMap`] says why.
+    ///
+    /// # Errors
+    ///
+    /// As [`build`](Self::build).
+    pub fn build_sharded(self, shards: usize) -> Result<ShardedBoundedArrayMap<K, V>, ConfigError> {
+        let limits = self.checked()?;
+        if !(1..=65_536).contains(&shards) {
+            return Err(ConfigError::new("shards", shards, "at least 1 and at most 65536"));
+        }
+        if let Some(max_items) = limits.shown().max_items {
+            return Err(ConfigError::new("max_items", max_items, "not chosen for a sharded map"));
+        }
+        if let Some(max_weight) = limits.shown().max_weight {
+            return Err(ConfigError::new("max_weight", max_weight, "not chosen for a sharded map"));
+        }
+        Ok(ShardedBoundedArrayMap::build(limits, shards))
     }
 }
 

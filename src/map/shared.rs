@@ -3,21 +3,21 @@
 use core::borrow::Borrow;
 use core::fmt;
 use core::hash::{BuildHasher, Hash};
-use core::marker::PhantomData;
 use std::collections::VecDeque;
 use std::panic::{RefUnwindSafe, UnwindSafe};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::bounded::BoundedArrayMap;
-use super::builder::{PerKey, Total, Weigher};
-use super::core::Core;
-use super::core::insert::NewItem;
+use super::builder::Builder;
+use super::core::{Core, Lookup};
+use super::entry::Entry;
 use super::items::Items;
 use super::items::NoIndex;
 use super::iter::{IntoIter, Iter};
+use super::limits::{MapLimits, Weigher};
 use super::observer::{Event, Observer};
-use super::outcome::{Expired, Pushed, UnusedKey, drop_quietly};
-use super::resize::Shrunk;
+use super::outcome::{Expired, Pushed, UnusedKey, drop_quietly, push_each};
+use super::resize::{Resize, Shrunk};
 use super::stats::MapStats;
 use crate::ConfigError;
 use crate::base::sync::{HashBuilder, Mutex};
@@ -65,13 +65,14 @@ use crate::base::sync::{HashBuilder, Mutex};
 /// Of a mutex around the state machine of `BoundedArrayMap`. As every step of that returns what
 /// leaves, no value can be dropped before the lock is released. To ask a predicate about items,
 /// these are lent out, as to a checkout.
-pub struct SharedBoundedArrayMap<K, V, Id = NoIndex, L = PerKey> {
+pub struct SharedBoundedArrayMap<K, V, Id = NoIndex> {
     pub(super) core: Mutex<Core<K, V, Id>>,
     /// The same as theirs, so that keys are hashed outside the lock.
     hasher: HashBuilder,
     weigher: Weigher<K, V>,
     observer: Observer<K, V, Id>,
-    of: PhantomData<fn() -> L>,
+    /// Whether a push calls a weigher or an observer.
+    calls_user_code: bool,
 }
 
 impl<K: Hash + Eq, V> SharedBoundedArrayMap<K, V> {
@@ -94,27 +95,18 @@ impl<K: Hash + Eq, V, Id> SharedBoundedArrayMap<K, V, Id> {
     /// As [`BoundedArrayMap::push`].
     #[inline]
     pub fn push(&self, key: K, value: V) -> Pushed<K, V, Id> {
-        self.push_arrived(None, key, value)
-    }
-
-    /// As [`BoundedArrayMap::push_at`]. Threads that read the clock in one order may come to the
-    /// lock in another; the order of arrival is that of the lock.
-    pub fn push_at(&self, now: Instant, key: K, value: V) -> Pushed<K, V, Id> {
-        self.push_arrived(Some(now), key, value)
-    }
-
-    /// The fast path is for maps without an observer: the order of its locals lets it write the
-    /// outcome in place.
-    fn push_arrived(&self, now: Option<Instant>, key: K, value: V) -> Pushed<K, V, Id> {
         let hash = self.hasher.hash_one(&key);
-        if self.observer.is_set() {
-            return self.push_and_report(now, hash, key, value);
+        if self.calls_user_code {
+            return self.push_and_report(Entry::new(key, value), |core, entry, weight| {
+                core.lookup_hashed(hash, &entry.key, weight)
+            });
         }
+        // In this order, so that the outcome is written in place.
         let mut unused = UnusedKey(None);
         let mut core = self.core.lock();
         if !core.fast_path {
             let lookup = core.lookup_hashed(hash, &key, 0);
-            return core.push_one(lookup, NewItem { key, value, id: None, now }, &mut unused);
+            return core.push(lookup, Entry::new(key, value), &mut unused);
         }
         match core.keys.find(hash, &key) {
             Some(slot) => {
@@ -126,155 +118,41 @@ impl<K: Hash + Eq, V, Id> SharedBoundedArrayMap<K, V, Id> {
         }
     }
 
+    /// As [`BoundedArrayMap::push_entry`]. Threads that read the clock in one order may come to the
+    /// lock in another; the order of arrival is that of the lock.
+    pub fn push_entry(&self, entry: Entry<K, V, Id>) -> Pushed<K, V, Id>
+    where
+        Id: Hash + Eq,
+    {
+        self.push_and_report(entry, Core::lookup_entry)
+    }
+
+    /// The weigher and the observer run without the lock.
     #[inline(never)]
     fn push_and_report(
         &self,
-        now: Option<Instant>,
-        hash: u64,
-        key: K,
-        value: V,
+        entry: Entry<K, V, Id>,
+        look_up: impl FnOnce(&Core<K, V, Id>, &Entry<K, V, Id>, u64) -> Lookup,
     ) -> Pushed<K, V, Id> {
+        let weight = self.weigher.weigh(&entry.key, &entry.value);
         let mut unused = UnusedKey(None);
         let pushed = {
             let mut core = self.core.lock();
-            let lookup = core.lookup_hashed(hash, &key, 0);
-            core.push_one(lookup, NewItem { key, value, id: None, now }, &mut unused)
+            let lookup = look_up(&core, &entry, weight);
+            core.push(lookup, entry, &mut unused)
         };
         self.observer.report_pushed(&pushed, unused.0.as_ref());
         pushed
     }
 
-    /// As [`BoundedArrayMap::push_unique`].
-    pub fn push_unique(&self, key: K, id: Id, value: V) -> Pushed<K, V, Id>
-    where
-        Id: Hash + Eq,
-    {
-        self.push_unique_arrived(None, key, id, value)
-    }
-
-    /// As [`BoundedArrayMap::push_unique_at`]; of the order of arrival holds what
-    /// [`push_at`](Self::push_at) says.
-    pub fn push_unique_at(&self, now: Instant, key: K, id: Id, value: V) -> Pushed<K, V, Id>
-    where
-        Id: Hash + Eq,
-    {
-        self.push_unique_arrived(Some(now), key, id, value)
-    }
-
-    fn push_unique_arrived(
-        &self,
-        now: Option<Instant>,
-        key: K,
-        id: Id,
-        value: V,
-    ) -> Pushed<K, V, Id>
-    where
-        Id: Hash + Eq,
-    {
-        let mut unused = UnusedKey(None);
-        let pushed = {
-            let mut core = self.core.lock();
-            let lookup = core.lookup_unique(&key, &id, 0);
-            core.push_one(lookup, NewItem { key, value, id: Some(id), now }, &mut unused)
-        };
-        self.observer.report_pushed(&pushed, unused.0.as_ref());
-        pushed
-    }
-}
-
-impl<K: Hash + Eq, V, Id, L> SharedBoundedArrayMap<K, V, Id, L> {
-    /// As [`BoundedArrayMap::push_with`]. The weigher and `sink` run without the lock.
-    pub fn push_with(&self, key: K, value: V, sink: impl FnMut(Pushed<K, V, Id>)) -> bool {
-        self.push_with_arrived(None, key, value, sink)
-    }
-
-    /// As [`BoundedArrayMap::push_with_at`]; of the order of arrival holds what
-    /// [`push_at`](SharedBoundedArrayMap::push_at) says.
-    pub fn push_with_at(
-        &self,
-        now: Instant,
-        key: K,
-        value: V,
-        sink: impl FnMut(Pushed<K, V, Id>),
-    ) -> bool {
-        self.push_with_arrived(Some(now), key, value, sink)
-    }
-
-    fn push_with_arrived(
-        &self,
-        now: Option<Instant>,
-        key: K,
-        value: V,
-        sink: impl FnMut(Pushed<K, V, Id>),
-    ) -> bool {
-        let weight = self.weigher.weigh(&key, &value);
-        let (outcomes, unused) = {
-            let mut core = self.core.lock();
-            let lookup = core.lookup(&key, weight);
-            core.push_many(lookup, NewItem { key, value, id: None, now })
-        };
-        self.observer.report_and_hand_over(outcomes, unused, sink)
-    }
-
-    /// As [`BoundedArrayMap::push_unique_with`]. The weigher and `sink` run without the lock.
-    pub fn push_unique_with(
-        &self,
-        key: K,
-        id: Id,
-        value: V,
-        sink: impl FnMut(Pushed<K, V, Id>),
-    ) -> bool
-    where
-        Id: Hash + Eq,
-    {
-        self.push_unique_with_arrived(None, key, id, value, sink)
-    }
-
-    /// As [`BoundedArrayMap::push_unique_with_at`]; of the order of arrival holds what
-    /// [`push_at`](SharedBoundedArrayMap::push_at) says.
-    pub fn push_unique_with_at(
-        &self,
-        now: Instant,
-        key: K,
-        id: Id,
-        value: V,
-        sink: impl FnMut(Pushed<K, V, Id>),
-    ) -> bool
-    where
-        Id: Hash + Eq,
-    {
-        self.push_unique_with_arrived(Some(now), key, id, value, sink)
-    }
-
-    fn push_unique_with_arrived(
-        &self,
-        now: Option<Instant>,
-        key: K,
-        id: Id,
-        value: V,
-        sink: impl FnMut(Pushed<K, V, Id>),
-    ) -> bool
-    where
-        Id: Hash + Eq,
-    {
-        let weight = self.weigher.weigh(&key, &value);
-        let (outcomes, unused) = {
-            let mut core = self.core.lock();
-            let lookup = core.lookup_unique(&key, &id, weight);
-            core.push_many(lookup, NewItem { key, value, id: Some(id), now })
-        };
-        self.observer.report_and_hand_over(outcomes, unused, sink)
-    }
-
-    /// Pushes items one after another, as [`push_with`](Self::push_with) does, each under the lock
-    /// by itself, and returns how many of them were stored: see [`BoundedArrayMap::extend`].
+    /// Pushes items one after another, each under the lock by itself: see
+    /// [`BoundedArrayMap::extend`].
     pub fn extend(
         &self,
         items: impl IntoIterator<Item = (K, V)>,
-        mut sink: impl FnMut(Pushed<K, V, Id>),
+        sink: impl FnMut(Pushed<K, V, Id>),
     ) -> usize {
-        let pushes = items.into_iter().map(|(key, value)| self.push_with(key, value, &mut sink));
-        pushes.filter(|stored| *stored).count()
+        push_each(items, |key, value| self.push(key, value), sink)
     }
 
     /// As [`BoundedArrayMap::remove_by_id`].
@@ -338,7 +216,7 @@ impl<K: Hash + Eq, V, Id, L> SharedBoundedArrayMap<K, V, Id, L> {
     }
 }
 
-impl<K, V, Id, L> SharedBoundedArrayMap<K, V, Id, L> {
+impl<K, V, Id> SharedBoundedArrayMap<K, V, Id> {
     /// As [`BoundedArrayMap::expire`]. The lock is held while up to `limit` items move out, so the
     /// limit bounds how long other calls wait.
     #[must_use = "these items have left the map and are lost if this is dropped"]
@@ -393,6 +271,7 @@ impl<K, V, Id, L> SharedBoundedArrayMap<K, V, Id, L> {
         observer: impl Fn(Event<'_, K, V, Id>) + Send + Sync + 'static,
     ) -> Self {
         self.observer = Observer::new(observer);
+        self.calls_user_code = true;
         self
     }
 
@@ -425,20 +304,22 @@ impl<K, V, Id, L> SharedBoundedArrayMap<K, V, Id, L> {
     /// # Errors
     ///
     /// As there.
-    pub fn resize(
-        &self,
-        max_keys: usize,
-        max_items_per_key: usize,
-    ) -> Result<Shrunk<K, V, Id>, ConfigError>
+    pub fn resize(&self, limits: Resize) -> Result<Shrunk<K, V, Id>, ConfigError>
     where
         K: Clone,
     {
         let mut keys = VecDeque::new();
-        let shrunk = self.core.lock().resize(max_keys, max_items_per_key, &mut keys);
+        let shrunk = self.core.lock().resize(limits, &mut keys);
         drop_quietly(keys);
         let shrunk = shrunk?;
         self.observer.report_shrunk(&shrunk);
         Ok(shrunk)
+    }
+
+    /// The limits.
+    #[must_use]
+    pub fn limits(&self) -> MapLimits {
+        self.core.lock().limits.shown()
     }
 
     /// As [`BoundedArrayMap::next_expiry`].
@@ -463,30 +344,6 @@ impl<K, V, Id, L> SharedBoundedArrayMap<K, V, Id, L> {
     #[must_use]
     pub fn total_items(&self) -> usize {
         self.core.lock().items
-    }
-
-    /// As [`BoundedArrayMap::weight`].
-    #[must_use]
-    pub fn weight(&self) -> u64 {
-        self.core.lock().weight
-    }
-
-    /// As [`BoundedArrayMap::max_keys`].
-    #[must_use]
-    pub fn max_keys(&self) -> usize {
-        self.core.lock().limits.max_keys
-    }
-
-    /// As [`BoundedArrayMap::max_items_per_key`].
-    #[must_use]
-    pub fn max_items_per_key(&self) -> usize {
-        self.core.lock().limits.max_items_per_key
-    }
-
-    /// As [`BoundedArrayMap::time_to_live`].
-    #[must_use]
-    pub fn time_to_live(&self) -> Option<Duration> {
-        self.core.lock().limits.time_to_live
     }
 
     /// As [`BoundedArrayMap::is_empty`].
@@ -514,63 +371,38 @@ impl<K, V, Id, L> SharedBoundedArrayMap<K, V, Id, L> {
     /// length of each of its steps, so stop it before.
     ///
     /// What a leaked checkout holds stays checked out.
-    pub fn into_inner(self) -> BoundedArrayMap<K, V, Id, L> {
+    pub fn into_inner(self) -> BoundedArrayMap<K, V, Id> {
         let core = self.core.lock().take_all();
         let (weigher, observer) = (self.weigher.clone(), Observer::none());
-        BoundedArrayMap { core, weigher, observer, of: PhantomData }
+        BoundedArrayMap { core, weigher, observer }
     }
 }
 
-impl<K, V, Id> SharedBoundedArrayMap<K, V, Id, Total> {
-    /// As [`BoundedArrayMap::resize_total_items`].
+impl<K: Hash + Eq, V, Id> Builder<K, V, Id> {
+    /// Builds the form that many threads and tasks can share.
     ///
     /// # Errors
     ///
-    /// As there.
-    pub fn resize_total_items(&self, max_items: usize) -> Result<Shrunk<K, V, Id>, ConfigError> {
-        let shrunk = self.core.lock().resize_total_items(max_items)?;
-        self.observer.report_shrunk(&shrunk);
-        Ok(shrunk)
-    }
-
-    /// As [`BoundedArrayMap::resize_weight`].
-    ///
-    /// # Errors
-    ///
-    /// As there.
-    pub fn resize_weight(&self, max_weight: u64) -> Result<Shrunk<K, V, Id>, ConfigError> {
-        let shrunk = self.core.lock().resize_weight(max_weight)?;
-        self.observer.report_shrunk(&shrunk);
-        Ok(shrunk)
-    }
-
-    /// As [`BoundedArrayMap::max_items`].
-    #[must_use]
-    pub fn max_items(&self) -> Option<usize> {
-        self.core.lock().limits.most_items()
-    }
-
-    /// As [`BoundedArrayMap::max_weight`].
-    #[must_use]
-    pub fn max_weight(&self) -> Option<u64> {
-        self.core.lock().limits.most_weight()
+    /// As [`build`](Self::build).
+    pub fn build_shared(self) -> Result<SharedBoundedArrayMap<K, V, Id>, ConfigError> {
+        self.build().map(SharedBoundedArrayMap::from)
     }
 }
 
-impl<K, V, Id, L> From<BoundedArrayMap<K, V, Id, L>> for SharedBoundedArrayMap<K, V, Id, L> {
+impl<K, V, Id> From<BoundedArrayMap<K, V, Id>> for SharedBoundedArrayMap<K, V, Id> {
     /// The observer stays set.
-    fn from(mut map: BoundedArrayMap<K, V, Id, L>) -> Self {
+    fn from(mut map: BoundedArrayMap<K, V, Id>) -> Self {
         Self {
             hasher: map.core.hasher.clone(),
             core: Mutex::new(map.core.take_all()),
             weigher: map.weigher.clone(),
+            calls_user_code: map.weigher.is_set() || map.observer.is_set(),
             observer: core::mem::replace(&mut map.observer, Observer::none()),
-            of: PhantomData,
         }
     }
 }
 
-impl<K, V, Id, L> Drop for SharedBoundedArrayMap<K, V, Id, L> {
+impl<K, V, Id> Drop for SharedBoundedArrayMap<K, V, Id> {
     /// Reports everything in the map to the observer, if there is one. O(items) then.
     fn drop(&mut self) {
         if self.observer.is_set() {
@@ -581,12 +413,12 @@ impl<K, V, Id, L> Drop for SharedBoundedArrayMap<K, V, Id, L> {
 }
 
 // No panic leaves the map half changed, and what is in it is lent to nobody.
-impl<K, V, Id, L> UnwindSafe for SharedBoundedArrayMap<K, V, Id, L> {}
+impl<K, V, Id> UnwindSafe for SharedBoundedArrayMap<K, V, Id> {}
 
-impl<K, V, Id, L> RefUnwindSafe for SharedBoundedArrayMap<K, V, Id, L> {}
+impl<K, V, Id> RefUnwindSafe for SharedBoundedArrayMap<K, V, Id> {}
 
 /// Shows the counts, not the contents.
-impl<K, V, Id, L> fmt::Debug for SharedBoundedArrayMap<K, V, Id, L> {
+impl<K, V, Id> fmt::Debug for SharedBoundedArrayMap<K, V, Id> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("SharedBoundedArrayMap").field(&self.stats()).finish()
     }

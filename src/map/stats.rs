@@ -61,6 +61,26 @@ pub(super) struct Counts {
     pub(super) peak_items: usize,
 }
 
+impl Counts {
+    /// The statistics as far as they are counted here.
+    pub(super) fn stats(self) -> MapStats {
+        let Self { taken, evicted, rejected, expired, removed, .. } = self;
+        let Self { evicted_keys, duplicates, peak_keys, peak_items, .. } = self;
+        MapStats {
+            taken,
+            evicted,
+            rejected,
+            expired,
+            removed,
+            evicted_keys,
+            duplicates,
+            peak_keys,
+            peak_items,
+            ..MapStats::default()
+        }
+    }
+}
+
 impl MapStats {
     /// The sum over two shards.
     pub(super) fn and(self, other: Self) -> Self {

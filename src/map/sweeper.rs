@@ -44,7 +44,7 @@ pub trait Expire {
     fn expire(&self, now: std::time::Instant, limit: usize) -> Vec<Self::Overdue>;
 }
 
-impl<K: Clone, V, Id, L> Expire for SharedBoundedArrayMap<K, V, Id, L> {
+impl<K: Clone, V, Id> Expire for SharedBoundedArrayMap<K, V, Id> {
     type Overdue = Expired<K, V, Id>;
 
     fn expire(&self, now: std::time::Instant, limit: usize) -> Vec<Self::Overdue> {

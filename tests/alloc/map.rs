@@ -1,6 +1,7 @@
 //! How often the map asks for memory once it has warmed up.
 
 use allocation_counter::measure;
+use sluicegate::map::Entry;
 use sluicegate::{BoundedArrayMap, Pushed};
 
 const KEYS: u64 = 100;
@@ -91,14 +92,14 @@ fn items_that_expire_and_are_indexed_come_and_go_without_allocating() {
         .build()
         .unwrap();
     for id in 0..KEYS * ITEMS {
-        assert_eq!(map.push_unique_at(start, id % KEYS, id, id), Pushed::Stored);
+        assert_eq!(map.push_entry(Entry::new(id % KEYS, id).id(id).at(start)), Pushed::Stored);
     }
     let mut round = |from: u64| {
         for id in from..from + 5 * KEYS * ITEMS {
-            let pushed = map.push_unique_at(start, id % KEYS, id, id);
+            let pushed = map.push_entry(Entry::new(id % KEYS, id).id(id).at(start));
             assert!(matches!(pushed, Pushed::Displaced { .. }));
             assert!(map.remove_by_id(&id).is_some());
-            assert!(map.push_unique_at(start, id % KEYS, id, id).is_stored());
+            assert!(map.push_entry(Entry::new(id % KEYS, id).id(id).at(start)).is_stored());
         }
     };
     // The table of ids first finds the size at which it has room to tidy up in place: it grows

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom::thread;
-use sluicegate::map::Event;
+use sluicegate::map::{Entry, Event};
 use sluicegate::{BoundedArrayMap, Pushed, RejectReason, SharedBoundedArrayMap};
 
 const TTL: Duration = Duration::from_secs(60);
@@ -28,6 +28,7 @@ fn balanced<K, V, Id>(map: &SharedBoundedArrayMap<K, V, Id>) {
 fn pushed_out(pushed: Pushed<u32, u32, u32>) -> Vec<u32> {
     match pushed {
         Pushed::Stored => Vec::new(),
+        Pushed::Several(_) => unreachable!("the map has no totals"),
         Pushed::Displaced { value, .. } | Pushed::Rejected { value, .. } => vec![value],
         Pushed::Evicted { items, .. } => items.collect(),
     }
@@ -78,7 +79,7 @@ fn a_redelivery_is_in_at_most_once() {
         let map = Arc::new(map.build_shared().unwrap());
         let deliveries = [1_u32, 2].map(|key| {
             let map = Arc::clone(&map);
-            thread::spawn(move || match map.push_unique(key, 7_u32, key) {
+            thread::spawn(move || match map.push_entry(Entry::new(key, key).id(7_u32)) {
                 Pushed::Stored => true,
                 Pushed::Rejected { reason: RejectReason::Duplicate, .. } => false,
                 other => panic!("there is room: {other:?}"),
@@ -105,7 +106,7 @@ fn a_sweep_and_a_take_share_no_item() {
         let map = BoundedArrayMap::builder().max_keys(2).max_items_per_key(4).time_to_live(TTL);
         let map = Arc::new(map.build_shared().unwrap());
         for value in [1_u32, 2] {
-            assert!(map.push_at(start, 0_u32, value).is_stored());
+            assert!(map.push_entry(Entry::new(0_u32, value).at(start)).is_stored());
         }
         let sweeper = {
             let map = Arc::clone(&map);
@@ -119,7 +120,9 @@ fn a_sweep_and_a_take_share_no_item() {
         };
         let pusher = {
             let map = Arc::clone(&map);
-            thread::spawn(move || assert!(map.push_at(start + TTL, 0, 3).is_stored()))
+            thread::spawn(move || {
+                assert!(map.push_entry(Entry::new(0, 3).at(start + TTL)).is_stored())
+            })
         };
         let mut seen: Vec<u32> = map.take(&0).collect();
         seen.extend(sweeper.join().unwrap());
@@ -340,7 +343,7 @@ fn a_predicate_takes_nothing_from_a_drainer() {
         let map = BoundedArrayMap::builder().max_keys(1).max_items_per_key(3).indexed::<u32>();
         let map = Arc::new(map.build_shared().unwrap());
         for value in [1_u32, 2] {
-            assert!(map.push_unique(0_u32, value, value).is_stored());
+            assert!(map.push_entry(Entry::new(0_u32, value).id(value)).is_stored());
         }
         let drainer = {
             let map = Arc::clone(&map);
@@ -348,7 +351,7 @@ fn a_predicate_takes_nothing_from_a_drainer() {
         };
         let pusher = {
             let map = Arc::clone(&map);
-            thread::spawn(move || assert!(map.push_unique(0, 3, 3).is_stored()))
+            thread::spawn(move || assert!(map.push_entry(Entry::new(0, 3).id(3)).is_stored()))
         };
         let odd = map.remove_if(&0, |value| {
             // Not while the drainer has it, nor under the lock.
@@ -419,7 +422,7 @@ fn sweeps_of_shards_share_no_item() {
         let of_shard = |shard| (0_u32..).find(|key| map.shard_of(key) == shard).unwrap();
         let keys = [of_shard(0), of_shard(1)];
         for (key, value) in keys.into_iter().zip([1_u32, 2]) {
-            assert!(map.push_at(start, key, value).is_stored());
+            assert!(map.push_entry(Entry::new(key, value).at(start)).is_stored());
         }
         let sweepers = [1, 2].map(|limit| {
             let map = Arc::clone(&map);

@@ -15,6 +15,8 @@ mod map;
 mod offsets;
 #[path = "../support/outcome.rs"]
 mod outcome;
+#[path = "../support/pushed.rs"]
+mod pushed;
 mod queue;
 mod retry;
 mod semaphore;

@@ -15,6 +15,7 @@ use contenders::{
     SchnellruShared, Shared,
 };
 use sluicegate::BoundedArrayMap;
+use sluicegate::map::Entry;
 use sluicegate_benches::{Cost, Options, Scale, Table, Workload, timed, timed_in_slices};
 
 const KEYS: usize = 10_000;
@@ -114,7 +115,7 @@ fn sweep(resident: u64, scale: Scale) -> Cost {
     let builder = BoundedArrayMap::builder().max_keys(keys).max_items_per_key(ITEMS);
     let mut map = builder.time_to_live(ttl).build().expect("the limits are good");
     for item in 0..resident {
-        assert!(map.push_at(start, item % keys as u64, item).is_stored());
+        assert!(map.push_entry(Entry::new(item % keys as u64, item).at(start)).is_stored());
     }
     let slices = (resident / 2_000).clamp(1, 100);
     Cost::median((0..slices).map(|_| timed(1, || map.expire(start + ttl, 1_000))))

@@ -3,7 +3,7 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use sluicegate::map::Builder;
+use sluicegate::map::{Builder, Entry};
 use sluicegate::{BoundedArrayMap, Pushed};
 
 use crate::row;
@@ -86,7 +86,7 @@ pub(crate) fn rows() {
     let mut map = limits().indexed::<u64>().build().expect("good limits");
     row("map: push_unique, cancel", 10_000, |n| {
         for id in 0..n {
-            assert!(map.push_unique(id % KEYS, id, id).is_stored());
+            assert!(map.push_entry(Entry::new(id % KEYS, id).id(id)).is_stored());
             assert!(map.remove_by_id(&id).is_some());
         }
     });
@@ -94,7 +94,7 @@ pub(crate) fn rows() {
     let mut map = limits().time_to_live(ttl).build().expect("good limits");
     row("map: push_at, expire", 10_000, |n| {
         for key in 0..n {
-            assert!(map.push_at(start, key, key).is_stored());
+            assert!(map.push_entry(Entry::new(key, key).at(start)).is_stored());
             assert_eq!(map.expire(start + ttl, 10).len(), 1);
         }
     });
@@ -102,7 +102,7 @@ pub(crate) fn rows() {
     let mut keys = 0..;
     row("map: push_with to a map with a total, evicts", 10_000, |n| {
         for key in keys.by_ref().take(n as usize) {
-            map.push_with(key, key, |pushed| drop(black_box(pushed)));
+            drop(black_box(map.push(key, key)));
         }
     });
 }

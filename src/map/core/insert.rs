@@ -1,52 +1,19 @@
 //! How items come in, and what leaves for them: second steps, which call no user code.
 
-use std::panic::{self, AssertUnwindSafe};
 use std::time::Instant;
 
 use super::{Core, Lookup};
+use crate::map::entry::Entry;
 use crate::map::items::Items;
 use crate::map::keys::Record;
 use crate::map::limits::{FullKey, FullMap, Limits, MOST};
-use crate::map::outcome::{Pushed, RejectReason, UnusedKey, drop_quietly};
-
-/// An item that is pushed.
-#[derive(Debug)]
-pub(in crate::map) struct NewItem<K, V, Id> {
-    pub(in crate::map) key: K,
-    pub(in crate::map) value: V,
-    pub(in crate::map) id: Option<Id>,
-    /// The arrival, if the caller passed one.
-    pub(in crate::map) now: Option<Instant>,
-}
+use crate::map::outcome::{Pushed, RejectReason, UnusedKey};
 
 /// What leaves a full key for the new item.
 #[derive(Debug, Clone, Copy, Default)]
 struct Displaced {
     items: usize,
     weight: u64,
-}
-
-/// Gives each outcome to the sink, also if the sink panics.
-pub(in crate::map) fn hand_over<K, V, Id>(
-    outcomes: Vec<Pushed<K, V, Id>>,
-    mut sink: impl FnMut(Pushed<K, V, Id>),
-) -> bool {
-    let (mut stored, mut panicked) = (true, None);
-    for outcome in outcomes {
-        stored &= outcome.is_stored();
-        let call = AssertUnwindSafe(|| sink(outcome));
-        if let Err(panic) = panic::catch_unwind(call) {
-            match panicked {
-                None => panicked = Some(panic),
-                // The rest must still be handed over.
-                Some(_) => drop_quietly(panic),
-            }
-        }
-    }
-    match panicked {
-        Some(panic) => panic::resume_unwind(panic),
-        None => stored,
-    }
 }
 
 impl<K, V, Id> Core<K, V, Id> {
@@ -89,109 +56,77 @@ impl<K, V, Id> Core<K, V, Id> {
         Pushed::Evicted { key, items: Items::of(items) }
     }
 
-    /// The slow path of a push that evicts or displaces at most one thing; it is rejected if more
-    /// would have to leave, which is so only if the map is over its limits. If the key is resident,
-    /// the one passed goes to `unused`.
+    /// The slow path of a push. If the key is resident, the one passed goes to `unused`.
     ///
     /// Not inlined, to keep the fast path small.
     #[inline(never)]
-    pub(in crate::map) fn push_one(
+    pub(in crate::map) fn push(
         &mut self,
         lookup: Lookup,
-        item: NewItem<K, V, Id>,
+        entry: Entry<K, V, Id>,
         unused: &mut UnusedKey<K>,
     ) -> Pushed<K, V, Id> {
-        let mut pushed = None;
-        unused.0 = self.push(lookup, item, 1, &mut |outcome| {
-            debug_assert!(pushed.is_none(), "one push has one outcome");
-            pushed = Some(outcome);
-        });
-        pushed.unwrap_or(Pushed::Stored)
-    }
-
-    pub(in crate::map) fn push_many(
-        &mut self,
-        lookup: Lookup,
-        item: NewItem<K, V, Id>,
-    ) -> (Vec<Pushed<K, V, Id>>, Option<K>) {
-        let mut outcomes = Vec::new();
-        let unused = self.push(lookup, item, usize::MAX, &mut |outcome| outcomes.push(outcome));
-        (outcomes, unused)
-    }
-
-    /// Passes everything that the item pushes out, at most `most` things, or the item itself to
-    /// `sink`. Returns the key passed if it is resident.
-    fn push(
-        &mut self,
-        lookup: Lookup,
-        item: NewItem<K, V, Id>,
-        most: usize,
-        sink: &mut impl FnMut(Pushed<K, V, Id>),
-    ) -> Option<K> {
-        self.pushed += 1;
-        let NewItem { key, value, id, now } = item;
-        // The clock is read only if it matters.
-        let now = now.or_else(|| self.limits.time_to_live.map(|_| Instant::now()));
-        let displaced = match self.check_limits(&lookup, most) {
+        let displaced = match self.check_limits(&lookup) {
             Ok(displaced) => displaced,
             Err(reason) => {
-                self.counts.rejected += 1;
                 self.counts.duplicates += u64::from(lookup.duplicate);
-                sink(Pushed::Rejected { reason, key, value, id });
-                return None;
+                return self.reject(entry, reason);
             }
         };
+        self.pushed += 1;
+        let Entry { key, value, id, now } = entry;
+        // The clock is read only if it matters.
+        let now = now.or_else(|| self.limits.time_to_live.map(|_| Instant::now()));
+        let mut pushed = Pushed::Stored;
         if let Some(slot) = lookup.key {
             // First, so that what is evicted below is not this one.
             self.keys.promote(slot);
             for _ in 0..displaced.items {
-                let (value, id) = self.displace(slot);
-                sink(Pushed::Displaced { value, id });
+                self.displaced += 1;
+                let (value, id) = self.remove_item(slot, 0);
+                pushed.add_displaced(value, id);
             }
         }
         while self.is_over(&lookup) {
-            match self.victim(lookup.key) {
-                Some(victim) => {
-                    let (key, items) = self.evict(victim);
-                    sink(Pushed::Evicted { key, items });
-                }
-                None => unreachable!("`check_limits` found one"),
-            }
+            let Some(victim) = self.victim(lookup.key) else {
+                unreachable!("`check_limits` found one")
+            };
+            let (key, items) = self.evict(victim);
+            pushed.add_evicted(key, items);
         }
-        let (slot, unused) = match lookup.key {
+        let slot = match lookup.key {
             Some(slot) => {
                 self.keys.at_mut(slot).items.push(value, &mut self.pool);
-                (slot, Some(key))
+                unused.0 = Some(key);
+                slot
             }
-            None => (self.keys.insert(lookup.key_hash, key, value), None),
+            None => self.keys.insert(lookup.key_hash, key, value),
         };
         self.items += 1;
         self.weight += lookup.weight;
         if let Some(item_meta) = &mut self.item_meta {
             item_meta.insert(slot, id.map(|id| (id, lookup.id_hash)), lookup.weight, now);
         }
-        self.rank(slot);
         self.counts.peak_keys = self.counts.peak_keys.max(self.keys.len());
-        unused
+        pushed
     }
 
     /// Hands an item back without looking at the limits.
     pub(in crate::map) fn reject(
         &mut self,
-        item: NewItem<K, V, Id>,
+        entry: Entry<K, V, Id>,
         reason: RejectReason,
     ) -> Pushed<K, V, Id> {
         self.pushed += 1;
         self.counts.rejected += 1;
-        let NewItem { key, value, id, .. } = item;
+        let Entry { key, value, id, .. } = entry;
         Pushed::Rejected { reason, key, value, id }
     }
 
-    /// Whether the item may come in if at most `most` items of its key and other keys leave for it,
-    /// and if so, what must leave its key. Other keys then leave as long as the map
-    /// [is over](Self::is_over) its limits.
+    /// Whether the item may come in, and if so, what must leave its key. Other keys then leave as
+    /// long as the map [is over](Self::is_over) its limits.
     #[inline]
-    fn check_limits(&self, lookup: &Lookup, most: usize) -> Result<Displaced, RejectReason> {
+    fn check_limits(&self, lookup: &Lookup) -> Result<Displaced, RejectReason> {
         if lookup.duplicate {
             return Err(RejectReason::Duplicate);
         }
@@ -202,15 +137,11 @@ impl<K, V, Id> Core<K, V, Id> {
             Some(slot) => self.to_displace(slot, lookup.weight)?,
             None => Displaced::default(),
         };
-        if displaced.items > most {
-            return Err(RejectReason::KeyFull);
-        }
         let items = self.items - displaced.items;
         let weight = self.weight - displaced.weight;
         if self.exceeds(lookup, self.keys.len(), items, weight)
             && (self.limits.full_map == FullMap::RejectNewKey
-                || ((self.keys.held() > 0 || most < usize::MAX)
-                    && !self.can_evict(lookup, items, weight, most - displaced.items)))
+                || (self.keys.held() > 0 && !self.can_evict(lookup, items, weight)))
         {
             return Err(RejectReason::MapFull);
         }
@@ -256,32 +187,20 @@ impl<K, V, Id> Core<K, V, Id> {
             || weight + lookup.weight > self.limits.max_weight
     }
 
-    /// Whether evicting at most `most` keys that are not checked out makes room.
-    fn can_evict(&self, lookup: &Lookup, mut items: usize, mut weight: u64, most: usize) -> bool {
+    /// Whether evicting the keys that are not checked out makes room.
+    fn can_evict(&self, lookup: &Lookup, mut items: usize, mut weight: u64) -> bool {
         let mut keys = self.keys.len();
-        // Which ones matters only to totals, where `most` bounds nothing.
-        for victim in self.keys.order().filter(|slot| Some(*slot) != lookup.key).take(most) {
+        self.keys.order().filter(|slot| Some(*slot) != lookup.key).any(|victim| {
             keys -= 1;
             items -= self.keys.at(victim).items.len();
             weight -= self.weight_of(victim);
-            if !self.exceeds(lookup, keys, items, weight) {
-                return true;
-            }
-        }
-        false
+            !self.exceeds(lookup, keys, items, weight)
+        })
     }
 
     /// The next key to evict, which is never `except`.
     fn victim(&self, except: Option<u32>) -> Option<u32> {
-        match &self.heaviest {
-            Some(heaviest) => heaviest.iter().find(|slot| Some(*slot) != except),
-            None => self.keys.order().rev().find(|slot| Some(*slot) != except),
-        }
-    }
-
-    fn displace(&mut self, slot: u32) -> (V, Option<Id>) {
-        self.displaced += 1;
-        self.remove_item(slot, 0)
+        self.keys.order().rev().find(|slot| Some(*slot) != except)
     }
 
     #[inline]
@@ -300,27 +219,6 @@ impl<K, V, Id> Core<K, V, Id> {
     #[inline]
     fn weight_of(&self, slot: u32) -> u64 {
         self.item_meta.as_ref().map_or(0, |item_meta| item_meta.weight_of(slot))
-    }
-
-    /// Updates the key in the order of weights, if there is one.
-    #[inline]
-    pub(in crate::map) fn rank(&mut self, slot: u32) {
-        if self.heaviest.is_some() {
-            self.enter_rank(slot);
-        }
-    }
-
-    fn enter_rank(&mut self, slot: u32) {
-        let weight = match self.limits.weighed {
-            true => self.weight_of(slot),
-            false => self.keys.at(slot).items.len() as u64,
-        };
-        let held = self.keys.is_held(slot);
-        match &mut self.heaviest {
-            Some(heaviest) if held => heaviest.set_aside(slot),
-            Some(heaviest) => heaviest.set(slot, weight),
-            None => {}
-        }
     }
 
     /// Displaces the items of a key beyond its cap, oldest first.
@@ -357,6 +255,7 @@ impl<K, V, Id> Core<K, V, Id> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::map::Resize;
 
     #[test]
     fn items_never_outgrow_their_numbers() {
@@ -368,7 +267,7 @@ mod tests {
             core::mem::forget(map.checkout(&key));
         }
         // The two keys may now hold double of what all keys together may.
-        assert!(map.resize(1, MOST).unwrap().is_empty());
+        assert!(map.resize(Resize::new().max_keys(1).max_items_per_key(MOST)).unwrap().is_empty());
         map.core.items = MOST - 1;
         assert!(map.push(1, ()).is_stored());
         assert!(matches!(

@@ -19,7 +19,6 @@
 //!
 //! This file holds the first steps, `insert` and `remove` the second ones.
 
-mod heaviest;
 mod ids;
 pub(super) mod insert;
 pub(super) mod item_meta;
@@ -29,11 +28,11 @@ use core::borrow::Borrow;
 use core::hash::{BuildHasher, Hash};
 use std::time::Instant;
 
+use crate::map::entry::Entry;
 use crate::map::item_buf::BufPool;
 use crate::map::keys::Keys;
-use crate::map::limits::{FullMap, Limits};
+use crate::map::limits::Limits;
 use crate::map::stats::{Counts, MapStats};
-use heaviest::Heaviest;
 use item_meta::ItemMeta;
 
 use crate::base::sync::HashBuilder;
@@ -56,8 +55,6 @@ pub(in crate::map) struct Core<K, V, Id> {
     pub(in crate::map) pool: BufPool<V>,
     /// `None` if items neither expire nor weigh anything nor are indexed.
     pub(in crate::map) item_meta: Option<ItemMeta<Id>>,
-    /// `None` unless a full map evicts its heaviest key.
-    pub(in crate::map) heaviest: Option<Heaviest>,
     /// The counts that are not above.
     pub(in crate::map) counts: Counts,
 }
@@ -87,29 +84,20 @@ impl<K, V, Id> Core<K, V, Id> {
             keys: Keys::new(),
             pool: BufPool::new(limits.max_items_per_key),
             item_meta: item_meta.then(|| ItemMeta::new(limits.time_to_live, limits.indexed)),
-            heaviest: (limits.full_map == FullMap::EvictHeaviest).then(Heaviest::default),
             counts: Counts::default(),
         }
     }
 
     pub(in crate::map) fn stats(&self) -> MapStats {
-        let Counts { taken, evicted, rejected, expired, removed, .. } = self.counts;
-        let Counts { evicted_keys, duplicates, peak_keys, peak_items, .. } = self.counts;
+        let counted = self.counts.stats();
         MapStats {
             pushed: self.pushed,
             items: self.items,
             keys: self.keys.len(),
             weight: self.weight,
-            taken,
             displaced: self.displaced,
-            evicted,
-            rejected,
-            expired,
-            removed,
-            evicted_keys,
-            duplicates,
-            peak_keys,
-            peak_items: peak_items.max(self.items),
+            peak_items: counted.peak_items.max(self.items),
+            ..counted
         }
     }
 
@@ -226,14 +214,16 @@ impl<K, V, Id> Core<K, V, Id> {
         Lookup { key_hash, key: found, id_hash: 0, duplicate: false, weight }
     }
 
-    pub(in crate::map) fn lookup_unique(&self, key: &K, id: &Id, weight: u64) -> Lookup
+    pub(in crate::map) fn lookup_entry(&self, entry: &Entry<K, V, Id>, weight: u64) -> Lookup
     where
         K: Hash + Eq,
         Id: Hash + Eq,
     {
+        let lookup = self.lookup(&entry.key, weight);
+        let Some(id) = &entry.id else { return lookup };
         let id_hash = self.hash(id);
         let resident = self.item_meta.as_ref().and_then(|item_meta| item_meta.find_id(id_hash, id));
-        Lookup { id_hash, duplicate: resident.is_some(), ..self.lookup(key, weight) }
+        Lookup { id_hash, duplicate: resident.is_some(), ..lookup }
     }
 
     /// A clone of an item's key, to hand back with the item; `None` if the item is the last one

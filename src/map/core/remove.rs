@@ -34,7 +34,6 @@ impl<K, V, Id> Core<K, V, Id> {
             }
             None => None,
         };
-        self.rank(slot);
         (value, id)
     }
 
@@ -53,7 +52,6 @@ impl<K, V, Id> Core<K, V, Id> {
             }
             None => ItemBuf::EMPTY,
         };
-        self.rank(slot);
         Items::new(values, ids)
     }
 
@@ -68,9 +66,6 @@ impl<K, V, Id> Core<K, V, Id> {
     #[inline]
     fn finish_removal(&mut self, slot: u32, record: Record<K, V>) -> (K, Items<V, Id>) {
         self.count_out(record.items.len());
-        if let Some(heaviest) = &mut self.heaviest {
-            heaviest.forget(slot);
-        }
         let items = match &mut self.item_meta {
             Some(item_meta) => {
                 let (ids, weight) = item_meta.remove_all(slot);
@@ -89,9 +84,6 @@ impl<K, V, Id> Core<K, V, Id> {
         }
         let record = self.keys.remove(slot);
         self.pool.recycle(record.items);
-        if let Some(heaviest) = &mut self.heaviest {
-            heaviest.forget(slot);
-        }
         if let Some(item_meta) = &mut self.item_meta {
             item_meta.forget_key(slot);
         }
@@ -216,7 +208,6 @@ impl<K, V, Id> Core<K, V, Id> {
         }
         let items = core::mem::replace(&mut self.keys.at_mut(slot).items, ItemBuf::EMPTY);
         self.keys.set_out(slot, items.len());
-        self.rank(slot);
         items
     }
 
@@ -262,7 +253,6 @@ impl<K, V, Id> Core<K, V, Id> {
         self.pool.recycle(core::mem::replace(&mut record.items, rest));
         self.keys.release(slot);
         self.refresh_fast_path();
-        self.rank(slot);
         self.remove_if_empty(slot)
     }
 }

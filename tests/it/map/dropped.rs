@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
-use sluicegate::map::{Event, Items};
+use sluicegate::map::{Entry, Event, Items, Resize};
 use sluicegate::{
     BoundedArrayMap, FullKey, FullMap, Pushed, ShardedBoundedArrayMap, SharedBoundedArrayMap,
 };
@@ -242,11 +242,11 @@ fn a_leaked_checkout_is_not_told_and_what_came_since_is_with_its_own_ids() {
         }
     });
     for (key, value) in [("a", 1), ("a", 2), ("b", 3), ("c", 4)] {
-        assert!(map.push_unique(key, 10 * value, value).is_stored());
+        assert!(map.push_entry(Entry::new(key, value).id(10 * value)).is_stored());
     }
     std::mem::forget(map.checkout("a").unwrap());
     std::mem::forget(map.checkout("c").unwrap());
-    assert!(map.push_unique("a", 50, 5).is_stored());
+    assert!(map.push_entry(Entry::new("a", 5).id(50)).is_stored());
     drop(map);
     assert_eq!(*seen.lock().unwrap(), [("b", vec![(3, 30)]), ("a", vec![(5, 50)])]);
 }
@@ -301,10 +301,14 @@ fn apply(map: &mut Map, operation: Operation, value: u32, start: Instant) -> [Ve
     let (mut out, mut leaked) = (Vec::new(), Vec::new());
     match operation {
         Operation::Push { key } => {
-            match each!(map, map => map.push_at(start, key, value)) {
+            match each!(map, map => map.push_entry(Entry::new(key, value).at(start))) {
                 Pushed::Stored => {}
                 Pushed::Displaced { value, .. } | Pushed::Rejected { value, .. } => out.push(value),
                 Pushed::Evicted { items, .. } => out.extend(items),
+                Pushed::Several(gone) => {
+                    out.extend(gone.displaced.into_iter().map(|(value, _)| value));
+                    out.extend(gone.evicted.into_iter().flat_map(|(_, items)| items));
+                }
             };
         }
         Operation::Take { key } => out.extend(each!(map, map => map.take(&key))),
@@ -326,8 +330,12 @@ fn apply(map: &mut Map, operation: Operation, value: u32, start: Instant) -> [Ve
         }
         Operation::Resize { max_keys, max_per_key } => {
             let shrunk = match map {
-                Map::Owned(map) => map.resize(max_keys, max_per_key).unwrap(),
-                Map::Shared(map) => map.resize(max_keys, max_per_key).unwrap(),
+                Map::Owned(map) => map
+                    .resize(Resize::new().max_keys(max_keys).max_items_per_key(max_per_key))
+                    .unwrap(),
+                Map::Shared(map) => map
+                    .resize(Resize::new().max_keys(max_keys).max_items_per_key(max_per_key))
+                    .unwrap(),
                 Map::Sharded(_) => return [out, leaked],
             };
             let gone = shrunk.evicted.into_iter().chain(shrunk.displaced);
@@ -358,7 +366,6 @@ proptest! {
         full_map in prop_oneof![
             3 => Just(FullMap::EvictLeastRecentlyUsed),
             1 => Just(FullMap::RejectNewKey),
-            1 => Just(FullMap::EvictHeaviest),
         ],
         expires in any::<bool>(),
         operations in prop::collection::vec(operation(), 0..80),

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak, mpsc};
 use std::time::{Duration, Instant};
 
-use sluicegate::map::Total;
+use sluicegate::map::{Entry, Resize};
 use sluicegate::{BoundedArrayMap, ShardedBoundedArrayMap, SharedBoundedArrayMap};
 
 /// Calls the map, wherever it is called from.
@@ -74,7 +74,7 @@ fn caller<M: Send + Sync + 'static>(
     (map, calls, Arc::new(call))
 }
 
-type Shared = SharedBoundedArrayMap<Caller, Caller, Caller, Total>;
+type Shared = SharedBoundedArrayMap<Caller, Caller, Caller>;
 
 #[test]
 fn user_code_of_the_shared_form_may_call_it() {
@@ -101,10 +101,10 @@ fn user_code_of_the_shared_form_may_call_it() {
             // The third displaces, the sixth evicts, the seventh has a resident id.
             for (key, id) in [(1, 0), (1, 1), (1, 2), (2, 3), (2, 4), (3, 5), (3, 5)] {
                 let (key, id) = (of(key + from), of(id + from));
-                map.push_unique_with_at(start, key, id, of(0), |_| call());
+                drop(map.push_entry(Entry::new(key, of(0)).id(id).at(start)));
                 heard(before);
             }
-            map.push_with(of(3 + from), of(0), |_| call());
+            drop(map.push(of(3 + from), of(0)));
             heard(before);
         };
         fill(0, &mut before);
@@ -135,9 +135,9 @@ fn user_code_of_the_shared_form_may_call_it() {
         drop(checkout);
         heard(&mut before);
         fill(40, &mut before);
-        drop(map.resize(1, 1));
+        drop(map.resize(Resize::new().max_keys(1).max_items_per_key(1)));
         heard(&mut before);
-        drop(map.resize(2, 2));
+        drop(map.resize(Resize::new().max_keys(2).max_items_per_key(2)));
         fill(50, &mut before);
         drop(map.expire(Instant::now() + TTL, 100));
         heard(&mut before);
@@ -177,7 +177,7 @@ fn user_code_of_the_sharded_form_may_call_it() {
             // All but the first of a key drop the key that they came with.
             let fill = || {
                 for key in [1, 1, 1, 2, 2, 2, 3, 3, 3, 4, 4] {
-                    drop(map.push_at(start, of(key), of(0)));
+                    drop(map.push_entry(Entry::new(of(key), of(0)).at(start)));
                 }
             };
             fill();

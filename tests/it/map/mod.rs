@@ -17,6 +17,8 @@ use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::pushed::each;
+use sluicegate::map::Entry;
 use sluicegate::{BoundedArrayMap, FullKey, FullMap, Pushed, RejectReason, SharedBoundedArrayMap};
 
 const TTL: Duration = Duration::from_secs(24 * 60 * 60);
@@ -42,13 +44,13 @@ fn keys(map: &BoundedArrayMap<&'static str, u32, u32>) -> Vec<&'static str> {
 #[test]
 fn an_evicted_item_can_be_delivered_again() {
     let mut map = indexed(1, 10);
-    assert_eq!(map.push_unique("a", 1, 10), Pushed::Stored);
-    let Pushed::Evicted { key: "a", items } = map.push_unique("b", 2, 20) else {
+    assert_eq!(map.push_entry(Entry::new("a", 10).id(1)), Pushed::Stored);
+    let Pushed::Evicted { key: "a", items } = map.push_entry(Entry::new("b", 20).id(2)) else {
         panic!("the map holds one key");
     };
     assert_eq!(items.with_ids().collect::<Vec<_>>(), [(10, Some(1))]);
     assert!(!map.contains_id(&1));
-    assert!(map.push_unique("a", 1, 11).is_stored());
+    assert!(map.push_entry(Entry::new("a", 11).id(1)).is_stored());
 }
 
 #[test]
@@ -77,23 +79,23 @@ fn an_id_leaves_by_every_way_that_its_item_leaves_by() {
     ];
     for (way, leave) in ways {
         let mut map = indexed(2, 2);
-        assert_eq!(map.push_unique_at(start, "a", 1, 10), Pushed::Stored);
+        assert_eq!(map.push_entry(Entry::new("a", 10).id(1).at(start)), Pushed::Stored);
         assert!(map.contains_id(&1), "{way}");
         leave(&mut map, start);
         assert!(!map.contains_id(&1), "{way}");
         assert_eq!(map.remove_by_id(&1), None, "{way}");
-        assert!(map.push_unique("a", 1, 11).is_stored(), "{way}");
+        assert!(map.push_entry(Entry::new("a", 11).id(1)).is_stored(), "{way}");
     }
 }
 
 #[test]
 fn a_duplicate_comes_back_whole_and_uses_no_key() {
     let mut map = indexed(2, 10);
-    assert_eq!(map.push_unique("a", 1, 10), Pushed::Stored);
-    assert_eq!(map.push_unique("b", 2, 20), Pushed::Stored);
+    assert_eq!(map.push_entry(Entry::new("a", 10).id(1)), Pushed::Stored);
+    assert_eq!(map.push_entry(Entry::new("b", 20).id(2)), Pushed::Stored);
     let reason = RejectReason::Duplicate;
     let rejected = Pushed::Rejected { reason, key: "a", value: 11, id: Some(1) };
-    assert_eq!(map.push_unique("a", 1, 11), rejected);
+    assert_eq!(map.push_entry(Entry::new("a", 11).id(1)), rejected);
     assert_eq!(keys(&map), ["a", "b"]);
     assert_eq!((map.stats().rejected, map.stats().duplicates), (1, 1));
 }
@@ -106,7 +108,7 @@ fn a_sweep_promotes_nothing() {
     let mut map = indexed(3, 10);
     for (seconds, key) in [(0, "a"), (1, "b"), (2, "c"), (3, "b"), (4, "a")] {
         let now = start + Duration::from_secs(seconds);
-        assert_eq!(map.push_at(now, key, seconds as u32), Pushed::Stored);
+        assert_eq!(map.push_entry(Entry::new(key, seconds as u32).at(now)), Pushed::Stored);
     }
     assert_eq!(keys(&map), ["c", "b", "a"]);
 
@@ -122,7 +124,7 @@ fn a_sweep_promotes_nothing() {
 fn looking_and_removing_by_id_promote_nothing_but_get_does() {
     let mut map = indexed(3, 10);
     for (id, key) in [(1, "a"), (2, "b"), (3, "c"), (4, "a"), (5, "b"), (6, "c")] {
-        assert_eq!(map.push_unique(key, id, id), Pushed::Stored);
+        assert_eq!(map.push_entry(Entry::new(key, id).id(id)), Pushed::Stored);
     }
     assert_eq!(map.peek("a").unwrap().len(), 2);
     assert_eq!((map.peek("b").unwrap().oldest(), map.peek("b").unwrap().newest()), (&2, &5));
@@ -144,7 +146,7 @@ fn totals_are_the_sum_of_what_is_there() {
         let now = start + TTL * round / 4;
         for (place, key) in ["a", "b", "c", "d", "d", "d"].into_iter().enumerate() {
             let id = round * 10 + place as u32;
-            assert!(map.push_unique_at(now, key, id, id).is_stored());
+            assert!(map.push_entry(Entry::new(key, id).id(id).at(now)).is_stored());
         }
         map.remove_by_id(&(round * 10 + 1));
         drop(map.take("a"));
@@ -172,12 +174,10 @@ fn no_way_in_passes_the_cap() {
         assert_eq!(map.push("a", value), Pushed::Stored);
     }
     sink(map.push("a", 3));
-    sink(map.push_at(Instant::now(), "a", 4));
-    sink(map.push_unique("a", 5, 5));
-    sink(map.push_unique_at(Instant::now(), "a", 6, 6));
-    assert!(map.push_with("a", 7, &mut sink));
-    assert!(map.push_unique_with("a", 8, 8, &mut sink));
-    assert_eq!(map.extend([("a", 9), ("a", 10)], &mut sink), 2);
+    sink(map.push_entry(Entry::new("a", 4).at(Instant::now())));
+    sink(map.push_entry(Entry::new("a", 5).id(5)));
+    sink(map.push_entry(Entry::new("a", 6).id(6).at(Instant::now())));
+    assert_eq!(map.extend([("a", 7), ("a", 8), ("a", 9), ("a", 10)], &mut sink), 4);
     // To look at alone: it can neither be pushed to nor swapped for another.
     let lent: sluicegate::map::Array<'_, u32> = map.get("a").unwrap();
     assert_eq!(lent.iter().collect::<Vec<_>>(), [&8, &9, &10]);
@@ -258,8 +258,8 @@ fn limits_are_checked_when_the_map_is_built() {
     let good = || builder().max_keys(2).max_items_per_key(u32::MAX as usize / 2);
     assert_eq!(refused(good().time_to_live(Duration::ZERO)).0, "time_to_live");
     let map = good().time_to_live(TTL).build().unwrap();
-    assert_eq!((map.max_keys(), map.max_items_per_key()), (2, u32::MAX as usize / 2));
-    assert_eq!(map.time_to_live(), Some(TTL));
+    assert_eq!((map.limits().max_keys, map.limits().max_items_per_key), (2, u32::MAX as usize / 2));
+    assert_eq!(map.limits().time_to_live, Some(TTL));
 }
 
 #[test]
@@ -277,8 +277,8 @@ fn time_that_runs_backwards_does_not_upset_the_order_of_arrival() {
     let start = Instant::now();
     let mut map = indexed(3, 10);
     let later = start + Duration::from_secs(60);
-    assert_eq!(map.push_at(later, "a", 1), Pushed::Stored);
-    assert_eq!(map.push_at(start, "b", 2), Pushed::Stored);
+    assert_eq!(map.push_entry(Entry::new("a", 1).at(later)), Pushed::Stored);
+    assert_eq!(map.push_entry(Entry::new("b", 2).at(start)), Pushed::Stored);
     assert!(map.expire(start + TTL, 10).is_empty());
     assert_eq!(map.next_expiry(), Some(later + TTL));
     assert_eq!(map.take("a").collect::<Vec<_>>(), [1]);
@@ -293,7 +293,7 @@ fn a_limit_bounds_a_sweep_and_the_next_one_goes_on() {
     let start = Instant::now();
     let mut map = indexed(10, 10);
     for value in 0..5 {
-        assert_eq!(map.push_at(start, "a", value), Pushed::Stored);
+        assert_eq!(map.push_entry(Entry::new("a", value).at(start)), Pushed::Stored);
     }
     let values = |map: &mut Indexed, limit| -> Vec<u32> {
         map.expire(start + TTL, limit).into_iter().map(|item| item.value).collect()
@@ -388,7 +388,7 @@ fn the_shared_form_drops_nothing_under_its_lock() {
             |number| Caller { number, map: Arc::downgrade(&shared), calls: Arc::clone(&calls) };
         // Pushes an item under a key and forgets what comes back.
         let push = |key, id| {
-            drop(shared.push_unique_at(start, new(key), new(id), new(0)));
+            drop(shared.push_entry(Entry::new(new(key), new(0)).id(new(id)).at(start)));
             calls.swap(0, Ordering::Relaxed)
         };
         assert_eq!(push(1, 1), 0, "nothing is left over");
@@ -470,12 +470,12 @@ fn a_panic_in_what_the_user_gave_loses_nothing() {
     };
     let mut map = builder.max_weight(10, weigh).build().unwrap();
     for (key, value) in [("a", 3), ("b", 3), ("c", 3)] {
-        assert!(map.push_with(key, value, |_| unreachable!("it fits")));
+        assert_eq!(map.push(key, value), Pushed::Stored);
     }
     let caught = |act: &mut dyn FnMut()| panic::catch_unwind(AssertUnwindSafe(act)).unwrap_err();
 
     caught(&mut || {
-        map.push_with("a", 99, drop);
+        drop(map.push("a", 99));
     });
     caught(&mut || {
         drop(map.remove_if("a", |_| panic::resume_unwind(Box::new("a predicate"))));
@@ -486,21 +486,19 @@ fn a_panic_in_what_the_user_gave_loses_nothing() {
             _ => false,
         }));
     });
-    assert_eq!((map.total_items(), map.weight(), map.stats().pushed), (3, 9, 3));
+    assert_eq!((map.total_items(), map.stats().weight, map.stats().pushed), (3, 9, 3));
 
     let mut seen = Vec::new();
     caught(&mut || {
-        map.push_with("d", 10, |pushed| {
-            seen.push(pushed);
+        map.extend([("d", 10)], |pushed| {
+            seen.extend(each(pushed));
             panic::resume_unwind(Box::new("a sink"));
         });
     });
-    assert_eq!(seen.len(), 3, "it is handed the rest all the same");
-    assert_eq!((map.total_items(), map.weight(), map.stats().evicted), (1, 10, 3));
-    let mut refused = None;
-    assert!(!map.push_with("e", 11, |pushed| refused = Some(pushed)));
+    assert_eq!(seen.len(), 3, "all that left is in one outcome");
+    assert_eq!((map.total_items(), map.stats().weight, map.stats().evicted), (1, 10, 3));
     let reason = RejectReason::TooHeavy;
-    assert_eq!(refused, Some(Pushed::Rejected { reason, key: "e", value: 11, id: None }));
+    assert_eq!(map.push("e", 11), Pushed::Rejected { reason, key: "e", value: 11, id: None });
 }
 
 #[test]

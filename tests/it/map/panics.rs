@@ -6,6 +6,7 @@ use std::hash::Hash;
 use std::panic::{self, AssertUnwindSafe};
 use std::time::{Duration, Instant};
 
+use sluicegate::map::Entry;
 use sluicegate::{BoundedArrayMap, Pushed, SharedBoundedArrayMap};
 
 thread_local! {
@@ -55,15 +56,11 @@ fn a_spare_key_that_panics_costs_no_displaced_value() {
     assert_eq!(with_panic_in_drop(|| map.push(Touchy(1), 2)), displaced);
     assert_eq!(with_panic_in_drop(|| shared.push(Touchy(1), 2)), displaced);
     assert_eq!(with_panic_in_drop(|| sharded.push(Touchy(1), 2)), displaced);
-    let mut values = Vec::new();
-    let mut sink = |pushed| {
-        if let Pushed::Displaced { value, .. } = pushed {
-            values.push(value);
-        }
-    };
-    assert!(with_panic_in_drop(|| map.push_with(Touchy(1), 3, &mut sink)));
-    assert!(with_panic_in_drop(|| shared.push_with(Touchy(1), 3, &mut sink)));
-    assert_eq!(values, [2, 2]);
+    let displaced = Pushed::Displaced { value: 2, id: None };
+    let entry = || Entry::new(Touchy(1), 3);
+    assert_eq!(with_panic_in_drop(|| map.push_entry(entry())), displaced);
+    assert_eq!(with_panic_in_drop(|| shared.push_entry(entry())), displaced);
+    assert_eq!(with_panic_in_drop(|| sharded.push_entry(entry())), displaced);
 }
 
 #[test]
@@ -90,7 +87,7 @@ fn an_id_that_panics_costs_no_value_and_leaves_the_rest_in_pairs() {
     let builder = BoundedArrayMap::builder().max_keys(2).max_items_per_key(9).indexed::<Touchy>();
     let map = builder.build_shared().unwrap();
     for value in 0..6 {
-        assert!(map.push_unique("a", Touchy(value), value).is_stored());
+        assert!(map.push_entry(Entry::new("a", value).id(Touchy(value))).is_stored());
     }
     let five = Touchy(5);
     assert_eq!(with_panic_in_drop(|| map.remove_by_id(&five)), Some(("a", 5)));
@@ -127,7 +124,7 @@ fn a_clone_that_panics_in_one_shard_costs_nothing_of_what_others_handed_over() {
     let start = Instant::now();
     for key in 0..32 {
         for value in 0..2 {
-            assert!(map.push_at(start, Touchy(key), value).is_stored());
+            assert!(map.push_entry(Entry::new(Touchy(key), value).at(start)).is_stored());
         }
     }
     let due = start + time_to_live;
@@ -155,7 +152,7 @@ async fn a_sweeper_goes_on_after_a_clone_that_panics() {
     let map = Arc::new(builder.time_to_live(Duration::from_nanos(1)).build_shared().unwrap());
     let start = tokio::time::Instant::now().into_std();
     for value in 0..3 {
-        assert!(map.push_at(start, Touchy(1), value).is_stored());
+        assert!(map.push_entry(Entry::new(Touchy(1), value).at(start)).is_stored());
     }
     CLONES.set(0);
     let swept = Arc::new(Mutex::new(Vec::new()));

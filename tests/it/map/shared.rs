@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use sluicegate::map::Event;
+use sluicegate::map::{Entry, Event, Resize};
 use sluicegate::{BoundedArrayMap, Pushed, RejectReason, SharedBoundedArrayMap};
 
 const TTL: Duration = Duration::from_secs(60);
@@ -46,12 +46,12 @@ fn an_observer_sees_what_the_caller_gets() {
                 _ => unreachable!("there is no other event"),
             });
         });
-    assert!(map.push_unique_at(start, "a", 1, 10).is_stored());
-    assert!(map.push_unique_at(start, "a", 2, 20).is_stored());
-    assert!(map.push_unique_at(start, "b", 3, 30).is_stored());
-    assert!(!map.push_unique_at(start, "b", 3, 31).is_stored());
+    assert!(map.push_entry(Entry::new("a", 10).id(1).at(start)).is_stored());
+    assert!(map.push_entry(Entry::new("a", 20).id(2).at(start)).is_stored());
+    assert!(map.push_entry(Entry::new("b", 30).id(3).at(start)).is_stored());
+    assert!(!map.push_entry(Entry::new("b", 31).id(3).at(start)).is_stored());
     assert_eq!(map.expire(start + TTL, 10).len(), 1);
-    assert!(map.push_at(start, "c", 40).is_stored());
+    assert!(map.push_entry(Entry::new("c", 40).at(start)).is_stored());
     assert_eq!(map.take("c").len(), 1);
     let expected =
         ["displaced a 10 Some(1)", "evicted a [20]", "rejected b 31: Duplicate", "expired b 30"];
@@ -97,19 +97,22 @@ fn what_is_pushed_during_a_checkout_comes_after_what_is_put_back() {
     let map = BoundedArrayMap::builder().max_keys(1).max_items_per_key(4).indexed::<u32>();
     let map = map.build_shared().unwrap();
     for id in 1..=3 {
-        assert!(map.push_unique("a", id, id).is_stored());
+        assert!(map.push_entry(Entry::new("a", id).id(id)).is_stored());
     }
     let mut guard = map.checkout("a").unwrap();
     assert!(map.checkout("a").is_none(), "one at a time");
     assert_eq!(map.take("a").len(), 0, "and nobody passes it");
     assert_eq!(map.remove_by_id(&2), None);
-    let duplicate = map.push_unique("a", 2, 20);
+    let duplicate = map.push_entry(Entry::new("a", 20).id(2));
     assert!(matches!(duplicate, Pushed::Rejected { reason: RejectReason::Duplicate, .. }));
     let elsewhere = map.push("b", 0);
     assert!(matches!(elsewhere, Pushed::Rejected { reason: RejectReason::MapFull, .. }));
 
-    assert_eq!(map.push_unique("a", 4, 4), Pushed::Stored);
-    assert_eq!(map.push_unique("a", 5, 5), Pushed::Displaced { value: 4, id: Some(4) });
+    assert_eq!(map.push_entry(Entry::new("a", 4).id(4)), Pushed::Stored);
+    assert_eq!(
+        map.push_entry(Entry::new("a", 5).id(5)),
+        Pushed::Displaced { value: 4, id: Some(4) }
+    );
     assert_eq!(guard.acknowledge(), Some(1));
     assert!(!map.contains_id(&1), "gone with its item");
     drop(guard);
@@ -124,11 +127,11 @@ fn a_checked_out_key_leaves_when_all_its_items_are_acknowledged() {
     let builder = BoundedArrayMap::builder().max_keys(2).max_items_per_key(4);
     let map = builder.time_to_live(TTL).build_shared().unwrap();
     for value in 1..=2 {
-        assert!(map.push_at(start, "a", value).is_stored());
+        assert!(map.push_entry(Entry::new("a", value).at(start)).is_stored());
     }
     let mut guard = map.checkout("a").unwrap();
-    assert!(map.push_at(start, "a", 3).is_stored());
-    assert!(map.push_at(start + TTL, "b", 4).is_stored());
+    assert!(map.push_entry(Entry::new("a", 3).at(start)).is_stored());
+    assert!(map.push_entry(Entry::new("b", 4).at(start + TTL)).is_stored());
     let expired: Vec<_> = map.expire(start + TTL, 9).into_iter().map(|gone| gone.value).collect();
     assert_eq!(expired, [3], "what is checked out is not swept");
     assert_eq!(map.next_expiry(), Some(start + TTL * 2));
@@ -146,7 +149,7 @@ fn while_a_predicate_runs_its_items_are_out_and_the_map_is_free() {
         let map = BoundedArrayMap::builder().max_keys(2).max_items_per_key(3).indexed::<u32>();
         let map = map.build_shared().unwrap();
         for value in 1..=3 {
-            assert!(map.push_unique("a", value, value).is_stored());
+            assert!(map.push_entry(Entry::new("a", value).id(value)).is_stored());
         }
         assert!(map.push("b", 0).is_stored());
         let gone = map.remove_if("a", |value| {
@@ -263,36 +266,37 @@ fn the_last_handle_gives_the_plain_map_back() {
     let builder = BoundedArrayMap::builder().max_keys(3).max_items_per_key(2).indexed::<u8>();
     let map = Arc::new(builder.max_weight(10, |_, _| 3).build_shared().unwrap());
     for (id, key) in [(1, "a"), (2, "b"), (3, "a")] {
-        assert!(map.push_unique_with(key, id, id, |_| unreachable!("it fits")));
+        assert_eq!(map.push_entry(Entry::new(key, id).id(id)), Pushed::Stored);
     }
     let other = Arc::clone(&map);
     assert!(Arc::into_inner(map).is_none());
     let mut map = Arc::into_inner(other).unwrap().into_inner();
-    assert_eq!((map.weight(), map.stats().pushed, map.max_weight()), (9, 3, Some(10)));
+    assert_eq!((map.stats().weight, map.stats().pushed, map.limits().max_weight), (9, 3, Some(10)));
     assert_eq!(map.remove_by_id(&1), Some(("a", 1)));
-    let mut gone = Vec::new();
-    assert!(map.push_with("c", 4, |pushed| gone.push(pushed)));
-    assert!(map.push_with("c", 5, |pushed| gone.push(pushed)), "and weighs as before");
-    assert!(matches!(gone[..], [Pushed::Evicted { key: "b", .. }]));
+    assert_eq!(map.push("c", 4), Pushed::Stored);
+    assert!(matches!(map.push("c", 5), Pushed::Evicted { key: "b", .. }), "it weighs as before");
 }
 
 #[test]
 fn totals_are_checked_when_they_are_changed() {
     let builder = || BoundedArrayMap::<u8, u8>::builder().max_keys(3).max_items_per_key(2);
     let map = builder().max_items(5).build_shared().unwrap();
-    assert_eq!((map.max_items(), map.max_weight()), (Some(5), None));
-    assert_eq!(map.resize_total_items(1).unwrap_err().field(), "max_items");
+    assert_eq!((map.limits().max_items, map.limits().max_weight), (Some(5), None));
+    assert_eq!(map.resize(Resize::new().max_items(1)).unwrap_err().field(), "max_items");
     assert_eq!(
-        map.resize_weight(1).unwrap_err().to_string(),
+        map.resize(Resize::new().max_weight(1)).unwrap_err().to_string(),
         "`max_weight` is 1, but must be chosen when the map is built, with what weighs its items",
     );
-    assert!(map.resize_total_items(usize::MAX).unwrap().is_empty());
-    assert_eq!((map.max_items(), map.max_keys(), map.max_items_per_key()), (None, 3, 2));
+    assert!(map.resize(Resize::new().max_items(usize::MAX)).unwrap().is_empty());
+    assert_eq!(
+        (map.limits().max_items, map.limits().max_keys, map.limits().max_items_per_key),
+        (None, 3, 2)
+    );
     let map = builder().max_weight(5, |_, _| 1).build_shared().unwrap();
     for weight in [0, u64::MAX] {
-        assert_eq!(map.resize_weight(weight).unwrap_err().field(), "max_weight");
+        assert_eq!(map.resize(Resize::new().max_weight(weight)).unwrap_err().field(), "max_weight");
     }
-    assert_eq!(map.max_weight(), Some(5));
+    assert_eq!(map.limits().max_weight, Some(5));
 }
 
 #[cfg(feature = "tokio")]
@@ -309,7 +313,7 @@ mod sweeper {
     }
 
     fn push(map: &Map, value: u32) {
-        assert!(map.push_at(Instant::now().into_std(), value, value).is_stored());
+        assert!(map.push_entry(Entry::new(value, value).at(Instant::now().into_std())).is_stored());
     }
 
     #[tokio::test(start_paused = true)]
@@ -381,8 +385,16 @@ mod sweeper {
         let (sharded, register) = (Arc::new(sharded), Arc::new(Register(Mutex::new((plain, 0)))));
         let now = Instant::now().into_std();
         for value in 0..8 {
-            assert!(sharded.push_at(now, value, value).is_stored());
-            assert!(register.0.lock().unwrap().0.push_at(now, value, value).is_stored());
+            assert!(sharded.push_entry(Entry::new(value, value).at(now)).is_stored());
+            assert!(
+                register
+                    .0
+                    .lock()
+                    .unwrap()
+                    .0
+                    .push_entry(Entry::new(value, value).at(now))
+                    .is_stored()
+            );
         }
         let swept = [(); 2].map(|()| Arc::new(Mutex::new(Vec::new())));
         let [first, second] = swept.clone();

@@ -11,8 +11,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use crate::pushed::each;
 use proptest::prelude::*;
-use sluicegate::map::{Items, MapStats, SharedCheckout};
+use sluicegate::map::{Items, MapStats, Resize, SharedCheckout};
 use sluicegate::{BoundedArrayMap, FullKey, FullMap, Pushed, RejectReason, SharedBoundedArrayMap};
 
 #[derive(Debug, Clone)]
@@ -37,7 +38,6 @@ struct Limits {
 #[derive(Debug, Clone, Copy)]
 enum Operation {
     Push { key: u8 },
-    PushWith { key: u8 },
     Take { key: u8 },
     Promote { key: u8 },
     CheckOut { key: u8 },
@@ -62,7 +62,6 @@ enum Answer {
 #[derive(Default)]
 struct Key {
     name: u8,
-    came: u32,
     held: bool,
     out: Vec<u32>,
     items: Vec<u32>,
@@ -81,21 +80,14 @@ impl Model {
     }
 
     fn evict(&mut self) -> Row {
-        let free = self.keys.iter().enumerate().filter(|(_, key)| !key.held);
-        let (at, _) = match self.limits.full_map {
-            FullMap::EvictHeaviest => {
-                free.max_by_key(|(_, key)| (key.items.len(), std::cmp::Reverse(key.came)))
-            }
-            _ => free.min_by_key(|(at, _)| *at),
-        }
-        .expect("there is one");
+        let at = self.keys.iter().position(|key| !key.held).expect("there is one");
         let key = self.keys.remove(at);
         self.stats.evicted += key.items.len() as u64;
         self.stats.evicted_keys += 1;
         (key.name, key.items)
     }
 
-    fn push(&mut self, name: u8, number: u32, most: usize) -> Vec<Answer> {
+    fn push(&mut self, name: u8, number: u32) -> Vec<Answer> {
         self.stats.pushed += 1;
         let found = self.position(name);
         let room = |len: usize, limit: usize| (len + 1).saturating_sub(limit);
@@ -112,7 +104,7 @@ impl Model {
                 (room(self.keys.len(), self.limits.max_keys), free, refuses, RejectReason::MapFull)
             }
         };
-        if gone > most.min(free) || (gone > 0 && refuses) {
+        if gone > free || (gone > 0 && refuses) {
             self.stats.rejected += 1;
             return vec![Answer::Rejected(reason, name, number)];
         }
@@ -126,14 +118,13 @@ impl Model {
         }
         let evicted = (0..gone).map(|_| self.evict()).collect::<Vec<_>>().into_iter();
         let answers = evicted.map(|(key, items)| Answer::Evicted(key, items)).collect();
-        self.keys.push(Key { name, came: number, items: vec![number], ..Key::default() });
+        self.keys.push(Key { name, items: vec![number], ..Key::default() });
         answers
     }
 
     fn apply(&mut self, operation: Operation, number: u32) -> Vec<Answer> {
         let answers = match operation {
-            Operation::Push { key } => self.push(key, number, 1),
-            Operation::PushWith { key } => self.push(key, number, usize::MAX),
+            Operation::Push { key } => self.push(key, number),
             Operation::Take { key } => {
                 let at = self.position(key).filter(|at| !self.keys[*at].held);
                 let taken = at.map_or(Vec::new(), |at| self.keys.remove(at).items);
@@ -247,6 +238,7 @@ fn rows(rows: impl IntoIterator<Item = (u8, Items<Token>)>) -> Vec<Row> {
 fn answer(pushed: Pushed<u8, Token>) -> Option<Answer> {
     match pushed {
         Pushed::Stored => None,
+        Pushed::Several(_) => unreachable!("taken apart"),
         Pushed::Displaced { value, .. } => Some(Answer::Displaced(value.number)),
         Pushed::Evicted { key, items } => Some(Answer::Evicted(key, numbers(items))),
         Pushed::Rejected { reason, key, value, .. } => {
@@ -264,11 +256,8 @@ fn apply<'a>(
     token: Token,
 ) -> Vec<Answer> {
     match operation {
-        Operation::Push { key } => answer(map.push(key, token)).into_iter().collect(),
-        Operation::PushWith { key } => {
-            let mut answers = Vec::new();
-            map.push_with(key, token, |pushed| answers.extend(answer(pushed)));
-            answers
+        Operation::Push { key } => {
+            each(map.push(key, token)).into_iter().filter_map(answer).collect()
         }
         Operation::Take { key } => vec![Answer::Items(numbers(map.take(&key)))],
         Operation::Promote { key } => vec![Answer::Is(map.promote(&key))],
@@ -288,7 +277,9 @@ fn apply<'a>(
             Vec::new()
         }
         Operation::Resize { max_keys, max_per_key } => {
-            let shrunk = map.resize(max_keys, max_per_key).unwrap();
+            let shrunk = map
+                .resize(Resize::new().max_keys(max_keys).max_items_per_key(max_per_key))
+                .unwrap();
             let mut displaced = rows(shrunk.displaced);
             displaced.sort();
             vec![Answer::Rows(rows(shrunk.evicted)), Answer::Rows(displaced)]
@@ -302,7 +293,6 @@ fn limits() -> impl Strategy<Value = Limits> {
     let full_map = prop_oneof![
         4 => Just(FullMap::EvictLeastRecentlyUsed),
         1 => Just(FullMap::RejectNewKey),
-        2 => Just(FullMap::EvictHeaviest),
     ];
     (1..5_usize, 1..6_usize, full_key, full_map, any::<bool>(), any::<bool>()).prop_map(
         |(max_keys, max_per_key, full_key, full_map, item_meta, observed)| Limits {
@@ -319,8 +309,7 @@ fn limits() -> impl Strategy<Value = Limits> {
 fn operation() -> impl Strategy<Value = Operation> {
     let key = || 0..6_u8;
     prop_oneof![
-        20 => key().prop_map(|key| Operation::Push { key }),
-        3 => key().prop_map(|key| Operation::PushWith { key }),
+        23 => key().prop_map(|key| Operation::Push { key }),
         1 => key().prop_map(|key| Operation::Take { key }),
         2 => key().prop_map(|key| Operation::Promote { key }),
         5 => key().prop_map(|key| Operation::CheckOut { key }),

@@ -7,8 +7,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use crate::pushed::each;
 use proptest::prelude::*;
-use sluicegate::map::{Event, Items, MapStats, Total};
+use sluicegate::map::{Event, Items, MapStats, Resize};
 use sluicegate::{BoundedArrayMap, FullKey, FullMap, Pushed, RejectReason};
 
 #[derive(Debug, Clone)]
@@ -24,16 +25,9 @@ struct Limits {
     max_per_key: usize,
     full_key: FullKey,
     full_map: FullMap,
-    /// None of both: a map whose pushes return what they push out.
     max_items: Option<usize>,
     max_weight: Option<u64>,
     observed: bool,
-}
-
-impl Limits {
-    fn per_key_only(&self) -> bool {
-        self.max_items.is_none() && self.max_weight.is_none()
-    }
 }
 
 #[derive(Debug, Clone)]
@@ -65,8 +59,6 @@ enum Answer {
 
 struct Key {
     name: u8,
-    /// When it came.
-    came: u32,
     items: Vec<(u32, u64)>,
 }
 
@@ -84,7 +76,6 @@ struct Model {
     limits: Limits,
     /// Least recently used first.
     keys: Vec<Key>,
-    came: u32,
     stats: MapStats,
 }
 
@@ -102,20 +93,8 @@ impl Model {
     }
 
     fn victim(&self, spared: Option<u8>) -> usize {
-        let keys = self.keys.iter().enumerate().filter(|(_, key)| Some(key.name) != spared);
-        let heaviest = |(_, key): &(usize, &Key)| {
-            let weight = if self.limits.max_weight.is_some() {
-                key.weight()
-            } else {
-                key.items.len() as u64
-            };
-            (weight, std::cmp::Reverse(key.came))
-        };
-        let victim = match self.limits.full_map {
-            FullMap::EvictHeaviest => keys.max_by_key(heaviest),
-            _ => keys.min_by_key(|(at, _)| *at),
-        };
-        victim.expect("another key is there").0
+        let mut keys = self.keys.iter();
+        keys.position(|key| Some(key.name) != spared).expect("another key is there")
     }
 
     fn evict(&mut self, at: usize) -> Row {
@@ -178,8 +157,7 @@ impl Model {
             answers.push(Answer::Evicted(name, items));
         }
         if found.is_none() {
-            self.came += 1;
-            self.keys.push(Key { name, came: self.came, items: Vec::new() });
+            self.keys.push(Key { name, items: Vec::new() });
         }
         self.keys.last_mut().expect("it is the newest").items.push((number, weight));
         self.stats.peak_keys = self.stats.peak_keys.max(self.keys.len());
@@ -262,7 +240,7 @@ impl Model {
                 answers.push(Answer::Shrunk(evicted, displaced));
             }
             Operation::ResizeItems { max_items } => {
-                if self.limits.per_key_only() || max_items < self.limits.max_per_key {
+                if max_items < self.limits.max_per_key {
                     return answers;
                 }
                 self.limits.max_items = Some(max_items);
@@ -304,6 +282,7 @@ fn rows(rows: impl IntoIterator<Item = (u8, Items<Token>)>) -> Vec<Row> {
 fn answer(pushed: Pushed<u8, Token>) -> Option<Answer> {
     match pushed {
         Pushed::Stored => None,
+        Pushed::Several(_) => unreachable!("taken apart"),
         Pushed::Displaced { value, .. } => Some(Answer::Displaced(value.number)),
         Pushed::Evicted { key, items } => Some(Answer::Evicted(key, numbers(items))),
         Pushed::Rejected { reason, key, value, .. } => {
@@ -330,20 +309,7 @@ fn heard(answers: &[Answer]) -> usize {
     }
 }
 
-/// Either kind of map.
-enum Subject {
-    PerKey(BoundedArrayMap<u8, Token>),
-    Total(BoundedArrayMap<u8, Token, sluicegate::map::NoIndex, Total>),
-}
-
-macro_rules! with {
-    ($subject:expr, $map:ident => $act:expr) => {
-        match $subject {
-            Subject::PerKey($map) => $act,
-            Subject::Total($map) => $act,
-        }
-    };
-}
+struct Subject(BoundedArrayMap<u8, Token>);
 
 impl Subject {
     fn new(limits: Limits, events: &Arc<AtomicUsize>) -> Self {
@@ -353,96 +319,88 @@ impl Subject {
             .full_key(limits.full_key)
             .full_map(limits.full_map);
         let weigh = |_: &u8, token: &Token| token.weight;
-        let total = match (limits.max_items, limits.max_weight) {
-            (None, None) => {
-                let map = builder.build().unwrap();
-                let map = if limits.observed { map.with_observer(hear(events)) } else { map };
-                return Self::PerKey(map);
-            }
-            (Some(items), None) => builder.max_items(items),
-            (None, Some(weight)) => builder.max_weight(weight, weigh),
-            (Some(items), Some(weight)) => builder.max_items(items).max_weight(weight, weigh),
+        let builder = match limits.max_items {
+            Some(items) => builder.max_items(items),
+            None => builder,
         };
-        let map = total.build().unwrap();
-        Self::Total(if limits.observed { map.with_observer(hear(events)) } else { map })
+        let builder = match limits.max_weight {
+            Some(weight) => builder.max_weight(weight, weigh),
+            None => builder,
+        };
+        let map = builder.build().unwrap();
+        Self(if limits.observed { map.with_observer(hear(events)) } else { map })
     }
 
     fn apply(&mut self, operation: &Operation, number: u32, alive: &Rc<()>) -> Vec<Answer> {
         let token = |number, weight| Token { number, weight, _alive: Rc::clone(alive) };
         let mut answers = Vec::new();
         match *operation {
-            Operation::Push { key, weight } => match self {
-                Self::PerKey(map) => answers.extend(answer(map.push(key, token(number, weight)))),
-                Self::Total(map) => {
-                    let mut rejected = false;
-                    let stored = map.push_with(key, token(number, weight), |pushed| {
-                        rejected |= !pushed.is_stored();
-                        answers.extend(answer(pushed));
-                    });
-                    assert_eq!(stored, !rejected);
-                }
-            },
+            Operation::Push { key, weight } => {
+                let pushed = self.0.push(key, token(number, weight));
+                answers.extend(each(pushed).into_iter().filter_map(answer));
+            }
             Operation::Extend(ref items) => {
                 let tokens = (number..).zip(items);
                 let tokens = tokens.map(|(number, (key, weight))| (*key, token(number, *weight)));
-                let stored =
-                    with!(self, map => map.extend(tokens, |pushed| answers.extend(answer(pushed))));
+                let stored = self.0.extend(tokens, |pushed| {
+                    answers.extend(each(pushed).into_iter().filter_map(answer))
+                });
                 let rejected = answers.iter().filter(|a| matches!(a, Answer::Rejected(..))).count();
                 assert_eq!(stored + rejected, items.len());
             }
             Operation::Take { key } => {
-                answers.push(Answer::Items(numbers(with!(self, map => map.take(&key)))));
+                answers.push(Answer::Items(numbers(self.0.take(&key))));
             }
             Operation::Get { key } => {
-                let got = with!(self, map => map.get(&key));
+                let got = self.0.get(&key);
                 let got = got.map_or(Vec::new(), |array| array.iter().map(|t| t.number).collect());
                 answers.push(Answer::Items(got));
             }
             Operation::RemoveIf { key, remainder } => {
-                let gone = with!(self, map => map.remove_if(&key, |t| t.number % 3 == remainder));
+                let gone = self.0.remove_if(&key, |t| t.number % 3 == remainder);
                 answers.push(Answer::Items(numbers(gone)));
             }
             Operation::Retain { remainder } => {
-                let gone = with!(self, map => map.retain(|_, t| t.number % 3 == remainder));
+                let gone = self.0.retain(|_, t| t.number % 3 == remainder);
                 answers.push(Answer::Rows(rows(gone)));
             }
-            Operation::CheckOut { key, acknowledged } => with!(self, map => {
-                if let Some(mut guard) = map.checkout(&key) {
+            Operation::CheckOut { key, acknowledged } => {
+                if let Some(mut guard) = self.0.checkout(&key) {
                     let all: Vec<u32> = guard.iter().map(|token| token.number).collect();
                     let gone = (0..acknowledged).map_while(|_| guard.acknowledge());
                     let gone: Vec<u32> = gone.map(|token| token.number).collect();
                     assert_eq!(guard.first().map(|t| t.number), all.get(gone.len()).copied());
                     answers.push(Answer::Items(gone));
                 }
-            }),
+            }
             Operation::Resize { max_keys, max_per_key } => {
-                if let Ok(shrunk) = with!(self, map => map.resize(max_keys, max_per_key)) {
+                if let Ok(shrunk) =
+                    self.0.resize(Resize::new().max_keys(max_keys).max_items_per_key(max_per_key))
+                {
                     answers.push(Answer::Shrunk(rows(shrunk.evicted), rows(shrunk.displaced)));
                 }
             }
             Operation::ResizeItems { max_items } => {
-                let Self::Total(map) = self else { return answers };
-                if let Ok(shrunk) = map.resize_total_items(max_items) {
-                    assert_eq!(map.max_items(), Some(max_items));
+                if let Ok(shrunk) = self.0.resize(Resize::new().max_items(max_items)) {
+                    assert_eq!(self.0.limits().max_items, Some(max_items));
                     answers.push(Answer::Shrunk(rows(shrunk.evicted), rows(shrunk.displaced)));
                 }
             }
             Operation::ResizeWeight { max_weight } => {
-                let Self::Total(map) = self else { return answers };
-                if let Ok(shrunk) = map.resize_weight(max_weight) {
-                    assert_eq!(map.max_weight(), Some(max_weight));
+                if let Ok(shrunk) = self.0.resize(Resize::new().max_weight(max_weight)) {
+                    assert_eq!(self.0.limits().max_weight, Some(max_weight));
                     answers.push(Answer::Shrunk(rows(shrunk.evicted), rows(shrunk.displaced)));
                 }
             }
-            Operation::Clear => answers.push(Answer::Rows(rows(with!(self, map => map.clear())))),
+            Operation::Clear => answers.push(Answer::Rows(rows(self.0.clear()))),
         }
         answers
     }
 
     fn check(&self, model: &Model, alive: &Rc<()>) {
         #[cfg(debug_assertions)]
-        with!(self, map => map.validate());
-        let stats = with!(self, map => map.stats());
+        self.0.validate();
+        let stats = self.0.stats();
         let mut expected = model.stats;
         (expected.items, expected.keys) = (model.items(), model.keys.len());
         expected.weight = model.weight();
@@ -450,9 +408,11 @@ impl Subject {
         let left = stats.taken + stats.displaced + stats.evicted + stats.rejected + stats.removed;
         assert_eq!(stats.pushed, stats.items as u64 + left, "conservation");
 
-        let rows: Vec<Row> = with!(self, map => map.iter_lru()
+        let rows: Vec<Row> = self
+            .0
+            .iter_lru()
             .map(|(key, array)| (*key, array.iter().map(|token| token.number).collect()))
-            .collect());
+            .collect();
         assert_eq!(rows, model.keys.iter().map(Key::row).collect::<Vec<_>>());
         let Limits { max_keys, max_per_key, max_items, max_weight, .. } = model.limits;
         assert!(rows.len() <= max_keys && rows.iter().all(|(_, items)| items.len() <= max_per_key));
@@ -467,7 +427,6 @@ fn limits() -> impl Strategy<Value = Limits> {
     let full_map = prop_oneof![
         3 => Just(FullMap::EvictLeastRecentlyUsed),
         1 => Just(FullMap::RejectNewKey),
-        3 => Just(FullMap::EvictHeaviest),
     ];
     let totals = (prop::option::of(0..8_usize), prop::option::of(1..20_u64));
     (1..6_usize, 1..12_usize, full_key, full_map, totals, any::<bool>()).prop_map(
@@ -511,7 +470,7 @@ proptest! {
         limits in limits(),
         operations in prop::collection::vec(operation(), 0..150),
     ) {
-        let mut model = Model { limits, keys: Vec::new(), came: 0, stats: MapStats::default() };
+        let mut model = Model { limits, keys: Vec::new(), stats: MapStats::default() };
         let (alive, events) = (Rc::new(()), Arc::new(AtomicUsize::new(0)));
         let (mut subject, mut expected) = (Subject::new(limits, &events), 0);
         for (turn, operation) in (0..).zip(operations) {

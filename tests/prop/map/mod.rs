@@ -16,7 +16,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
-use sluicegate::map::MapStats;
+use sluicegate::map::{Entry, MapStats};
 use sluicegate::{BoundedArrayMap, FullKey, FullMap, Pushed, RejectReason};
 
 thread_local! {
@@ -323,11 +323,11 @@ impl Subject {
         match operation {
             Operation::Push { now, key } => {
                 let (now, key) = (self.time(now), self.key(key));
-                answer(self.map.push_at(now, key, token))
+                answer(self.map.push_entry(Entry::new(key, token).at(now)))
             }
             Operation::PushUnique { now, key, id } => {
                 let (now, key, id) = (self.time(now), self.key(key), self.id(id));
-                answer(self.map.push_unique_at(now, key, id, token))
+                answer(self.map.push_entry(Entry::new(key, token).id(id).at(now)))
             }
             Operation::RemoveById { id } => {
                 let id = self.id(id);
@@ -435,6 +435,7 @@ fn answer(pushed: Pushed<Name, Token, Name>) -> Answer {
     let number = |id: Name| id.number;
     match pushed {
         Pushed::Stored => Answer::Stored,
+        Pushed::Several(_) => unreachable!("the map has no totals"),
         Pushed::Displaced { value, id } => Answer::Displaced(value.number, id.map(number)),
         Pushed::Evicted { key, items } => Answer::Evicted(key.number, collect(items)),
         Pushed::Rejected { reason, key, value, id } => {

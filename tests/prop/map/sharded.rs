@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
-use sluicegate::map::{Items, ShardedCheckout};
+use sluicegate::map::{Entry, Items, ShardedCheckout};
 use sluicegate::{BoundedArrayMap, FullKey, FullMap, Pushed, RejectReason, ShardedBoundedArrayMap};
 
 #[derive(Debug, Clone)]
@@ -57,8 +57,6 @@ enum Answer {
 #[derive(Default)]
 struct Key {
     name: u8,
-    /// When it came.
-    came: u32,
     held: bool,
     out: Vec<u32>,
     items: Vec<u32>,
@@ -102,13 +100,7 @@ impl Model<'_> {
             let keys = self.keys.iter().enumerate();
             let mut keys =
                 keys.filter(|(_, key)| !key.held && self.map.shard_of(&key.name) == shard);
-            let victim = match self.options.full_map {
-                FullMap::EvictHeaviest => {
-                    keys.max_by_key(|(_, key)| (key.items.len(), std::cmp::Reverse(key.came)))
-                }
-                _ => keys.next(),
-            };
-            victim.map(|(at, _)| at)
+            keys.next().map(|(at, _)| at)
         })
     }
 
@@ -132,7 +124,7 @@ impl Model<'_> {
                 self.keys.push(key);
             }
             None => {
-                let key = Key { name, came: number, items: vec![number], ..Key::default() };
+                let key = Key { name, items: vec![number], ..Key::default() };
                 if self.keys.len() < MAX_KEYS {
                     self.keys.push(key);
                 } else {
@@ -274,6 +266,7 @@ fn numbers(items: Items<Token>) -> Vec<u32> {
 fn answer(pushed: Pushed<u8, Token>) -> Option<Answer> {
     match pushed {
         Pushed::Stored => None,
+        Pushed::Several(_) => unreachable!("a shard has no totals"),
         Pushed::Displaced { value, .. } => Some(Answer::Displaced(value.number)),
         Pushed::Evicted { key, items } => Some(Answer::Evicted(key, numbers(items))),
         Pushed::Rejected { reason, key, value, .. } => {
@@ -301,8 +294,8 @@ fn apply<'a>(
     match *operation {
         Operation::Push { key } => {
             // Without a time to live the time is not used, so that both ways in are.
-            let pushed = match map.time_to_live() {
-                Some(_) => map.push_at(start, key, token(0)),
+            let pushed = match map.limits().time_to_live {
+                Some(_) => map.push_entry(Entry::new(key, token(0)).at(start)),
                 None => map.push(key, token(0)),
             };
             answer(pushed).into_iter().collect()
@@ -373,7 +366,6 @@ fn options() -> impl Strategy<Value = Options> {
     let full_map = prop_oneof![
         4 => Just(FullMap::EvictLeastRecentlyUsed),
         1 => Just(FullMap::RejectNewKey),
-        1 => Just(FullMap::EvictHeaviest),
     ];
     (full_key, full_map, any::<bool>(), any::<bool>()).prop_map(
         |(full_key, full_map, expires, observed)| Options { full_key, full_map, expires, observed },

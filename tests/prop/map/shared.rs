@@ -12,8 +12,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::pushed::each;
 use proptest::prelude::*;
-use sluicegate::map::{Builder, Event, Items, Total};
+use sluicegate::map::{Builder, Entry, Event, Items, Resize};
 use sluicegate::{BoundedArrayMap, FullKey, FullMap, Pushed, SharedBoundedArrayMap};
 
 thread_local! {
@@ -77,8 +78,8 @@ struct Token {
     _alive: Arc<()>,
 }
 
-type Plain = BoundedArrayMap<u8, (u32, u64), u8, Total>;
-type Shared = SharedBoundedArrayMap<Name, Token, Name, Total>;
+type Plain = BoundedArrayMap<u8, (u32, u64), u8>;
+type Shared = SharedBoundedArrayMap<Name, Token, Name>;
 
 #[derive(Debug, Clone, Copy)]
 struct Limits {
@@ -154,13 +155,14 @@ macro_rules! answers {
             Operation::Push { now, key, id, weight } => {
                 let now = start + Duration::from_secs(now);
                 let (key, id, value) = ($name(key), id.map($name), $value(weight));
-                let mut pushed = Vec::new();
-                armed(|| match id {
-                    Some(id) => map.push_unique_with_at(now, key, id, value, |o| pushed.push(o)),
-                    None => map.push_with_at(now, key, value, |o| pushed.push(o)),
-                });
-                answers.extend(pushed.into_iter().map(|pushed| match pushed {
-                    Pushed::Stored => unreachable!("the sink is seen of the rest"),
+                let entry = Entry::new(key, value).at(now);
+                let entry = match id {
+                    Some(id) => entry.id(id),
+                    None => entry,
+                };
+                let pushed = armed(|| map.push_entry(entry));
+                answers.extend(each(pushed).into_iter().map(|pushed| match pushed {
+                    Pushed::Stored | Pushed::Several(_) => unreachable!("taken apart"),
                     Pushed::Displaced { value, id } => {
                         Answer::Displaced(number_of(&value), id.as_ref().map(name_of))
                     }
@@ -214,19 +216,23 @@ macro_rules! answers {
                 }));
             }
             Operation::Resize { max_keys, max_per_key } => {
-                answers.extend(match armed(|| map.resize(max_keys, max_per_key)) {
-                    Ok(shrunk) => vec![rows(shrunk.evicted), rows(shrunk.displaced)],
-                    Err(error) => vec![Answer::Refused(error.field())],
-                });
+                answers.extend(
+                    match armed(|| {
+                        map.resize(Resize::new().max_keys(max_keys).max_items_per_key(max_per_key))
+                    }) {
+                        Ok(shrunk) => vec![rows(shrunk.evicted), rows(shrunk.displaced)],
+                        Err(error) => vec![Answer::Refused(error.field())],
+                    },
+                );
             }
             Operation::ResizeItems { max_items } => {
-                answers.extend(match armed(|| map.resize_total_items(max_items)) {
+                answers.extend(match armed(|| map.resize(Resize::new().max_items(max_items))) {
                     Ok(shrunk) => vec![rows(shrunk.evicted), rows(shrunk.displaced)],
                     Err(error) => vec![Answer::Refused(error.field())],
                 });
             }
             Operation::ResizeWeight { max_weight } => {
-                answers.extend(match armed(|| map.resize_weight(max_weight)) {
+                answers.extend(match armed(|| map.resize(Resize::new().max_weight(max_weight))) {
                     Ok(shrunk) => vec![rows(shrunk.evicted), rows(shrunk.displaced)],
                     Err(error) => vec![Answer::Refused(error.field())],
                 });
@@ -361,7 +367,6 @@ fn limits() -> impl Strategy<Value = Limits> {
     let full_map = prop_oneof![
         3 => Just(FullMap::EvictLeastRecentlyUsed),
         1 => Just(FullMap::RejectNewKey),
-        2 => Just(FullMap::EvictHeaviest),
     ];
     (1..6_usize, 1..6_usize, 0..12_usize, 1..30_u64, full_key, full_map).prop_map(
         |(max_keys, max_per_key, more, max_weight, full_key, full_map)| {
