@@ -213,6 +213,7 @@ impl<K, V, Id> BoundedArrayMap<K, V, Id> {
     /// ```
     /// use std::time::{Duration, Instant};
     /// use sluicegate::BoundedArrayMap;
+    /// use sluicegate::map::Entry;
     ///
     /// let day = Duration::from_secs(24 * 60 * 60);
     /// let mut map = BoundedArrayMap::builder()

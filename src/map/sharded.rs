@@ -22,9 +22,6 @@ use crate::base::sync::{AtomicUsize, HashBuilder, Mutex, MutexGuard, Ordering};
 
 type Shard<K, V> = Core<K, V, NoIndex>;
 
-/// What a push handed back, and the key if it was there already.
-type Done<K, V> = (Pushed<K, V>, UnusedKey<K>);
-
 /// One shard of the map.
 pub(super) struct ShardRef<'a, K, V> {
     map: &'a ShardedBoundedArrayMap<K, V>,
@@ -208,11 +205,11 @@ impl<K: Hash + Eq, V> ShardedBoundedArrayMap<K, V> {
             return shard.fast_push(slot, value);
         }
         item = Some(Entry { key, value, id: None, now });
-        let done = self.push_here(&mut shard, hash, found, &mut item);
+        let pushed = self.push_here(&mut shard, hash, found, &mut item, &mut unused);
         drop(shard);
-        let (pushed, unused) = match done {
-            Some(done) => done,
-            None => self.push_evicting_elsewhere(own, hash, &mut item),
+        let pushed = match pushed {
+            Some(pushed) => pushed,
+            None => self.push_evicting_elsewhere(own, hash, &mut item, &mut unused),
         };
         self.observer.report_pushed(&pushed, unused.0.as_ref());
         pushed
@@ -223,9 +220,10 @@ impl<K: Hash + Eq, V> ShardedBoundedArrayMap<K, V> {
         shard: &mut Shard<K, V>,
         hash: u64,
         item: &mut Option<Entry<K, V, NoIndex>>,
-    ) -> Option<Done<K, V>> {
+        unused: &mut UnusedKey<K>,
+    ) -> Option<Pushed<K, V>> {
         let found = shard.keys.find(hash, &item.as_ref()?.key);
-        self.push_here(shard, hash, found, item)
+        self.push_here(shard, hash, found, item, unused)
     }
 
     /// Pushes, if that takes nothing from another shard.
@@ -235,7 +233,8 @@ impl<K: Hash + Eq, V> ShardedBoundedArrayMap<K, V> {
         key_hash: u64,
         found: Option<u32>,
         item: &mut Option<Entry<K, V, NoIndex>>,
-    ) -> Option<Done<K, V>> {
+        unused: &mut UnusedKey<K>,
+    ) -> Option<Pushed<K, V>> {
         if found.is_none() {
             // The shard's limit for this push, which follows from the size of the whole map.
             shard.limits.max_keys = if self.reserve_key() {
@@ -250,15 +249,10 @@ impl<K: Hash + Eq, V> ShardedBoundedArrayMap<K, V> {
         }
         let item = item.take()?;
         if found.is_none() && shard.fast_path {
-            return Some((
-                shard.fast_push_new_key(key_hash, item.key, item.value),
-                UnusedKey(None),
-            ));
+            return Some(shard.fast_push_new_key(key_hash, item.key, item.value));
         }
         let lookup = Lookup { key_hash, key: found, id_hash: 0, duplicate: false, weight: 0 };
-        let mut unused = UnusedKey(None);
-        let pushed = shard.push(lookup, item, &mut unused);
-        Some((pushed, unused))
+        Some(shard.push(lookup, item, unused))
     }
 
     /// Pushes a key whose own shard had none to evict when the map was full.
@@ -268,13 +262,14 @@ impl<K: Hash + Eq, V> ShardedBoundedArrayMap<K, V> {
         own: usize,
         hash: u64,
         item: &mut Option<Entry<K, V, NoIndex>>,
-    ) -> Done<K, V> {
+        unused: &mut UnusedKey<K>,
+    ) -> Pushed<K, V> {
         for step in 1..self.shards.len() {
             let other = (own + step) % self.shards.len();
             let mut low = self.shards[own.min(other)].lock();
             let mut high = self.shards[own.max(other)].lock();
             if let Some(done) =
-                self.push_with_both_locked(own, other, &mut low, &mut high, hash, item)
+                self.push_with_both_locked([own, other], &mut low, &mut high, hash, item, unused)
             {
                 return done;
             }
@@ -287,15 +282,13 @@ impl<K: Hash + Eq, V> ShardedBoundedArrayMap<K, V> {
             Some(other) => {
                 let (low, high) = shards.split_at_mut(own.max(other));
                 let (low, high) = (&mut *low[own.min(other)], &mut *high[0]);
-                self.push_with_both_locked(own, other, low, high, hash, item)
+                self.push_with_both_locked([own, other], low, high, hash, item, unused)
             }
-            None => self.look_and_push_here(&mut shards[own], hash, item),
+            None => self.look_and_push_here(&mut shards[own], hash, item, unused),
         };
         match (done, item.take()) {
             (Some(done), _) => done,
-            (None, Some(item)) => {
-                (shards[own].reject(item, RejectReason::MapFull), UnusedKey(None))
-            }
+            (None, Some(item)) => shards[own].reject(item, RejectReason::MapFull),
             (None, None) => unreachable!("what was not pushed is still there"),
         }
     }
@@ -303,17 +296,17 @@ impl<K: Hash + Eq, V> ShardedBoundedArrayMap<K, V> {
     /// Pushes, if that takes nothing from a third shard. Both are locked, the lower one first.
     fn push_with_both_locked(
         &self,
-        own: usize,
-        other: usize,
+        [own, other]: [usize; 2],
         low: &mut Shard<K, V>,
         high: &mut Shard<K, V>,
         hash: u64,
         item: &mut Option<Entry<K, V, NoIndex>>,
-    ) -> Option<Done<K, V>> {
+        unused: &mut UnusedKey<K>,
+    ) -> Option<Pushed<K, V>> {
         let (mine, theirs) = if own < other { (low, high) } else { (high, low) };
         // Again, as the locks were released in between.
-        self.look_and_push_here(mine, hash, item)
-            .or_else(|| Self::push_evicting_from(mine, theirs, hash, item))
+        self.look_and_push_here(mine, hash, item, unused)
+            .or_else(|| Self::push_evicting_from(mine, theirs, hash, item, unused))
     }
 
     /// Evicts a key of another shard. The counter stays: the new key replaces it.
@@ -322,13 +315,13 @@ impl<K: Hash + Eq, V> ShardedBoundedArrayMap<K, V> {
         theirs: &mut Shard<K, V>,
         hash: u64,
         item: &mut Option<Entry<K, V, NoIndex>>,
-    ) -> Option<Done<K, V>> {
+        unused: &mut UnusedKey<K>,
+    ) -> Option<Pushed<K, V>> {
         let lookup = mine.lookup_hashed(hash, &item.as_ref()?.key, 0);
         let (key, items) = theirs.evict_next()?;
         mine.limits.max_keys = usize::MAX;
-        let mut unused = UnusedKey(None);
-        let _stored = mine.push(lookup, item.take()?, &mut unused);
-        Some((Pushed::Evicted { key, items }, unused))
+        let _stored = mine.push(lookup, item.take()?, unused);
+        Some(Pushed::Evicted { key, items })
     }
 
     /// As [`BoundedArrayMap::take`](super::BoundedArrayMap::take).

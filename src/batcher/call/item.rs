@@ -130,9 +130,7 @@ impl<T, R> Call<T, R> {
     /// The answer, ready to be sent, if there is one.
     #[inline]
     fn take_reply(&mut self) -> Option<Reply<T, R>> {
-        if self.answer.is_none() {
-            return None;
-        }
+        self.answer.as_ref()?;
         let slot = self.reply_to.take()?;
         let answer = match self.answer.take()? {
             Ok(answer) => Ok(answer),
