@@ -56,7 +56,8 @@ pub struct Batch<T> {
     on_return: Option<OnReturn<T>>,
 }
 
-/// Takes items out of a batch before the others are returned; told how many the batch had.
+/// Removes finished items from a batch before the others are returned. It gets the length that the batch
+/// had when it was handed over.
 type OnReturn<T> = fn(&mut Vec<T>, usize);
 
 impl<T> Batch<T> {

@@ -281,7 +281,8 @@ impl<T> Builder<T> {
     /// runtime goes away; those a shutdown gave up and whose report nobody waited for; and those
     /// in a guard that outlives the batcher.
     ///
-    /// There is no default, because each would be a silent loss for somebody. It runs in the
+    /// There is no default, because each would be a silent loss for somebody; except for calls, whose
+    /// callers get the reason ([`build_caller`](Self::build_caller)). It runs in the
     /// driver's task and holds up the batcher while it does, or, when the driver has ended, on the
     /// thread that drops the last handle or a guard that outlived it; it must not block, nor own a
     /// handle. A panic in it is caught, and changes nothing: it was given the items.

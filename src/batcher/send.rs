@@ -137,12 +137,10 @@ const COMPLETED: &str = "a future that sends was polled after it had completed";
 impl<'a, T> Sending<'a, T> {
     #[inline]
     pub(crate) fn new(shared: &'a Shared<T>, item: T) -> Self {
-        let mut sending = Self { shared, item: Some(item), weight: 0, wait: Wait::new(0) };
-        if let Some(item) = &sending.item {
-            sending.weight = shared.weigh(item);
-            sending.wait.need = shared.limits().room_for(sending.weight);
-        }
-        sending
+        let item = Some(item);
+        let weight = item.as_ref().map_or(0, |item| shared.weigh(item));
+        let wait = Wait::new(shared.limits().room_for(weight));
+        Self { shared, item, weight, wait }
     }
 }
 

@@ -252,24 +252,28 @@ impl Drop for Answer {
     }
 }
 
-fn answering(dropped: &Arc<AtomicUsize>) -> (Caller<u32, Answer>, Driver) {
+fn answering(
+    dropped: &Arc<AtomicUsize>,
+    max_items: usize,
+    capacity: usize,
+) -> (Caller<u32, Answer>, Driver) {
     let dropped = dropped.clone();
     let handler = move |mut batch: Batch<Call<u32, Answer>>| {
         batch.reply_with(|_| Answer(dropped.clone()));
         drop(batch);
         async { Ok::<(), String>(()) }
     };
-    let builder = Batcher::builder().max_items(8).window(AT_ONCE);
+    let builder = Batcher::builder().max_items(max_items).capacity(capacity).window(AT_ONCE);
     builder.build_caller_with_driver(handler).unwrap()
 }
 
-/// Guard: a caller that leaves says so, and its place is vacated by whoever comes last. Taken out (it
-/// leaves without a word), its answer stays there undropped.
+/// Guard: a caller that is dropped marks its reply slot as abandoned, and the last to use the slot frees
+/// it. Taken out (the state stays as it is), the answer stays in the slot and is not dropped.
 #[test]
 fn an_answer_against_a_caller_that_leaves() {
     loom::model(|| {
         let dropped = Arc::default();
-        let (batcher, mut driver) = answering(&dropped);
+        let (batcher, mut driver) = answering(&dropped, 8, 8);
         let mut call = Box::pin({
             let batcher = batcher.clone();
             async move { batcher.call(1).await.is_ok() }
@@ -279,7 +283,7 @@ fn an_answer_against_a_caller_that_leaves() {
         assert!(poll_once(Pin::new(&mut driver)).is_pending());
         leaving.join().unwrap();
         assert_eq!(dropped.load(Ordering::Relaxed), 1, "the answer is dropped once");
-        // The place is used again.
+        // The slot is used again.
         let mut next = Box::pin(batcher.call(2));
         assert!(poll_once(next.as_mut()).is_pending());
         assert!(poll_once(Pin::new(&mut driver)).is_pending());
@@ -293,7 +297,7 @@ fn an_answer_against_a_caller_that_leaves() {
 fn an_answer_against_a_caller_going_to_sleep() {
     loom::model(|| {
         let dropped = Arc::default();
-        let (batcher, mut driver) = answering(&dropped);
+        let (batcher, mut driver) = answering(&dropped, 8, 8);
         let calling = thread::spawn({
             let batcher = batcher.clone();
             move || assert!(block_on(batcher.call(1)).is_ok())
@@ -307,14 +311,14 @@ fn an_answer_against_a_caller_going_to_sleep() {
     });
 }
 
-/// Guard: a caller that is polled by another task leaves that task's waker in its place in the step
-/// that finds no answer there. Taken out (the waker that went with the call is the only one), the
-/// task that has the caller now sleeps for ever.
+/// Guard: a caller that is polled by another task puts that task's waker into its slot in the critical
+/// section that finds no answer there. Taken out (the first waker stays), the task that has the caller
+/// now sleeps for ever.
 #[test]
 fn an_answer_against_a_caller_that_moves_to_another_task() {
     loom::model(|| {
         let dropped = Arc::default();
-        let (batcher, mut driver) = answering(&dropped);
+        let (batcher, mut driver) = answering(&dropped, 8, 8);
         let mut call = Box::pin({
             let batcher = batcher.clone();
             async move { batcher.call(1).await.is_ok() }
@@ -327,5 +331,32 @@ fn an_answer_against_a_caller_that_moves_to_another_task() {
         assert!(block_on(call));
         drop(driving.join().unwrap());
         assert_eq!(dropped.load(Ordering::Relaxed), 1);
+    });
+}
+
+/// Guard: a call that waited for room in another task than the one that sends it leaves this task's
+/// waker in its slot, or takes the answer that is there by then. Taken out (it waits for the waker with
+/// which it began), the task that has the caller now sleeps for ever.
+#[test]
+fn an_answer_against_a_caller_that_moves_while_it_waits_for_room() {
+    loom::model(|| {
+        let dropped = Arc::default();
+        let (batcher, mut driver) = answering(&dropped, 1, 1);
+        let mut first = Box::pin(batcher.call(1));
+        assert!(poll_once(first.as_mut()).is_pending());
+        let mut second = Box::pin({
+            let batcher = batcher.clone();
+            async move { batcher.call(2).await.is_ok() }
+        });
+        assert!(poll_once(second.as_mut()).is_pending());
+        let calling = thread::spawn(move || assert!(block_on(second)));
+        block_on(poll_fn(|cx| {
+            assert!(Pin::new(&mut driver).poll(cx).is_pending());
+            if batcher.stats().delivered == 2 { Poll::Ready(()) } else { Poll::Pending }
+        }));
+        calling.join().unwrap();
+        assert!(matches!(poll_once(first.as_mut()), Poll::Ready(Ok(_))));
+        drop(first);
+        assert_eq!(dropped.load(Ordering::Relaxed), 2);
     });
 }

@@ -7,7 +7,7 @@
 //! long as somebody must have them. Every future is polled only when it was woken, and only by the
 //! waker it was given last.
 //!
-//! Seen to fail: with answers sent to the next caller; with a place used again while its call is under
+//! Seen to fail: with answers sent to the next caller; with a slot used again while its call is under
 //! way; with the waker of a caller that moved not kept; with answered calls tried again; with those that
 //! share an answer forgotten, also when they are shared twice; with a caller that waited in line not
 //! looking for its answer; with answers in order though they are too few; with those that share an answer

@@ -8,26 +8,25 @@ use super::error::CountMismatch;
 use super::item::Call;
 use crate::batcher::batch::Batch;
 
-/// What a handler does with calls. The answers of a batch go out together, when its guard is dropped.
-/// A call that has its answer is delivered, whatever becomes of the others.
+/// How a handler answers calls. The answers of a batch are sent together, when its guard is dropped.
+/// An answered call is delivered, even if the attempt fails.
 impl<T, R> Batch<Call<T, R>> {
-    /// Answers the call at `index`. Of several answers to one call the last counts; the one before
-    /// it is returned.
+    /// Answers the call at `index`, and returns the answer that it had before, if any.
     ///
     /// # Panics
     ///
-    /// If there is none at `index`.
+    /// If `index` is out of bounds.
     pub fn reply(&mut self, index: usize, answer: R) -> Option<R> {
         self.as_mut_slice()[index].set_answer(answer)
     }
 
-    /// Answers each call with what `answer` makes of its item.
+    /// Answers each call with the result of `answer` for its item.
     ///
     /// ```
     /// use std::collections::HashMap;
     /// use sluicegate::batcher::{Batch, Batcher, Call};
     ///
-    /// /// What there is, in any order.
+    /// /// Returns the users that exist, in any order.
     /// async fn load(ids: &[u32]) -> Result<HashMap<u32, String>, std::io::Error> {
     ///     Ok(ids.iter().filter(|id| **id < 10).map(|id| (*id, format!("user {id}"))).collect())
     /// }
@@ -58,20 +57,19 @@ impl<T, R> Batch<Call<T, R>> {
 
     /// Answers the calls in order: the first answer goes to the first call, and so on.
     ///
-    /// There must be one answer for each call. If there are more or fewer, each could be another
-    /// call's: then no call of the batch gets any, and every one fails with
+    /// There must be exactly one answer per call. With more or fewer, an answer could reach the wrong
+    /// caller, so every call of the batch fails with
     /// [`CallError::CountMismatch`](crate::batcher::CallError::CountMismatch), whatever the handler
-    /// returns. They are not tried again, and count as delivered; answers that were set before are
-    /// dropped. Where answers may be missing, or come in another order, use
-    /// [`reply_with`](Self::reply_with).
+    /// returns: it is not retried, counts as delivered, and loses any answer set before. If answers can
+    /// be missing or out of order, use [`reply_with`](Self::reply_with).
     ///
     /// # Complexity
     ///
-    /// O(calls), and one allocation. Of surplus answers, one is pulled.
+    /// O(calls), and one allocation. Pulls at most one surplus answer.
     pub fn reply_all(&mut self, answers: impl IntoIterator<Item = R>) {
         let calls = self.len();
         let mut rest = answers.into_iter();
-        // The caller's code first: should it panic, no call has an answer.
+        // User code runs first: if it panics, no call has an answer.
         let answers: Vec<R> = rest.by_ref().take(calls).collect();
         let surplus = match rest.next() {
             Some(_) => rest.size_hint().0.saturating_add(1),
@@ -90,8 +88,8 @@ impl<T, R> Batch<Call<T, R>> {
         }
     }
 
-    /// Lets calls whose items have the same key share one answer, which each gets a clone of. The
-    /// first of them stays; the others are no longer seen, until the batch is tried again.
+    /// Lets calls whose items have equal keys share an answer: each gets a clone. The first call of
+    /// each key stays in the batch; the others leave it until the batch is retried.
     ///
     /// ```
     /// use sluicegate::batcher::{Batch, Batcher, Call};
@@ -123,7 +121,7 @@ impl<T, R> Batch<Call<T, R>> {
     where
         R: Clone,
     {
-        // The caller's code first: should it panic, nothing has moved.
+        // User code runs first: if it panics, nothing has moved.
         let mut slots = HashMap::with_capacity(self.len());
         let mut origin = Vec::with_capacity(self.len());
         for call in self.iter() {

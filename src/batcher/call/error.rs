@@ -6,38 +6,36 @@ use std::sync::Arc;
 
 use crate::batcher::error::{BatchError, SendError};
 
-/// There is no answer to an item.
-///
-/// The item comes back with it.
+/// Why a call has no answer; its item comes back with the error.
 #[non_exhaustive]
 pub enum CallError<T> {
     /// The item was not accepted.
     Refused(SendError<T>),
-    /// The batch that the item was in failed for good, or the batcher stopped before it was
-    /// finished; all callers of a batch share the reason.
+    /// The batch of the item failed for good, or the batcher stopped before the batch was finished. All
+    /// callers of a batch share the reason.
     Failed {
-        /// What was handed in.
+        /// The item.
         item: T,
-        /// What became of the batch.
+        /// What happened to the batch.
         error: Arc<BatchError>,
     },
-    /// The handler was done with the item and had not answered it, or its holder dropped it.
+    /// The handler finished the item without answering it, or the call was dropped.
     Unanswered(T),
-    /// The handler answered its batch [in order](crate::batcher::Batch::reply_all), but not with one
-    /// answer for each call: no call of the batch got any, since each could have got another's.
+    /// The handler answered its batch [in order](crate::batcher::Batch::reply_all), but not with exactly
+    /// one answer per call: no call of the batch gets one, since it could be the answer to another.
     #[non_exhaustive]
     CountMismatch {
-        /// What was handed in.
+        /// The item.
         item: T,
-        /// How many answers there were. Of an iterator that does not know its length, no more than
-        /// one surplus answer is counted.
+        /// The number of answers. If the iterator does not know its length, at most one surplus answer
+        /// is counted.
         answers: usize,
-        /// How many calls there were.
+        /// The number of calls.
         calls: usize,
     },
 }
 
-/// How many answers there were for how many calls, if these are not as many.
+/// Two numbers that should be equal.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct CountMismatch {
     pub(super) answers: usize,
@@ -45,7 +43,7 @@ pub(super) struct CountMismatch {
 }
 
 impl<T> CallError<T> {
-    /// What was handed in.
+    /// The item, with its key if it was sent under one.
     pub fn into_item(self) -> T {
         match self {
             Self::Refused(error) => error.into_inner(),
@@ -55,7 +53,7 @@ impl<T> CallError<T> {
         }
     }
 
-    /// The same error with what `f` makes of the item.
+    /// The same error with its item changed by `f`.
     pub(super) fn map<U>(self, f: impl FnOnce(T) -> U) -> CallError<U> {
         match self {
             Self::Refused(error) => CallError::Refused(error.map(f)),

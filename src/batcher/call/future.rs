@@ -15,7 +15,7 @@ use crate::batcher::error::SendError;
 use crate::batcher::keyed::KeyedSending;
 use crate::batcher::send::Sending;
 
-/// Sends a call, then waits for its answer. `F` makes of an item what the caller handed in.
+/// Sends a call, then waits for its answer. `F` adds the key back to an item, if there is one.
 #[must_use = "futures do nothing unless they are awaited"]
 pub(super) struct Calling<'a, T, R, S, F> {
     replies: &'a Arc<Replies<T, R>>,
@@ -25,7 +25,7 @@ pub(super) struct Calling<'a, T, R, S, F> {
 }
 
 enum Stage {
-    /// The slot and the waker that the answer wakes, once the future was polled.
+    /// From the first poll on, the slot and the waker that the answer wakes.
     Sending {
         opened: Option<(u32, WakerId)>,
     },
@@ -76,7 +76,7 @@ where
             match ready!(this.sending.poll_send(cx)) {
                 Ok(()) => {
                     this.stage = Stage::Waiting { slot, waker };
-                    // The answer wakes this task, unless the call waited for another before.
+                    // The answer wakes the task that polled first, which may be another.
                     if waker == WakerId::of(cx.waker()) {
                         return Poll::Pending;
                     }
@@ -101,7 +101,7 @@ impl<T, R, S, F> Drop for Calling<'_, T, R, S, F> {
     fn drop(&mut self) {
         if let Stage::Sending { opened: Some((slot, _)) } | Stage::Waiting { slot, .. } = self.stage
         {
-            // A call that was not sent is dropped next, and frees the slot.
+            // A call that was not sent is dropped next, which frees the slot.
             self.replies.abandon(slot);
         }
     }
@@ -109,7 +109,7 @@ impl<T, R, S, F> Drop for Calling<'_, T, R, S, F> {
 
 /// What sends a call, under a key or not.
 pub(super) trait SendsCall<T, R> {
-    /// The call, until it was sent.
+    /// The call, until it is accepted.
     fn call(&mut self) -> Option<&mut Call<T, R>>;
 
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SendError<Call<T, R>>>>;

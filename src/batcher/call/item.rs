@@ -98,7 +98,7 @@ impl<T, R> Call<T, R> {
         let Duplicates { mut calls, clone } = *duplicates;
         for call in &mut calls {
             call.answer = match &self.answer {
-                // Without an answer, because it cannot be cloned, the call is tried again.
+                // If the answer cannot be cloned, the call has none and is retried.
                 Some(Ok(answer)) => match caught(|| clone(answer)) {
                     Ok(answer) => Some(Ok(answer)),
                     Err(panic) => {
@@ -113,7 +113,7 @@ impl<T, R> Call<T, R> {
         calls
     }
 
-    /// Tells the caller, and those of calls that share its answer, why there is none.
+    /// Sends the reason of a failure to the caller, and to those that share its answer.
     pub(super) fn fail(mut self, error: &Arc<BatchError>) {
         for call in self.take_duplicates() {
             call.fail(error);
@@ -142,8 +142,7 @@ impl<T, R> Call<T, R> {
     }
 }
 
-/// Sends the answers of a batch, of which so many calls were `handed` out, and leaves the calls that
-/// have none.
+/// Sends the answers of a batch, which had `handed` calls, and keeps the calls without one.
 pub(super) fn send_answers<T, R>(calls: &mut Vec<Call<T, R>>, handed: usize) {
     if calls.iter().any(|call| call.duplicates.is_some()) {
         let with_duplicates = |mut call: Call<T, R>| {
@@ -155,13 +154,13 @@ pub(super) fn send_answers<T, R>(calls: &mut Vec<Call<T, R>>, handed: usize) {
     send_all(calls.iter_mut().filter_map(Call::take_reply));
     calls.retain_mut(|call| {
         let ended = call.reply_to.is_none();
-        // A destructor that panics must not leave calls here that have their answer already.
+        // A destructor that panics must not keep answered calls in the batch.
         if ended && mem::needs_drop::<T>() {
             quietly(|| drop(call.item.take()));
         }
         !ended
     });
-    // A handler may put a call of another batch here, whose duplicates that batch has counted.
+    // A handler may move a call here from another batch, which has counted that call's duplicates.
     if calls.len() > handed {
         drop_each(calls.drain(handed..));
     }
@@ -173,7 +172,7 @@ impl<T, R> Drop for Call<T, R> {
         if self.reply_to.is_none() {
             return;
         }
-        // Dropped, with their answers or without, after this call has ended.
+        // Dropped, and thereby answered, after this call is.
         let _duplicates = self.take_duplicates();
         match self.take_reply() {
             Some(reply) => send_all([reply]),

@@ -1,4 +1,4 @@
-//! An answer for each item.
+//! Batchers that answer each item.
 
 mod batch;
 mod builder;
@@ -53,8 +53,9 @@ use crate::batcher::send::Sending;
 ///
 /// # How it is built
 ///
-/// Answers are kept in a table of reply slots, which all callers of a batcher share and which is
-/// reused. Dropping the batch sends its answers, in one critical section per 32 calls.
+/// All callers of a batcher share one table of reply slots, which are reused. A call takes its slot when
+/// it is first polled and carries the right to answer in it. Dropping a batch sends its answers, in one
+/// critical section per 32 calls.
 pub struct Caller<T, R, B = Batcher<Call<T, R>>> {
     batcher: B,
     replies: Arc<Replies<T, R>>,
@@ -70,10 +71,9 @@ impl<T, R, B> Caller<T, R, B> {
 }
 
 impl<T, R> Caller<T, R> {
-    /// Sends `item`, after a wait in first-come order while the batcher is full, and waits for its own
-    /// answer.
+    /// Sends `item`, which waits in first-come order while the batcher is full, and returns its answer.
     ///
-    /// Returns what the handler answered. While its batch is retried, the call keeps waiting.
+    /// While its batch is retried, the call keeps waiting.
     ///
     /// # Errors
     ///
@@ -85,8 +85,8 @@ impl<T, R> Caller<T, R> {
     ///
     /// # Cancel safety
     ///
-    /// A future that is dropped before it sent its item has sent nothing. After that the item is handled
-    /// and its answer dropped.
+    /// A future that is dropped before it was accepted has sent nothing: its item is dropped with it.
+    /// After that the item is handled and its answer dropped.
     ///
     /// # Complexity
     ///
@@ -99,10 +99,10 @@ impl<T, R> Caller<T, R> {
 }
 
 impl<K: Hash + Eq + Clone, T, R> KeyedCaller<K, T, R> {
-    /// Sends `item` under `key`, after a wait in first-come order while the key or the batcher is full,
-    /// and waits for its own answer.
+    /// Sends `item` under `key`, which waits in first-come order while the key or the batcher is full,
+    /// and returns its answer.
     ///
-    /// Returns what the handler answered. While its batch is retried, the call keeps waiting.
+    /// While its batch is retried, the call keeps waiting.
     ///
     /// # Errors
     ///
@@ -114,8 +114,8 @@ impl<K: Hash + Eq + Clone, T, R> KeyedCaller<K, T, R> {
     ///
     /// # Cancel safety
     ///
-    /// A future that is dropped before it sent its item has sent nothing. After that the item is handled
-    /// and its answer dropped.
+    /// A future that is dropped before it was accepted has sent nothing: its item is dropped with it.
+    /// After that the item is handled and its answer dropped.
     ///
     /// # Complexity
     ///

@@ -17,7 +17,7 @@ use std::task::Waker;
 
 use super::error::CallError;
 use crate::base::panic::drop_each;
-use crate::base::sync::{Mutex, lock_briefly};
+use crate::base::sync::Mutex;
 use crate::base::wake::{WakeList, WakerId};
 
 pub(super) type Answer<T, R> = Result<R, CallError<T>>;
@@ -79,7 +79,7 @@ impl<T, R> Replies<T, R> {
     /// Takes a slot for a caller, to be woken with this waker.
     #[inline]
     pub(super) fn open(self: &Arc<Self>, waker: Waker) -> ReplySlot<T, R> {
-        let mut table = lock_briefly(&self.table);
+        let mut table = self.table.lock();
         let slot = table.free.pop().unwrap_or_else(|| {
             let index = table.states.len() as u32;
             table.states.push(SlotState::Free);
