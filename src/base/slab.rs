@@ -100,8 +100,16 @@ impl<T> Slab<T> {
 
     #[inline]
     pub(crate) fn try_remove(&mut self, slot: u32) -> Option<T> {
+        self.remove_if(slot, |_| true)
+    }
+
+    /// Takes a value out if `condition` holds for it.
+    #[inline]
+    pub(crate) fn remove_if(&mut self, slot: u32, condition: impl FnOnce(&T) -> bool) -> Option<T> {
         let place = self.slots.get_mut(slot as usize)?;
-        let Slot::Occupied(_) = place else { return None };
+        if !matches!(place, Slot::Occupied(value) if condition(value)) {
+            return None;
+        }
         let old = core::mem::replace(place, Slot::Vacant(self.first_vacant));
         self.first_vacant = slot;
         self.len -= 1;

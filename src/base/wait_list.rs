@@ -164,9 +164,9 @@ impl<T> WaitList<T> {
     /// Takes a waiter out, wherever it stands; `None` if it is not in the list any more.
     #[inline]
     pub(crate) fn remove(&mut self, id: WaiterId) -> Option<Waiter<T>> {
-        self.get(id)?;
+        let waiter = self.waiters.remove_if(id.slot, |waiter| waiter.number == id.number)?;
         self.order.remove(id.slot);
-        self.waiters.try_remove(id.slot)
+        Some(waiter)
     }
 
     /// The waiters from the first to the last. O(n).

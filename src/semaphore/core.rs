@@ -304,7 +304,7 @@ impl Core {
     #[inline]
     pub(super) fn release(&self, permits: usize) {
         if permits > LARGE {
-            return self.release_large(permits);
+            return self.release_locked(permits);
         }
         // Release: pairs with the Acquire of the call that takes them.
         let before = self.word.fetch_add(permits, Ordering::Release);
@@ -313,15 +313,11 @@ impl Core {
         }
     }
 
+    /// The lock keeps the addition from going too far.
     #[cold]
-    fn release_large(&self, permits: usize) {
-        let step = |word: usize| {
-            (permits <= MAX_PERMITS.saturating_sub(word & PERMITS)).then(|| word + permits)
-        };
-        match self.word.fetch_update(Ordering::Release, Ordering::Relaxed, step) {
-            Ok(before) if before & SLOW != 0 => self.give(self.waiters.lock(), 0, 0),
-            Ok(_) => {}
-            Err(_) => self.lose(permits),
+    fn release_locked(&self, permits: usize) {
+        if !self.give(self.waiters.lock(), permits, 0) {
+            self.lose(permits);
         }
     }
 
@@ -332,7 +328,7 @@ impl Core {
             self.lose(permits);
         }
         if before & SLOW != 0 {
-            self.give(self.waiters.lock(), 0, 0);
+            self.release_locked(0);
         }
     }
 
@@ -358,33 +354,33 @@ impl Core {
     /// If more than `MAX_PERMITS` would be free, or `usize::MAX` in circulation; none is added then.
     #[track_caller]
     pub(super) fn add(&self, permits: usize) {
-        self.give(self.waiters.lock(), permits, permits);
+        if !self.give(self.waiters.lock(), permits, permits) {
+            overflow(permits);
+        }
     }
 
-    /// Gives permits to the waiters, and the rest to the word; raises the limit by `new`.
-    #[track_caller]
-    fn give(&self, mut guard: Guard<'_>, permits: usize, new: usize) {
+    /// Gives permits to the waiters, and the rest to the word; raises the limit by `new`. Says whether
+    /// they fitted; if not, nothing has changed.
+    #[must_use]
+    fn give(&self, mut guard: Guard<'_>, permits: usize, new: usize) -> bool {
         let word = self.word.load(Ordering::Relaxed);
         let limit = self.limit.load(Ordering::Relaxed);
         let fits = permits <= MAX_PERMITS.saturating_sub(word & PERMITS);
-        if !fits || limit.checked_add(new).is_none() {
-            drop(guard);
-            overflow(permits);
-        }
+        let Some(limit) = limit.checked_add(new).filter(|_| fits) else { return false };
         let Some(waiters) = guard.as_deref_mut().filter(|_| word & SLOW != 0) else {
             let before = self.word.fetch_add(permits, Ordering::Release);
             // A release, which takes no lock, may have been quicker.
-            if self.undo_overflow(permits, before) {
-                drop(guard);
-                overflow(permits);
+            let fits = !self.undo_overflow(permits, before);
+            if fits {
+                self.limit.store(limit, Ordering::Relaxed);
             }
-            self.limit.fetch_add(new, Ordering::Relaxed);
-            return;
+            return fits;
         };
-        self.limit.fetch_add(new, Ordering::Relaxed);
+        self.limit.store(limit, Ordering::Relaxed);
         let served = self.grant_one(waiters, permits);
         drop(guard);
         self.wake(served);
+        true
     }
 
     /// Takes up to `permits` free ones out of circulation, and says how many.
@@ -423,7 +419,10 @@ impl Core {
         if permits >= limit {
             // What is owed is paid out of these first.
             let lacking = permits - limit;
-            return self.give(guard, lacking, lacking);
+            if !self.give(guard, lacking, lacking) {
+                overflow(lacking);
+            }
+            return;
         }
         let excess = limit - permits;
         let mut owed = 0;

@@ -145,14 +145,13 @@ impl Waiter {
     /// Waits, and returns how many permits it was granted.
     #[cold]
     fn poll_slow(&mut self, core: &Core, cx: &mut Context<'_>) -> Poll<Result<u32, AcquireError>> {
-        // Only a look: a wait is not charged.
-        if !coop::has_budget() {
+        let Poll::Ready(unit) = coop::poll_proceed(cx) else {
             self.yield_without_budget(core, cx);
             return Poll::Pending;
-        }
+        };
         let result = ready!(self.wait(core, cx)).map(|()| self.request.permits);
         self.stage = Stage::Done;
-        coop::charge();
+        coop::keep(unit);
         Poll::Ready(result)
     }
 
@@ -194,8 +193,6 @@ impl Waiter {
     /// wait anyway joins the wait list before it yields.
     #[cold]
     fn yield_without_budget(&mut self, core: &Core, cx: &mut Context<'_>) {
-        // Wakes the task. That may panic, so it comes first.
-        let _ = coop::poll_spend(cx);
         if matches!(self.stage, Stage::New) && core.must_wait(self.request.permits as usize) {
             // If it is free or closed by now, the next poll finds that.
             let _ = self.join(core, cx.waker().clone(), IfFree::Leave);
