@@ -4,7 +4,7 @@
 //! yields. The unit of budget comes back unless `made_progress` is called, so that a future that has
 //! to wait is not charged.
 
-use core::task::{Context, Poll, Waker};
+use core::task::{Context, Poll};
 
 #[cfg(all(feature = "tokio", not(loom)))]
 pub(crate) use tokio::task::coop::{RestoreOnPending as Unit, poll_proceed};
@@ -46,12 +46,8 @@ pub(crate) mod model {
         polled
     }
 
-    pub(super) fn has_budget() -> bool {
-        !SPENT.with(Cell::get)
-    }
-
     pub(crate) fn poll_proceed(cx: &mut Context<'_>) -> Poll<Unit> {
-        if has_budget() {
+        if !SPENT.with(Cell::get) {
             return Poll::Ready(Unit);
         }
         cx.waker().wake_by_ref();
@@ -66,26 +62,6 @@ pub(crate) use model::poll_proceed;
 #[inline]
 pub(crate) fn poll_spend(cx: &mut Context<'_>) -> Poll<()> {
     poll_proceed(cx).map(|unit| unit.made_progress())
-}
-
-/// Whether the task has budget left. Nothing is charged, and no task is woken.
-#[inline]
-pub(crate) fn has_budget() -> bool {
-    #[cfg(all(feature = "tokio", not(loom)))]
-    return tokio::task::coop::has_budget_remaining();
-    #[cfg(loom)]
-    return model::has_budget();
-    #[cfg(not(any(feature = "tokio", loom)))]
-    return true;
-}
-
-/// Charges one unit of the budget, if there is any left.
-///
-/// User code may have spent the budget since the caller looked. Nothing is woken then: a waker that
-/// panics would cost what the caller has just taken.
-#[inline]
-pub(crate) fn charge() {
-    let _ = poll_spend(&mut Context::from_waker(Waker::noop()));
 }
 
 /// Leaves a unit charged, as `made_progress` does, in a register.
@@ -123,11 +99,5 @@ mod tests {
         let all = left(|_| ());
         assert_eq!(left(|cx| keep(unit(cx))), all - 1);
         assert_eq!(left(|cx| give_back(unit(cx))), all);
-        assert_eq!(left(|_| charge()), all - 1);
-    }
-
-    #[test]
-    fn a_charge_without_budget_is_nothing() {
-        assert_eq!(left(|_| (0..1000).for_each(|_| charge())), 0);
     }
 }

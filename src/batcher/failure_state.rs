@@ -4,16 +4,9 @@ use core::fmt;
 use core::time::Duration;
 
 use super::error::{BatchError, HandlerError};
+use crate::RetryWhen;
 use crate::base::panic::{caught, quietly};
-use crate::retry::{GaveUp, RetryState};
-use crate::{Panic, RetryWhen};
-
-/// How an attempt failed.
-pub(crate) enum Failure {
-    Failed(HandlerError),
-    Panicked(Panic),
-    TimedOut,
-}
+use crate::retry::{Failure, GaveUp, RetryState};
 
 /// What happens to a batch that fails.
 pub(crate) struct Failing {
@@ -34,13 +27,11 @@ pub(crate) type CutWhen = dyn Fn(&HandlerError) -> bool + Send + Sync;
 /// What a batch carries along once an attempt has failed. It may hold what is the user's.
 #[derive(Default)]
 pub(crate) struct FailureState {
-    attempts: RetryState,
+    retry: RetryState<HandlerError>,
     /// Whether its retries are used up.
     attempts_over: bool,
     /// The search for what makes it fail, once it has begun.
     search: Option<Search>,
-    /// What the last attempt that returned an error returned.
-    earlier: Option<HandlerError>,
 }
 
 /// A search for the items that make a batch fail.
@@ -83,7 +74,7 @@ impl Failing {
     pub(crate) fn next(
         &self,
         failure_state: &mut FailureState,
-        failure: &Failure,
+        failure: &Failure<HandlerError>,
         handed: usize,
         left: usize,
     ) -> Then {
@@ -113,7 +104,7 @@ impl Failing {
     }
 
     /// Whether another attempt may get round it. A choice that panics says no.
-    fn is_retryable(&self, failure: &Failure) -> bool {
+    fn is_retryable(&self, failure: &Failure<HandlerError>) -> bool {
         match failure {
             Failure::Failed(error) => says_yes(|| self.retry.is_retryable(error)),
             Failure::Panicked(_) | Failure::TimedOut => true,
@@ -121,7 +112,12 @@ impl Failing {
     }
 
     /// Whether an item may be to blame for it.
-    fn is_worth_a_cut(&self, isolation: &Isolation, failure: &Failure, retryable: bool) -> bool {
+    fn is_worth_a_cut(
+        &self,
+        isolation: &Isolation,
+        failure: &Failure<HandlerError>,
+        retryable: bool,
+    ) -> bool {
         match (failure, &isolation.when) {
             (Failure::Failed(error), Some(when)) => says_yes(|| when(error)),
             // What may pass is no item's fault, if somebody has said what may.
@@ -139,7 +135,7 @@ impl Failing {
         let policy = self.retry.policy();
         if retryable && !failure_state.attempts_over {
             let next =
-                caught(|| policy.next_wait(&mut failure_state.attempts)).unwrap_or_else(|panic| {
+                caught(|| policy.next_wait(&mut failure_state.retry)).unwrap_or_else(|panic| {
                     quietly(|| drop(panic));
                     Err(GaveUp::WaitsEnded)
                 });
@@ -156,7 +152,7 @@ impl Failing {
     /// Why a batch is not tried any more after so many attempts.
     pub(crate) fn error(
         &self,
-        failure: Failure,
+        failure: Failure<HandlerError>,
         failure_state: &mut FailureState,
         attempts: u32,
         gave_up: GaveUp,
@@ -166,7 +162,7 @@ impl Failing {
             Failure::Panicked(panic) => BatchError::Panicked { panic, attempts, gave_up },
             Failure::TimedOut => {
                 let limit = self.retry.policy().attempt_timeout().unwrap_or_default();
-                let earlier = failure_state.earlier.take();
+                let earlier = failure_state.retry.take_last_error();
                 BatchError::TimedOut { limit, earlier, attempts, gave_up }
             }
         }
@@ -190,12 +186,16 @@ impl FailureState {
     }
 
     /// The batch goes on, though an attempt failed.
-    pub(crate) fn note(&mut self, failure: Failure) {
-        let dropped = match failure {
-            Failure::Failed(error) => self.earlier.replace(error).map(Failure::Failed),
-            other => Some(other),
-        };
-        quietly(|| drop(dropped));
+    pub(crate) fn note(&mut self, failure: Failure<HandlerError>) {
+        quietly(|| match failure {
+            Failure::Failed(error) => self.retry.keep(error),
+            other => drop(other),
+        });
+    }
+
+    /// Drops what is the user's, where a panic has nowhere to go.
+    pub(crate) fn discard(self) {
+        self.retry.discard();
     }
 }
 

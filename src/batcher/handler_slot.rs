@@ -6,14 +6,15 @@ use core::pin::Pin;
 use core::task::{Context, Poll};
 use std::error::Error;
 
-use super::failure_state::Failure;
+use super::error::HandlerError;
 use crate::OwnedSemaphorePermit;
 use crate::base::panic::{caught, quietly};
+use crate::retry::Failure;
 
 /// A handler's future in a box that is used again, and what became of it.
 pub(crate) struct HandlerSlot<F> {
     future: Pin<Box<Option<F>>>,
-    ended: Result<(), Failure>,
+    ended: Result<(), Failure<HandlerError>>,
     /// Of the semaphore that is shared; held until the handler is done and its guard is back.
     pub(crate) permit: Option<OwnedSemaphorePermit>,
 }
@@ -70,7 +71,7 @@ impl<F> HandlerSlot<F> {
     }
 
     /// How the handler ended.
-    pub(crate) fn take_end(&mut self) -> Result<(), Failure> {
+    pub(crate) fn take_end(&mut self) -> Result<(), Failure<HandlerError>> {
         mem::replace(&mut self.ended, Ok(()))
     }
 }

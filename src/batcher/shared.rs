@@ -10,6 +10,7 @@ use super::capacity::Weight;
 use super::core::{Core, Job, Limits, Next, Refusal, Undelivered};
 use super::driver_buffers::{DriverBuffers, ReturnBox, Returned};
 use super::error::{BatchError, SendError, TrySendError};
+use super::failure_state::FailureState;
 use super::flush;
 use super::report::{BatcherStats, FlushReport, ShutdownReport};
 use super::wake::Wakes;
@@ -199,7 +200,7 @@ impl<T, L: Buffers<T>> Shared<T, L> {
             dropped
         });
         quietly(|| drop(tags));
-        quietly(|| drop(failure_states));
+        failure_states.into_iter().for_each(FailureState::discard);
     }
 
     /// The driver is gone: what is left goes to the dead letter, before anybody learns of it.
@@ -231,7 +232,7 @@ impl<T, L: Buffers<T>> Shared<T, L> {
             self.to_dead_letter(tag, items, BatchError::Unsent)
         });
         quietly(|| drop(undelivered.tags));
-        quietly(|| drop(undelivered.failure_states));
+        undelivered.failure_states.into_iter().for_each(FailureState::discard);
     }
 
     pub(crate) fn flush(&self) -> flush::FlushId {

@@ -5,7 +5,7 @@ use core::marker::PhantomData;
 use core::time::Duration;
 
 use crate::base::panic::quietly;
-use crate::retry::{GaveUp, RetryState, RetryWhen};
+use crate::retry::{Failure, GaveUp, RetryState, RetryWhen};
 use crate::settled::SettledKind;
 
 /// How often an item is tried; implemented by what [`BatchExecutor`](super::BatchExecutor) puts in for its third parameter.
@@ -23,9 +23,12 @@ pub trait Attempts<I, E> {
     /// An attempt succeeded.
     fn succeeded(&self);
 
-    /// How long to wait after an attempt that failed, or that timed out if there is no error. Runs
-    /// the caller's code.
-    fn next_wait(&self, state: &mut RetryState, error: Option<&E>) -> Result<Duration, GaveUp>;
+    /// How long to wait after an attempt that failed. Runs the caller's code.
+    fn next_wait(
+        &self,
+        state: &mut RetryState<E>,
+        failure: &Failure<E>,
+    ) -> Result<Duration, GaveUp>;
 
     /// Nothing more is tried. Runs the caller's code.
     fn dead_letter(&self, letter: DeadLetter<'_, I, E>);
@@ -48,7 +51,7 @@ impl<I, E> Attempts<I, E> for NoRetry {
     #[inline]
     fn succeeded(&self) {}
 
-    fn next_wait(&self, _: &mut RetryState, _: Option<&E>) -> Result<Duration, GaveUp> {
+    fn next_wait(&self, _: &mut RetryState<E>, _: &Failure<E>) -> Result<Duration, GaveUp> {
         Err(GaveUp::AttemptsSpent)
     }
 
@@ -93,11 +96,12 @@ impl<I: Clone, E, D: DeadLetterSink<I, E>> Attempts<I, E> for Retrying<E, D> {
         self.retry.policy().succeeded();
     }
 
-    fn next_wait(&self, state: &mut RetryState, error: Option<&E>) -> Result<Duration, GaveUp> {
-        match error {
-            Some(error) => self.retry.next_wait(state, error),
-            None => self.retry.policy().next_wait(state),
-        }
+    fn next_wait(
+        &self,
+        state: &mut RetryState<E>,
+        failure: &Failure<E>,
+    ) -> Result<Duration, GaveUp> {
+        self.retry.next_wait_after(state, failure)
     }
 
     fn dead_letter(&self, letter: DeadLetter<'_, I, E>) {

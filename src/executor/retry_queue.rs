@@ -22,10 +22,9 @@ use crate::retry::RetryState;
 pub(super) struct RetryItem<I, E> {
     /// For the next attempt, or the dead letters.
     pub(super) input: I,
-    pub(super) state: RetryState,
+    pub(super) state: RetryState<E>,
     /// How many have begun.
     pub(super) attempts: u32,
-    pub(super) last_error: Option<E>,
     /// Whether the item's own time limit counts already.
     pub(super) timed: bool,
     /// Of its latest attempt or backoff: unique in the run.
@@ -35,10 +34,9 @@ pub(super) struct RetryItem<I, E> {
 impl<I, E> RetryItem<I, E> {
     /// Drops it, one part after the other.
     pub(super) fn discard(self) {
-        let Self { input, state, last_error, .. } = self;
+        let Self { input, state, .. } = self;
         quietly(|| drop(input));
-        quietly(|| drop(state));
-        quietly(|| drop(last_error));
+        state.discard();
     }
 }
 
@@ -71,7 +69,6 @@ impl<I, E> RetryQueue<I, E> {
             input,
             state: RetryState::new(),
             attempts: 1,
-            last_error: None,
             timed: false,
             serial,
         });

@@ -5,6 +5,7 @@ mod backoff;
 mod budget;
 mod builder;
 mod error;
+mod failure;
 #[cfg(feature = "tokio")]
 mod run;
 mod state;
@@ -19,7 +20,8 @@ use std::sync::Arc;
 pub use backoff::{Delays, Jitter};
 pub use budget::RetryBudget;
 pub use builder::RetryBuilder;
-pub use error::{AttemptError, Retried, RetryError};
+pub use error::{Retried, RetryError};
+pub use failure::Failure;
 pub use state::{GaveUp, RetryState};
 pub use when::RetryWhen;
 
@@ -298,13 +300,13 @@ impl Retry {
     /// use sluicegate::{Retry, retry::{RetryState, GaveUp}};
     ///
     /// let retry = Retry::constant(2, Duration::from_secs(1))?;
-    /// let mut state = RetryState::new();
+    /// let mut state: RetryState = RetryState::new();
     /// assert_eq!(retry.next_wait(&mut state), Ok(Duration::from_secs(1)));
     /// assert_eq!(retry.next_wait(&mut state), Err(GaveUp::AttemptsSpent));
     /// assert_eq!(state.failures(), 2);
     /// # Ok::<(), sluicegate::ConfigError>(())
     /// ```
-    pub fn next_wait(&self, state: &mut RetryState) -> Result<Duration, GaveUp> {
+    pub fn next_wait<E>(&self, state: &mut RetryState<E>) -> Result<Duration, GaveUp> {
         // Each failure is charged, also the last one: failures show how the service fares.
         let afforded = self.charge();
         let wait = state.next(self)?;

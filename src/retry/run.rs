@@ -1,11 +1,12 @@
 //! The loop that waits on tokio's clock.
 
 use core::future::Future;
+use core::time::Duration;
 
 use tokio::task::coop::consume_budget;
 use tokio::time;
 
-use super::{AttemptError, GaveUp, Retried, Retry, RetryError, RetryState, RetryWhen};
+use super::{Failure, Retried, Retry, RetryError, RetryState, RetryWhen};
 
 impl Retry {
     /// Calls `attempt` and awaits what it returns, again and again until one succeeds or the policy
@@ -54,7 +55,7 @@ impl Retry {
         A: FnMut() -> F,
         F: Future<Output = Result<T, E>>,
     {
-        run(self, attempt, |state, _| self.next_wait(state)).await
+        RetryWhen::from(self.clone()).run(attempt).await
     }
 }
 
@@ -72,70 +73,52 @@ impl<E> RetryWhen<E> {
     /// # Cancel safety
     ///
     /// Dropping it drops the attempt that runs, and begins no other.
-    pub async fn run<T, A, F>(&self, attempt: A) -> Result<Retried<T>, RetryError<E>>
+    pub async fn run<T, A, F>(&self, mut attempt: A) -> Result<Retried<T>, RetryError<E>>
     where
         A: FnMut() -> F,
         F: Future<Output = Result<T, E>>,
     {
-        let policy = self.policy();
-        run(policy, attempt, |state, error| match error {
-            Some(error) => self.next_wait(state, error),
-            None => policy.next_wait(state),
-        })
-        .await
-    }
-}
-
-/// `next` is told the error of an attempt that failed, and none of one that timed out.
-async fn run<T, E, A, F, N>(
-    policy: &Retry,
-    mut attempt: A,
-    next: N,
-) -> Result<Retried<T>, RetryError<E>>
-where
-    A: FnMut() -> F,
-    F: Future<Output = Result<T, E>>,
-    N: Fn(&mut RetryState, Option<&E>) -> Result<core::time::Duration, GaveUp>,
-{
-    let mut state = RetryState::new();
-    let mut earlier = None;
-    loop {
-        // Attempts that are ready at once must not keep the worker from other tasks.
-        consume_budget().await;
-        let last = match with_timeout(policy, attempt()).await {
-            Ok(value) => {
-                policy.succeeded();
-                return Ok(Retried { value, attempts: state.failures() + 1 });
+        let (policy, mut state) = (self.policy(), RetryState::new());
+        loop {
+            // Attempts that are ready at once must not keep the worker from other tasks.
+            consume_budget().await;
+            let failure = match with_timeout(policy.attempt_timeout, attempt()).await {
+                Ok(value) => {
+                    policy.succeeded();
+                    return Ok(Retried { value, attempts: state.failures() + 1 });
+                }
+                Err(failure) => failure,
+            };
+            let next = self.next_wait_after(&mut state, &failure);
+            let timeout = match failure {
+                Failure::Failed(error) => {
+                    state.keep(error);
+                    None
+                }
+                _ => policy.attempt_timeout,
+            };
+            let wait = next.map_err(|gave_up| RetryError {
+                last_error: state.take_last_error(),
+                timeout,
+                attempts: state.failures(),
+                gave_up,
+            })?;
+            if !wait.is_zero() {
+                time::sleep(wait).await;
             }
-            Err(AttemptError::TimedOut { timeout, .. }) => {
-                AttemptError::TimedOut { timeout, earlier }
-            }
-            Err(failed) => failed,
-        };
-        let failed = if let AttemptError::Failed(error) = &last { Some(error) } else { None };
-        let wait = match next(&mut state, failed) {
-            Ok(wait) => wait,
-            Err(gave_up) => return Err(RetryError { last, attempts: state.failures(), gave_up }),
-        };
-        earlier = match last {
-            AttemptError::Failed(error) => Some(error),
-            AttemptError::TimedOut { earlier, .. } => earlier,
-        };
-        if !wait.is_zero() {
-            time::sleep(wait).await;
         }
     }
 }
 
-async fn with_timeout<T, E, F>(policy: &Retry, attempt: F) -> Result<T, AttemptError<E>>
+async fn with_timeout<T, E, F>(timeout: Option<Duration>, attempt: F) -> Result<T, Failure<E>>
 where
     F: Future<Output = Result<T, E>>,
 {
-    match policy.attempt_timeout {
-        None => attempt.await.map_err(AttemptError::Failed),
+    match timeout {
+        None => attempt.await.map_err(Failure::Failed),
         Some(timeout) => match time::timeout(timeout, attempt).await {
-            Ok(done) => done.map_err(AttemptError::Failed),
-            Err(_) => Err(AttemptError::TimedOut { timeout, earlier: None }),
+            Ok(done) => done.map_err(Failure::Failed),
+            Err(_) => Err(Failure::TimedOut),
         },
     }
 }

@@ -14,26 +14,52 @@ use core::fmt;
 use core::time::Duration;
 
 use super::{Delays, Retry};
+#[cfg(any(feature = "tokio", loom))]
+use crate::base::panic::quietly;
 
 /// The attempts of one thing that is tried, for callers that keep the time themselves.
 ///
-/// It holds no policy, and nothing on the heap before something has failed. See
-/// [`Retry::next_wait`].
-#[derive(Debug, Default)]
-pub struct RetryState {
+/// It holds no policy, and nothing on the heap before something has failed. `E` is the type of the
+/// errors, of which it keeps the last one, if it is [told](Self::keep). See [`Retry::next_wait`].
+#[derive(Debug)]
+pub struct RetryState<E = ()> {
     failures: u32,
     delays: Option<Delays>,
+    last_error: Option<E>,
 }
 
-impl RetryState {
+impl<E> RetryState<E> {
     /// For something that has not been tried yet.
     pub const fn new() -> Self {
-        Self { failures: 0, delays: None }
+        Self { failures: 0, delays: None, last_error: None }
     }
 
     /// How many attempts have failed so far.
     pub fn failures(&self) -> u32 {
         self.failures
+    }
+
+    /// The last error that it was told to keep.
+    pub fn last_error(&self) -> Option<&E> {
+        self.last_error.as_ref()
+    }
+
+    /// Takes the last error out.
+    pub fn take_last_error(&mut self) -> Option<E> {
+        self.last_error.take()
+    }
+
+    /// Keeps the error of an attempt, and drops the one before.
+    pub fn keep(&mut self, error: E) {
+        drop(self.last_error.replace(error));
+    }
+
+    /// Drops what is the caller's, one part after the other, where a panic has nowhere to go.
+    #[cfg(any(feature = "tokio", loom))]
+    pub(crate) fn discard(self) {
+        let Self { delays, last_error, .. } = self;
+        quietly(|| drop(delays));
+        quietly(|| drop(last_error));
     }
 
     /// Counts a failure that nothing follows.
@@ -48,6 +74,12 @@ impl RetryState {
             return Err(GaveUp::AttemptsSpent);
         }
         delays.next().ok_or(GaveUp::WaitsEnded)
+    }
+}
+
+impl<E> Default for RetryState<E> {
+    fn default() -> Self {
+        Self::new()
     }
 }
 

@@ -5,7 +5,7 @@ use core::panic::{RefUnwindSafe, UnwindSafe};
 use core::time::Duration;
 use std::sync::Arc;
 
-use super::{GaveUp, Retry, RetryState};
+use super::{Failure, GaveUp, Retry, RetryState};
 
 /// A [`Retry`] for errors of one type, with the choice of those that are worth another attempt.
 ///
@@ -42,8 +42,28 @@ impl<E> RetryWhen<E> {
         self.retryable.is_some()
     }
 
-    /// [`Retry::next_wait`] after an attempt that failed with `error`; for one that timed out,
-    /// [`policy`](Self::policy) has it.
+    /// [`next_wait`](Self::next_wait) after any failure: a panic and a time-out are worth another
+    /// attempt.
+    ///
+    /// # Errors
+    ///
+    /// [`GaveUp`], as [`next_wait`](Self::next_wait).
+    ///
+    /// # Panics
+    ///
+    /// As [`next_wait`](Self::next_wait).
+    pub fn next_wait_after(
+        &self,
+        state: &mut RetryState<E>,
+        failure: &Failure<E>,
+    ) -> Result<Duration, GaveUp> {
+        match failure {
+            Failure::Failed(error) => self.next_wait(state, error),
+            Failure::Panicked(_) | Failure::TimedOut => self.policy.next_wait(state),
+        }
+    }
+
+    /// [`Retry::next_wait`] after an attempt that returned `error`.
     ///
     /// # Errors
     ///
@@ -53,7 +73,7 @@ impl<E> RetryWhen<E> {
     /// # Panics
     ///
     /// If the caller's choice does, or the iterator of waits.
-    pub fn next_wait(&self, state: &mut RetryState, error: &E) -> Result<Duration, GaveUp> {
+    pub fn next_wait(&self, state: &mut RetryState<E>, error: &E) -> Result<Duration, GaveUp> {
         if !self.is_retryable(error) {
             state.fail();
             return Err(GaveUp::NotRetryable);

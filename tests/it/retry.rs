@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use sluicegate::retry::{GaveUp, Jitter, RetryState};
-use sluicegate::{Retry, RetryBudget};
+use sluicegate::retry::{Failure, GaveUp, Jitter, RetryState};
+use sluicegate::{Panic, Retry, RetryBudget};
 
 fn millis(n: u64) -> Duration {
     Duration::from_millis(n)
@@ -78,7 +78,7 @@ fn a_budget_is_shared_and_refilled_by_successes() {
     let budget = RetryBudget::new(10, 0.5).unwrap();
     let one = Retry::constant(100, millis(1)).unwrap().budget(&budget);
     let other = Retry::constant(100, millis(1)).unwrap().budget(&budget);
-    let (mut a, mut b) = (RetryState::new(), RetryState::new());
+    let (mut a, mut b) = (RetryState::<()>::new(), RetryState::<()>::new());
     for _ in 0..2 {
         assert!(one.next_wait(&mut a).is_ok());
         assert!(other.next_wait(&mut b).is_ok());
@@ -95,15 +95,38 @@ fn a_budget_is_shared_and_refilled_by_successes() {
     }
     assert_eq!(budget.tokens(), 10, "no more than at first");
     for _ in 0..100 {
-        let _ = one.next_wait(&mut RetryState::new());
+        let _ = one.next_wait(&mut RetryState::<()>::new());
     }
     assert_eq!(budget.tokens(), 0, "no fewer than none");
 
     let generous = RetryBudget::new(10, 5.0).unwrap();
     let retry = Retry::jobs().budget(&generous);
-    let _ = retry.next_wait(&mut RetryState::new());
+    let _ = retry.next_wait(&mut RetryState::<()>::new());
     retry.succeeded();
     assert_eq!(generous.tokens(), 10, "no more than at first");
+}
+
+#[test]
+fn panics_and_time_outs_are_worth_another_attempt_whatever_is_chosen() {
+    let retry = Retry::constant(9, millis(1)).unwrap().when(|_: &&str| false);
+    let mut state = RetryState::new();
+    let panic = Failure::Panicked(Panic::new(Box::new("out of paper")));
+    for failure in [panic, Failure::TimedOut] {
+        assert_eq!(retry.next_wait_after(&mut state, &failure), Ok(millis(1)));
+    }
+    let failed = Failure::Failed("denied");
+    assert_eq!(retry.next_wait_after(&mut state, &failed), Err(GaveUp::NotRetryable));
+    assert_eq!(state.failures(), 3);
+}
+
+#[test]
+fn a_state_keeps_the_last_error_it_is_told() {
+    let mut state = RetryState::new();
+    assert_eq!(state.last_error(), None);
+    state.keep("busy");
+    state.keep("gone");
+    assert_eq!((state.last_error(), state.failures()), (Some(&"gone"), 0));
+    assert_eq!((state.take_last_error(), state.take_last_error()), (Some("gone"), None));
 }
 
 #[cfg(feature = "tokio")]
@@ -116,7 +139,7 @@ mod run {
 
     use super::coop::assert_yields;
 
-    use sluicegate::retry::{AttemptError, Retried};
+    use sluicegate::retry::Retried;
     use tokio::time::Instant;
 
     use super::*;
@@ -159,7 +182,7 @@ mod run {
             .unwrap_err();
         assert_eq!((error.attempts, error.gave_up), (3, GaveUp::AttemptsSpent));
         assert_eq!(error.to_string(), "3 attempts failed, no attempts left: 3");
-        assert_eq!(error.into_last_error(), Some(3));
+        assert_eq!((error.last_error, error.timeout), (Some(3), None));
     }
 
     #[tokio::test(start_paused = true)]
@@ -190,9 +213,7 @@ mod run {
             .unwrap_err();
         let limit = Duration::from_secs(10);
         assert_eq!(start.elapsed(), millis(700) + 3 * limit);
-        assert!(error.timed_out());
-        assert_eq!(error.last, AttemptError::TimedOut { timeout: limit, earlier: Some("busy") });
-        assert_eq!(error.last_error(), Some(&"busy"));
+        assert_eq!((error.last_error, error.timeout), (Some("busy"), Some(limit)));
     }
 
     #[tokio::test(start_paused = true)]

@@ -120,7 +120,7 @@ fn retry_survives_a_panic() {
     unwinds::<RetryError<u64>>();
     unwinds::<sluicegate::retry::Retried<u64>>();
     let retry = Retry::with_backoff(2, || -> std::iter::Empty<_> { panic!("no waits") }).unwrap();
-    let caught = std::panic::catch_unwind(|| retry.next_wait(&mut Default::default()));
+    let caught = std::panic::catch_unwind(|| retry.next_wait::<()>(&mut Default::default()));
     assert!(caught.is_err());
     assert_eq!(retry.max_attempts(), 2);
 }

@@ -61,7 +61,7 @@ mod run {
     use std::future::pending;
 
     use sluicegate::RetryBudget;
-    use sluicegate::retry::{AttemptError, GaveUp};
+    use sluicegate::retry::GaveUp;
     use tokio::time::{Instant, sleep};
 
     use super::*;
@@ -201,11 +201,11 @@ mod run {
             }
             Err(error) => {
                 assert_eq!(error.attempts as usize, begun.len());
-                let timed_out = matches!(error.last, AttemptError::TimedOut { .. });
+                let timed_out = error.timeout.is_some();
                 Ended {
                     value: false,
                     gave_up: Some(error.gave_up),
-                    last_error: error.into_last_error().map(|(attempt, _)| attempt),
+                    last_error: error.last_error.map(|(attempt, _)| attempt),
                     timed_out,
                     begun,
                     end,

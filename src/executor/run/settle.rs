@@ -11,6 +11,7 @@ use crate::executor::outcome_sink::OutcomeSink;
 use crate::executor::retry_queue::RetryItem;
 use crate::executor::source::Source;
 use crate::executor::weight::Weigher;
+use crate::retry::Failure;
 use crate::settled::{ItemError, Scope, Settled, SettledKind};
 
 impl<S, F, Fut, R, W, A, O, T, E> Run<S, F, Fut, R, W, A, O, E>
@@ -33,7 +34,8 @@ where
                 self.settle(slot, Ok(value));
             }
             Err(error) if A::RETRIES => {
-                if let Err(Some(error)) = self.try_to_retry(slot, Some(error)) {
+                if let Err(Failure::Failed(error)) = self.try_to_retry(slot, Failure::Failed(error))
+                {
                     self.settle(slot, Err(ItemError::Rejected(error)));
                 }
             }
@@ -41,26 +43,28 @@ where
         }
     }
 
-    /// Lets an item back off whose attempt failed, or timed out if there is no error, if it is to be
-    /// tried again.
+    /// Lets an item back off whose attempt failed, if it is to be tried again.
     ///
     /// # Errors
     ///
-    /// The error, if there is to be no other attempt.
-    pub(super) fn try_to_retry(&mut self, slot: usize, error: Option<E>) -> Result<(), Option<E>> {
+    /// The failure, if there is to be no other attempt.
+    pub(super) fn try_to_retry(
+        &mut self,
+        slot: usize,
+        failure: Failure<E>,
+    ) -> Result<(), Failure<E>> {
         let attempts = &self.attempts;
-        let Some(retry_item) = self.retries.get(slot) else { return Err(error) };
+        let Some(retry_item) = self.retries.get(slot) else { return Err(failure) };
         // What cannot decide does not try again.
-        let wait = caught(|| attempts.next_wait(&mut retry_item.state, error.as_ref()));
+        let wait = caught(|| attempts.next_wait(&mut retry_item.state, &failure));
         let wait = wait.map_err(|panic| quietly(|| drop(panic)));
-        let Ok(Ok(wait)) = wait else { return Err(error) };
+        let Ok(Ok(wait)) = wait else { return Err(failure) };
         let due = (!wait.is_zero()).then(|| now() + wait);
         if due.is_some_and(|due| self.limits.is_past_the_deadline(due)) {
-            return Err(error);
+            return Err(failure);
         }
-        if let Some(error) = error {
-            let before = retry_item.last_error.replace(error);
-            quietly(|| drop(before));
+        if let Failure::Failed(error) = failure {
+            quietly(|| retry_item.state.keep(error));
         }
         self.slots.back_off(slot);
         if let Some(permits) = &mut self.permits {
@@ -80,14 +84,18 @@ where
         if self.late {
             return self.timed_out(slot, Scope::Batch);
         }
-        let last_error = self.retries.get(slot).and_then(|retry_item| retry_item.last_error.take());
+        let last_error = self.take_last_error(slot);
         Err(ItemError::Cancelled { started: true, scope: Scope::Batch, last_error })
     }
 
     /// The outcome of an item that has run out of time.
     pub(super) fn timed_out(&mut self, slot: usize, scope: Scope) -> Settled<T, E> {
-        let last_error = self.retries.get(slot).and_then(|retry_item| retry_item.last_error.take());
+        let last_error = self.take_last_error(slot);
         Err(ItemError::TimedOut { scope, last_error })
+    }
+
+    fn take_last_error(&mut self, slot: usize) -> Option<E> {
+        self.retries.get(slot)?.state.take_last_error()
     }
 
     pub(super) fn settle(&mut self, slot: usize, outcome: Settled<T, E>) {
@@ -145,13 +153,12 @@ where
         failure: &ItemError<E>,
         retry_item: RetryItem<S::Input, E>,
     ) {
-        let RetryItem { input, attempts, last_error, state, .. } = retry_item;
-        let error = failure.last_error().or(last_error.as_ref());
+        let RetryItem { input, attempts, state, .. } = retry_item;
+        let error = failure.last_error().or(state.last_error());
         quietly(|| {
             let kind = failure.kind();
             self.attempts.dead_letter(DeadLetter { index, input, kind, attempts, error });
         });
-        quietly(|| drop(last_error));
-        quietly(|| drop(state));
+        state.discard();
     }
 }

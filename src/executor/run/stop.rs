@@ -16,6 +16,7 @@ use crate::executor::source::Source;
 use crate::executor::stop::Stop;
 use crate::executor::summary::BatchEnd;
 use crate::executor::weight::Weigher;
+use crate::retry::Failure;
 use crate::settled::{ItemError, Scope, SettledKind};
 
 impl<S, F, Fut, R, W, A, O, T, E> Run<S, F, Fut, R, W, A, O, E>
@@ -95,7 +96,7 @@ where
             return;
         }
         quietly(|| self.slots.clear(slot));
-        if self.try_to_retry(slot, None).is_err() {
+        if self.try_to_retry(slot, Failure::TimedOut).is_err() {
             let outcome = self.timed_out(slot, Scope::Attempt);
             self.settle(slot, outcome);
         }

@@ -4,11 +4,11 @@ use core::future::{Future, poll_fn};
 use core::task::{Context, Poll, Waker};
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Instant;
 
 use super::chunk_size::ChunkSize;
 use super::shared::{BatchShared, Request, Response};
 use crate::base::sync::{AtomicUsize, Ordering};
+use crate::base::timer::now;
 use crate::executor::attempts::Attempts;
 use crate::executor::limits::BatchDeadline;
 use crate::executor::options::Batch;
@@ -134,7 +134,7 @@ where
         let most = self.share.div_ceil(2).min(room);
         let request = Request {
             worker: self.worker,
-            count: self.chunk_size.next(Instant::now()).min(most),
+            count: self.chunk_size.next(now()).min(most),
             released: self.tally.take(),
             stops: &self.stops,
             deadline: &self.deadline,

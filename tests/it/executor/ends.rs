@@ -434,7 +434,14 @@ fn workers_that_are_late_to_hear_of_a_stop_do_not_change_the_end() {
     let shown_then = shown(batch);
     assert!(shown_then.ends_with("; stopped"), "{shown_then}");
 
-    // What was set aside for a worker that has not been polled is cancelled.
+    // What was set aside for a worker that has not been polled is cancelled. The first takes ever more
+    // at a time as long as that takes it no time.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap();
+    let _paused = runtime.enter();
     let executor = BatchExecutor::builder().limit(64).build().unwrap().by_key(|n: &usize| *n);
     let mut works: Vec<Work> = Vec::new();
     let work = async |_| Ok::<_, ()>(());

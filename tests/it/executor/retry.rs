@@ -444,3 +444,29 @@ async fn copies_of_inputs_that_panic_when_dropped_end_nothing_but_their_run() {
     drop(run);
     assert_eq!(DROPPED.take(), 4);
 }
+
+/// Both the waits and the last error panic as they are dropped, one after the other.
+///
+/// Seen to abort when `RetryState::discard` drops both in one step.
+#[tokio::test(start_paused = true)]
+async fn waits_and_errors_that_panic_when_dropped_end_nothing_but_their_run() {
+    struct Brittle;
+    impl Drop for Brittle {
+        fn drop(&mut self) {
+            std::panic::resume_unwind(Box::new("in drop"));
+        }
+    }
+    let waits = || {
+        let brittle = Brittle;
+        std::iter::repeat(MS).inspect(move |_| assert!(size_of_val(&brittle) == 0))
+    };
+    let executor = BatchExecutor::new(1).unwrap().retry(Retry::with_backoff(2, waits).unwrap());
+    let calls = Cell::new(0);
+    let outcomes = executor
+        .all_settled([()], async |()| {
+            calls.set(calls.get() + 1);
+            if calls.get() < 2 { Err(Brittle) } else { Ok(()) }
+        })
+        .await;
+    assert!(outcomes.summary().is_complete());
+}
