@@ -2,6 +2,16 @@
 
 use hashbrown::HashTable;
 
+/// Which of `parts` a hash belongs to.
+///
+/// The low bits of the hashes of keys that follow each other may all be equal, in one process of forty;
+/// the high bits of a product depend on all of them.
+#[inline]
+pub(crate) fn part_of(hash: u64, parts: usize) -> usize {
+    const GOLDEN_RATIO: u64 = 0x9e37_79b9_7f4a_7c15;
+    ((u128::from(hash.wrapping_mul(GOLDEN_RATIO)) * parts as u128) >> 64) as usize
+}
+
 /// Slots by the hash of their key. A hash is computed once, when its key comes in, and is asked for
 /// again when the table grows; so `Eq` is the only user code that runs here, and only in look-ups,
 /// which change nothing.
@@ -75,6 +85,18 @@ impl SlotTable {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+
+    #[test]
+    fn hashes_that_differ_in_few_bits_are_spread_over_the_parts() {
+        for (shift, parts) in (0..56).flat_map(|shift| [2, 3, 16].map(|parts| (shift, parts))) {
+            let mut counts = vec![0_usize; parts];
+            (0..256_u64).for_each(|number| counts[part_of(number << shift, parts)] += 1);
+            let (least, most) = (256 / parts / 2, 256 * 2 / parts);
+            let fair = counts.iter().all(|count| (least..=most).contains(count));
+            assert!(fair, "{counts:?} for bits from {shift} on");
+        }
+        assert_eq!((part_of(0, 1), part_of(u64::MAX, 1)), (0, 0));
+    }
 
     #[test]
     fn equal_hashes_are_told_apart_by_their_keys() {

@@ -19,6 +19,7 @@ use super::outcome::{Expired, Pushed, RejectReason, UnusedKey, drop_quietly, pus
 use super::stats::MapStats;
 use crate::ConfigError;
 use crate::base::sync::{AtomicUsize, HashBuilder, Mutex, MutexGuard, Ordering};
+use crate::base::table::part_of;
 
 type Shard<K, V> = Core<K, V, NoIndex>;
 
@@ -149,8 +150,7 @@ impl<K, V> ShardedBoundedArrayMap<K, V> {
     }
 
     fn shard_of_hash(&self, hash: u64) -> usize {
-        // Of bits that the tables within do not go by.
-        (hash >> 24) as u32 as usize % self.shards.len()
+        part_of(hash, self.shards.len())
     }
 
     pub(super) fn iter_shards(&self) -> impl Iterator<Item = ShardRef<'_, K, V>> + '_ {

@@ -7,6 +7,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use super::intake::Step;
 use super::{BatchShared, wake};
 use crate::base::panic::{Panic, caught, quietly};
+use crate::base::table::part_of;
 use crate::executor::limits::BatchDeadline;
 use crate::executor::source::Inputs;
 use crate::executor::stop::StopToken;
@@ -135,8 +136,8 @@ where
             // If it panics here it does so again where that becomes the item's outcome.
             let route = caught(|| router(&input)).map_err(|panic| quietly(|| drop(panic)));
             match route {
-                Ok(Some(hash)) if hash % self.workers as u64 != worker as u64 => {
-                    others.push(((hash % self.workers as u64) as usize, (index, input)));
+                Ok(Some(hash)) if part_of(hash, self.workers) != worker => {
+                    others.push((part_of(hash, self.workers), (index, input)));
                 }
                 _ => own.push((index, input)),
             }
