@@ -14,7 +14,6 @@ use core::fmt;
 use core::time::Duration;
 
 use super::{Delays, Retry};
-#[cfg(any(feature = "tokio", loom))]
 use crate::base::panic::quietly;
 
 /// The attempts of one thing that is tried, for callers that keep the time themselves.
@@ -55,7 +54,6 @@ impl<E> RetryState<E> {
     }
 
     /// Drops what is the caller's, one part after the other, where a panic has nowhere to go.
-    #[cfg(any(feature = "tokio", loom))]
     pub(crate) fn discard(self) {
         let Self { delays, last_error, .. } = self;
         quietly(|| drop(delays));
