@@ -17,6 +17,7 @@
 //! | [`BatchExecutor`] | many fallible things, a bounded number at once, every outcome kept | unbounded `join_all`, streams that stall |
 //! | [`Phases`] | the same few named steps for many items | a list of futures a step |
 //! | [`OffsetTracker`] | "done up to here", while work finishes in any order | a set of incomplete offsets under a mutex |
+//! | [`SingleFlight`] | one run for all that ask for the same key at once | the same look-up ten times |
 //! | [`Retry`], [`RetryBudget`] | attempts that wait in between, and not for ever | a loop around a sleep |
 //! | [`Throttle`], [`KeyedThrottle`] | at most so many starts in a time | a counter that is reset each minute |
 //!
@@ -49,6 +50,7 @@ pub mod queue;
 pub mod retry;
 mod semaphore;
 mod settled;
+pub mod single_flight;
 pub mod throttle;
 
 pub use base::config::ConfigError;
@@ -75,6 +77,7 @@ pub use settled::{
     ItemError, NotAllFulfilled, Partition, Scope, Settled, SettledCounts, SettledKind,
     all_fulfilled, partition,
 };
+pub use single_flight::SingleFlight;
 pub use throttle::{KeyedThrottle, Throttle};
 
 /// What the models steer: tokio's budget and the time.

@@ -19,6 +19,7 @@ mod pushed;
 mod queue;
 mod retry;
 mod semaphore;
+mod single_flight;
 mod throttle;
 mod traits;
 mod wakers;
