@@ -67,24 +67,27 @@ where
     }
 
     /// The future of the run, which this call begins.
-    fn begin(&mut self, call: CallId) -> Result<Running<V>, RunPanicked> {
+    fn begin(&mut self, call: CallId, spare: Option<Waker>) -> Result<Running<V>, RunPanicked> {
         let Some(function) = self.function.take() else { unreachable!("a call begins one run") };
-        let waker = Shared::waker_of(&self.flights.shared, call.run);
-        match caught(|| Box::pin(function())) {
-            Ok(future) => Ok(Running { future, waker }),
-            Err(panic) => Err(RunPanicked::new(panic)),
-        }
+        let future = caught(|| Box::pin(function())).map_err(RunPanicked::new)?;
+        let waker = spare.unwrap_or_else(|| Shared::waker_of(&self.flights.shared, call.run.slot));
+        Ok(Running { future, waker })
     }
 
     /// The outcome of the run goes to all its callers.
-    fn finish(&mut self, call: CallId, outcome: Outcome<V>) -> Poll<Outcome<V>>
+    fn finish(
+        &mut self,
+        call: CallId,
+        outcome: Outcome<V>,
+        waker: Option<Waker>,
+    ) -> Poll<Outcome<V>>
     where
         V: Clone,
     {
         self.stage = Stage::Completed;
         let shared = &self.flights.shared;
         let mut panic = FirstPanic::default();
-        let (own, left, due) = shared.read(|core| core.finish(call, outcome));
+        let (own, left, due) = shared.read(|core| core.finish(call, outcome, waker));
         panic.catch(|| shared.wake(due));
         let outcome = own.or_else(|| left.outcome.map(take));
         panic.catch(|| drop(left.waker));
@@ -111,9 +114,12 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
         let Poll::Ready(unit) = coop::poll_proceed(cx) else { return Poll::Pending };
-        // User code, which may panic: before the run is taken, and dropped after it is back.
-        let mut waker = Some(cx.waker().clone());
-        let (call, turn, left) = this.turn(&mut waker);
+        // Most calls that find a turn need no waker. It is user code, which may panic: cloned before a wait
+        // and after a poll, when the run is about to be back.
+        let (call, mut turn, mut left) = this.turn(&mut None);
+        if matches!(turn, Turn::Wait) {
+            (_, turn, left) = this.turn(&mut Some(cx.waker().clone()));
+        }
         let running = match turn {
             Turn::Wait => return Poll::Pending,
             Turn::Done(outcome) => {
@@ -123,28 +129,34 @@ where
                 quietly(|| drop(left.waker));
                 return Poll::Ready(take(outcome));
             }
-            Turn::Begin => this.begin(call),
+            Turn::Begin(spare) => this.begin(call, spare),
             Turn::Poll(running) => Ok(running),
         };
         // Before the run, which charges what it does: a unit given back after it would undo that.
         unit.made_progress();
         let mut running = match running {
             Ok(running) => running,
-            Err(panicked) => return this.finish(call, Err(panicked)),
+            Err(panicked) => return this.finish(call, Err(panicked), None),
         };
         let outcome = match caught(|| running.poll()) {
             Ok(Poll::Pending) => {
                 let shared = &this.flights.shared;
+                let mut panic = FirstPanic::default();
+                let mut waker = None;
+                panic.catch(|| waker = Some(cx.waker().clone()));
                 let due = shared.read(|core| core.suspend(call, running, &mut waker));
-                shared.wake(due);
+                panic.catch(|| shared.wake(due));
+                panic.catch(|| drop(waker));
+                panic.resume();
                 return Poll::Pending;
             }
             Ok(Poll::Ready(value)) => Ok(value),
             Err(panic) => Err(RunPanicked::new(panic)),
         };
         // What the run holds is back before its callers hear of it.
-        quietly(|| drop(running));
-        this.finish(call, outcome)
+        let Running { future, waker } = running;
+        quietly(|| drop(future));
+        this.finish(call, outcome, Some(waker))
     }
 }
 
@@ -155,7 +167,7 @@ impl<K, V, F> Drop for Call<'_, K, V, F> {
         let (left, due) = shared.read(|core| core.leave(call));
         let mut panic = FirstPanic::default();
         panic.catch(|| shared.wake(due));
-        panic.catch(|| drop(left.running));
+        panic.catch(|| drop(left.future));
         panic.catch(|| drop(left.outcome));
         panic.catch(|| drop(left.key));
         panic.catch(|| drop(left.waker));

@@ -22,7 +22,7 @@ use core::task::Waker;
 use std::sync::Arc;
 
 use super::stats::SingleFlightStats;
-use super::{RunPanicked, Running};
+use super::{RunFuture, RunPanicked, Running};
 use crate::base::list::List;
 use crate::base::slab::Slab;
 use crate::base::table::SlotTable;
@@ -34,7 +34,7 @@ pub(super) type Outcome<V> = Result<V, RunPanicked>;
 /// Names a run. Numbers are never reused, so that an old id finds no run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct RunId {
-    slot: u32,
+    pub(super) slot: u32,
     number: u64,
 }
 
@@ -73,8 +73,8 @@ struct Run<K, V> {
 
 /// What a caller is to do.
 pub(super) enum Turn<V> {
-    /// Begin the run with its own function.
-    Begin,
+    /// Begin the run with its own function, and this waker if there is one for its slot.
+    Begin(Option<Waker>),
     Poll(Running<V>),
     Wait,
     /// It has left the run.
@@ -84,13 +84,13 @@ pub(super) enum Turn<V> {
 /// What leaves the lock, to be dropped after it.
 pub(super) struct Left<K, V> {
     pub(super) key: Option<K>,
-    pub(super) running: Option<Running<V>>,
+    pub(super) future: Option<RunFuture<V>>,
     pub(super) outcome: Option<Arc<Outcome<V>>>,
     pub(super) waker: Option<Waker>,
 }
 
 impl<K, V> Left<K, V> {
-    const NOTHING: Self = Self { key: None, running: None, outcome: None, waker: None };
+    const NOTHING: Self = Self { key: None, future: None, outcome: None, waker: None };
 }
 
 /// Runs whose callers are to be woken after a step.
@@ -106,6 +106,11 @@ pub(super) struct Core<K, V> {
     places_taken: usize,
     last_number: u64,
     stats: SingleFlightStats,
+    /// The list of callers of a run that is gone, empty, for the next.
+    spare: Slab<Option<Waker>>,
+    /// The wakers of runs that are gone, by slot, for the next. One that comes late, from a run that is
+    /// gone, has the next in its slot polled once for nothing.
+    spare_wakers: Vec<Option<Waker>>,
 }
 
 impl<K, V> Core<K, V> {
@@ -118,6 +123,8 @@ impl<K, V> Core<K, V> {
             places_taken: 0,
             last_number: 0,
             stats: SingleFlightStats::default(),
+            spare: Slab::new(),
+            spare_wakers: Vec::new(),
         }
     }
 
@@ -156,7 +163,8 @@ impl<K, V> Core<K, V> {
         let has_place = self.places_taken < self.max_keys;
         let state = if has_place { State::Ready } else { State::Queued };
         let number = self.last_number;
-        let slot = self.runs.insert(Run { number, hash, key, state, callers: Slab::new() });
+        let callers = core::mem::replace(&mut self.spare, Slab::new());
+        let slot = self.runs.insert(Run { number, hash, key, state, callers });
         self.table.insert(hash, slot, |slot| self.runs[slot].hash);
         if has_place {
             self.places_taken += 1;
@@ -167,7 +175,7 @@ impl<K, V> Core<K, V> {
     }
 
     /// What a caller is to do now. If that is to wait, its fresh waker is kept, and the one before comes
-    /// back in its stead.
+    /// back in its stead; without a waker, nothing changes then.
     pub(super) fn turn(
         &mut self,
         call: CallId,
@@ -178,7 +186,9 @@ impl<K, V> Core<K, V> {
             State::Ready => {
                 self.stats.started += 1;
                 run.state = State::Polling { woken: false };
-                Turn::Begin
+                Turn::Begin(
+                    self.spare_wakers.get_mut(call.run.slot as usize).and_then(Option::take),
+                )
             }
             State::Suspended { woken: true, .. } => {
                 match core::mem::replace(&mut run.state, State::Polling { woken: false }) {
@@ -192,7 +202,9 @@ impl<K, V> Core<K, V> {
                 return (Turn::Done(outcome), left);
             }
             State::Queued | State::Polling { .. } | State::Suspended { woken: false, .. } => {
-                core::mem::swap(&mut run.callers[call.caller], waker);
+                if waker.is_some() {
+                    core::mem::swap(&mut run.callers[call.caller], waker);
+                }
                 Turn::Wait
             }
         };
@@ -213,18 +225,19 @@ impl<K, V> Core<K, V> {
         [woken.then_some(call.run), None]
     }
 
-    /// The run's future has asked to be polled.
-    pub(super) fn wake(&mut self, id: RunId) -> Due {
-        let run = self.runs.get_mut(id.slot).filter(|run| run.number == id.number);
-        match run.map(|run| &mut run.state) {
-            Some(State::Polling { woken }) => {
+    /// The future of the run in this slot has asked to be polled.
+    pub(super) fn wake(&mut self, slot: u32) -> Due {
+        let Some(run) = self.runs.get_mut(slot) else { return [None, None] };
+        let id = RunId { slot, number: run.number };
+        match &mut run.state {
+            State::Polling { woken } => {
                 *woken = true;
                 [None, None]
             }
-            Some(State::Suspended { woken, .. }) => {
+            State::Suspended { woken, .. } => {
                 [(!core::mem::replace(woken, true)).then_some(id), None]
             }
-            _ => [None, None],
+            State::Queued | State::Ready | State::Finished(_) => [None, None],
         }
     }
 
@@ -233,8 +246,10 @@ impl<K, V> Core<K, V> {
         &mut self,
         call: CallId,
         outcome: Outcome<V>,
+        run_waker: Option<Waker>,
     ) -> (Option<Outcome<V>>, Left<K, V>, Due) {
         let CallId { run: id, caller } = call;
+        self.spare_waker(id.slot, run_waker);
         match &outcome {
             Ok(_) => self.stats.completed += 1,
             Err(_) => self.stats.panicked += 1,
@@ -246,7 +261,7 @@ impl<K, V> Core<K, V> {
         self.table.remove(hash, id.slot);
         let left = Left { key, waker, ..Left::NOTHING };
         if run.callers.len() == 0 {
-            self.runs.remove(id.slot);
+            self.spare = self.runs.remove(id.slot).callers;
             return (Some(outcome), left, [next, None]);
         }
         let outcome = Arc::new(outcome);
@@ -264,7 +279,8 @@ impl<K, V> Core<K, V> {
         if run.callers.len() > 0 {
             return (left, [None, None]);
         }
-        let Run { key, hash, state, .. } = self.runs.remove(slot);
+        let Run { key, hash, state, callers, .. } = self.runs.remove(slot);
+        self.spare = callers;
         if key.is_some() {
             self.table.remove(hash, slot);
         }
@@ -275,13 +291,23 @@ impl<K, V> Core<K, V> {
             State::Ready => next = self.free_place(),
             State::Suspended { running, .. } => {
                 self.stats.cancelled += 1;
-                left.running = Some(running);
+                let Running { future, waker } = running;
+                self.spare_waker(slot, Some(waker));
+                left.future = Some(future);
                 next = self.free_place();
             }
             State::Finished(outcome) => left.outcome = Some(outcome),
             State::Polling { .. } => unreachable!("the caller that polls it is there"),
         }
         (left, [next, None])
+    }
+
+    fn spare_waker(&mut self, slot: u32, waker: Option<Waker>) {
+        let slot = slot as usize;
+        if self.spare_wakers.len() <= slot {
+            self.spare_wakers.resize_with(slot + 1, || None);
+        }
+        self.spare_wakers[slot] = waker;
     }
 
     /// A run has ended: the first that waits for a place gets it.

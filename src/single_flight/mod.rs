@@ -10,14 +10,14 @@ use ::core::future::Future;
 use ::core::hash::{BuildHasher, Hash};
 use ::core::pin::Pin;
 use ::core::task::{Context, Poll, Waker};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::Wake;
 
 pub use self::call::Call;
 pub use self::error::RunPanicked;
 pub use self::stats::SingleFlightStats;
 
-use self::core::{Core, Due, RunId};
+use self::core::{Core, Due};
 use crate::base::config::ConfigError;
 use crate::base::sync::{HashBuilder, Mutex, lock_briefly};
 use crate::base::wake::WakeList;
@@ -152,9 +152,11 @@ impl<K, V> fmt::Debug for SingleFlight<K, V> {
     }
 }
 
+type RunFuture<V> = Pin<Box<dyn Future<Output = V> + Send>>;
+
 /// A run that has begun, between two polls.
 struct Running<V> {
-    future: Pin<Box<dyn Future<Output = V> + Send>>,
+    future: RunFuture<V>,
     /// Wakes all its callers.
     waker: Waker,
 }
@@ -197,14 +199,16 @@ impl<K, V> Shared<K, V> {
 }
 
 impl<K: Send + 'static, V: Send + Sync + 'static> Shared<K, V> {
-    fn waker_of(shared: &Arc<Self>, run: RunId) -> Waker {
-        Waker::from(Arc::new(RunWaker { shared: Arc::clone(shared), run }))
+    /// For the runs in a slot.
+    fn waker_of(shared: &Arc<Self>, slot: u32) -> Waker {
+        Waker::from(Arc::new(RunWaker { shared: Arc::downgrade(shared), slot }))
     }
 }
 
+/// It is kept for the next run in its slot, within what it wakes: so it does not keep that alive.
 struct RunWaker<K, V> {
-    shared: Arc<Shared<K, V>>,
-    run: RunId,
+    shared: Weak<Shared<K, V>>,
+    slot: u32,
 }
 
 impl<K: Send, V: Send + Sync> Wake for RunWaker<K, V> {
@@ -213,7 +217,8 @@ impl<K: Send, V: Send + Sync> Wake for RunWaker<K, V> {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        let due = self.shared.read(|core| core.wake(self.run));
-        self.shared.wake(due);
+        let Some(shared) = self.shared.upgrade() else { return };
+        let due = shared.read(|core| core.wake(self.slot));
+        shared.wake(due);
     }
 }

@@ -288,11 +288,28 @@ fn what_a_run_holds_is_back_before_its_callers_hear_of_it() {
             self.0.store(1, SeqCst);
         }
     }
+    /// Notes what it sees as it wakes.
+    struct Looks(Arc<AtomicUsize>, AtomicUsize);
+    impl Wake for Looks {
+        fn wake(self: Arc<Self>) {
+            self.1.store(10 + self.0.load(SeqCst), SeqCst);
+        }
+    }
     let (flights, back) = (flights(1), Arc::new(AtomicUsize::new(0)));
-    let held = Back(Arc::clone(&back));
-    let mut run = Box::pin(flights.run("a", || poll_fn(move |_| Poll::Ready(held.0.load(SeqCst)))));
-    assert_eq!(value(poll(run.as_mut())), 0);
-    assert_eq!(back.load(SeqCst), 1);
+    let (held, mut polled) = (Back(Arc::clone(&back)), false);
+    let run = poll_fn(move |cx| {
+        cx.waker().wake_by_ref();
+        let done = core::mem::replace(&mut polled, true);
+        if done { Poll::Ready(held.0.load(SeqCst)) } else { Poll::Pending }
+    });
+    let mut first = Box::pin(flights.run("a", || run));
+    assert!(poll(first.as_mut()).is_pending());
+    let looks = Arc::new(Looks(Arc::clone(&back), AtomicUsize::new(0)));
+    let waker = Waker::from(Arc::clone(&looks));
+    let mut next = Box::pin(flights.run("b", || ready(0)));
+    assert!(next.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    assert_eq!(value(poll(first.as_mut())), 0);
+    assert_eq!((looks.1.load(SeqCst), value(poll(next.as_mut()))), (11, 0));
 }
 
 #[test]

@@ -5,6 +5,7 @@
 mod batcher;
 mod executor;
 mod executor_semaphore;
+mod explore;
 mod keyed;
 mod map;
 mod offsets;
@@ -12,4 +13,5 @@ mod queue;
 mod retry;
 mod run;
 mod semaphore;
+mod single_flight;
 mod throttle;

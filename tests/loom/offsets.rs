@@ -13,14 +13,7 @@ use loom::thread;
 use sluicegate::offsets::TrackError;
 use sluicegate::{Ack, OffsetTracker};
 
-/// Every interleaving, whatever the environment says.
-fn exhaustive(model: impl Fn() + Send + Sync + 'static) {
-    let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = None;
-    builder.max_permutations = None;
-    builder.max_duration = None;
-    builder.check(model);
-}
+use crate::explore::exhaustive;
 
 /// Counts how often it was woken: with `std`'s atomics, as it only observes.
 #[derive(Default)]

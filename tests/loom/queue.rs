@@ -11,26 +11,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 
 use futures_util::{FutureExt, StreamExt};
-use loom::model::Builder;
 use loom::thread::{self, JoinHandle};
 use sluicegate::OverflowQueue;
 use sluicegate::model::without_budget;
 use sluicegate::queue::{Items, Popped, Pushed, WhenFull};
 
+use crate::explore::{bounded, exhaustive};
+
 type Queue = Arc<OverflowQueue<u64>>;
-
-/// Every interleaving, whatever the environment says.
-fn exhaustive(model: impl Fn() + Send + Sync + 'static) {
-    explore(None, model);
-}
-
-fn explore(preemption_bound: Option<usize>, model: impl Fn() + Send + Sync + 'static) {
-    let mut builder = Builder::new();
-    builder.preemption_bound = preemption_bound;
-    builder.max_permutations = None;
-    builder.max_duration = None;
-    builder.check(model);
-}
 
 fn queue(capacity: usize, when_full: WhenFull) -> Queue {
     Arc::new(OverflowQueue::builder().capacity(capacity).when_full(when_full).build().unwrap())
@@ -309,7 +297,7 @@ fn poll_with_another_waker_against_push() {
 /// Fails if the fast path is on while a waiter waits.
 #[test]
 fn two_pushers_and_two_readers_lose_no_wake_up() {
-    explore(Some(2), || {
+    bounded(2, || {
         let queue = queue(1, WhenFull::Wait);
         let push = |item| move |queue: Queue| loom::future::block_on(queue.push(item)).is_stored();
         let pop = |queue: Queue| loom::future::block_on(queue.pop()).unwrap().item;

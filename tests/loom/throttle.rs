@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 use loom::thread;
 use sluicegate::throttle::{KeyedThrottle, Rate, Throttle, Waiter};
 
+use crate::explore::exhaustive;
+
 const SECOND: Duration = Duration::from_secs(1);
 
 /// The same in each run of a model.
@@ -28,15 +30,6 @@ fn each_rate(model: impl Fn(Arc<Throttle>) + Send + Sync + Copy + 'static) {
     for rate in rates() {
         exhaustive(move || model(Arc::new(Throttle::with_rate(rate))));
     }
-}
-
-/// Every interleaving, whatever the environment says.
-fn exhaustive(model: impl Fn() + Send + Sync + 'static) {
-    let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = None;
-    builder.max_permutations = None;
-    builder.max_duration = None;
-    builder.check(model);
 }
 
 /// Counts how often it was woken: with `std`'s atomics, as it only observes.

@@ -20,4 +20,5 @@ mod pushed;
 mod queue;
 mod retry;
 mod semaphore;
+mod single_flight;
 mod throttle;

@@ -13,29 +13,12 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 
 use cooked_waker::{IntoWaker, WakeRef};
-use loom::model::Builder;
 use loom::thread::{self, JoinHandle};
 use sluicegate::{AcquireError, AcquireOwned, OwnedSemaphorePermit, Semaphore};
 
+pub(crate) use crate::explore::{bounded, exhaustive};
+
 pub(crate) type Acquired = Result<OwnedSemaphorePermit, AcquireError>;
-
-/// Every interleaving, whatever the environment says.
-pub(crate) fn exhaustive(model: impl Fn() + Send + Sync + 'static) {
-    explore(None, model);
-}
-
-/// Every interleaving with at most `preemptions` switches away from a thread that could go on.
-pub(crate) fn bounded(preemptions: usize, model: impl Fn() + Send + Sync + 'static) {
-    explore(Some(preemptions), model);
-}
-
-fn explore(preemption_bound: Option<usize>, model: impl Fn() + Send + Sync + 'static) {
-    let mut builder = Builder::new();
-    builder.preemption_bound = preemption_bound;
-    builder.max_permutations = None;
-    builder.max_duration = None;
-    builder.check(model);
-}
 
 /// A semaphore whose permits are all held, in one permit each of these numbers.
 pub(crate) fn held<const N: usize>(
