@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::batch::Batch;
 use super::core::Limits;
-use super::driver::{Driver, Run};
+use super::driver::{Delivered, Driven, Driver, Run};
 use super::error::{BatchError, HandlerError};
 use super::failure_state::{Failing, Isolation};
 use super::handle::Batcher;
@@ -32,6 +32,7 @@ use crate::{ConfigError, Retry, RetryWhen, Semaphore};
 /// | `retry` | [`Retry::none`] | |
 /// | `isolate_poison` | no | at least 2 |
 /// | `dead_letter` | must be set, except for a [`Caller`](super::Caller) | |
+/// | `delivered` | delivered items are dropped | |
 #[must_use = "a builder does nothing until it is built"]
 pub struct Builder<T> {
     pub(super) max_items: usize,
@@ -45,6 +46,7 @@ pub struct Builder<T> {
     retry: RetryWhen<HandlerError>,
     isolation: Option<Isolation>,
     pub(super) dead_letter: Option<Box<DeadLetter<T>>>,
+    delivered: Option<Box<Delivered<T>>>,
 }
 
 impl<T> Builder<T> {
@@ -61,6 +63,7 @@ impl<T> Builder<T> {
             retry: Retry::none().into(),
             isolation: None,
             dead_letter: None,
+            delivered: None,
         }
     }
 
@@ -293,6 +296,18 @@ impl<T> Builder<T> {
         self.dead_letter = Some(Box::new(move |(): &(), items, why| dead_letter(items, why)));
         self
     }
+
+    /// Who gets each item that was left in its batch when the handler returned `Ok`: it is delivered.
+    /// Unless this is set, such items are dropped.
+    ///
+    /// For items that carry something to be settled, such as the [`Ack`](crate::Ack) of an
+    /// [`Acked`](crate::Acked). Items that the handler takes out of its batch are its own. It runs in the
+    /// driver's task, before anybody learns that the items are delivered, and must not block. A panic in it
+    /// is caught, and changes nothing: it was given the item.
+    pub fn delivered(mut self, delivered: impl Fn(T) + Send + Sync + 'static) -> Self {
+        self.delivered = Some(Box::new(delivered));
+        self
+    }
 }
 
 impl<T: Send + 'static> Builder<T> {
@@ -343,10 +358,10 @@ impl<T: Send + 'static> Builder<T> {
         F: Future<Output = Result<(), E>> + Send + 'static,
         E: Into<Box<dyn Error + Send + Sync>> + 'static,
     {
-        let Parts { limits, failing, weigher, semaphore, dead_letter } = self.into_parts()?;
+        let Parts { limits, driven, weigher, dead_letter } = self.into_parts()?;
         let Some(dead_letter) = dead_letter else { return Err(no_dead_letter()) };
         let shared = Shared::<T>::new(limits, weigher, dead_letter);
-        let driver = Run::new(shared.clone(), shared.clone(), handler, failing, semaphore);
+        let driver = Run::new(shared.clone(), shared.clone(), handler, driven);
         Ok((Batcher::over(shared), Driver(Box::pin(driver))))
     }
 }
@@ -354,9 +369,8 @@ impl<T: Send + 'static> Builder<T> {
 /// What is built of.
 pub(super) struct Parts<T> {
     pub(super) limits: Limits,
-    pub(super) failing: Failing,
+    pub(super) driven: Driven<T>,
     pub(super) weigher: Option<Box<Weigher<T>>>,
-    pub(super) semaphore: Option<Arc<Semaphore>>,
     pub(super) dead_letter: Option<Box<DeadLetter<T>>>,
 }
 
@@ -411,8 +425,9 @@ impl<T> Builder<T> {
             in_order: false,
         };
         let failing = Failing { retry, isolation: self.isolation };
-        let Self { semaphore, dead_letter, .. } = self;
-        Ok(Parts { limits, failing, weigher, semaphore, dead_letter })
+        let Self { semaphore, dead_letter, delivered, .. } = self;
+        let driven = Driven { failing, semaphore, delivered };
+        Ok(Parts { limits, driven, weigher, dead_letter })
     }
 }
 

@@ -51,12 +51,31 @@ impl fmt::Debug for Driver {
     }
 }
 
+/// What the driver is built with, besides the handler.
+pub(crate) struct Driven<T> {
+    pub(crate) failing: Failing,
+    pub(crate) semaphore: Option<Arc<Semaphore>>,
+    pub(crate) delivered: Option<Box<Delivered<T>>>,
+}
+
+pub(crate) type Delivered<T> = dyn Fn(T) + Send + Sync;
+
+/// Parts with delivered items, before anybody learns that they are. Runs the user's code.
+#[inline]
+fn hand_over<T>(delivered: &Option<Box<Delivered<T>>>, items: &mut Vec<T>) {
+    match delivered {
+        None => quietly(|| items.clear()),
+        Some(take) => items.drain(..).for_each(|item| quietly(|| take(item))),
+    }
+}
+
 pub(crate) struct Run<T, L: Buffers<T>, H, F> {
     shared: Arc<Shared<T, L>>,
     /// The same, as the guards know it.
     origin: Arc<dyn ReturnItems<T>>,
     handler: H,
     failing: Failing,
+    delivered: Option<Box<Delivered<T>>>,
     timer: Timer,
     /// By the numbers that the core gives them.
     slots: Vec<HandlerSlot<F>>,
@@ -73,14 +92,15 @@ impl<T, L: Buffers<T>, H, F> Run<T, L, H, F> {
         shared: Arc<Shared<T, L>>,
         origin: Arc<dyn ReturnItems<T>>,
         handler: H,
-        failing: Failing,
-        semaphore: Option<Arc<Semaphore>>,
+        driven: Driven<T>,
     ) -> Self {
+        let Driven { failing, semaphore, delivered } = driven;
         Self {
             shared,
             origin,
             handler,
             failing,
+            delivered,
             timer: Timer::new(),
             slots: Vec::new(),
             running: VecDeque::new(),
@@ -264,8 +284,7 @@ where
         if back.slot != slot {
             return Poll::Ready(false);
         }
-        // Delivered; the items' destructors run here, before anybody learns that they are.
-        quietly(|| back.items.clear());
+        hand_over(&self.delivered, &mut back.items);
         Poll::Ready(true)
     }
 
@@ -312,9 +331,8 @@ where
                 if let Some(failure_state) = &mut job.failure_state {
                     failure_state.delivered();
                 }
-                // The items' destructors run here, before anybody learns that they are delivered.
                 let mut emptied = mem::take(&mut job.items);
-                quietly(|| emptied.clear());
+                hand_over(&self.delivered, &mut emptied);
                 self.finish_part(at, job, emptied, (handed, 0));
             }
         }

@@ -134,33 +134,3 @@ impl<P: Copy> fmt::Debug for Ack<P> {
         f.debug_struct("Ack").field("position", &self.position).finish_non_exhaustive()
     }
 }
-
-/// An item on its way through a pipeline, with the duty to say what became of its position.
-///
-/// Dropping it drops the acknowledgement, which releases the position.
-#[derive(Debug)]
-#[must_use = "dropping it releases the position, which is then delivered again"]
-pub struct Acked<T, P: Copy = ()> {
-    /// The item.
-    pub item: T,
-    /// Its acknowledgement.
-    pub ack: Ack<P>,
-}
-
-impl<T, P: Copy> Acked<T, P> {
-    /// An item and its acknowledgement.
-    pub fn new(item: T, ack: Ack<P>) -> Self {
-        Self { item, ack }
-    }
-
-    /// The same acknowledgement with another item.
-    pub fn map<U>(self, map: impl FnOnce(T) -> U) -> Acked<U, P> {
-        let Self { item, ack } = self;
-        Acked { item: map(item), ack }
-    }
-
-    /// The item and its acknowledgement.
-    pub fn into_parts(self) -> (T, Ack<P>) {
-        (self.item, self.ack)
-    }
-}

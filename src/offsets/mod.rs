@@ -1,6 +1,7 @@
 //! Acknowledgements out of order: how far a source is done while the work on it finishes in any order.
 
 mod ack;
+mod acked;
 mod builder;
 mod checkpoint;
 mod core;
@@ -13,7 +14,8 @@ use ::core::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
-pub use self::ack::{Ack, Acked};
+pub use self::ack::Ack;
+pub use self::acked::Acked;
 pub use self::builder::Builder;
 pub use self::checkpoint::{Checkpoint, CheckpointError, Committed};
 pub use self::core::{Oldest, Parked};

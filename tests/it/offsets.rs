@@ -246,3 +246,117 @@ mod on_tokio {
         assert_eq!(second.await.unwrap().position(), 2);
     }
 }
+
+/// `Acked` in a batcher: whatever becomes of a batch, each position is settled in the end.
+#[cfg(feature = "tokio")]
+mod acked {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+    use std::time::Duration;
+
+    use sluicegate::batcher::{Batch, Batcher};
+    use sluicegate::{Acked, KeyedBatcher, OffsetTracker, Retry};
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn committed(tracker: &OffsetTracker) -> Option<u64> {
+        tracker.committable().map(|committed| committed.position)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_batch_completes_what_is_left_in_it_and_rejects_what_fails_for_good() {
+        let tracker = OffsetTracker::new(100).unwrap();
+        let calls = Arc::new(AtomicUsize::new(0));
+        let rows = Batcher::builder()
+            .max_items(10)
+            .retry(Retry::constant(2, MS).unwrap())
+            .isolate_poison(100)
+            .delivered(Acked::complete)
+            .dead_letter(Acked::dead_letter)
+            .build({
+                let calls = Arc::clone(&calls);
+                move |mut rows: Batch<Acked<u64>>| {
+                    let calls = Arc::clone(&calls);
+                    async move {
+                        match calls.fetch_add(1, SeqCst) {
+                            0 => panic!("the first attempt"),
+                            // One is taken out, and settled by the handler: it is not done.
+                            1 => drop(rows.drain(9..)),
+                            _ => {}
+                        }
+                        match rows.iter().any(|row| row.item == 13) {
+                            true => Err("row 13"),
+                            false => Ok(()),
+                        }
+                    }
+                }
+            })
+            .unwrap();
+        for line in 1..=30 {
+            rows.send(Acked::new(line, tracker.track(line, ()).await.unwrap())).await.unwrap();
+        }
+        rows.flush().await;
+        let stats = tracker.stats();
+        assert_eq!((stats.completed, stats.parked, stats.awaiting_redelivery), (28, 1, 1));
+        let again = tracker.redeliver().unwrap();
+        assert_eq!((again.position, committed(&tracker)), (10, Some(9)));
+        rows.send(Acked::new(10, again.ack)).await.unwrap();
+        rows.flush().await;
+        assert_eq!(committed(&tracker), Some(30));
+        let parked = tracker.take_parked();
+        assert_eq!(parked.len(), 1);
+        assert!(parked[0].position == 13 && parked[0].reason.contains("row 13"), "{parked:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_shutdown_gives_up_is_delivered_again() {
+        let tracker = OffsetTracker::new(100).unwrap();
+        let build = |hangs: bool| {
+            KeyedBatcher::builder()
+                .max_keys(4)
+                .max_items(4)
+                .delivered(Acked::complete)
+                .dead_letter(|_: &u64, rows, why| Acked::dead_letter(rows, why))
+                .build(move |_rows: sluicegate::KeyedBatch<u64, Acked<u64>>| async move {
+                    if hangs {
+                        std::future::pending::<()>().await;
+                    }
+                    Ok::<_, std::io::Error>(())
+                })
+                .unwrap()
+        };
+        let hung = build(true);
+        for line in 1..=8 {
+            let acked = Acked::new(line, tracker.track(line, ()).await.unwrap());
+            hung.send(line % 3, acked).await.unwrap();
+        }
+        // Its report hands the items back, and is not looked at.
+        drop(hung.shutdown(Some(MS * 100)).await);
+        assert_eq!(tracker.stats().awaiting_redelivery, 8);
+        let rows = build(false);
+        while let Some(again) = tracker.redeliver() {
+            rows.send(again.position % 3, Acked::new(again.position, again.ack)).await.unwrap();
+        }
+        rows.shutdown(None).await;
+        assert_eq!((committed(&tracker), tracker.stats().completed), (Some(8), 8));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_panic_in_what_takes_delivered_items_costs_that_item_alone() {
+        let tracker = OffsetTracker::new(100).unwrap();
+        let rows = Batcher::builder()
+            .delivered(|row: Acked<u64>| {
+                assert_ne!(row.item, 2, "two");
+                row.complete();
+            })
+            .dead_letter(Acked::dead_letter)
+            .build(|_rows: Batch<Acked<u64>>| async { Ok::<_, std::io::Error>(()) })
+            .unwrap();
+        for line in 1..=3 {
+            rows.send(Acked::new(line, tracker.track(line, ()).await.unwrap())).await.unwrap();
+        }
+        let report = rows.flush().await;
+        assert_eq!((report.delivered, tracker.stats().completed), (3, 2));
+        assert_eq!(tracker.redeliver().map(|again| again.position), Some(2));
+    }
+}

@@ -23,10 +23,11 @@ enum Step {
     Leave {
         at: usize,
     },
-    /// The run is woken, for nothing or because it can end.
+    /// The run is woken, for nothing or because it can end; from now on it may wake itself in each poll.
     Wake {
         run: usize,
         end: Option<End>,
+        restless: bool,
     },
 }
 
@@ -41,9 +42,10 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (0..4_u8).prop_map(|key| Step::Call { key }),
         10 => (0..10_usize).prop_map(|at| Step::Poll { at }),
         2 => (0..10_usize).prop_map(|at| Step::Leave { at }),
-        2 => (0..4_usize).prop_map(|run| Step::Wake { run, end: None }),
+        3 => (0..4_usize, any::<bool>())
+            .prop_map(|(run, restless)| Step::Wake { run, end: None, restless }),
         4 => (0..4_usize, prop_oneof![4 => Just(End::Value), 1 => Just(End::Panic)])
-            .prop_map(|(run, end)| Step::Wake { run, end: Some(end) }),
+            .prop_map(|(run, end)| Step::Wake { run, end: Some(end), restless: false }),
     ]
 }
 
@@ -51,6 +53,7 @@ fn step() -> impl Strategy<Value = Step> {
 #[derive(Default)]
 struct Door {
     end: Option<End>,
+    restless: bool,
     waker: Option<Waker>,
     dropped: bool,
 }
@@ -73,11 +76,14 @@ fn begin(doors: &Doors) -> impl Future<Output = usize> + Send + use<> {
     let drops = Drops(Arc::clone(doors), number);
     poll_fn(move |cx| {
         let Drops(doors, number) = &drops;
-        let end = {
+        let (end, restless) = {
             let door = &mut doors.lock().unwrap()[*number];
             door.waker = Some(cx.waker().clone());
-            door.end
+            (door.end, door.restless)
         };
+        if restless {
+            cx.waker().wake_by_ref();
+        }
         match end {
             None => Poll::Pending,
             Some(End::Value) => Poll::Ready(*number),
@@ -106,6 +112,7 @@ struct Run {
 struct Model {
     runs: Vec<Run>,
     ends: Vec<Option<End>>,
+    restless: Vec<bool>,
     cancelled: Vec<usize>,
 }
 
@@ -146,11 +153,14 @@ impl Model {
             State::Ready => {
                 run.state = State::Begun { number: begun, woken: false };
                 self.ends.push(None);
+                self.restless.push(false);
             }
             State::Begun { number, woken: true } => {
-                run.state = State::Begun { number, woken: false };
-                if let Some(end) = self.ends[number] {
-                    let Some(run) = self.of(call) else { unreachable!() };
+                let woken = self.restless[number];
+                let end = self.ends[number];
+                let Some(run) = self.of(call) else { unreachable!() };
+                run.state = State::Begun { number, woken };
+                if let Some(end) = end {
                     run.state = State::Ended { number, end };
                     self.fill_places();
                     return self.fetch(call, number, end);
@@ -178,7 +188,7 @@ impl Model {
         }
     }
 
-    fn wake(&mut self, at: usize, end: Option<End>) -> Option<usize> {
+    fn wake(&mut self, at: usize, end: Option<End>, restless: bool) -> Option<usize> {
         let mut begun = self.runs.iter_mut().filter_map(|run| match &mut run.state {
             State::Begun { number, woken } => Some((number, woken)),
             _ => None,
@@ -187,6 +197,7 @@ impl Model {
         *woken = true;
         let number = *number;
         self.ends[number] = self.ends[number].or(end);
+        self.restless[number] |= restless;
         Some(number)
     }
 }
@@ -249,11 +260,12 @@ fn check(steps: Vec<Step>) -> Result<(), TestCaseError> {
                 drop(caller);
             }
             Step::Poll { .. } | Step::Leave { .. } => {}
-            Step::Wake { run, end } => {
-                if let Some(number) = model.wake(run, end) {
+            Step::Wake { run, end, restless } => {
+                if let Some(number) = model.wake(run, end, restless) {
                     let waker = {
                         let door = &mut doors.lock().unwrap()[number];
                         door.end = door.end.or(end);
+                        door.restless |= restless;
                         door.waker.clone()
                     };
                     waker.expect("it was polled").wake();

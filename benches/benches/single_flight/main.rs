@@ -104,7 +104,6 @@ fn main() {
     let mut table = Table::new("Calls that share a run");
     table.add(
         Workload::new("one caller, a run that is ready")
-            .at_most(1.0, "a map of shared futures")
             .ours(alone::<Ours>)
             .rival("a map of shared futures", alone::<ByHand>)
             .rival("async_singleflight", alone::<Group>),
@@ -112,7 +111,6 @@ fn main() {
     for callers in [2, 100] {
         table.add(
             Workload::new(format!("{callers} callers of one key, per call"))
-                .at_most(1.0, "a map of shared futures")
                 .ours(move |scale| together::<Ours>(callers, scale))
                 .rival("a map of shared futures", move |scale| together::<ByHand>(callers, scale))
                 .rival("async_singleflight", move |scale| together::<Group>(callers, scale)),

@@ -155,6 +155,12 @@ impl<K, T> KeyedBuilder<K, T> {
             Some(Box::new(move |key: &Arc<K>, items, why| dead_letter(key, items, why)));
         self
     }
+
+    /// As [`Builder::delivered`].
+    pub fn delivered(mut self, delivered: impl Fn(T) + Send + Sync + 'static) -> Self {
+        self.inner = self.inner.delivered(delivered);
+        self
+    }
 }
 
 impl<K, T> KeyedBuilder<K, T>
@@ -206,7 +212,7 @@ where
         // As many lanes as items, at the most: their numbers must fit.
         let capacity = self.inner.capacity.unwrap_or(0);
         let max_items = self.inner.max_items;
-        let Parts { mut limits, failing, weigher, semaphore, .. } = self.inner.into_parts()?;
+        let Parts { mut limits, driven, weigher, .. } = self.inner.into_parts()?;
         at_most_permits("capacity", capacity)?;
         if let Some(most) = capacity_per_key {
             if most < max_items || most > capacity {
@@ -219,7 +225,7 @@ where
         limits.capacity_per_key = capacity_per_key.unwrap_or(usize::MAX);
         limits.in_order = in_order;
         let shared = Shared::<T, KeyedBuffers<K, T>>::new(limits, weigher, dead_letter);
-        let driver = Run::new(shared.clone(), shared.clone(), handler, failing, semaphore);
+        let driver = Run::new(shared.clone(), shared.clone(), handler, driven);
         Ok((KeyedBatcher::over(shared), Driver(Box::pin(driver))))
     }
 }
