@@ -82,20 +82,24 @@ struct Slot<P> {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// `since` is `None` until the clock has been read.
     InWork {
-        since: Option<Instant>,
         deliveries: u32,
     },
     Released {
-        since: Option<Instant>,
         deliveries: u32,
     },
-    /// Complete or parked, and everything from `first` on with it.
+    /// Complete or parked, and so many positions before it with it.
     Done {
-        first: u64,
+        span: u32,
     },
     Withdrawn,
+}
+
+/// When the clock was read: the slots from this one on, up to that of the next stamp, are as old.
+#[derive(Debug, Clone, Copy)]
+struct Stamp {
+    from: u64,
+    at: Instant,
 }
 
 impl State {
@@ -103,15 +107,14 @@ impl State {
     fn is_incomplete(self) -> bool {
         matches!(self, Self::InWork { .. } | Self::Released { .. })
     }
+}
 
-    /// Since when it is incomplete: `now`, if that is not known yet.
-    fn since(&mut self, now: Instant) -> Option<Instant> {
-        match self {
-            Self::InWork { since, .. } | Self::Released { since, .. } => {
-                Some(*since.get_or_insert(now))
-            }
-            Self::Done { .. } | Self::Withdrawn => None,
-        }
+impl<P> Slot<P> {
+    /// How many positions before this later one are done with it, if all since this one's first are, and
+    /// their number fits.
+    fn span_to(&self, position: u64) -> Option<u32> {
+        let State::Done { span } = self.state else { return None };
+        u32::try_from(position - self.position).ok()?.checked_add(span)
     }
 }
 
@@ -150,8 +153,8 @@ pub(super) struct Core<P> {
     /// Serial numbers, in the order of their release.
     released: VecDeque<u64>,
     incomplete: usize,
-    /// The clock as it was read last, unless nothing was incomplete since.
-    clock: Option<Instant>,
+    /// None for slots that were tracked before the clock was read. At most one for each slot.
+    stamps: VecDeque<Stamp>,
     epoch: u64,
     closed: bool,
     parked: VecDeque<Parked>,
@@ -167,8 +170,8 @@ pub(super) struct Core<P> {
     watchers_due: u64,
 }
 
-/// While something is incomplete, the clock is read once for so many positions; a power of two.
-const STAMPS: u64 = 16;
+/// While something is incomplete, the clock is read once for so many positions.
+const STAMPED: u64 = 16;
 
 impl<P: Copy> Core<P> {
     pub(super) fn new(limits: Limits) -> Self {
@@ -181,7 +184,7 @@ impl<P: Copy> Core<P> {
             resumed: Ranges::default(),
             released: VecDeque::new(),
             incomplete: 0,
-            clock: None,
+            stamps: VecDeque::new(),
             epoch: 0,
             closed: false,
             parked: VecDeque::new(),
@@ -233,27 +236,31 @@ impl<P: Copy> Core<P> {
             return Err(TrackError::NotIncreasing { position, last });
         }
         let serial = self.front + self.ring.len() as u64;
-        let since = match self.ring.front_mut() {
+        if self.ring.is_empty() {
             // Most often it is complete before the next one comes, and no clock was read for it.
-            None => {
-                self.clock = None;
-                None
-            }
-            Some(front) => match self.clock {
-                Some(clock) if serial % STAMPS != 0 => Some(clock),
-                _ => {
-                    let now = *self.clock.insert(now());
-                    front.state.since(now);
-                    Some(now)
-                }
-            },
-        };
-        let state = State::InWork { since, deliveries: 1 };
-        self.ring.push_back(Slot { position, payload, state });
+            self.stamps.clear();
+        } else if self.stamps.back().is_none_or(|last| serial - last.from >= STAMPED) {
+            self.stamp(serial, now());
+        }
+        self.ring.push_back(Slot { position, payload, state: State::InWork { deliveries: 1 } });
         self.last = Some(position);
         self.incomplete += 1;
         self.counts.tracked += 1;
         Ok(serial)
+    }
+
+    /// Notes the time for the slots from this one on, and for the front if it has none.
+    fn stamp(&mut self, from: u64, at: Instant) {
+        while self.stamps.get(1).is_some_and(|second| second.from <= self.front) {
+            self.stamps.pop_front();
+        }
+        if self.stamps.front().is_none_or(|first| first.from > self.front) {
+            self.stamps.push_front(Stamp { from: self.front, at });
+        }
+        match self.stamps.back_mut() {
+            Some(last) if last.from == from => last.at = at,
+            _ => self.stamps.push_back(Stamp { from, at }),
+        }
     }
 
     /// Joins the wait list, or stays in it with another waker.
@@ -295,6 +302,10 @@ impl<P: Copy> Core<P> {
             self.ring.pop_back();
             self.last = self.ring.back().map(|slot| slot.position).or(self.committed_position());
         }
+        let end = self.front + self.ring.len() as u64;
+        while self.stamps.back().is_some_and(|stamp| stamp.from > end) {
+            self.stamps.pop_back();
+        }
         self.advance();
     }
 
@@ -316,7 +327,7 @@ impl<P: Copy> Core<P> {
             return;
         };
         let slot = &mut self.ring[index];
-        let done = State::Done { first: slot.position };
+        let done = State::Done { span: 0 };
         match verdict {
             Verdict::Complete => {
                 self.counts.completed += 1;
@@ -328,8 +339,8 @@ impl<P: Copy> Core<P> {
                 self.park(Parked { position, reason });
             }
             Verdict::Released => {
-                if let State::InWork { since, deliveries } = slot.state {
-                    slot.state = State::Released { since, deliveries };
+                if let State::InWork { deliveries } = slot.state {
+                    slot.state = State::Released { deliveries };
                 }
                 self.counts.released += 1;
                 self.released.push_back(serial);
@@ -390,9 +401,9 @@ impl<P: Copy> Core<P> {
     fn take_released(&mut self) -> Option<u64> {
         let serial = self.released.pop_front()?;
         let index = self.index(serial)?;
-        if let State::Released { since, deliveries } = self.ring[index].state {
+        if let State::Released { deliveries } = self.ring[index].state {
             let deliveries = deliveries.saturating_add(1);
-            self.ring[index].state = State::InWork { since, deliveries };
+            self.ring[index].state = State::InWork { deliveries };
         }
         self.counts.redelivered += 1;
         Some(serial)
@@ -401,7 +412,7 @@ impl<P: Copy> Core<P> {
     fn delivery(&self, serial: u64) -> Option<Delivery<P>> {
         let Slot { position, payload, state } = *self.ring.get(self.index(serial)?)?;
         match state {
-            State::InWork { deliveries, .. } => {
+            State::InWork { deliveries } => {
                 Some(Delivery { serial, position, payload, deliveries })
             }
             State::Released { .. } | State::Done { .. } | State::Withdrawn => None,
@@ -429,8 +440,8 @@ impl<P: Copy> Core<P> {
         }
         let serial = self.handed.remove(&id.number())?;
         let index = self.index(serial)?;
-        if let State::InWork { since, deliveries } = self.ring[index].state {
-            self.ring[index].state = State::Released { since, deliveries: deliveries - 1 };
+        if let State::InWork { deliveries } = self.ring[index].state {
+            self.ring[index].state = State::Released { deliveries: deliveries - 1 };
             self.counts.redelivered -= 1;
             self.released.push_front(serial);
         }
@@ -574,7 +585,7 @@ impl<P: Copy> Core<P> {
         }
         let slot = self.ring.partition_point(|slot| slot.position < position);
         let in_ring = self.ring.get(slot).is_some_and(|slot| match slot.state {
-            State::Done { first } => first <= position,
+            State::Done { span } => slot.position - u64::from(span) <= position,
             State::InWork { .. } | State::Released { .. } | State::Withdrawn => false,
         });
         in_ring || self.resumed.contains(position)
@@ -590,15 +601,14 @@ impl<P: Copy> Core<P> {
             return true;
         }
         self.last = Some(position);
+        let slot = |span| Slot { position, payload, state: State::Done { span } };
         match self.ring.back_mut() {
             // Nobody has an acknowledgement for it any more: one slot does for both.
-            Some(back) if matches!(back.state, State::Done { .. }) => {
-                (back.position, back.payload) = (position, payload);
-            }
-            _ => {
-                let state = State::Done { first: position };
-                self.ring.push_back(Slot { position, payload, state });
-            }
+            Some(back) => match back.span_to(position) {
+                Some(span) => *back = slot(span),
+                None => self.ring.push_back(slot(0)),
+            },
+            None => self.ring.push_back(slot(0)),
         }
         self.advance();
         true
@@ -609,11 +619,11 @@ impl<P: Copy> Core<P> {
         let mut ranges = Ranges::default();
         let mut before_is_done = false;
         for slot in &self.ring {
-            let State::Done { first } = slot.state else {
+            let State::Done { span } = slot.state else {
                 before_is_done = false;
                 continue;
             };
-            ranges.push(first, slot.position, before_is_done);
+            ranges.push(slot.position - u64::from(span), slot.position, before_is_done);
             before_is_done = true;
         }
         ranges.merge(&self.resumed, self.committed_position())
@@ -625,10 +635,10 @@ impl<P: Copy> Core<P> {
 
     /// The front of the ring, with the time since the clock was read for it.
     pub(super) fn oldest(&mut self, now: Instant) -> Option<Oldest> {
-        let front = self.ring.front_mut()?;
-        self.clock = Some(now);
-        let age = now.saturating_duration_since(front.state.since(now)?);
-        Some(Oldest { position: front.position, age })
+        let position = self.ring.front()?.position;
+        self.stamp(self.front + self.ring.len() as u64, now);
+        let age = self.stamps.front().map(|first| now.saturating_duration_since(first.at));
+        Some(Oldest { position, age: age.unwrap_or_default() })
     }
 
     pub(super) fn take_parked(&mut self) -> VecDeque<Parked> {
@@ -681,6 +691,10 @@ impl<P: Copy> Core<P> {
         assert!(front.is_none_or(|front| front.state.is_incomplete()), "a front that is done");
         let last = self.ring.back().map(|back| back.position).or(self.committed_position());
         assert_eq!(self.last, last, "the last position");
+        let stamped = self.stamps.iter().map(|stamp| stamp.from);
+        assert!(stamped.clone().is_sorted_by(|a, b| a < b), "stamps in order");
+        let end = self.front + self.ring.len() as u64;
+        assert!(self.ring.is_empty() || stamped.max() <= Some(end), "a stamp beyond the ring");
         for serial in &self.released {
             let state = self.index(*serial).map(|index| self.ring[index].state);
             assert!(matches!(state, Some(State::Released { .. })), "{serial} is {state:?}");

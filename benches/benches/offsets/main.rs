@@ -114,6 +114,24 @@ fn deep<T: Tracker>(incomplete: u64, scale: Scale) -> Cost {
     cost
 }
 
+/// What [`deep`] costs without a tracker: the queue of as many handles of the size of an `Ack`.
+fn handles_alone(incomplete: u64, scale: Scale) -> Cost {
+    const BLOCK: u64 = 1_000;
+    const SIZE: usize = size_of::<Ack<()>>() / 8;
+    let mut handles: VecDeque<[u64; SIZE]> = (1..=incomplete).map(|at| [at; SIZE]).collect();
+    let (mut position, mut random) = (incomplete, 0x9e37_79b9_7f4a_7c15_u64);
+    timed_in_slices(scale.of(2_000_000).next_multiple_of(BLOCK), |times| {
+        for _ in 0..times {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            position += 1;
+            handles.push_back([position; SIZE]);
+            black_box(handles.swap_remove_front((random % BLOCK) as usize));
+        }
+    })
+}
+
 /// Each of `incomplete` is completed at random and replaced by the next position.
 fn out_of_order<T: Tracker>(incomplete: usize, scale: Scale) -> Cost {
     let tracker = T::make();
@@ -202,7 +220,8 @@ fn main() {
             .at_most(1.5, "ours with 1,000")
             .ours(|scale| deep::<OffsetTracker>(1_000_000, scale))
             .rival("ours with 1,000", |scale| deep::<OffsetTracker>(1_000, scale))
-            .beside(BY_HAND, |scale| deep::<ByHand>(1_000_000, scale)),
+            .beside(BY_HAND, |scale| deep::<ByHand>(1_000_000, scale))
+            .beside("1,000,000 handles alone", |scale| handles_alone(1_000_000, scale)),
     );
     table.add(
         Workload::new("1,000,000 incomplete, any of them completes next: a cache miss each")
