@@ -29,7 +29,7 @@ const TOKEN: u64 = 1000;
 /// let budget = RetryBudget::new(4, 0.1)?;
 /// let retry = Retry::constant(10, Duration::ZERO)?.budget(&budget);
 ///
-/// let mut state = RetryState::new();
+/// let mut state: RetryState = RetryState::new();
 /// assert!(retry.next_wait(&mut state).is_ok(), "three tokens of four are left");
 /// assert_eq!(retry.next_wait(&mut state), Err(GaveUp::BudgetSpent), "half of them are");
 /// # Ok::<(), sluicegate::ConfigError>(())

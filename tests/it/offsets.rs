@@ -295,13 +295,14 @@ mod acked {
         for line in 1..=30 {
             rows.send(Acked::new(line, tracker.track(line, ()).await.unwrap())).await.unwrap();
         }
-        rows.flush().await;
+        let report = rows.flush().await;
+        assert_eq!((report.delivered, report.failed), (29, 1));
         let stats = tracker.stats();
         assert_eq!((stats.completed, stats.parked, stats.awaiting_redelivery), (28, 1, 1));
         let again = tracker.redeliver().unwrap();
         assert_eq!((again.position, committed(&tracker)), (10, Some(9)));
         rows.send(Acked::new(10, again.ack)).await.unwrap();
-        rows.flush().await;
+        assert!(rows.flush().await.all_delivered());
         assert_eq!(committed(&tracker), Some(30));
         let parked = tracker.take_parked();
         assert_eq!(parked.len(), 1);
@@ -337,7 +338,7 @@ mod acked {
         while let Some(again) = tracker.redeliver() {
             rows.send(again.position % 3, Acked::new(again.position, again.ack)).await.unwrap();
         }
-        rows.shutdown(None).await;
+        assert_eq!(rows.shutdown(None).await.delivered, 8);
         assert_eq!((committed(&tracker), tracker.stats().completed), (Some(8), 8));
     }
 
