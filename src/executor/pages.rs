@@ -113,6 +113,22 @@ struct PageState<I> {
     waker: Option<Waker>,
 }
 
+impl<I> Default for PageState<I> {
+    fn default() -> Self {
+        Self {
+            items: VecDeque::new(),
+            not_started: Vec::new(),
+            pages: VecDeque::new(),
+            fetched: 0,
+            pulled: 0,
+            ended: false,
+            closed: false,
+            panic: None,
+            waker: None,
+        }
+    }
+}
+
 type SharedPages<I> = Arc<Mutex<PageState<I>>>;
 
 fn settled<I>(pages_state: &SharedPages<I>, index: usize) {
@@ -211,6 +227,12 @@ struct Fetcher<I, C, E, G, GFut> {
     pages: usize,
     error: Option<E>,
     pages_state: SharedPages<I>,
+}
+
+impl<I, C, E, G, GFut> Fetcher<I, C, E, G, GFut> {
+    fn new(fetch: G, pages_state: SharedPages<I>) -> Self {
+        Self { fetch, fetching: Box::pin(None), cursor: None, pages: 0, error: None, pages_state }
+    }
 }
 
 impl<I, C, E, G, GFut, P> Fetcher<I, C, E, G, GFut>
@@ -415,25 +437,8 @@ impl<K, W, A> BatchExecutor<K, W, A> {
     {
         let Self { options, keys, weigher, attempts } = self;
         let batch = options.batch(W::WEIGHS);
-        let pages_state = Arc::new(Mutex::new(PageState {
-            items: VecDeque::new(),
-            not_started: Vec::new(),
-            pages: VecDeque::new(),
-            fetched: 0,
-            pulled: 0,
-            ended: false,
-            closed: false,
-            panic: None,
-            waker: None,
-        }));
-        let mut fetcher = Fetcher {
-            fetch,
-            fetching: Box::pin(None),
-            cursor: None,
-            pages: 0,
-            error: None,
-            pages_state: Arc::clone(&pages_state),
-        };
+        let pages_state = Arc::new(Mutex::new(PageState::default()));
+        let mut fetcher = Fetcher::new(fetch, Arc::clone(&pages_state));
         let source = PageSource(Arc::clone(&pages_state));
         let sink = PageSink(sink, Arc::clone(&pages_state));
         let run = Run::new(batch, source, f, keys.order(), weigher, attempts, sink);

@@ -49,6 +49,15 @@ enum Stage {
     },
 }
 
+/// How far a wait has come under the lock. What it needs is cloned without the lock, and then it is asked
+/// again.
+enum Step {
+    Wait,
+    Granted,
+    NeedsWaker,
+    NeedsKey,
+}
+
 /// A way to room for one item of a key.
 #[derive(Debug)]
 pub(super) struct Wait {
@@ -101,7 +110,7 @@ impl Wait {
     }
 
     /// If the task's budget is `spent`, room that is free is left alone, but a wait begins at once,
-    /// so that nobody passes: what was granted to a waiter is its own, and used up.
+    /// so that no other call passes: what was granted to a waiter is its own, and used up.
     #[cold]
     fn poll_slow<K: Hash + Eq + Clone, T, R>(
         &mut self,
@@ -126,67 +135,69 @@ impl Wait {
                 self.stage = Stage::Outside;
                 return Poll::Ready(Err(Closed));
             }
-            let lane = match self.stage {
-                Stage::Outside if core.buffers.limits_keys() => {
-                    let known = key.as_ref().expect(COMPLETED);
-                    let Some(lane) = core.buffers.lane_of(known, &mut spare) else {
-                        drop(core);
-                        spare = Some(known.key.clone());
-                        continue;
-                    };
-                    if !core.buffers.lane_has_room(lane) {
-                        let Some(waker) = fresh.take() else {
-                            drop(core);
-                            fresh = Some(cx.waker().clone());
-                            continue;
-                        };
-                        let waiter = core.buffers.join(lane, waker);
-                        self.stage = Stage::InKeyLine { lane, waiter };
-                        return Poll::Pending;
-                    }
-                    core.buffers.reserve(lane);
-                    self.stage = Stage::HasKey { lane };
-                    Some(lane)
+            match self.step(&mut core, key, &mut fresh, &mut spare, cx) {
+                Step::Wait => return Poll::Pending,
+                Step::Granted => return Poll::Ready(Ok(self.grant(&mut core, key, granted))),
+                Step::NeedsWaker => {
+                    drop(core);
+                    fresh = Some(cx.waker().clone());
                 }
-                Stage::Outside => None,
-                Stage::HasKey { lane } => Some(lane),
-                Stage::InKeyLine { lane, waiter } => {
-                    if let Some(waker) = core.buffers.waker(lane, waiter) {
-                        if still_waits(waker, &mut fresh, cx) {
-                            return Poll::Pending;
-                        }
-                        drop(core);
-                        fresh = Some(cx.waker().clone());
-                        continue;
-                    }
-                    self.stage = Stage::HasKey { lane };
-                    Some(lane)
+                Step::NeedsKey => {
+                    drop(core);
+                    spare = key.as_ref().map(|known| known.key.clone());
                 }
-                Stage::InLine { lane, waiter } => {
-                    if let Some(waker) = core.waiting(waiter) {
-                        if still_waits(waker, &mut fresh, cx) {
-                            return Poll::Pending;
-                        }
-                        drop(core);
-                        fresh = Some(cx.waker().clone());
-                        continue;
-                    }
-                    settle(&core, key, lane);
-                    return Poll::Ready(Ok(self.grant(&mut core, key, granted)));
-                }
-            };
-            settle(&core, key, lane);
-            if core.take_capacity(self.need).is_ok() {
-                return Poll::Ready(Ok(self.grant(&mut core, key, granted)));
             }
-            if let Some(waker) = fresh.take() {
-                let waiter = core.join(self.need, waker);
-                self.stage = Stage::InLine { lane, waiter };
-                return Poll::Pending;
-            }
-            drop(core);
-            fresh = Some(cx.waker().clone());
         }
+    }
+
+    /// Goes as far as there is room: first under the key, then in all.
+    fn step<K: Hash + Eq, T>(
+        &mut self,
+        core: &mut KeyedCore<K, T>,
+        key: &mut Option<Hashed<K>>,
+        fresh: &mut Option<Waker>,
+        spare: &mut Option<K>,
+        cx: &Context<'_>,
+    ) -> Step {
+        let lane = match self.stage {
+            Stage::Outside if core.buffers.limits_keys() => {
+                let known = key.as_ref().expect(COMPLETED);
+                let Some(lane) = core.buffers.lane_of(known, spare) else { return Step::NeedsKey };
+                if !core.buffers.lane_has_room(lane) {
+                    let Some(waker) = fresh.take() else { return Step::NeedsWaker };
+                    let waiter = core.buffers.join(lane, waker);
+                    self.stage = Stage::InKeyLine { lane, waiter };
+                    return Step::Wait;
+                }
+                core.buffers.reserve(lane);
+                self.stage = Stage::HasKey { lane };
+                Some(lane)
+            }
+            Stage::Outside => None,
+            Stage::HasKey { lane } => Some(lane),
+            Stage::InKeyLine { lane, waiter } => {
+                if let Some(waker) = core.buffers.waker(lane, waiter) {
+                    return still_waits(waker, fresh, cx);
+                }
+                self.stage = Stage::HasKey { lane };
+                Some(lane)
+            }
+            Stage::InLine { lane, waiter } => {
+                if let Some(waker) = core.waiting(waiter) {
+                    return still_waits(waker, fresh, cx);
+                }
+                settle(core, key, lane);
+                return Step::Granted;
+            }
+        };
+        settle(core, key, lane);
+        if core.take_capacity(self.need).is_ok() {
+            return Step::Granted;
+        }
+        let Some(waker) = fresh.take() else { return Step::NeedsWaker };
+        let waiter = core.join(self.need, waker);
+        self.stage = Stage::InLine { lane, waiter };
+        Step::Wait
     }
 
     fn grant<K: Hash + Eq, T, R>(
@@ -239,18 +250,13 @@ fn settle<K: Hash + Eq, T>(
     }
 }
 
-/// Whether the future waits on, with a waker that is its task's.
-fn still_waits(waker: &mut Waker, fresh: &mut Option<Waker>, cx: &Context<'_>) -> bool {
-    if waker.will_wake(cx.waker()) {
-        return true;
+/// Keeps a waiter in its list, with the task's waker.
+fn still_waits(waker: &mut Waker, fresh: &mut Option<Waker>, cx: &Context<'_>) -> Step {
+    if !waker.will_wake(cx.waker()) {
+        let Some(fresh) = fresh else { return Step::NeedsWaker };
+        mem::swap(waker, fresh);
     }
-    match fresh {
-        Some(fresh) => {
-            mem::swap(waker, fresh);
-            true
-        }
-        None => false,
-    }
+    Step::Wait
 }
 
 const RESERVED: &str = "an item and the room for it are there until it is accepted";
