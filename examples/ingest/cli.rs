@@ -2,7 +2,6 @@
 
 use std::ffi::OsString;
 use std::io::{self, Write};
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -11,13 +10,16 @@ use indicatif::ProgressBar;
 use sluicegate::{ConfigError, Retry};
 
 use super::control::Control;
-use super::generator::Generator;
+use super::identity::Identity;
+use super::input::Input;
+use super::journal::{Progress, Unreadable};
+use super::ledger::Ledger;
 use super::live;
 use super::options::Options;
 use super::pipeline::{self, Config};
 use super::register::Limits;
-use super::source::{self, RawLines};
-use super::store;
+use super::source::{self, Place};
+use super::store::{self, Writer};
 use super::summary::Summary;
 use super::tally::Category;
 use crate::program::database::{self, Location};
@@ -56,7 +58,7 @@ fn report(
     program::print(out, &format_args!("{text}\n"))
         .map_err(|error| Error::Failed(format!("the summary: {error}")))?;
     let waiting = summary.of(Category::Waiting);
-    if options.db.is_some() && waiting > 0 {
+    if options.db.is_some() && !options.resume && waiting > 0 {
         let _ = writeln!(
             err,
             "ingest: note: {waiting} operations wait for a parent and are forgotten now: run the \
@@ -74,19 +76,29 @@ async fn ingest(
     interrupt: Interrupt,
     err: &mut dyn Write,
 ) -> Result<Summary, Error> {
-    let raw = input(options)?;
+    let input = Input::new(options);
+    // What cannot be used is refused before there is a database.
+    let identity = options.resume.then(|| input.identity()).transpose();
+    let identity = identity.map_err(Error::unusable)?;
+    let from_the_start = input.lines(Place::default()).map_err(Error::unusable)?;
     let location = Location::new(options.db.as_deref(), "ingest.db")?;
     let path = location.path().to_owned();
     let opened = database::in_background(move || store::open(&path)).await;
-    let database = opened.map_err(|error| {
-        Error::Unusable(match error {
-            rusqlite::Error::SqlInputError { msg, .. } => {
-                location.named(format_args!("a table has another shape: {msg}"))
-            }
-            error => location.named(error),
-        })
-    })?;
-    let config = config(options).map_err(Error::unusable)?;
+    let (mut writer, reader) = opened.map_err(|error| unusable(&location, error))?;
+    let mut config = config(options).map_err(Error::unusable)?;
+    let raw = match identity {
+        None => from_the_start,
+        Some(identity) => {
+            let progress = progress_of(&mut writer, &location, identity)?;
+            input.check(&progress.input, progress.read_to).map_err(Error::unusable)?;
+            let ledger = Ledger::new(progress, config.in_flight()).map_err(Error::unusable)?;
+            let raw = input.lines(ledger.start()).map_err(Error::unusable)?;
+            let raw = ledger.not_done(raw);
+            config.ledger = Some(Arc::new(ledger));
+            raw
+        }
+    };
+    let database = (writer, reader);
     let bar = progress::bar(options.input.is_none().then_some(options.events), "lines");
     let watch = |read| bar.set_position(read);
 
@@ -152,13 +164,38 @@ fn in_terms_of_options(error: &ConfigError) -> Error {
     )
 }
 
-fn input(options: &Options) -> Result<RawLines, Error> {
-    match options.input.as_deref() {
-        None => Ok(source::generated(Generator::new(options.seed, options.events))),
-        Some(path) if path == Path::new("-") => Ok(source::standard_input()),
-        Some(path) => source::file(path)
-            .map_err(|error| Error::Unusable(format!("{}: {error}", path.display()))),
-    }
+fn unusable(location: &Location, error: rusqlite::Error) -> Error {
+    Error::Unusable(match error {
+        rusqlite::Error::SqlInputError { msg, .. } => {
+            location.named(format_args!("a table has another shape: {msg}"))
+        }
+        error => location.named(error),
+    })
+}
+
+/// How far the runs before this one have come; the first one stores that there was none.
+fn progress_of(
+    writer: &mut Writer,
+    location: &Location,
+    input: Identity,
+) -> Result<Progress, Error> {
+    let load = || {
+        let transaction = writer.begin()?;
+        let progress = match Progress::load(&transaction)? {
+            Some(progress) => progress,
+            None => {
+                let progress = Progress::none(input);
+                progress.store(&transaction)?;
+                progress
+            }
+        };
+        transaction.commit()?;
+        Ok(progress)
+    };
+    load().map_err(|error| match error {
+        Unreadable::Database(error) => unusable(location, error),
+        damaged @ Unreadable::Damaged(_) => Error::Unusable(location.named(damaged)),
+    })
 }
 
 fn config(options: &Options) -> Result<Config, ConfigError> {
@@ -178,6 +215,7 @@ fn config(options: &Options) -> Result<Config, ConfigError> {
         window: Duration::from_millis(50),
         retry: Retry::exponential(4, Duration::from_millis(20), Duration::from_millis(80))?,
         control: Arc::default(),
+        ledger: None,
     })
 }
 

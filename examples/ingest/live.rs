@@ -121,8 +121,9 @@ impl Stream for Lines {
         };
         self.ended = line.is_none();
         if gap > 0 {
+            let before = line.as_ref().and_then(|line| Some(line.as_ref().ok()?.end.line));
             self.held = line;
-            return Poll::Ready(Some(Ok(Arrived::Gap(gap))));
+            return Poll::Ready(Some(Ok(Arrived::Gap { lines: gap, before })));
         }
         Poll::Ready(line.map(|line| line.map(Arrived::Line)))
     }

@@ -29,6 +29,10 @@ pub struct Options {
     #[arg(long, value_name = "PATH")]
     pub db: Option<PathBuf>,
 
+    /// Go on where the last run with --resume into this --db ended, however it did
+    #[arg(long, requires = "db")]
+    pub resume: bool,
+
     /// Events to generate
     #[arg(long, value_name = "N", default_value_t = 200_000)]
     pub events: u64,

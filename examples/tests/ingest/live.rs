@@ -7,7 +7,7 @@ use sluicegate_examples::ingest::event::{Change, Event};
 use sluicegate_examples::ingest::generator::Generator;
 use sluicegate_examples::ingest::live;
 use sluicegate_examples::ingest::pipeline::{self, Config};
-use sluicegate_examples::ingest::source::generated;
+use sluicegate_examples::ingest::source::{Place, generated};
 use sluicegate_examples::ingest::store;
 use sluicegate_examples::ingest::tally::Category::{DeleteUnknown, Deleted, Dropped};
 use tokio::runtime::Runtime;
@@ -29,7 +29,7 @@ fn what_is_lost_is_counted_and_no_delete_is() {
     let config = Config { permits: 1, lookup: Duration::from_millis(2), ..roomy() };
     let queue = live::queue(200).unwrap();
     let summary = Runtime::new().unwrap().block_on(async {
-        let raw = generated(Generator::new(1, EVENTS));
+        let raw = generated(Generator::new(1, EVENTS), Place::default());
         let lines = live::lines(raw, future::pending(), queue.clone(), 1_000_000);
         let run = pipeline::run(&config, database, lines, |_| ());
         tokio::time::timeout(Duration::from_secs(120), run).await.expect("it hangs").unwrap()

@@ -2,6 +2,7 @@
 //! from the command line.
 
 mod cli;
+mod kills;
 mod live;
 mod operator;
 mod reference;

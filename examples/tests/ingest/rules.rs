@@ -35,7 +35,7 @@ fn stream(seed: u64, shape: Shape) -> Vec<String> {
     lines
 }
 
-fn is_delete(line: &str) -> bool {
+pub(crate) fn is_delete(line: &str) -> bool {
     line.contains(r#""operation":"delete""#)
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use sluicegate::Retry;
 use sluicegate_examples::ingest::pipeline::{self, Config};
 use sluicegate_examples::ingest::register::Limits;
-use sluicegate_examples::ingest::source::{self, RawLines};
+use sluicegate_examples::ingest::source::{self, Place, RawLine, RawLines};
 use sluicegate_examples::ingest::store::{self, Reader, Writer};
 use sluicegate_examples::ingest::summary::Summary;
 use tokio::runtime::Runtime;
@@ -28,13 +28,19 @@ pub(crate) fn roomy() -> Config {
         window: Duration::from_millis(1),
         retry: Retry::exponential(3, Duration::from_millis(1), Duration::from_millis(2)).unwrap(),
         control: Default::default(),
+        ledger: None,
     }
 }
 
 /// The lines as an input, with a newline after each.
 pub(crate) fn raw(lines: &[String]) -> RawLines {
-    let lines: Vec<_> = lines.iter().map(|line| Ok(format!("{line}\n").into_bytes())).collect();
-    Box::new(lines.into_iter())
+    let mut end = Place::default();
+    let lines = lines.iter().map(|line| {
+        let bytes = format!("{line}\n").into_bytes();
+        end = Place { line: end.line + 1, offset: end.offset + bytes.len() as u64 };
+        Ok(RawLine { end, bytes })
+    });
+    Box::new(lines.collect::<Vec<_>>().into_iter())
 }
 
 /// Runs `lines` into the database at `path`.

@@ -9,7 +9,7 @@ use futures_util::stream;
 use sluicegate_examples::ingest::event::parse;
 use sluicegate_examples::ingest::pipeline::{self, Config};
 use sluicegate_examples::ingest::register::Limits;
-use sluicegate_examples::ingest::source::Line;
+use sluicegate_examples::ingest::source::{Line, Place};
 use sluicegate_examples::ingest::store;
 use sluicegate_examples::ingest::summary::Summary;
 use sluicegate_examples::ingest::tally::Category;
@@ -55,7 +55,13 @@ async fn run_refusing(
     let lines = stream::unfold(lines.into_iter(), |mut lines| async move {
         let (second, line) = lines.next()?;
         sleep_until(started + Duration::from_secs(second)).await;
-        Some((io::Result::Ok(Line { number: 1, event: parse(line.as_bytes()) }), lines))
+        Some((
+            io::Result::Ok(Line {
+                end: Place { line: 1, offset: 1 },
+                event: parse(line.as_bytes()),
+            }),
+            lines,
+        ))
     });
     let summary = pipeline::run(config, (writer, reader), lines, |_| ()).await.unwrap();
     assert!(summary.adds_up(), "{summary}");
@@ -150,7 +156,9 @@ async fn what_could_not_be_written_may_come_again() {
 async fn an_input_that_breaks_off_ends_the_run_and_loses_nothing() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("ingest.db");
-    let good = |text: String| Ok(Line { number: 1, event: parse(text.as_bytes()) });
+    let good = |text: String| {
+        Ok(Line { end: Place { line: 1, offset: 1 }, event: parse(text.as_bytes()) })
+    };
     let lines =
         stream::iter([good(post(1)), good(like(1)), Err(io::Error::other("the disk is gone"))]);
     let database = store::open(&path).unwrap();
@@ -165,7 +173,7 @@ async fn an_input_that_breaks_off_ends_the_run_and_loses_nothing() {
 async fn a_lone_row_is_written_after_the_window() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("ingest.db");
-    let first = Ok(Line { number: 1, event: parse(post(1).as_bytes()) });
+    let first = Ok(Line { end: Place { line: 1, offset: 1 }, event: parse(post(1).as_bytes()) });
     let (looked, watched) = (path.clone(), path.clone());
     let lines = stream::unfold(Some(first), |first| async { first.map(|line| (line, None)) });
     let lines = futures_util::StreamExt::chain(
@@ -173,7 +181,7 @@ async fn a_lone_row_is_written_after_the_window() {
         stream::once(async move {
             sleep(Duration::from_millis(100)).await;
             assert_eq!(Tables::read(&looked).posts.len(), 1);
-            Ok(Line { number: 2, event: parse(post(2).as_bytes()) })
+            Ok(Line { end: Place { line: 2, offset: 2 }, event: parse(post(2).as_bytes()) })
         }),
     );
     let config = Config { rows: 500, window: Duration::from_millis(50), ..roomy() };
