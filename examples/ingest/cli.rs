@@ -58,14 +58,21 @@ fn report(
     program::print(out, &format_args!("{text}\n"))
         .map_err(|error| Error::Failed(format!("the summary: {error}")))?;
     let waiting = summary.of(Category::Waiting);
-    if options.db.is_some() && !options.resume && waiting > 0 {
-        let _ = writeln!(
-            err,
-            "ingest: note: {waiting} operations wait for a parent and are forgotten now: run the \
-             same input from its beginning, and with what follows it, to store them"
-        );
+    let complaint = summary.complaint();
+    let note = if options.resume {
+        complaint.is_some().then(|| "run it again with --resume to go on from here".to_owned())
+    } else {
+        (options.db.is_some() && waiting > 0).then(|| {
+            format!(
+                "{waiting} operations wait for a parent and are forgotten now: run the same input \
+                 from its beginning, and with what follows it, to store them"
+            )
+        })
+    };
+    if let Some(note) = note {
+        let _ = writeln!(err, "ingest: note: {note}");
     }
-    match summary.complaint() {
+    match complaint {
         Some(complaint) => Err(Error::Failed(complaint)),
         None => Ok(program::DONE),
     }

@@ -25,6 +25,11 @@ const SCHEMA: &str = "
     );
 ";
 
+const STORE: &str = "INSERT OR REPLACE INTO progress VALUES (1, ?1, ?2, ?3, ?4)";
+const INSERT: &str = "INSERT INTO waiting VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+const WAITING: &str = "SELECT number, relation, uri, author, subject, arrived_ms FROM waiting
+    WHERE number > ?1 ORDER BY number LIMIT ?2";
+
 /// How far the runs so far have come.
 #[derive(Debug, Clone)]
 pub struct Progress {
@@ -76,6 +81,8 @@ impl Progress {
     /// If the database cannot be read or written, or what is in it cannot be right.
     pub fn load(connection: &Connection) -> std::result::Result<Option<Self>, Unreadable> {
         connection.execute_batch(SCHEMA)?;
+        // Tables of another shape are met here rather than at the first line.
+        [STORE, INSERT, WAITING].iter().try_for_each(|sql| connection.prepare(sql).map(drop))?;
         let columns = "SELECT input, checkpoint, read_to, counts FROM progress";
         let row = connection.query_row(columns, [], |row| {
             let texts: [String; 3] = [row.get(0)?, row.get(1)?, row.get(3)?];
@@ -112,10 +119,9 @@ impl Progress {
             .into_iter()
             .map(|category| (category.name().to_owned(), self.counts.of(category).into()))
             .collect();
-        let sql = "INSERT OR REPLACE INTO progress VALUES (1, ?1, ?2, ?3, ?4)";
         let read_to = i64::try_from(self.read_to).unwrap_or(i64::MAX);
         let counts = Value::Object(counts).to_string();
-        connection.prepare_cached(sql)?.execute(params![input, checkpoint, read_to, counts])?;
+        connection.prepare_cached(STORE)?.execute(params![input, checkpoint, read_to, counts])?;
         Ok(())
     }
 }
@@ -146,9 +152,8 @@ pub fn insert(connection: &Connection, held: &Held) -> Result<()> {
     let Held { number, child: Child { relation, uri, author, subject } } = held;
     let arrived = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
     let arrived = i64::try_from(arrived).unwrap_or(i64::MAX);
-    let sql = "INSERT INTO waiting VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
     let row = params![number.cast_signed(), relation.name(), uri, author, subject, arrived];
-    connection.prepare_cached(sql)?.execute(row)?;
+    connection.prepare_cached(INSERT)?.execute(row)?;
     Ok(())
 }
 
@@ -170,10 +175,8 @@ pub fn remove(connection: &Connection, number: u64) -> Result<()> {
 ///
 /// Whatever SQLite says.
 pub fn waiting(connection: &Connection, after: u64, most: u32) -> Result<Vec<(Held, Duration)>> {
-    let sql = "SELECT number, relation, uri, author, subject, arrived_ms FROM waiting \
-               WHERE number > ?1 ORDER BY number LIMIT ?2";
     let now = SystemTime::now();
-    let mut rows = connection.prepare_cached(sql)?;
+    let mut rows = connection.prepare_cached(WAITING)?;
     let rows = rows.query_map(params![after.cast_signed(), most], |row| {
         let relation = row.get_ref(1)?.as_str()?;
         let relation = Relation::ALL.into_iter().find(|known| known.name() == relation);

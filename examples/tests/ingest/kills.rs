@@ -22,22 +22,26 @@ use crate::tables::Tables;
 /// Some moments are so soon that the run has just begun to load what waits.
 fn killed(arguments: &[&str], kills: u32, longest: Duration, seed: u64) -> Value {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
+    let mut killed = 0;
     for kill in 0..kills {
         let longest = if kill % 3 == 0 { longest / 8 } else { longest };
         let mut child = start(arguments);
         std::thread::sleep(random.random_range(Duration::ZERO..longest));
-        // What has come to its end is not killed: then the moments are too late for this input.
-        assert_eq!(child.try_wait().unwrap(), None, "{kill} of {kills} kills");
-        child.kill().unwrap();
+        if child.try_wait().unwrap().is_none() {
+            child.kill().unwrap();
+            killed += 1;
+        }
         child.wait().unwrap();
     }
+    assert!(killed > kills / 2, "all was done after {killed} of {kills} kills");
     let Output { status, stdout, stderr } = start(arguments).wait_with_output().unwrap();
     let err = String::from_utf8(stderr).unwrap();
     assert_eq!(status.code(), Some(0), "{err}");
     flat(&String::from_utf8(stdout).unwrap())
 }
 
-/// As much of a run's time as the kills may take together, so that it is not over before.
+/// How late a kill may come, so that a run is not over before the last of them. Less than a window of the
+/// batcher would be too soon for anything to be stored.
 fn longest(arguments: &[&str], kills: u32) -> Duration {
     let folder = TempDir::new().unwrap();
     let db = folder.path().join("measured.db");
@@ -45,14 +49,14 @@ fn longest(arguments: &[&str], kills: u32) -> Duration {
     let arguments = [arguments, &["--resume", "--db", db.to_str().unwrap()]].concat();
     let output = start(&arguments).wait_with_output().unwrap();
     assert!(output.status.success(), "{output:?}");
-    begin.elapsed() / kills
+    (begin.elapsed() * 3 / 2 / kills).max(Duration::from_millis(120))
 }
 
 /// The tables must be those of one line after the other, and the counts those that no order decides.
 fn check(lines: &[String], arguments: &[&str], kills: u32, seed: u64) -> (Value, Reference) {
     let folder = TempDir::new().unwrap();
     let db = folder.path().join("ingest.db");
-    let arguments = [arguments, &["--json", "--lookup-ms", "0"]].concat();
+    let arguments = [&["--json"], arguments].concat();
     let longest = longest(&arguments, kills);
     let resumable = [&arguments[..], &["--resume", "--db", db.to_str().unwrap()]].concat();
     let json = killed(&resumable, kills, longest, seed);
@@ -114,19 +118,22 @@ fn a_run_that_is_killed_ten_times_does_every_line_once() {
     }
 }
 
-/// `INGEST_DATA` is a folder with captured events; without it, generated ones must do.
+/// In a folder of captured events, of which there are so few that each author is made to take time.
+const REAL: [(&str, &str); 2] =
+    [("posts_2024-02-07_replies_3884.jsonl", "3"), ("jetstream_2026-07-04_mixed_152.jsonl", "40")];
+
+/// `INGEST_DATA` is that folder; without it, generated events must do.
 #[test]
 #[ignore = "minutes: cargo test --release --test ingest -- --ignored kills"]
 fn a_run_that_is_killed_a_hundred_times_does_every_line_once() {
     let lines: Vec<_> = Generator::new(42, 200_000).collect();
-    check(&lines, &[], 100, 42);
+    check(&lines, &["--lookup-ms", "0"], 100, 42);
     let Some(folder) = std::env::var_os("INGEST_DATA") else { return };
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.extension().is_some_and(|extension| extension == "jsonl") {
-            let text = fs::read_to_string(&path).unwrap();
-            let lines: Vec<_> = text.lines().map(str::to_owned).collect();
-            check(&lines, &["--input", path.to_str().unwrap()], 100, 7);
-        }
+    for (name, lookup) in REAL {
+        let path = Path::new(&folder).join(name);
+        let text = fs::read_to_string(&path).unwrap();
+        let lines: Vec<_> = text.lines().map(str::to_owned).collect();
+        let slow = ["--permits", "1", "--lookup-ms", lookup];
+        check(&lines, &[&["--input", path.to_str().unwrap()], &slow[..]].concat(), 100, 7);
     }
 }

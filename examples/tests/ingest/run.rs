@@ -1,9 +1,14 @@
 //! Ways to run the pipeline in a test.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
+use rusqlite::Connection;
 use sluicegate::Retry;
+use sluicegate_examples::ingest::identity::Identity;
+use sluicegate_examples::ingest::journal::Progress;
+use sluicegate_examples::ingest::ledger::Ledger;
 use sluicegate_examples::ingest::pipeline::{self, Config};
 use sluicegate_examples::ingest::register::Limits;
 use sluicegate_examples::ingest::source::{self, Place, RawLine, RawLines};
@@ -58,6 +63,29 @@ pub(crate) fn ingest_into(
     Runtime::new().unwrap().block_on(async {
         let run =
             pipeline::run(config, database, source::lines(raw, std::future::pending()), |_| ());
+        tokio::time::timeout(Duration::from_secs(120), run).await.expect("it hangs").unwrap()
+    })
+}
+
+/// Goes on with `lines` in the database at `path`, once `prepare` has done what it wants.
+pub(crate) fn resume(
+    config: &Config,
+    path: &Path,
+    lines: &[String],
+    prepare: impl FnOnce(&mut Connection),
+) -> Summary {
+    let (mut writer, reader) = store::open(path).unwrap();
+    let progress = Progress::load(writer.connection()).unwrap();
+    let progress = progress.unwrap_or_else(|| Progress::none(Identity::Generated { seed: 0 }));
+    let ledger = Ledger::new(progress, config.in_flight()).unwrap();
+    let start = ledger.start();
+    let raw = ledger.not_done(Box::new(raw(lines).skip(start.line as usize)));
+    prepare(writer.connection());
+    let (control, ledger) = (Arc::default(), Some(Arc::new(ledger)));
+    let config = Config { control, ledger, ..config.clone() };
+    Runtime::new().unwrap().block_on(async {
+        let lines = source::lines(raw, std::future::pending());
+        let run = pipeline::run(&config, (writer, reader), lines, |_| ());
         tokio::time::timeout(Duration::from_secs(120), run).await.expect("it hangs").unwrap()
     })
 }
