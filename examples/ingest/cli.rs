@@ -6,19 +6,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
 use indicatif::ProgressBar;
 use sluicegate::{ConfigError, Retry};
 
 use super::control::Control;
 use super::identity::Identity;
-use super::input::Input;
-use super::journal::{Progress, Unreadable};
-use super::ledger::Ledger;
+use super::input::{Input, Lines};
+use super::jetstream;
+use super::journal::{self, Progress, Unreadable};
 use super::live;
 use super::options::Options;
 use super::pipeline::{self, Config};
+use super::recent::Seen;
 use super::register::Limits;
-use super::source::{self, Place};
+use super::source::{self, Arrived, Line};
 use super::store::{self, Writer};
 use super::summary::Summary;
 use super::tally::Category;
@@ -83,30 +86,25 @@ async fn ingest(
     interrupt: Interrupt,
     err: &mut dyn Write,
 ) -> Result<Summary, Error> {
-    let input = Input::new(options);
+    let input = Input::new(options).map_err(Error::unusable)?;
     // What cannot be used is refused before there is a database.
+    let mut lines = input.lines().map_err(Error::unusable)?;
     let identity = options.resume.then(|| input.identity()).transpose();
     let identity = identity.map_err(Error::unusable)?;
-    let from_the_start = input.lines(Place::default()).map_err(Error::unusable)?;
     let location = Location::new(options.db.as_deref(), "ingest.db")?;
     let path = location.path().to_owned();
     let opened = database::in_background(move || store::open(&path)).await;
     let (mut writer, reader) = opened.map_err(|error| unusable(&location, error))?;
     let mut config = config(options).map_err(Error::unusable)?;
-    let raw = match identity {
-        None => from_the_start,
-        Some(identity) => {
-            let progress = progress_of(&mut writer, &location, identity)?;
-            input.check(&progress.input, progress.read_to).map_err(Error::unusable)?;
-            let ledger = Ledger::new(progress, config.in_flight()).map_err(Error::unusable)?;
-            let raw = input.lines(ledger.start()).map_err(Error::unusable)?;
-            let raw = ledger.not_done(raw);
-            config.ledger = Some(Arc::new(ledger));
-            raw
-        }
-    };
+    if let Some(identity) = identity {
+        let (progress, seen) = progress_of(&mut writer, &location, identity)?;
+        let rest = input.rest(progress, seen, config.in_flight()).map_err(Error::unusable)?;
+        config.ledger = Some(Arc::new(rest.0));
+        lines = rest.1;
+    }
     let database = (writer, reader);
-    let bar = progress::bar(options.input.is_none().then_some(options.events), "lines");
+    let generated = matches!(input, Input::Generated { .. });
+    let bar = progress::bar(generated.then_some(options.events), "lines");
     let watch = |read| bar.set_position(read);
 
     let interrupted = Arc::new(AtomicBool::new(false));
@@ -116,16 +114,14 @@ async fn ingest(
         // Not polled after the last line: then the signal has kept nothing from being read.
         flag.store(true, Ordering::Relaxed);
     };
-    let work = async {
-        if options.live {
-            let queue = live::queue(live::PLACES)?;
-            let lines = live::lines(raw, stop, queue.clone(), options.rate);
-            let summary = pipeline::run(&config, database, lines, watch).await?;
-            Ok(Summary { queue: Some(queue.stats()), ..summary })
-        } else {
-            pipeline::run(&config, database, source::lines(raw, stop), watch).await
-        }
+    let recent = match &lines {
+        Lines::Stream(_, _, recent) => Some(recent.clone()),
+        Lines::Read(_) => None,
     };
+    let queue = options.live.then(|| live::queue(live::PLACES)).transpose();
+    let queue = queue.map_err(Error::unusable)?;
+    let lines = arrivals(lines, stop, queue.clone(), options.rate);
+    let work = pipeline::run(&config, database, lines, watch);
     let grace = Duration::from_secs(options.grace);
     let summary = tokio::select! {
         summary = work => summary,
@@ -133,9 +129,33 @@ async fn ingest(
     };
     bar.finish_and_clear();
     let mut summary = summary.map_err(|error: ConfigError| in_terms_of_options(&error))?;
-    summary.interrupted = interrupted.load(Ordering::Relaxed);
+    // A live stream has no other end.
+    summary.interrupted = recent.is_none() && interrupted.load(Ordering::Relaxed);
+    summary.queue = queue.map(|queue| queue.stats());
+    summary.redelivered = recent.map(|recent| recent.redelivered());
     summary.failure = summary.failure.map(|why| location.named(why));
     Ok(summary)
+}
+
+/// The lines as they reach the pipeline, through the queue if they are not to wait.
+fn arrivals(
+    lines: Lines,
+    stop: impl Future<Output = ()> + Send + 'static,
+    queue: Option<Arc<live::Queue>>,
+    rate: u64,
+) -> BoxStream<'static, io::Result<Arrived>> {
+    let waiting = |line: io::Result<Line>| line.map(Arrived::Line);
+    match (lines, queue) {
+        (Lines::Read(raw), None) => source::lines(raw, stop).map(waiting).boxed(),
+        (Lines::Read(raw), Some(queue)) => live::lines(raw, stop, queue, rate).boxed(),
+        (Lines::Stream(config, start, recent), None) => {
+            let lines = jetstream::lines(config, start, recent);
+            lines.take_until(stop).map(waiting).boxed()
+        }
+        (Lines::Stream(config, start, recent), Some(queue)) => {
+            live::stream(jetstream::lines(config, start, recent), stop, queue).boxed()
+        }
+    }
 }
 
 /// At the first signal, says what is left; after the grace, gives up what is still looked up.
@@ -180,12 +200,13 @@ fn unusable(location: &Location, error: rusqlite::Error) -> Error {
     })
 }
 
-/// How far the runs before this one have come; the first one stores that there was none.
+/// How far the runs before this one have come, and which events of a live stream came lately. The first
+/// one stores that there was none.
 fn progress_of(
     writer: &mut Writer,
     location: &Location,
     input: Identity,
-) -> Result<Progress, Error> {
+) -> Result<(Progress, Vec<Seen>), Error> {
     let load = || {
         let transaction = writer.begin()?;
         let progress = match Progress::load(&transaction)? {
@@ -196,8 +217,9 @@ fn progress_of(
                 progress
             }
         };
+        let seen = journal::done_recently(&transaction, &progress.checkpoint)?;
         transaction.commit()?;
-        Ok(progress)
+        Ok((progress, seen))
     };
     load().map_err(|error| match error {
         Unreadable::Database(error) => unusable(location, error),

@@ -27,6 +27,13 @@ pub enum Identity {
         /// What they follow from.
         seed: u64,
     },
+    /// A live stream.
+    Stream {
+        /// Where it comes from.
+        url: String,
+        /// The cursor with which the first run began.
+        since: u64,
+    },
 }
 
 impl Identity {
@@ -78,10 +85,23 @@ impl Identity {
         if lines < were_read { Err(shrank(lines, were_read, "lines")) } else { Ok(()) }
     }
 
+    /// Refuses a stream that comes from elsewhere. Returns the cursor with which the first run began.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it, in one line.
+    pub fn check_stream(&self, url: &str) -> io::Result<u64> {
+        match self {
+            Self::Stream { url: before, since } if before == url => Ok(*since),
+            _ => Err(self.is_another()),
+        }
+    }
+
     fn is_another(&self) -> io::Error {
         let what = match self {
             Self::File { name, .. } => format!("a file called {name}, which began otherwise"),
             Self::Generated { seed } => format!("generated lines of seed {seed}"),
+            Self::Stream { url, .. } => format!("the stream of {url}"),
         };
         io::Error::other(format!(
             "the checkpoint in the database is of another input, {what}: go on with that, or choose \
@@ -103,7 +123,7 @@ fn size(path: &Path) -> io::Result<u64> {
 }
 
 /// A hash that is the same in every version of the program.
-fn fnv1a(bytes: &[u8]) -> u64 {
+pub(super) fn fnv1a(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
     })

@@ -1,5 +1,5 @@
-//! The tables of a resumable run: how far it is, how lines ended, and which children wait. They are
-//! written by the transactions that write the rows.
+//! The tables of a resumable run: how far it is, how lines ended, which children wait, and which events
+//! of a live stream came lately. They are written by the transactions that write the rows.
 
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -10,6 +10,7 @@ use sluicegate::offsets::Checkpoint;
 
 use super::event::{Child, Relation};
 use super::identity::Identity;
+use super::recent::Seen;
 use super::register::Held;
 use super::source::Place;
 use super::tally::{Category, Counts};
@@ -23,9 +24,13 @@ const SCHEMA: &str = "
         id INTEGER PRIMARY KEY CHECK (id = 1), input TEXT NOT NULL,
         checkpoint TEXT NOT NULL, read_to INTEGER NOT NULL, counts TEXT NOT NULL
     );
+    CREATE TABLE IF NOT EXISTS recent (
+        number INTEGER PRIMARY KEY, cursor INTEGER NOT NULL, event TEXT NOT NULL
+    );
 ";
 
 const STORE: &str = "INSERT OR REPLACE INTO progress VALUES (1, ?1, ?2, ?3, ?4)";
+const SEEN: &str = "INSERT INTO recent VALUES (?1, ?2, ?3)";
 const INSERT: &str = "INSERT INTO waiting VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
 const WAITING: &str = "SELECT number, relation, uri, author, subject, arrived_ms FROM waiting
     WHERE number > ?1 ORDER BY number LIMIT ?2";
@@ -82,7 +87,9 @@ impl Progress {
     pub fn load(connection: &Connection) -> std::result::Result<Option<Self>, Unreadable> {
         connection.execute_batch(SCHEMA)?;
         // Tables of another shape are met here rather than at the first line.
-        [STORE, INSERT, WAITING].iter().try_for_each(|sql| connection.prepare(sql).map(drop))?;
+        [STORE, SEEN, INSERT, WAITING]
+            .iter()
+            .try_for_each(|sql| connection.prepare(sql).map(drop))?;
         let columns = "SELECT input, checkpoint, read_to, counts FROM progress";
         let row = connection.query_row(columns, [], |row| {
             let texts: [String; 3] = [row.get(0)?, row.get(1)?, row.get(3)?];
@@ -189,4 +196,51 @@ pub fn waiting(connection: &Connection, after: u64, most: u32) -> Result<Vec<(He
         Ok((Held { child, number: row.get::<_, i64>(0)?.cast_unsigned() }, age))
     })?;
     rows.collect()
+}
+
+/// An event of a live stream came.
+///
+/// # Errors
+///
+/// Whatever SQLite says.
+pub fn see(connection: &Connection, seen: &Seen) -> Result<()> {
+    let Seen { end, key } = seen;
+    let row = params![end.line.cast_signed(), end.offset.cast_signed(), key];
+    connection.prepare_cached(SEEN)?.execute(row)?;
+    Ok(())
+}
+
+/// The events up to this number come no more.
+///
+/// # Errors
+///
+/// Whatever SQLite says.
+pub fn forget(connection: &Connection, number: u64) -> Result<()> {
+    let sql = "DELETE FROM recent WHERE number <= ?1";
+    connection.prepare_cached(sql)?.execute([number.cast_signed()])?;
+    Ok(())
+}
+
+/// The events that came and are done. The others will come again as new ones, and are forgotten.
+///
+/// # Errors
+///
+/// Whatever SQLite says.
+pub fn done_recently(connection: &Connection, done: &Checkpoint<Place>) -> Result<Vec<Seen>> {
+    let mut rows =
+        connection.prepare("SELECT number, cursor, event FROM recent ORDER BY number")?;
+    let rows = rows.query_map([], |row| {
+        let (line, offset): (i64, i64) = (row.get(0)?, row.get(1)?);
+        let end = Place { line: line.cast_unsigned(), offset: offset.cast_unsigned() };
+        Ok(Seen { end, key: row.get(2)? })
+    })?;
+    let mut events = rows.collect::<Result<Vec<_>>>()?;
+    let mut delete = connection.prepare("DELETE FROM recent WHERE number = ?1")?;
+    for seen in &events {
+        if !done.is_complete(seen.end.line) {
+            delete.execute([seen.end.line.cast_signed()])?;
+        }
+    }
+    events.retain(|seen| done.is_complete(seen.end.line));
+    Ok(events)
 }

@@ -7,8 +7,8 @@
 //! That holds as long as no batch is passed over. So the first one that cannot be written stops the
 //! run, and what it had decided beyond is forgotten.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use rusqlite::Connection;
 use sluicegate::offsets::{Ack, Checkpoint};
@@ -16,6 +16,7 @@ use sluicegate::{ConfigError, OffsetTracker};
 
 use super::identity::Identity;
 use super::journal::{self, Progress};
+use super::recent::Recent;
 use super::register::{Held, Write};
 use super::source::{Place, RawLines};
 use super::tally::{Category, Counts};
@@ -50,6 +51,15 @@ impl Record {
     }
 }
 
+/// What a transaction stores, once it is committed.
+#[derive(Debug, Default)]
+pub struct Stored {
+    /// How lines ended.
+    pub ended: Counts,
+    /// The last event of a live stream of which it is stored that it came.
+    seen: Option<u64>,
+}
+
 /// Which lines are done, and how they ended.
 #[derive(Debug)]
 pub struct Ledger {
@@ -63,16 +73,23 @@ pub struct Ledger {
     read_to: AtomicU64,
     /// What was done when this run began.
     done_before: Checkpoint<Place>,
+    /// Of a live stream.
+    recent: Option<Arc<Recent>>,
     stopped: AtomicBool,
 }
 
 impl Ledger {
-    /// Goes on from there, with at most `in_flight` lines that are not done.
+    /// Goes on from there, with at most `in_flight` lines that are not done; `recent` is that of a live
+    /// stream.
     ///
     /// # Errors
     ///
     /// If `in_flight` is 0.
-    pub fn new(progress: Progress, in_flight: usize) -> Result<Self, ConfigError> {
+    pub fn new(
+        progress: Progress,
+        recent: Option<Arc<Recent>>,
+        in_flight: usize,
+    ) -> Result<Self, ConfigError> {
         let Progress { input, checkpoint, read_to, counts } = progress;
         // A line whose completion is forgotten would be done twice.
         let tracker =
@@ -85,6 +102,7 @@ impl Ledger {
             last: Mutex::default(),
             read_to: AtomicU64::new(read_to),
             done_before: checkpoint,
+            recent,
             stopped: AtomicBool::new(false),
         };
         *ledger.last.get_mut().unwrap() = ledger.start();
@@ -95,6 +113,12 @@ impl Ledger {
     pub fn start(&self) -> Place {
         let committed = self.done_before.committed();
         committed.map_or(Place::default(), |committed| committed.payload)
+    }
+
+    /// The greatest number of a line that is done.
+    pub fn last_done(&self) -> u64 {
+        let beyond = self.done_before.completed_beyond().last();
+        beyond.map_or(self.start().line, |(_, last)| *last)
     }
 
     /// The lines that are not done, of those from the start on.
@@ -133,7 +157,7 @@ impl Ledger {
     }
 
     /// Stores all that belongs to `entries` besides their changes, in the transaction that makes
-    /// those. `ended` says how lines ended by the changes; returns how all of them did.
+    /// those. `ended` says how lines ended by the changes.
     ///
     /// Their lines count as done from here on, though only the commit makes them so: if it does not
     /// come, none does any more.
@@ -146,7 +170,8 @@ impl Ledger {
         connection: &Connection,
         entries: &mut [Entry],
         mut ended: Counts,
-    ) -> rusqlite::Result<Counts> {
+    ) -> rusqlite::Result<Stored> {
+        let mut stored = Stored::default();
         for Entry { write, record } in entries {
             if let Some(number) = write.as_ref().and_then(|write| write.waited) {
                 journal::remove(connection, number)?;
@@ -167,20 +192,32 @@ impl Ledger {
             }
             record.acks.drain(..).for_each(Ack::complete);
         }
+        let checkpoint = self.tracker.checkpoint();
+        if let Some(recent) = &self.recent {
+            let done = checkpoint.committed().map(|committed| committed.payload);
+            let (seen, forgotten) = recent.to_store(done);
+            seen.iter().try_for_each(|seen| journal::see(connection, seen))?;
+            forgotten.map_or(Ok(()), |number| journal::forget(connection, number))?;
+            stored.seen = seen.last().map(|last| last.end.line);
+        }
+        stored.ended = ended;
         Progress {
             input: self.input.clone(),
-            checkpoint: self.tracker.checkpoint(),
+            checkpoint,
             read_to: self.read_to.load(Ordering::Relaxed),
             counts: self.counts().plus(&ended),
         }
         .store(connection)?;
-        Ok(ended)
+        Ok(stored)
     }
 
     /// What [`store`](Self::store) returned has been committed.
-    pub fn committed(&self, ended: &Counts) {
+    pub fn committed(&self, stored: &Stored) {
         let mut counts = self.counts.lock().unwrap();
-        *counts = counts.plus(ended);
+        *counts = counts.plus(&stored.ended);
+        if let (Some(recent), Some(number)) = (&self.recent, stored.seen) {
+            recent.stored(number);
+        }
     }
 
     /// Nothing more is stored: something before could not be done.

@@ -118,11 +118,12 @@ impl Sink {
             done.count(write, store::apply(&transaction, &write.op)?);
         }
         if let Some(ledger) = &self.ledger {
-            done.ended = ledger.store(&transaction, entries, done.ended)?;
-        }
-        transaction.commit()?;
-        if let Some(ledger) = &self.ledger {
-            ledger.committed(&done.ended);
+            let stored = ledger.store(&transaction, entries, done.ended)?;
+            transaction.commit()?;
+            ledger.committed(&stored);
+            done.ended = stored.ended;
+        } else {
+            transaction.commit()?;
         }
         Ok(done)
     }

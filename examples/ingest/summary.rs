@@ -31,6 +31,8 @@ pub struct Summary {
     pub end: BatchEnd,
     /// The figures of the queue in front, if the source did not wait.
     pub queue: Option<queue::QueueStats>,
+    /// Events of a live stream that came again, and were left out.
+    pub redelivered: Option<u64>,
     /// Whether a resumable run was stopped by something that could not be done.
     pub stopped: bool,
     /// Users that were created.
@@ -81,6 +83,7 @@ impl Summary {
             failure: tally.first_failure(),
             broken,
             interrupted: false,
+            redelivered: None,
             stopped: ledger.as_ref().is_some_and(|ledger| ledger.is_stopped()),
             queue: None,
             users_created: sink.users_created(),
@@ -168,6 +171,9 @@ impl Summary {
         put("error", json!(self.complaint()));
         put("failure", json!(self.failure));
 
+        if let Some(redelivered) = self.redelivered {
+            put("redelivered", redelivered.into());
+        }
         if let Some(queue) = &self.queue {
             put("queue_pushed", queue.pushed.into());
             put("queue_popped", queue.popped.into());
@@ -232,6 +238,9 @@ impl fmt::Display for Summary {
         }
         writeln!(f)?;
 
+        if let Some(redelivered) = self.redelivered {
+            writeln!(f, "stream      {redelivered} events came again, and were left out")?;
+        }
         if let Some(queue) = &self.queue {
             let queue::QueueStats { pushed, popped, len, peak_len, .. } = queue;
             writeln!(

@@ -2,6 +2,7 @@
 //! from the command line.
 
 mod cli;
+mod jetstream;
 mod kills;
 mod live;
 mod operator;
@@ -10,6 +11,7 @@ mod register;
 mod resume;
 mod rules;
 mod run;
+mod server;
 mod tables;
 mod time;
 mod trouble;
