@@ -169,17 +169,21 @@ fn done(db: &str) -> rusqlite::Result<i64> {
 }
 
 /// Kills runs on a stream, and ends the last with a signal once all is done.
-fn killed(db: &str, arguments: &[&str], lines: usize, kills: u32) -> Value {
-    let arguments = [&["--json", "--resume", "--db", db], arguments].concat();
+fn killed(server: &Server, db: &str, more: &[&str], lines: usize, kills: u32) -> Value {
+    let url = server.url();
+    let arguments =
+        [&["--json", "--resume", "--db", db, "--url", &url, "--cursor", "1"], more].concat();
     for kill in 0..kills {
         let mut child = start(&arguments);
         std::thread::sleep(Duration::from_millis(u64::from(20 + kill * 37 % 150)));
         child.kill().unwrap();
         child.wait().unwrap();
     }
+    let connections = server.cursors().len();
     let child = start(&arguments);
     let limit = Instant::now() + Duration::from_secs(60);
-    while done(db).unwrap() < lines as i64 {
+    // It listens for signals before it connects.
+    while done(db).unwrap() < lines as i64 || server.cursors().len() == connections {
         assert!(Instant::now() < limit, "{:?} of {lines} lines are done", done(db));
         std::thread::sleep(Duration::from_millis(5));
     }
@@ -202,7 +206,7 @@ fn runs_on_a_stream_that_are_killed_take_every_event_once() {
     // A run waits longer between two attempts than the other tests do.
     let rough = Manners { drops: 1_500, stalls: 0, garbles: 3_000, closes: 3_000, refuses: false };
     let server = runtime.block_on(Server::start(events, rough));
-    let json = killed(db, &["--url", &server.url(), "--cursor", "1"], expected.len(), 10);
+    let json = killed(&server, db, &[], expected.len(), 10);
     assert!(server.cursors().len() > 10 && json["redelivered"].as_u64() > Some(0), "{json}");
 
     let reference = Reference::of(expected.iter().map(String::as_str));
@@ -224,6 +228,28 @@ fn runs_on_a_stream_that_are_killed_take_every_event_once() {
     assert_eq!(json["interrupted"], false);
 }
 
+/// As captured, and served by a server that drops and garbles; `INGEST_DATA` is the folder.
+#[cfg(unix)]
+#[test]
+#[ignore = "needs captured events"]
+fn captured_events_that_are_served_are_taken_once() {
+    let Some(folder) = std::env::var_os("INGEST_DATA") else { return };
+    for name in ["posts_2024-02-07_replies_3884.jsonl", "jetstream_2026-07-04_mixed_152.jsonl"] {
+        let text = std::fs::read_to_string(std::path::Path::new(&folder).join(name)).unwrap();
+        let events: Vec<_> = text.lines().map(str::to_owned).collect();
+        let expected = distinct(&events);
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("ingest.db");
+        let runtime = Runtime::new().unwrap();
+        let rough = Manners { drops: 1_000, garbles: 1_000, closes: 1_000, ..Manners::default() };
+        let server = runtime.block_on(Server::start(events, rough));
+        let json = killed(&server, path.to_str().unwrap(), &[], expected.len(), 10);
+        assert_eq!(json["read"], expected.len(), "{json}");
+        let reference = Reference::of(expected.iter().map(String::as_str));
+        assert!(Tables::read(&path) == reference.tables, "tables differ\n{json}");
+    }
+}
+
 /// What is dropped is done, too: it is neither taken nor counted again.
 #[cfg(unix)]
 #[test]
@@ -234,9 +260,8 @@ fn what_a_queue_dropped_before_a_kill_is_counted_once() {
     let path = folder.path().join("ingest.db");
     let runtime = Runtime::new().unwrap();
     let server = runtime.block_on(Server::start(events, Manners::default()));
-    let url = server.url();
-    let arguments = ["--url", &url, "--cursor", "1", "--live", "--permits", "4"];
-    let json = killed(path.to_str().unwrap(), &arguments, expected.len(), 10);
+    let slow = ["--live", "--permits", "4"];
+    let json = killed(&server, path.to_str().unwrap(), &slow, expected.len(), 10);
     assert_eq!(json["read"], expected.len(), "{json}");
     assert!(json["dropped"].as_u64() > Some(0), "{json}");
     let deletes = expected.iter().filter(|line| crate::rules::is_delete(line)).count() as u64;

@@ -1,12 +1,17 @@
 //! What depends on the clock, which is paused here.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::run::roomy;
 use super::tables::Tables;
 use futures_util::stream;
+use rusqlite::Connection;
 use sluicegate_examples::ingest::event::parse;
+use sluicegate_examples::ingest::identity::Identity;
+use sluicegate_examples::ingest::journal::{self, Progress};
+use sluicegate_examples::ingest::ledger::Ledger;
 use sluicegate_examples::ingest::pipeline::{self, Config};
 use sluicegate_examples::ingest::register::Limits;
 use sluicegate_examples::ingest::source::{Line, Place};
@@ -90,6 +95,42 @@ async fn what_waits_for_too_long_expires_and_the_rest_is_stored() {
     assert_eq!(summary.of(Category::Expired), 1, "{summary}");
     assert_eq!(summary.of(Category::Duplicate), 1, "{summary}");
     assert_eq!(tables.children["likes"].len(), 2, "{summary}");
+}
+
+/// Expiry is stored like all else: at the restart nothing waits.
+#[tokio::test(start_paused = true)]
+async fn in_a_resumable_run_what_waits_for_too_long_expires_for_good() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("ingest.db");
+    let (mut writer, reader) = store::open(&path).unwrap();
+    assert!(Progress::load(writer.connection()).unwrap().is_none());
+    let progress = Progress::none(Identity::Generated { seed: 0 });
+    let ledger = Arc::new(Ledger::new(progress, None, 10).unwrap());
+    let config = Config { ledger: Some(ledger.clone()), ..living(100) };
+    let lines = vec![(0, like(1)), (90, like(2)), (130, post(1)), (130, post(2)), (140, like(3))];
+    let started = Instant::now();
+    let lines = stream::unfold((1, lines.into_iter()), |(number, mut lines)| async move {
+        let (second, line) = lines.next()?;
+        sleep_until(started + Duration::from_secs(second)).await;
+        let end = Place { line: number, offset: number };
+        let line = io::Result::Ok(Line { end, event: parse(line.as_bytes()) });
+        Some((line, (number + 1, lines)))
+    });
+    // What is overdue at the end expires, too.
+    let late = stream::once(async {
+        sleep(Duration::from_secs(150)).await;
+        Ok(Line { end: Place { line: 9, offset: 9 }, event: Ok(None) })
+    });
+    let lines = futures_util::StreamExt::chain(lines, late);
+    let summary = pipeline::run(&config, (writer, reader), lines, |_| ()).await.unwrap();
+    assert!(summary.adds_up(), "{summary}");
+    assert_eq!((summary.of(Category::Expired), summary.of(Category::Waiting)), (2, 0), "{summary}");
+    assert_eq!(ledger.counts().of(Category::Expired), 2);
+    let connection = Connection::open(&path).unwrap();
+    let progress = Progress::load(&connection).unwrap().unwrap();
+    assert_eq!(progress.counts, ledger.counts());
+    assert_eq!(journal::waiting(&connection, 0, 9).unwrap().len(), 0);
+    assert_eq!(Tables::read(&path).children["likes"].len(), 1, "{summary}");
 }
 
 /// More than one step of the sweeper, in both maps.
