@@ -23,16 +23,18 @@ fn check(summary: &Summary, path: &Path, reference: &Reference) {
     assert!(Tables::read(path) == reference.tables, "tables differ\n{summary}");
 }
 
-/// Each run may commit a few times, and then nothing is written any more.
+/// Each run commits a few times, and then a batch fails as often as it is tried; the ones after it would
+/// be written.
 fn in_pieces(config: &Config, path: &Path, lines: &[String], seed: u64) -> (Summary, u32) {
     let mut pieces = 0;
     loop {
-        let commits = (seed + u64::from(pieces) * 7) % 11;
-        let mut left = if pieces < 15 { commits } else { u64::MAX };
+        let fine = if pieces < 15 { (seed + u64::from(pieces) * 7) % 11 } else { u64::MAX - 3 };
+        let attempts = u64::from(config.retry.max_attempts());
+        let mut commits = 0;
         let summary = resume(config, path, lines, |connection| {
             let refuse = move || {
-                left = left.saturating_sub(1);
-                left == 0
+                commits += 1;
+                (fine + 1..=fine + attempts).contains(&commits)
             };
             connection.commit_hook(Some(refuse)).unwrap();
         });
