@@ -63,7 +63,7 @@ fn report(
     let waiting = summary.of(Category::Waiting);
     let complaint = summary.complaint();
     let note = if options.resume {
-        complaint.is_some().then(|| "run it again with --resume to go on from here".to_owned())
+        summary.is_incomplete().then(|| "run it again with --resume to go on from here".to_owned())
     } else {
         (options.db.is_some() && waiting > 0).then(|| {
             format!(

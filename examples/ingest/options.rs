@@ -9,15 +9,18 @@ use crate::program::number;
 /// Reads Bluesky Jetstream events into a SQLite database, through bounded primitives from end to
 /// end, and accounts for every line.
 ///
-/// After a crash or a signal, run it again from the beginning of the same input into the same --db:
-/// what is stored already counts as duplicate, and the tables come out as if nothing had happened.
+/// After a crash or a signal, run it again with --resume into the same --db: it goes on where it was. The
+/// transaction that writes rows also stores which lines are done with it, how they ended and which
+/// operations wait for their parent; the summary counts all runs together. What fails stops such a run,
+/// and is done by the next one.
 ///
-/// Operations that still wait for their parent at the end of a run are held in memory alone: a run
-/// that goes on with another part of the input does not know them, and their rows will be missing. The
-/// end of the run says how many there are.
+/// Without --resume, run it again from the beginning of the same input: what is stored already counts as
+/// duplicate, and the tables come out as if nothing had happened. Operations that still wait for their
+/// parent at the end of a run are held in memory alone: a run that goes on with another part of the input
+/// does not know them, and their rows will be missing. The end of the run says how many there are.
 ///
 /// Exit status 1 also means that a line could not be written, that the input broke off, or that all
-/// lines were malformed.
+/// lines were malformed. A live stream has no end: a signal ends it with status 0.
 #[derive(Debug, Clone, Parser)]
 #[command(name = "ingest", version)]
 pub struct Options {
@@ -43,7 +46,8 @@ pub struct Options {
     #[arg(long, value_name = "PATH")]
     pub db: Option<PathBuf>,
 
-    /// Go on where the last run with --resume into this --db ended, however it did
+    /// Go on where the last run with --resume into this --db ended, however it did. The input must be the
+    /// same: a file that begins as it did, generated events of the same --seed, or the same --url
     #[arg(long, requires = "db")]
     pub resume: bool,
 

@@ -1,4 +1,4 @@
-//! The pipeline: what the four primitives are for, and how they meet.
+//! The pipeline: what the primitives are for, and how they meet.
 //!
 //! ```text
 //!  lines ──▶ BatchExecutor ──▶ Semaphore ──▶ BoundedArrayMap ──▶ Batcher ──▶ SQLite
@@ -20,6 +20,8 @@
 //!   takes out those that have waited for too long.
 //! - The batcher turns rows into transactions. Its capacity is what keeps everything in front of it
 //!   from running ahead of the disk.
+//! - In a resumable run the offset tracker hears of each line as it comes in and as it is done, and its
+//!   checkpoint is stored by the transaction that makes lines done: see `ledger`.
 
 use std::convert::Infallible;
 use std::io;

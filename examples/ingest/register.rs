@@ -270,7 +270,7 @@ impl Register {
     /// Nothing that waits for this post is freed but not yet accepted: only the author frees
     /// it, and the author's events take effect one after the other.
     fn delete_post(&mut self, uri: Id) -> Decision {
-        let cancelled = self.for_post.take(&uri).into_iter().map(|held| held.number);
+        let cancelled = self.for_post.take(&uri).map(|held| held.number);
         let cancelled: Vec<_> = cancelled.collect();
         let _ = self.known.take(&Name::Parent(Parent::Post, uri.clone()));
         let mut write = self.accept(Op::DeletePost(uri));

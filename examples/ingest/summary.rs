@@ -113,6 +113,15 @@ impl Summary {
         self.read == self.sum()
     }
 
+    /// Whether there is something left that a resumable run can go on with, and that is no later part of a
+    /// live stream.
+    pub fn is_incomplete(&self) -> bool {
+        self.stopped
+            || self.interrupted
+            || self.broken.is_some()
+            || self.of(Category::Abandoned) > 0
+    }
+
     /// Why the run is no success, if it is none.
     pub fn complaint(&self) -> Option<String> {
         let Self { read, users_failed, .. } = *self;
