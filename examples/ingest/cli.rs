@@ -11,7 +11,6 @@ use futures_util::stream::BoxStream;
 use indicatif::ProgressBar;
 use sluicegate::{ConfigError, Retry};
 
-use super::control::Control;
 use super::identity::Identity;
 use super::input::{Input, Lines};
 use super::jetstream;
@@ -125,7 +124,7 @@ async fn ingest(
     let grace = Duration::from_secs(options.grace);
     let summary = tokio::select! {
         summary = work => summary,
-        never = drain(&interrupt, &config.control, grace, &bar, err) => match never {},
+        never = drain(&interrupt, &config, grace, &bar, err) => match never {},
     };
     bar.finish_and_clear();
     let mut summary = summary.map_err(|error: ConfigError| in_terms_of_options(&error))?;
@@ -161,11 +160,12 @@ fn arrivals(
 /// At the first signal, says what is left; after the grace, gives up what is still looked up.
 async fn drain(
     interrupt: &Interrupt,
-    control: &Control,
+    config: &Config,
     grace: Duration,
     bar: &ProgressBar,
     err: &mut dyn Write,
 ) -> std::convert::Infallible {
+    let control = &config.control;
     interrupt.first().await;
     // If this fails there is no place left to report to.
     let mut say = |text: std::fmt::Arguments<'_>| {
@@ -179,6 +179,10 @@ async fn drain(
     tokio::time::sleep(grace).await;
     let left = control.left();
     say(format_args!("gives up look-ups, with {left} lines left"));
+    if config.ledger.is_some() {
+        // What is abandoned takes up room until the next run, which does better with the rest, too.
+        control.stop_reading();
+    }
     control.give_up_look_ups();
     std::future::pending().await
 }

@@ -22,6 +22,7 @@ pub mod options;
 pub mod pipeline;
 pub mod recent;
 pub mod register;
+mod restore;
 pub mod sink;
 pub mod source;
 pub mod store;

@@ -23,7 +23,6 @@
 //! - In a resumable run the offset tracker hears of each line as it comes in and as it is done, and its
 //!   checkpoint is stored by the transaction that makes lines done: see `ledger`.
 
-use std::convert::Infallible;
 use std::io;
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
@@ -40,7 +39,6 @@ use tokio::time::Instant;
 use super::control::Control;
 use super::event::{Event, Id};
 use super::gate::Gate;
-use super::journal;
 use super::ledger::{Entry, Ledger, Record};
 use super::register::{Decision, Freed, Limits, Register};
 use super::sink::Sink;
@@ -87,11 +85,8 @@ impl Config {
 }
 
 /// How often the sweepers look for expired children, and how many they remove per step.
-const SWEEP_EVERY: Duration = Duration::from_secs(60);
-const SWEEP_STEP: usize = 1_000;
-
-/// Children that are read at once when they are to wait again.
-const RESTORED_AT_ONCE: u32 = 1_000;
+pub(super) const SWEEP_EVERY: Duration = Duration::from_secs(60);
+pub(super) const SWEEP_STEP: usize = 1_000;
 
 /// Children of one parent that are on their way to the batcher at once.
 const FREED_AT_ONCE: usize = 16;
@@ -183,7 +178,7 @@ pub(super) struct Pipeline {
 
 /// Why an event did not take effect.
 #[derive(Debug)]
-enum Trouble {
+pub(super) enum Trouble {
     Closed,
     Database(rusqlite::Error),
 }
@@ -323,7 +318,7 @@ impl Pipeline {
 
     /// Takes a decision and carries it out, in one step: room in the batcher is reserved before, so
     /// that nothing has to wait between the two and the batcher accepts in the order of decisions.
-    async fn decide(
+    pub(super) async fn decide(
         &self,
         ack: Option<Ack<Place>>,
         decide: impl FnOnce(&mut Register, std::time::Instant) -> rusqlite::Result<Decision>,
@@ -361,7 +356,7 @@ impl Pipeline {
     }
 
     /// Sends children that waited for a parent to the batcher, after it.
-    async fn follow(&self, freed: Vec<Freed>) {
+    pub(super) async fn follow(&self, freed: Vec<Freed>) {
         if freed.is_empty() {
             return;
         }
@@ -388,61 +383,9 @@ impl Pipeline {
     }
 
     /// A line that is not done keeps all others from being so, until the next run.
-    fn stop_if_resumable(&self, why: &impl std::fmt::Display) {
+    pub(super) fn stop_if_resumable(&self, why: &impl std::fmt::Display) {
         if self.ledger.is_some() {
             self.sink.stop(why);
-        }
-    }
-
-    /// Children that waited when the last run ended wait again, in the order in which they came.
-    async fn restore(&self) {
-        let mut after = 0;
-        while self.ledger.is_some() {
-            match self.restore_some(after).await {
-                Ok(Some(last)) => after = last,
-                Ok(None) => return,
-                Err(why) => return self.stop_if_resumable(&why),
-            }
-        }
-    }
-
-    /// Those after that one, as many as are read at once. Returns the last of them.
-    async fn restore_some(&self, after: u64) -> Result<Option<u64>, Trouble> {
-        let waiting = {
-            let register = self.register.lock().unwrap();
-            journal::waiting(register.reader().connection(), after, RESTORED_AT_ONCE)?
-        };
-        let last = waiting.last().map(|(held, _)| held.number);
-        let mut freed = Vec::new();
-        for (held, age) in waiting {
-            let restored = self.decide(None, |register, now| register.restore(held, age, now));
-            freed.extend(restored.await?.1);
-        }
-        self.follow(freed).await;
-        Ok(last)
-    }
-
-    /// In a resumable run that children expire is decided like all else, so that it is stored in its
-    /// turn.
-    async fn keep_expiring(&self) -> Infallible {
-        while self.ledger.is_some() {
-            tokio::time::sleep(SWEEP_EVERY).await;
-            self.expire().await;
-        }
-        std::future::pending().await
-    }
-
-    async fn expire(&self) {
-        let mut some = self.ledger.is_some();
-        while some {
-            let expired = self.decide(None, |register, now| {
-                let decision = register.expire(now, SWEEP_STEP);
-                some = decision.left.is_some();
-                Ok(decision)
-            });
-            if let Err(why) = expired.await {
-                return self.stop_if_resumable(&why);
-            }
         }
     }
 

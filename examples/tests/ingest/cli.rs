@@ -100,6 +100,10 @@ fn help_says_what_there_is_to_choose() {
         "--ttl",
         "--json",
         "--busy-wait",
+        "--resume",
+        "--url",
+        "--collections",
+        "--cursor",
     ] {
         assert!(out.contains(option), "{option}\n{out}");
     }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use sluicegate_examples::ingest::generator::Generator;
@@ -147,4 +147,30 @@ fn an_interrupted_run_is_gone_on_with() {
     let lines: Vec<_> = Generator::new(42, 3_000).collect();
     let reference = Reference::of(lines.iter().map(String::as_str));
     assert!(Tables::read(&path) == reference.tables, "{json}");
+}
+
+/// The queue in front holds more than a run may have in flight.
+#[cfg(unix)]
+#[test]
+fn an_interrupted_run_leaves_what_is_queued_to_the_next() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("ingest.db");
+    let db = path.to_str().unwrap();
+    let arguments = ["--json", "--events", "8000", "--resume", "--db", db];
+    let slow = ["--live", "--rate", "1000000", "--lookup-ms", "600000", "--grace", "0"];
+    let mut child = start(&[&arguments[..], &slow].concat());
+    std::thread::sleep(Duration::from_millis(1_000));
+    send("-INT", &child);
+    let limit = Instant::now() + Duration::from_secs(20);
+    while child.try_wait().unwrap().is_none() {
+        if Instant::now() > limit {
+            child.kill().unwrap();
+            panic!("it does not end: {:?}", child.wait_with_output());
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert_eq!(child.wait_with_output().unwrap().status.code(), Some(1));
+    let (status, out, err) = ingest(&[&arguments[..], &["--lookup-ms", "0"]].concat());
+    assert_eq!((status, err.as_str()), (0, ""));
+    assert_eq!(flat(&out)["read"], 8_000);
 }
