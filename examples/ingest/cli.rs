@@ -204,8 +204,7 @@ fn unusable(location: &Location, error: rusqlite::Error) -> Error {
     })
 }
 
-/// How far the runs before this one have come, and which events of a live stream came lately. The first
-/// one stores that there was none.
+/// How far the runs before this one have come, and which events of a live stream came lately.
 fn progress_of(
     writer: &mut Writer,
     location: &Location,
@@ -213,14 +212,7 @@ fn progress_of(
 ) -> Result<(Progress, Vec<Seen>), Error> {
     let load = || {
         let transaction = writer.begin()?;
-        let progress = match Progress::load(&transaction)? {
-            Some(progress) => progress,
-            None => {
-                let progress = Progress::none(input);
-                progress.store(&transaction)?;
-                progress
-            }
-        };
+        let progress = Progress::begin(&transaction, input)?;
         let seen = journal::done_recently(&transaction, &progress.checkpoint)?;
         transaction.commit()?;
         Ok((progress, seen))

@@ -22,14 +22,17 @@ const SCHEMA: &str = "
     );
     CREATE TABLE IF NOT EXISTS progress (
         id INTEGER PRIMARY KEY CHECK (id = 1), input TEXT NOT NULL,
-        checkpoint TEXT NOT NULL, read_to INTEGER NOT NULL, counts TEXT NOT NULL
+        checkpoint TEXT NOT NULL, read_to INTEGER NOT NULL, counts TEXT NOT NULL,
+        run INTEGER NOT NULL
     );
     CREATE TABLE IF NOT EXISTS recent (
         number INTEGER PRIMARY KEY, cursor INTEGER NOT NULL, event TEXT NOT NULL
     );
 ";
 
-const STORE: &str = "INSERT OR REPLACE INTO progress VALUES (1, ?1, ?2, ?3, ?4)";
+const BEGIN: &str = "INSERT OR REPLACE INTO progress VALUES (1, ?1, ?2, ?3, ?4, ?5)";
+const STORE: &str = "UPDATE progress SET input = ?1, checkpoint = ?2, read_to = ?3, counts = ?4
+    WHERE run = ?5";
 const SEEN: &str = "INSERT INTO recent VALUES (?1, ?2, ?3)";
 const INSERT: &str = "INSERT INTO waiting VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
 const WAITING: &str = "SELECT number, relation, uri, author, subject, arrived_ms FROM waiting
@@ -46,6 +49,8 @@ pub struct Progress {
     pub read_to: u64,
     /// How those lines ended.
     pub counts: Counts,
+    /// How many runs have begun: an earlier one that is still there stores nothing more.
+    pub run: i64,
 }
 
 /// Why the progress cannot be read.
@@ -76,7 +81,22 @@ impl Progress {
     /// Nothing is read yet.
     pub fn none(input: Identity) -> Self {
         let nothing = Checkpoint::from_parts(None, []).expect("there is no range to be wrong");
-        Self { input, checkpoint: nothing, read_to: 0, counts: Counts::default() }
+        Self { input, checkpoint: nothing, read_to: 0, counts: Counts::default(), run: 0 }
+    }
+
+    /// Begins a run: it goes on from what was stored last or, if there is nothing, begins with `input`.
+    ///
+    /// # Errors
+    ///
+    /// If the database cannot be read or written, or what is in it cannot be right.
+    pub fn begin(
+        connection: &Connection,
+        input: Identity,
+    ) -> std::result::Result<Self, Unreadable> {
+        let mut progress = Self::load(connection)?.unwrap_or_else(|| Self::none(input));
+        progress.run += 1;
+        progress.write(connection, BEGIN)?;
+        Ok(progress)
     }
 
     /// Reads it; `None` before the first run. Makes the tables if they are not there.
@@ -87,15 +107,15 @@ impl Progress {
     pub fn load(connection: &Connection) -> std::result::Result<Option<Self>, Unreadable> {
         connection.execute_batch(SCHEMA)?;
         // Tables of another shape are met here rather than at the first line.
-        [STORE, SEEN, INSERT, WAITING]
+        [BEGIN, STORE, SEEN, INSERT, WAITING]
             .iter()
             .try_for_each(|sql| connection.prepare(sql).map(drop))?;
-        let columns = "SELECT input, checkpoint, read_to, counts FROM progress";
+        let columns = "SELECT input, checkpoint, read_to, counts, run FROM progress";
         let row = connection.query_row(columns, [], |row| {
             let texts: [String; 3] = [row.get(0)?, row.get(1)?, row.get(3)?];
-            Ok((texts, row.get::<_, i64>(2)?))
+            Ok((texts, row.get::<_, i64>(2)?, row.get(4)?))
         });
-        let Some(([input, checkpoint, counts], read_to)) = row.optional()? else {
+        let Some(([input, checkpoint, counts], read_to, run)) = row.optional()? else {
             return Ok(None);
         };
         let damaged = |what| move |why: serde_json::Error| damaged(what, &why);
@@ -103,6 +123,7 @@ impl Progress {
             input: serde_json::from_str(&input).map_err(damaged("input"))?,
             checkpoint: serde_json::from_str(&checkpoint).map_err(damaged("checkpoint"))?,
             read_to: read_to.try_into().map_err(|why| self::damaged("read_to", &why))?,
+            run,
             counts: counts_from(&serde_json::from_str(&counts).map_err(damaged("counts"))?)?,
         };
         let waiting = "SELECT count(*) FROM waiting";
@@ -113,12 +134,20 @@ impl Progress {
         Ok(Some(progress))
     }
 
-    /// Writes it.
+    /// Stores how far this run has come.
     ///
     /// # Errors
     ///
-    /// Whatever SQLite says.
+    /// Whatever SQLite says; [`StatementChangedRows`](rusqlite::Error::StatementChangedRows) if another
+    /// run has begun since.
     pub fn store(&self, connection: &Connection) -> Result<()> {
+        match self.write(connection, STORE)? {
+            1 => Ok(()),
+            rows => Err(rusqlite::Error::StatementChangedRows(rows)),
+        }
+    }
+
+    fn write(&self, connection: &Connection, sql: &str) -> Result<usize> {
         let to_json = |error| rusqlite::Error::ToSqlConversionFailure(Box::new(error));
         let input = serde_json::to_string(&self.input).map_err(to_json)?;
         let checkpoint = serde_json::to_string(&self.checkpoint).map_err(to_json)?;
@@ -128,8 +157,8 @@ impl Progress {
             .collect();
         let read_to = i64::try_from(self.read_to).unwrap_or(i64::MAX);
         let counts = Value::Object(counts).to_string();
-        connection.prepare_cached(STORE)?.execute(params![input, checkpoint, read_to, counts])?;
-        Ok(())
+        let row = params![input, checkpoint, read_to, counts, self.run];
+        connection.prepare_cached(sql)?.execute(row)
     }
 }
 

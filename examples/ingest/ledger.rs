@@ -64,6 +64,7 @@ pub struct Stored {
 #[derive(Debug)]
 pub struct Ledger {
     input: Identity,
+    run: i64,
     tracker: OffsetTracker<Place>,
     /// What is stored.
     counts: Mutex<Counts>,
@@ -90,13 +91,14 @@ impl Ledger {
         recent: Option<Arc<Recent>>,
         in_flight: usize,
     ) -> Result<Self, ConfigError> {
-        let Progress { input, checkpoint, read_to, counts } = progress;
+        let Progress { input, checkpoint, read_to, counts, run } = progress;
         // A line whose completion is forgotten would be done twice.
         let tracker =
             OffsetTracker::builder().capacity(in_flight).max_ranges(usize::MAX).build()?;
         tracker.resume(&checkpoint);
         let mut ledger = Self {
             input,
+            run,
             tracker,
             counts: Mutex::new(counts),
             last: Mutex::default(),
@@ -203,6 +205,7 @@ impl Ledger {
         stored.ended = ended;
         Progress {
             input: self.input.clone(),
+            run: self.run,
             checkpoint,
             read_to: self.read_to.load(Ordering::Relaxed),
             counts: self.counts().plus(&ended),

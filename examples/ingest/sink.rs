@@ -33,13 +33,18 @@ pub struct Sink {
 pub enum NotWritten {
     /// The database says so.
     Database(rusqlite::Error),
+    /// Another run on the same database began meanwhile.
+    Superseded,
     /// A batch before it was not, and the next run begins there.
     Stopped,
 }
 
 impl From<rusqlite::Error> for NotWritten {
     fn from(error: rusqlite::Error) -> Self {
-        Self::Database(error)
+        match error {
+            rusqlite::Error::StatementChangedRows(_) => Self::Superseded,
+            error => Self::Database(error),
+        }
     }
 }
 
@@ -47,6 +52,7 @@ impl fmt::Display for NotWritten {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Database(error) => error.fmt(f),
+            Self::Superseded => f.write_str("another run goes on with this database"),
             Self::Stopped => f.write_str("something before it could not be done"),
         }
     }
@@ -56,7 +62,7 @@ impl std::error::Error for NotWritten {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Database(error) => Some(error),
-            Self::Stopped => None,
+            Self::Superseded | Self::Stopped => None,
         }
     }
 }

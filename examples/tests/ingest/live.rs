@@ -38,8 +38,8 @@ async fn what_is_dropped_is_done_though_a_line_before_it_is_not() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("ingest.db");
         let (mut writer, reader) = store::open(&path).unwrap();
-        assert!(Progress::load(writer.connection()).unwrap().is_none());
-        let progress = Progress::none(Identity::Generated { seed: 0 });
+        let identity = Identity::Generated { seed: 0 };
+        let progress = Progress::begin(writer.connection(), identity).unwrap();
         let ledger = Some(Arc::new(Ledger::new(progress, None, 10).unwrap()));
         let config = Config { lookup: Duration::from_secs(3_600), ledger, ..roomy() };
         let arrived = |line, text: &str| {

@@ -75,8 +75,8 @@ pub(crate) fn resume(
     prepare: impl FnOnce(&mut Connection),
 ) -> Summary {
     let (mut writer, reader) = store::open(path).unwrap();
-    let progress = Progress::load(writer.connection()).unwrap();
-    let progress = progress.unwrap_or_else(|| Progress::none(Identity::Generated { seed: 0 }));
+    let identity = Identity::Generated { seed: 0 };
+    let progress = Progress::begin(writer.connection(), identity).unwrap();
     let ledger = Ledger::new(progress, None, config.in_flight()).unwrap();
     let start = ledger.start();
     let raw = ledger.not_done(Box::new(raw(lines).skip(start.line as usize)));

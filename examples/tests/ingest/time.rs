@@ -103,8 +103,8 @@ async fn in_a_resumable_run_what_waits_for_too_long_expires_for_good() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("ingest.db");
     let (mut writer, reader) = store::open(&path).unwrap();
-    assert!(Progress::load(writer.connection()).unwrap().is_none());
-    let progress = Progress::none(Identity::Generated { seed: 0 });
+    let identity = Identity::Generated { seed: 0 };
+    let progress = Progress::begin(writer.connection(), identity).unwrap();
     let ledger = Arc::new(Ledger::new(progress, None, 10).unwrap());
     let config = Config { ledger: Some(ledger.clone()), ..living(100) };
     let lines = vec![(0, like(1)), (90, like(2)), (130, post(1)), (130, post(2)), (140, like(3))];

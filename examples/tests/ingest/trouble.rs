@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use sluicegate_examples::ingest::generator::Generator;
+use sluicegate_examples::ingest::identity::Identity;
+use sluicegate_examples::ingest::journal::Progress;
 use sluicegate_examples::ingest::pipeline::Config;
 use sluicegate_examples::ingest::summary::Summary;
 use sluicegate_examples::ingest::tally::Category;
@@ -93,6 +95,25 @@ fn a_database_that_is_locked_ends_the_run_and_the_next_one_goes_on() {
     assert!(summary.adds_up() && summary.stopped, "{summary}");
     assert!(summary.complaint().unwrap().contains("database is locked"), "{summary}");
     drop(locked);
+    let summary = resume(&roomy(), &path, &lines, |_| ());
+    check(&summary, &path, &Reference::of(lines.iter().map(String::as_str)));
+}
+
+/// Both would do the same lines.
+#[test]
+fn a_run_that_another_one_follows_stores_nothing_more() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("ingest.db");
+    let lines = stream(4, CROWDED);
+    let summary = resume(&roomy(), &path, &lines, |_| {
+        let other = Connection::open(&path).unwrap();
+        Progress::begin(&other, Identity::Generated { seed: 0 }).unwrap();
+    });
+    assert!(summary.adds_up() && summary.stopped, "{summary}");
+    assert_eq!(summary.of(Category::Failed), summary.read, "{summary}");
+    let complaint = summary.complaint().unwrap();
+    assert!(complaint.contains("another run goes on with this database"), "{complaint}");
+    assert!(Tables::read(&path) == Tables::default());
     let summary = resume(&roomy(), &path, &lines, |_| ());
     check(&summary, &path, &Reference::of(lines.iter().map(String::as_str)));
 }
