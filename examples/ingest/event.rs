@@ -87,6 +87,16 @@ impl Relation {
     /// All four.
     pub const ALL: [Self; 4] = [Self::Like, Self::Repost, Self::Follow, Self::Block];
 
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Like => "like",
+            Self::Repost => "repost",
+            Self::Follow => "follow",
+            Self::Block => "block",
+        }
+    }
+
     /// What it refers to.
     pub fn parent(self) -> Parent {
         match self {

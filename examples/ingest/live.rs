@@ -3,7 +3,7 @@
 
 use std::future::Future;
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::thread;
@@ -53,8 +53,44 @@ pub fn lines(
     let runtime = Handle::current();
     let source = queue.clone();
     thread::spawn(move || read(raw, &source, rate, &runtime));
-    let items = queue.items_owned();
-    Lines { items, held: None, ended: false, stop: Some(Box::pin(stop)) }
+    Lines::of(queue, stop)
+}
+
+/// The lines of a stream that comes by itself, until `stop` is done. What is in the queue by then still
+/// comes.
+///
+/// # Panics
+///
+/// Outside of a tokio runtime.
+pub fn stream(
+    lines: impl Stream<Item = io::Result<Line>> + Send + 'static,
+    stop: impl Future<Output = ()> + Send + 'static,
+    queue: Arc<Queue>,
+) -> impl Stream<Item = io::Result<Arrived>> {
+    let source = queue.clone();
+    tokio::spawn(async move {
+        let mut lines = pin!(lines);
+        while let Some(line) = lines.next().await
+            && offer(&source, line).await
+        {}
+        source.close();
+    });
+    Lines::of(queue, stop)
+}
+
+/// Returns whether the queue takes more.
+async fn offer(queue: &Queue, line: io::Result<Line>) -> bool {
+    let pushed = if must_stay(&line) {
+        // This alone makes the source wait.
+        queue.push_protected(line).await
+    } else {
+        queue.try_push(line)
+    };
+    match pushed {
+        Pushed::Rejected(_) => false,
+        // Counted by the reader, which is told of the gap.
+        Pushed::Displaced(_) | Pushed::DroppedNewest(_) | Pushed::Stored => true,
+    }
 }
 
 /// Ends after the last line, after an error, or when the queue is closed.
@@ -64,16 +100,8 @@ fn read(raw: RawLines, queue: &Queue, rate: u64, runtime: &Handle) {
         // A simulation of time, not a wait for anything.
         let due = start + Duration::from_secs_f64(nth as f64 / rate as f64);
         thread::sleep(due.saturating_duration_since(Instant::now()));
-        let pushed = if must_stay(&line) {
-            // This alone makes the source wait.
-            runtime.block_on(queue.push_protected(line))
-        } else {
-            queue.try_push(line)
-        };
-        match pushed {
-            Pushed::Rejected(_) => return,
-            // Counted by the reader, which is told of the gap.
-            Pushed::Displaced(_) | Pushed::DroppedNewest(_) | Pushed::Stored => {}
+        if !runtime.block_on(offer(queue, line)) {
+            return;
         }
     }
     queue.close();
@@ -99,6 +127,13 @@ struct Lines {
     stop: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 
+impl Lines {
+    fn of(queue: Arc<Queue>, stop: impl Future<Output = ()> + Send + 'static) -> Self {
+        let items = queue.items_owned();
+        Self { items, held: None, ended: false, stop: Some(Box::pin(stop)) }
+    }
+}
+
 impl Stream for Lines {
     type Item = io::Result<Arrived>;
 
@@ -121,8 +156,9 @@ impl Stream for Lines {
         };
         self.ended = line.is_none();
         if gap > 0 {
+            let before = line.as_ref().and_then(|line| Some(line.as_ref().ok()?.end.line));
             self.held = line;
-            return Poll::Ready(Some(Ok(Arrived::Gap(gap))));
+            return Poll::Ready(Some(Ok(Arrived::Gap { lines: gap, before })));
         }
         Poll::Ready(line.map(|line| line.map(Arrived::Line)))
     }

@@ -2,8 +2,8 @@
 //!
 //! One equation holds it together: every line that is read ends in exactly one [`Category`]
 //! (`tally`), whatever is displaced, evicted, cancelled, retried or interrupted on its way. Begin
-//! with `pipeline`, which wires the four primitives together, and go on to `register`, which takes
-//! the decisions.
+//! with `pipeline`, which wires the primitives together, and go on to `register`, which takes
+//! the decisions. `ledger` and `journal` make a run resumable, `jetstream` and `recent` read a live stream.
 //!
 //! [`Category`]: tally::Category
 
@@ -12,10 +12,17 @@ pub mod control;
 pub mod event;
 pub mod gate;
 pub mod generator;
+pub mod identity;
+pub mod input;
+pub mod jetstream;
+pub mod journal;
+pub mod ledger;
 pub mod live;
 pub mod options;
 pub mod pipeline;
+pub mod recent;
 pub mod register;
+mod restore;
 pub mod sink;
 pub mod source;
 pub mod store;

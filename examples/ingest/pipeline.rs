@@ -1,4 +1,4 @@
-//! The pipeline: what the four primitives are for, and how they meet.
+//! The pipeline: what the primitives are for, and how they meet.
 //!
 //! ```text
 //!  lines ──▶ BatchExecutor ──▶ Semaphore ──▶ BoundedArrayMap ──▶ Batcher ──▶ SQLite
@@ -20,6 +20,8 @@
 //!   takes out those that have waited for too long.
 //! - The batcher turns rows into transactions. Its capacity is what keeps everything in front of it
 //!   from running ahead of the disk.
+//! - In a resumable run the offset tracker hears of each line as it comes in and as it is done, and its
+//!   checkpoint is stored by the transaction that makes lines done: see `ledger`.
 
 use std::io;
 use std::pin::pin;
@@ -27,8 +29,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt, stream};
-use sluicegate::batcher::Closed;
+use sluicegate::batcher::{Closed, SendError, Slot};
 use sluicegate::map::Sweeper;
+use sluicegate::offsets::Ack;
 use sluicegate::{BatchExecutor, Batcher, ConfigError, Retry, Settled, SettledCounts};
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
@@ -36,9 +39,10 @@ use tokio::time::Instant;
 use super::control::Control;
 use super::event::{Event, Id};
 use super::gate::Gate;
-use super::register::{Decision, Freed, Limits, Register, Write};
+use super::ledger::{Entry, Ledger, Record};
+use super::register::{Decision, Freed, Limits, Register};
 use super::sink::Sink;
-use super::source::{Arrived, Line};
+use super::source::{Arrived, Line, Place};
 use super::store::{Reader, Writer};
 use super::summary::Summary;
 use super::tally::{Category, Tally};
@@ -64,11 +68,25 @@ pub struct Config {
     pub retry: Retry,
     /// Ends parts of the run early.
     pub control: Arc<Control>,
+    /// What makes the run resumable, if it is.
+    pub ledger: Option<Arc<Ledger>>,
+}
+
+impl Config {
+    /// The most lines that are read and not done.
+    pub fn in_flight(&self) -> usize {
+        // One comes in, and a gap counts as two.
+        self.in_hand + self.batcher_capacity() + 2
+    }
+
+    fn batcher_capacity(&self) -> usize {
+        4 * self.rows
+    }
 }
 
 /// How often the sweepers look for expired children, and how many they remove per step.
-const SWEEP_EVERY: Duration = Duration::from_secs(60);
-const SWEEP_STEP: usize = 1_000;
+pub(super) const SWEEP_EVERY: Duration = Duration::from_secs(60);
+pub(super) const SWEEP_STEP: usize = 1_000;
 
 /// Children of one parent that are on their way to the batcher at once.
 const FREED_AT_ONCE: usize = 16;
@@ -98,23 +116,31 @@ pub async fn run(
         next
     });
     let mut broken = None;
+    let (mut broken_off, admit) = (|error| broken = Some(error), &pipeline);
     let events = lines.take_until(control.reading_stopped()).filter_map(|arrived| {
-        let event = arrived.map(|arrived| pipeline.admit(arrived.into())).unwrap_or_else(|error| {
-            broken = Some(error);
-            None
-        });
-        watch(pipeline.tally.lines_read());
-        std::future::ready(event)
+        let arrived = arrived.map_err(&mut broken_off).ok();
+        let watch = &watch;
+        async move {
+            let event = admit.admit(arrived?.into()).await;
+            watch(admit.tally.lines_read());
+            event
+        }
     });
-    let work = executor.by_key(|event: &Event| event.author.clone()).for_each_stream(
+    let work = executor.by_key(|admitted: &Admitted| admitted.event.author.clone());
+    let work = work.for_each_stream(
         events,
-        |event| pipeline.event(event),
+        |admitted| pipeline.event(admitted),
         async |_, outcome| {
             pipeline.leave(outcome);
             control.end();
         },
     );
-    let outcomes = work.await;
+    pipeline.restore().await;
+    let outcomes = tokio::select! {
+        outcomes = work => outcomes,
+        never = pipeline.keep_expiring() => match never {},
+    };
+    pipeline.expire().await;
 
     let report = pipeline.batcher.shutdown(None).await;
     pipeline.sink.give_up(&report.unsent, &Closed);
@@ -122,8 +148,17 @@ pub async fn run(
     for sweeper in sweepers {
         sweeper.stop().await;
     }
-    pipeline.sweep();
+    if config.ledger.is_none() {
+        pipeline.sweep();
+    }
     Ok(Summary::new(&pipeline, outcomes, broken, started.elapsed()))
+}
+
+/// An event, and the acknowledgement of its line in a resumable run.
+#[derive(Debug)]
+struct Admitted {
+    event: Event,
+    ack: Option<Ack<Place>>,
 }
 
 /// What all the events in hand share.
@@ -132,8 +167,9 @@ pub(super) struct Pipeline {
     pub(super) tally: Arc<Tally>,
     pub(super) gate: Gate,
     pub(super) register: Arc<Mutex<Register>>,
-    pub(super) batcher: Batcher<Write>,
+    pub(super) batcher: Batcher<Entry>,
     pub(super) sink: Arc<Sink>,
+    pub(super) ledger: Option<Arc<Ledger>>,
     pub(super) freed: Mutex<SettledCounts>,
     followers: BatchExecutor,
     lookup: Duration,
@@ -142,7 +178,7 @@ pub(super) struct Pipeline {
 
 /// Why an event did not take effect.
 #[derive(Debug)]
-enum Trouble {
+pub(super) enum Trouble {
     Closed,
     Database(rusqlite::Error),
 }
@@ -151,17 +187,25 @@ impl Pipeline {
     fn new(config: &Config, writer: Writer, reader: Reader) -> Result<Self, ConfigError> {
         let tally = Arc::new(Tally::default());
         let register = Arc::new(Mutex::new(Register::new(reader, config.limits)?));
+        let ledger = config.ledger.clone();
+        if let Some(ledger) = &ledger {
+            tally.go_on_from(&ledger.counts());
+        }
+        let control = config.control.clone();
         let sink =
-            Arc::new(Sink::new(writer, register.clone(), tally.clone(), config.control.clone()));
+            Sink::new(writer, register.clone(), tally.clone(), control.clone(), ledger.clone());
+        let sink = Arc::new(sink);
         let gate = if config.busy_wait { Gate::busy_wait } else { Gate::fair };
         let (handler, dead_letter) = (sink.clone(), sink.clone());
         let batcher =
             Batcher::builder()
                 .max_items(config.rows)
                 .window(config.window)
-                .capacity(4 * config.rows)
+                .capacity(config.batcher_capacity())
                 .retry(config.retry.clone())
-                .dead_letter(move |writes: Vec<Write>, error| dead_letter.give_up(&writes, &error))
+                .dead_letter(move |entries: Vec<Entry>, error| {
+                    dead_letter.give_up(&entries, &error)
+                })
                 .build(move |batch| {
                     let sink = handler.clone();
                     async move {
@@ -174,41 +218,83 @@ impl Pipeline {
             register,
             batcher,
             sink,
+            ledger,
             freed: Mutex::default(),
             followers: BatchExecutor::new(FREED_AT_ONCE)?,
             lookup: config.lookup,
-            control: config.control.clone(),
+            control,
         })
     }
 
     /// A line comes in; what is no event leaves at once.
-    fn admit(&self, arrived: Arrived) -> Option<Event> {
-        let Line { number, event } = match arrived {
+    async fn admit(&self, arrived: Arrived) -> Option<Admitted> {
+        let Line { end, event } = match arrived {
             Arrived::Line(line) => line,
-            Arrived::Gap(lines) => {
-                self.tally.dropped(lines);
+            Arrived::Gap { lines, before } => {
+                self.gap(lines, before).await;
                 return None;
             }
         };
-        self.tally.read();
-        match event {
+        let ack = match &self.ledger {
+            Some(ledger) => Some(ledger.track(end).await),
+            None => None,
+        };
+        self.tally.read(1);
+        let category = match event {
             Ok(Some(event)) => {
                 self.control.begin();
-                return Some(event);
+                return Some(Admitted { event, ack });
             }
-            Ok(None) => self.tally.count(Category::Ignored, 1),
-            Err(why) => self.tally.malformed(number, &why),
-        }
+            Ok(None) => Category::Ignored,
+            Err(why) => {
+                self.tally.malformed(end.line, &why);
+                Category::Malformed
+            }
+        };
+        self.end_at_once(Vec::from_iter(ack), category, 1).await;
         None
     }
 
+    /// Lines were dropped before they were looked at. Those at the end of a resumable run, whose numbers
+    /// are not known, are left to the next.
+    async fn gap(&self, lines: u64, before: Option<u64>) {
+        let acks = match (&self.ledger, before) {
+            (Some(ledger), Some(before)) => ledger.track_gap(before).await,
+            (Some(_), None) => return,
+            (None, _) => Vec::new(),
+        };
+        self.tally.read(lines);
+        self.end_at_once(acks, Category::Dropped, lines).await;
+    }
+
+    /// Lines end without a decision.
+    async fn end_at_once(&self, acks: Vec<Ack<Place>>, category: Category, lines: u64) {
+        if self.ledger.is_none() {
+            return self.tally.count(category, lines);
+        }
+        let record = Record { acks, done: Some((category, lines)), ..Record::default() };
+        match self.batcher.reserve().await {
+            Ok(slot) => {
+                let entry = Entry { write: None, record: Some(Box::new(record)) };
+                self.give_up(Self::send(slot, entry));
+            }
+            Err(closed) => self.sink.stop(&closed),
+        }
+    }
+
     /// An event takes effect. Returns how its line left, if it did.
-    async fn event(&self, event: Event) -> Result<Option<Category>, Trouble> {
-        let Event { author, change } = event;
+    async fn event(&self, admitted: Admitted) -> Result<Option<Category>, Trouble> {
+        let done = self.try_event(admitted).await;
+        // Before the author's next event begins: it must not take effect without this one.
+        done.inspect_err(|why| self.stop_if_resumable(why))
+    }
+
+    async fn try_event(&self, admitted: Admitted) -> Result<Option<Category>, Trouble> {
+        let Admitted { event: Event { author, change }, ack } = admitted;
         if !self.ensure_user(author).await? {
             return Ok(Some(Category::Abandoned));
         }
-        let (done, freed) = self.decide(|register, now| register.event(change, now)).await?;
+        let (done, freed) = self.decide(ack, |register, now| register.event(change, now)).await?;
         self.follow(freed).await;
         Ok(done)
     }
@@ -225,39 +311,57 @@ impl Pipeline {
             () = self.control.look_ups_given_up() => return Ok(false),
             () = look_up => {}
         }
-        let (_, freed) = self.decide(|register, _| Ok(register.user(did))).await?;
+        let (_, freed) = self.decide(None, |register, _| Ok(register.user(did))).await?;
         self.follow(freed).await;
         Ok(true)
     }
 
     /// Takes a decision and carries it out, in one step: room in the batcher is reserved before, so
     /// that nothing has to wait between the two and the batcher accepts in the order of decisions.
-    async fn decide(
+    pub(super) async fn decide(
         &self,
+        ack: Option<Ack<Place>>,
         decide: impl FnOnce(&mut Register, std::time::Instant) -> rusqlite::Result<Decision>,
     ) -> Result<(Option<Category>, Vec<Freed>), Trouble> {
         let slot = self.batcher.reserve().await?;
         let mut register = self.register.lock().unwrap();
         let now = Instant::now().into_std();
-        let Decision { write, freed, left, done } = decide(&mut register, now)?;
-        if let Some((category, lines)) = left {
-            self.tally.count(category, lines);
+        let Decision { write, waits, freed, left, done } = decide(&mut register, now)?;
+        let mut entry = Entry { write, record: None };
+        let mut done_now = done;
+        if self.ledger.is_some() {
+            // It is stored before it is counted.
+            let done = done_now.take().map(|category| (category, 1));
+            let record = Record { acks: Vec::from_iter(ack), done, waits, left };
+            entry.record = (!record.is_empty()).then(|| Box::new(record));
+        } else if let Some((category, numbers)) = left {
+            self.tally.count(category, numbers.len() as u64);
         }
-        let refused = write.and_then(|write| slot.send(write).err());
+        let refused = Self::send(slot, entry);
         drop(register);
-        if let Some(refused) = refused {
-            self.sink.give_up(&[refused.into_inner()], &Closed);
+        self.give_up(refused);
+        Ok((done_now, freed))
+    }
+
+    /// Returns what the batcher refuses.
+    fn send(slot: Slot<'_, Entry>, entry: Entry) -> Option<Entry> {
+        if entry.write.is_none() && entry.record.is_none() {
+            return None;
         }
-        Ok((done, freed))
+        slot.send(entry).err().map(SendError::into_inner)
+    }
+
+    fn give_up(&self, refused: Option<Entry>) {
+        self.sink.give_up(&Vec::from_iter(refused), &Closed);
     }
 
     /// Sends children that waited for a parent to the batcher, after it.
-    async fn follow(&self, freed: Vec<Freed>) {
+    pub(super) async fn follow(&self, freed: Vec<Freed>) {
         if freed.is_empty() {
             return;
         }
         let arrive = |freed| async {
-            self.decide(|register, _| Ok(register.arrived(freed))).await.map(|(done, _)| done)
+            self.decide(None, |register, _| Ok(register.arrived(freed))).await.map(|(done, _)| done)
         };
         for outcome in self.followers.all_settled(freed, arrive).await {
             self.freed.lock().unwrap().record(&outcome);
@@ -270,7 +374,18 @@ impl Pipeline {
         match outcome {
             Ok(Some(category)) => self.tally.count(category, 1),
             Ok(None) => {}
-            Err(error) => self.tally.failed(1, &error),
+            Err(error) if self.ledger.is_some() => self.stop_if_resumable(&error),
+            Err(error) => {
+                self.tally.count(Category::Failed, 1);
+                self.tally.failure(&error);
+            }
+        }
+    }
+
+    /// A line that is not done keeps all others from being so, until the next run.
+    pub(super) fn stop_if_resumable(&self, why: &impl std::fmt::Display) {
+        if self.ledger.is_some() {
+            self.sink.stop(why);
         }
     }
 
@@ -283,7 +398,8 @@ impl Pipeline {
                 tally.count(Category::Expired, expired.len() as u64);
             })
         };
-        register.all_waiting().into_iter().map(sweep).collect()
+        let waiting = register.all_waiting().into_iter().filter(|_| self.ledger.is_none());
+        waiting.map(sweep).collect()
     }
 
     /// What has become due since the sweepers last came by.

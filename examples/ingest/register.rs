@@ -35,7 +35,16 @@ use super::store::{Name, Op, Reader};
 use super::tally::Category;
 
 /// Children under the parents that they wait for, indexed by their URIs.
-pub type Waiting = SharedBoundedArrayMap<Id, Child, Id>;
+pub type Waiting = SharedBoundedArrayMap<Id, Held, Id>;
+
+/// A child that waits, or that waited until its parent came.
+#[derive(Debug, Clone)]
+pub struct Held {
+    /// The child.
+    pub child: Child,
+    /// Its own for good, and greater than that of any child that waited before it.
+    pub number: u64,
+}
 
 /// How many users and posts are remembered to be in the database.
 const KNOWN: usize = 20_000;
@@ -63,10 +72,13 @@ pub struct Register {
     accepted: HashMap<Name, Accepted>,
     /// Users and posts lately found in the database: a set that forgets the least recently used.
     known: BoundedArrayMap<Name, ()>,
-    /// Children whose parent has come, by URI, until they are accepted in their turn: no more than
-    /// wait for the parents of the events in hand.
+    /// The numbers of children whose parent has come, by URI, until they are accepted in their turn:
+    /// no more than wait for the parents of the events in hand.
     freed: HashMap<Id, u64>,
     sequence: u64,
+    /// How many have waited so far.
+    held: u64,
+    time_to_live: Duration,
 }
 
 #[derive(Debug)]
@@ -94,10 +106,12 @@ enum State {
 pub struct Decision {
     /// This is to be written.
     pub write: Option<Write>,
+    /// The line itself waits.
+    pub waits: Option<Held>,
     /// These may follow now: their parent is about to be written.
     pub freed: Vec<Freed>,
-    /// So many lines leave at once, and why.
-    pub left: Option<(Category, u64)>,
+    /// The children of these numbers wait no longer and are not written; and why.
+    pub left: Option<(Category, Vec<u64>)>,
     /// The line itself leaves at once, and why.
     pub done: Option<Category>,
 }
@@ -109,15 +123,14 @@ pub struct Write {
     pub op: Op,
     /// A delete that removed something that waited has found something, whatever is stored.
     pub removed_waiting: bool,
+    /// The number of a child that waited until now.
+    pub waited: Option<u64>,
     sequence: u64,
 }
 
-/// A child that waited until its parent came.
+/// A child whose parent has come, until its turn does.
 #[derive(Debug)]
-pub struct Freed {
-    child: Child,
-    ticket: u64,
-}
+pub struct Freed(Held);
 
 impl Register {
     /// Nothing waits yet; what exists is in the database.
@@ -143,6 +156,8 @@ impl Register {
             known: BoundedArrayMap::new(KNOWN, 1)?,
             freed: HashMap::new(),
             sequence: 0,
+            held: 0,
+            time_to_live: limits.time_to_live,
         })
     }
 
@@ -195,33 +210,80 @@ impl Register {
             let write = Some(self.accept(Op::Child(child)));
             return Ok(Decision { write, ..Decision::default() });
         }
+        self.held += 1;
+        let held = Held { child, number: self.held };
+        let waits = Some(held.clone());
+        let left = self.hold(held, now);
+        Ok(Decision { waits, left, ..Decision::default() })
+    }
+
+    /// Lets a child wait that arrived at this time. Returns who left for it, or itself.
+    fn hold(&self, held: Held, arrived: Instant) -> Option<(Category, Vec<u64>)> {
+        let Held { child, number } = &held;
+        let (relation, number) = (child.relation, *number);
         let (subject, uri) = (child.subject.clone(), child.uri.clone());
-        let pushed = self.waiting(parent).push_entry(Entry::new(subject, child).id(uri).at(now));
-        let left = match pushed {
+        let entry = Entry::new(subject, held).id(uri).at(arrived);
+        match self.waiting(relation.parent()).push_entry(entry) {
             Pushed::Stored => None,
             Pushed::Several(_) => unreachable!("these maps have no totals"),
-            Pushed::Displaced { .. } => Some((Category::Displaced, 1)),
-            Pushed::Evicted { items, .. } => Some((Category::Evicted, items.len() as u64)),
-            Pushed::Rejected { .. } => return Ok(Decision::done(Category::Duplicate)),
+            Pushed::Displaced { value, .. } => Some((Category::Displaced, vec![value.number])),
+            Pushed::Evicted { items, .. } => {
+                Some((Category::Evicted, items.into_iter().map(|held| held.number).collect()))
+            }
+            Pushed::Rejected { .. } => Some((Category::Duplicate, vec![number])),
+        }
+    }
+
+    /// A child that waited when an earlier run ended, and had waited for so long, goes on with it.
+    ///
+    /// # Errors
+    ///
+    /// If the database cannot be read; nothing has changed then.
+    pub fn restore(
+        &mut self,
+        held: Held,
+        age: Duration,
+        now: Instant,
+    ) -> rusqlite::Result<Decision> {
+        self.held = self.held.max(held.number);
+        // Where the clock does not reach back that far, it may wait a little longer.
+        let arrived = now.checked_sub(age).unwrap_or(now);
+        if self.has(held.child.relation.parent(), &held.child.subject)? {
+            return Ok(Decision { freed: vec![self.freed(held)], ..Decision::default() });
+        }
+        let left = if age >= self.time_to_live {
+            Some((Category::Expired, vec![held.number]))
+        } else {
+            self.hold(held, arrived)
         };
         Ok(Decision { left, ..Decision::default() })
+    }
+
+    /// Children that have waited for too long leave, `most` of them.
+    pub fn expire(&mut self, now: Instant, most: usize) -> Decision {
+        let expired = self.all_waiting().map(|waiting| waiting.expire(now, most));
+        let numbers: Vec<_> = expired.into_iter().flatten().map(|gone| gone.value.number).collect();
+        let left = (!numbers.is_empty()).then_some((Category::Expired, numbers));
+        Decision { left, ..Decision::default() }
     }
 
     /// Nothing that waits for this post is freed but not yet accepted: only the author frees
     /// it, and the author's events take effect one after the other.
     fn delete_post(&mut self, uri: Id) -> Decision {
-        let cancelled = self.for_post.take(&uri).len() as u64;
+        let cancelled = self.for_post.take(&uri).map(|held| held.number);
+        let cancelled: Vec<_> = cancelled.collect();
         let _ = self.known.take(&Name::Parent(Parent::Post, uri.clone()));
         let mut write = self.accept(Op::DeletePost(uri));
-        write.removed_waiting = cancelled > 0;
-        let left = Some((Category::Cancelled, cancelled));
+        write.removed_waiting = !cancelled.is_empty();
+        let left = write.removed_waiting.then_some((Category::Cancelled, cancelled));
         Decision { write: Some(write), left, ..Decision::default() }
     }
 
     fn delete_child(&mut self, relation: Relation, uri: Id) -> Decision {
-        let waited = self.waiting(relation.parent()).remove_by_id(&uri).is_some();
-        if waited || self.freed.remove(&uri).is_some() {
-            let left = Some((Category::Cancelled, 1));
+        let waiting = self.waiting(relation.parent()).remove_by_id(&uri);
+        let waited = waiting.map(|(_, held)| held.number).or_else(|| self.freed.remove(&uri));
+        if let Some(number) = waited {
+            let left = Some((Category::Cancelled, vec![number]));
             return Decision { left, done: Some(Category::Deleted), ..Decision::default() };
         }
         let write = Some(self.accept(Op::DeleteChild(relation, uri)));
@@ -230,12 +292,13 @@ impl Register {
 
     /// A freed child takes its turn, unless it was cancelled, and counted as such, meanwhile.
     pub fn arrived(&mut self, freed: Freed) -> Decision {
-        let Freed { child, ticket } = freed;
-        if self.freed.get(&child.uri) != Some(&ticket) {
+        let Freed(Held { child, number }) = freed;
+        if self.freed.get(&child.uri) != Some(&number) {
             return Decision::default();
         }
         self.freed.remove(&child.uri);
-        Decision { write: Some(self.accept(Op::Child(child))), ..Decision::default() }
+        let write = Write { waited: Some(number), ..self.accept(Op::Child(child)) };
+        Decision { write: Some(write), ..Decision::default() }
     }
 
     /// These were written, or could not be: they are in the database, or nowhere.
@@ -246,6 +309,11 @@ impl Register {
                 self.accepted.remove(&name);
             }
         }
+    }
+
+    /// What looks into the database.
+    pub fn reader(&self) -> &Reader {
+        &self.reader
     }
 
     /// What waits for posts, and what waits for users.
@@ -295,14 +363,12 @@ impl Register {
 
     fn free(&mut self, parent: Parent, id: &Id) -> Vec<Freed> {
         let children = self.waiting(parent).take(id);
-        let ticket = self.sequence;
-        children
-            .into_iter()
-            .map(|child| {
-                self.freed.insert(child.uri.clone(), ticket);
-                Freed { child, ticket }
-            })
-            .collect()
+        children.into_iter().map(|held| self.freed(held)).collect()
+    }
+
+    fn freed(&mut self, held: Held) -> Freed {
+        self.freed.insert(held.child.uri.clone(), held.number);
+        Freed(held)
     }
 
     fn accept(&mut self, op: Op) -> Write {
@@ -322,7 +388,7 @@ impl Register {
             last.deleted = sequence;
         }
         (last.sequence, last.state) = (sequence, state);
-        Write { op, sequence, removed_waiting: false }
+        Write { op, sequence, removed_waiting: false, waited: None }
     }
 }
 

@@ -2,13 +2,14 @@
 
 use std::fs::File;
 use std::future::Future;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::thread;
 
 use futures_util::Stream;
+use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
@@ -20,11 +21,20 @@ use super::generator::Generator;
 const AHEAD: usize = 1_024;
 const BURST: usize = 256;
 
+/// A point between two lines of an input, from which it can be read again.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// Lines before it, blank ones counted.
+    pub line: u64,
+    /// Bytes before it; of generated lines their number, of a live stream its cursor.
+    pub offset: u64,
+}
+
 /// A line that is not blank.
 #[derive(Debug)]
 pub struct Line {
-    /// Its place in the input, from 1, blank ones counted.
-    pub number: u64,
+    /// Where it ends. Its number is that of the lines before there, itself included.
+    pub end: Place,
     /// What it says, as [`parse`] has it.
     pub event: Result<Option<Event>, Malformed>,
 }
@@ -34,8 +44,13 @@ pub struct Line {
 pub enum Arrived {
     /// The next line.
     Line(Line),
-    /// So many lines are missing here: the source did not wait for the pipeline.
-    Gap(u64),
+    /// Lines are missing here: the source did not wait for the pipeline.
+    Gap {
+        /// How many.
+        lines: u64,
+        /// The number of the line that follows, if one does.
+        before: Option<u64>,
+    },
 }
 
 impl From<Line> for Arrived {
@@ -44,49 +59,78 @@ impl From<Line> for Arrived {
     }
 }
 
-/// Lines as they stand in the input, blank ones included.
-pub type RawLines = Box<dyn Iterator<Item = io::Result<Vec<u8>>> + Send>;
+/// A line as it stands in the input.
+#[derive(Debug)]
+pub struct RawLine {
+    /// Where it ends.
+    pub end: Place,
+    /// What it holds; cut if that is more than [`MAX_LINE`].
+    pub bytes: Vec<u8>,
+}
 
-/// The lines of a file.
+/// Lines as they stand in the input, blank ones included.
+pub type RawLines = Box<dyn Iterator<Item = io::Result<RawLine>> + Send>;
+
+/// The lines of a file from `start` on.
 ///
 /// # Errors
 ///
 /// If it cannot be opened or read.
-pub fn file(path: &Path) -> io::Result<RawLines> {
-    let mut input = BufReader::new(File::open(path)?);
+pub fn file(path: &Path, start: Place) -> io::Result<RawLines> {
+    let mut input = File::open(path)?;
+    if start.offset > 0 {
+        input.seek(SeekFrom::Start(start.offset))?;
+    }
+    let mut input = BufReader::new(input);
     // A directory opens, but does not read.
     input.fill_buf()?;
-    Ok(Box::new(RawReader(input)))
+    Ok(Box::new(RawReader { input, end: start }))
 }
 
 /// The lines of standard input.
 pub fn standard_input() -> RawLines {
-    Box::new(RawReader(BufReader::new(io::stdin())))
+    Box::new(RawReader { input: BufReader::new(io::stdin()), end: Place::default() })
 }
 
-/// Generated lines.
-pub fn generated(generator: Generator) -> RawLines {
-    Box::new(generator.map(|line| Ok(line.into_bytes())))
+/// Generated lines from `start` on.
+pub fn generated(lines: Generator, start: Place) -> RawLines {
+    let numbered = (1..).zip(lines).skip(start.line.try_into().unwrap_or(usize::MAX));
+    Box::new(numbered.map(|(line, text)| {
+        Ok(RawLine { end: Place { line, offset: line }, bytes: text.into_bytes() })
+    }))
 }
 
 /// Cuts lines that are too long rather than keep all of them in memory.
-struct RawReader<R>(R);
+struct RawReader<R> {
+    input: R,
+    end: Place,
+}
+
+impl<R: BufRead> RawReader<R> {
+    /// The next line and how long it is in the input; nothing at the end.
+    fn read(&mut self) -> io::Result<(Vec<u8>, usize)> {
+        let mut line = Vec::new();
+        let mut read = (&mut self.input).take(MAX_LINE as u64 + 1).read_until(b'\n', &mut line)?;
+        if line.len() > MAX_LINE && !line.ends_with(b"\n") {
+            read += self.input.skip_until(b'\n')?;
+        }
+        Ok((line, read))
+    }
+}
 
 impl<R: BufRead> Iterator for RawReader<R> {
-    type Item = io::Result<Vec<u8>>;
+    type Item = io::Result<RawLine>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let mut line = Vec::new();
-        let read = (&mut self.0).take(MAX_LINE as u64 + 1).read_until(b'\n', &mut line);
-        let rest = match read {
-            Ok(0) => return None,
-            Ok(_) if line.len() > MAX_LINE && !line.ends_with(b"\n") => {
-                self.0.skip_until(b'\n').map(|_| ())
+        match self.read() {
+            Ok((_, 0)) => None,
+            Ok((bytes, read)) => {
+                self.end.line += 1;
+                self.end.offset += read as u64;
+                Some(Ok(RawLine { end: self.end, bytes }))
             }
-            Ok(_) => Ok(()),
-            Err(error) => Err(error),
-        };
-        Some(rest.map(|()| line))
+            Err(error) => Some(Err(error)),
+        }
     }
 }
 
@@ -107,10 +151,10 @@ pub fn lines(
 }
 
 pub(super) fn parsed(raw: RawLines) -> impl Iterator<Item = io::Result<Line>> {
-    (1..).zip(raw).filter_map(|(number, line)| match line {
-        Ok(line) => {
-            let line = without_byte_order_mark(number, &line).trim_ascii();
-            (!line.is_empty()).then(|| Ok(Line { number, event: parse(line) }))
+    raw.filter_map(|line| match line {
+        Ok(RawLine { end, bytes }) => {
+            let line = without_byte_order_mark(end.line, &bytes).trim_ascii();
+            (!line.is_empty()).then(|| Ok(Line { end, event: parse(line) }))
         }
         Err(error) => Some(Err(error)),
     })
@@ -171,7 +215,16 @@ mod tests {
     use super::*;
 
     fn raw(text: &[u8]) -> Vec<Vec<u8>> {
-        RawReader(text).map(Result::unwrap).collect()
+        let mut rest = text;
+        let lines = RawReader { input: text, end: Place::default() }.zip(1..).map(|(line, nth)| {
+            let RawLine { end, bytes } = line.unwrap();
+            let consumed = end.offset as usize - (text.len() - rest.len());
+            rest = &rest[consumed..];
+            assert!(rest.is_empty() || text[..end.offset as usize].ends_with(b"\n"));
+            assert_eq!(end.line, nth);
+            bytes
+        });
+        lines.collect()
     }
 
     #[test]

@@ -173,21 +173,12 @@ impl Writer {
         &mut self.0
     }
 
-    /// Writes all of `ops`, in order and in one transaction, and says what each did. On an error
-    /// none of them took effect.
+    /// Begins a transaction. Takes the write lock at once, since only there SQLite waits for another process's.
     ///
     /// # Errors
     ///
-    /// Whatever SQLite says: a full disk, say.
-    pub fn write<'a>(&mut self, ops: impl IntoIterator<Item = &'a Op>) -> Result<Vec<Effect>> {
-        let transaction = self.begin()?;
-        let effects = ops.into_iter().map(|op| apply(&transaction, op)).collect::<Result<_>>()?;
-        transaction.commit()?;
-        Ok(effects)
-    }
-
-    /// Takes the write lock at once, since only there SQLite waits for another process's.
-    fn begin(&mut self) -> Result<Transaction<'_>> {
+    /// Whatever SQLite says: that it is busy, say.
+    pub fn begin(&mut self) -> Result<Transaction<'_>> {
         self.0.transaction_with_behavior(TransactionBehavior::Immediate)
     }
 
@@ -208,7 +199,12 @@ impl Writer {
     }
 }
 
-fn apply(connection: &Connection, op: &Op) -> Result<Effect> {
+/// Makes a change, and says what it did.
+///
+/// # Errors
+///
+/// Whatever SQLite says: a full disk, say.
+pub fn apply(connection: &Connection, op: &Op) -> Result<Effect> {
     let run =
         |sql, params: &[&dyn rusqlite::ToSql]| connection.prepare_cached(sql)?.execute(params);
     let stored = |rows| if rows == 0 { Effect::Duplicate } else { Effect::Stored };
@@ -256,6 +252,11 @@ impl Reader {
     /// Whatever SQLite says.
     pub fn subject_of(&self, relation: Relation, uri: &str) -> Result<Option<Id>> {
         subject_of(&self.0, relation, uri)
+    }
+
+    /// The connection itself.
+    pub fn connection(&self) -> &Connection {
+        &self.0
     }
 }
 

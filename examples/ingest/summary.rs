@@ -31,6 +31,10 @@ pub struct Summary {
     pub end: BatchEnd,
     /// The figures of the queue in front, if the source did not wait.
     pub queue: Option<queue::QueueStats>,
+    /// Events of a live stream that came again, and were left out.
+    pub redelivered: Option<u64>,
+    /// Whether a resumable run was stopped by something that could not be done.
+    pub stopped: bool,
     /// Users that were created.
     pub users_created: u64,
     /// Users that could not be written, and were tried again with their next event.
@@ -56,18 +60,31 @@ impl Summary {
         broken: Option<io::Error>,
         elapsed: Duration,
     ) -> Self {
-        let Pipeline { tally, gate, register, batcher, sink, freed, .. } = pipeline;
+        let Pipeline { tally, gate, register, batcher, sink, freed, ledger, .. } = pipeline;
         let waiting = register.lock().unwrap().all_waiting().map(|map| map.stats());
         let mut ended = Category::ALL.map(|category| tally.of(category));
-        ended[Category::Waiting as usize] = waiting.iter().map(|map| map.items as u64).sum();
+        let read = tally.lines_read();
+        match ledger {
+            None => {
+                let items = waiting.iter().map(|map| map.items as u64).sum();
+                ended[Category::Waiting as usize] = items;
+            }
+            // What was decided and not stored is as if it had not been.
+            Some(ledger) if ledger.is_stopped() => {
+                ended[Category::Failed as usize] += read.saturating_sub(ended.iter().sum());
+            }
+            Some(_) => {}
+        }
         Self {
-            read: tally.lines_read(),
+            read,
             ended,
             elapsed,
             malformed: tally.first_malformed(),
             failure: tally.first_failure(),
             broken,
             interrupted: false,
+            redelivered: None,
+            stopped: ledger.as_ref().is_some_and(|ledger| ledger.is_stopped()),
             queue: None,
             users_created: sink.users_created(),
             users_failed: sink.users_failed(),
@@ -96,6 +113,15 @@ impl Summary {
         self.read == self.sum()
     }
 
+    /// Whether there is something left that a resumable run can go on with, and that is no later part of a
+    /// live stream.
+    pub fn is_incomplete(&self) -> bool {
+        self.stopped
+            || self.interrupted
+            || self.broken.is_some()
+            || self.of(Category::Abandoned) > 0
+    }
+
     /// Why the run is no success, if it is none.
     pub fn complaint(&self) -> Option<String> {
         let Self { read, users_failed, .. } = *self;
@@ -109,6 +135,8 @@ impl Summary {
             complaints.push(format!("{failed} of {read} lines were not written: {}", why()));
         } else if users_failed > 0 {
             complaints.push(format!("{users_failed} users were not written: {}", why()));
+        } else if self.stopped {
+            complaints.push(format!("stopped: {}", why()));
         }
         if let Some(error) = &self.broken {
             complaints.push(format!("the input broke off (lines read: {read}): {error}"));
@@ -152,6 +180,9 @@ impl Summary {
         put("error", json!(self.complaint()));
         put("failure", json!(self.failure));
 
+        if let Some(redelivered) = self.redelivered {
+            put("redelivered", redelivered.into());
+        }
         if let Some(queue) = &self.queue {
             put("queue_pushed", queue.pushed.into());
             put("queue_popped", queue.popped.into());
@@ -216,6 +247,9 @@ impl fmt::Display for Summary {
         }
         writeln!(f)?;
 
+        if let Some(redelivered) = self.redelivered {
+            writeln!(f, "stream      {redelivered} events came again, and were left out")?;
+        }
         if let Some(queue) = &self.queue {
             let queue::QueueStats { pushed, popped, len, peak_len, .. } = queue;
             writeln!(

@@ -76,6 +76,36 @@ impl Category {
     }
 }
 
+/// How many lines ended, by category. What is yet to be added to a count may be negative: a child
+/// that is stored waits no longer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts([i64; Category::ALL.len()]);
+
+impl Counts {
+    /// So many more ended this way.
+    pub fn add(&mut self, category: Category, lines: i64) {
+        self.0[category as usize] += lines;
+    }
+
+    /// So many ended this way.
+    pub fn of(&self, category: Category) -> i64 {
+        self.0[category as usize]
+    }
+
+    /// Both together.
+    #[must_use]
+    pub fn plus(&self, other: &Self) -> Self {
+        let mut sum = *self;
+        Category::ALL.into_iter().for_each(|category| sum.add(category, other.of(category)));
+        sum
+    }
+
+    /// Lines that ended, in whatever way.
+    pub fn sum(&self) -> i64 {
+        self.0.iter().sum()
+    }
+}
+
 /// How many of the first malformed lines are kept to be shown.
 const SHOWN: usize = 5;
 
@@ -89,15 +119,23 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// One line came in.
-    pub fn read(&self) {
-        self.read.fetch_add(1, Ordering::Relaxed);
+    /// `lines` of them came in.
+    pub fn read(&self, lines: u64) {
+        self.read.fetch_add(lines, Ordering::Relaxed);
     }
 
-    /// `lines` of them came in and were dropped before they were looked at.
-    pub fn dropped(&self, lines: u64) {
-        self.read.fetch_add(lines, Ordering::Relaxed);
-        self.count(Category::Dropped, lines);
+    /// Lines that ended in earlier runs count for this one.
+    pub fn go_on_from(&self, counts: &Counts) {
+        self.read.fetch_add(counts.sum().try_into().unwrap_or(0), Ordering::Relaxed);
+        self.count_all(counts);
+    }
+
+    /// All of these left.
+    pub fn count_all(&self, counts: &Counts) {
+        for category in Category::ALL {
+            // Modulo 2^64, so that what is negative is subtracted.
+            self.count(category, counts.of(category).cast_unsigned());
+        }
     }
 
     /// `lines` of them left this way.
@@ -105,18 +143,16 @@ impl Tally {
         self.left[category as usize].fetch_add(lines, Ordering::Relaxed);
     }
 
-    /// One line is malformed; the first few are remembered.
+    /// Why a line is malformed; the first few are remembered.
     pub fn malformed(&self, number: u64, why: &impl std::fmt::Display) {
-        self.count(Category::Malformed, 1);
         let mut shown = self.malformed.lock().unwrap();
         if shown.len() < SHOWN {
             shown.push(format!("line {number}: {why}"));
         }
     }
 
-    /// `lines` of them could not be written; the first reason is remembered.
-    pub fn failed(&self, lines: u64, why: &impl std::fmt::Display) {
-        self.count(Category::Failed, lines);
+    /// Why something failed; the first reason is remembered.
+    pub fn failure(&self, why: &impl std::fmt::Display) {
         self.reason.lock().unwrap().get_or_insert_with(|| why.to_string());
     }
 

@@ -59,7 +59,7 @@ pub(crate) fn start(arguments: &[&str]) -> Child {
 }
 
 pub(crate) const POST: &str = r#"{"did":"did:plc:a","kind":"commit","commit":{"operation":"create","collection":"app.bsky.feed.post","rkey":"1","record":{}}}"#;
-const IDENTITY: &str = r#"{"did":"did:plc:a","kind":"identity"}"#;
+pub(crate) const IDENTITY: &str = r#"{"did":"did:plc:a","kind":"identity"}"#;
 
 pub(crate) fn file(folder: &Path, lines: &str) -> String {
     let path = folder.join("lines.jsonl");
@@ -100,6 +100,10 @@ fn help_says_what_there_is_to_choose() {
         "--ttl",
         "--json",
         "--busy-wait",
+        "--resume",
+        "--url",
+        "--collections",
+        "--cursor",
     ] {
         assert!(out.contains(option), "{option}\n{out}");
     }

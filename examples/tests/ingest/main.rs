@@ -2,11 +2,16 @@
 //! from the command line.
 
 mod cli;
+mod jetstream;
+mod kills;
 mod live;
 mod operator;
 mod reference;
 mod register;
+mod resume;
 mod rules;
 mod run;
+mod server;
 mod tables;
 mod time;
+mod trouble;

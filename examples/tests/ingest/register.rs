@@ -28,9 +28,10 @@ struct Steps {
 
 impl Steps {
     fn carry_out(&mut self, author: &Id, decision: Decision) {
-        let Decision { write, freed, left, done } = decision;
+        let Decision { write, waits: _, freed, left, done } = decision;
         self.writes.extend(write);
         self.freed.extend(freed.into_iter().map(|freed| (author.clone(), freed)));
+        let left = left.map(|(category, numbers)| (category, numbers.len() as u64));
         for (category, lines) in left.into_iter().chain(done.map(|category| (category, 1))) {
             *self.counts.entry(category.name()).or_default() += lines;
         }
@@ -58,7 +59,10 @@ impl Steps {
 
     fn write(&mut self, count: usize) {
         let batch: Vec<_> = self.writes.drain(..count).collect();
-        let effects = self.writer.write(batch.iter().map(|write| &write.op)).unwrap();
+        let transaction = self.writer.begin().unwrap();
+        let effects: Vec<_> =
+            batch.iter().map(|write| store::apply(&transaction, &write.op).unwrap()).collect();
+        transaction.commit().unwrap();
         self.register.settled(&batch);
         for (write, effect) in batch.iter().zip(effects) {
             let category = match effect {

@@ -13,7 +13,7 @@ use sluicegate_examples::ingest::tally::Category;
 use tempfile::TempDir;
 
 /// A small world, in which much meets.
-const CROWDED: Shape = Shape {
+pub(crate) const CROWDED: Shape = Shape {
     authors: 40,
     author_every: 60,
     delete_one_in: 4,
@@ -22,7 +22,7 @@ const CROWDED: Shape = Shape {
     hot_every: 10,
 };
 
-fn stream(seed: u64, shape: Shape) -> Vec<String> {
+pub(crate) fn stream(seed: u64, shape: Shape) -> Vec<String> {
     let mut lines = Vec::new();
     for (number, line) in Generator::with_shape(seed, 1_500, shape).enumerate() {
         match number % 200 {
@@ -35,7 +35,7 @@ fn stream(seed: u64, shape: Shape) -> Vec<String> {
     lines
 }
 
-fn is_delete(line: &str) -> bool {
+pub(crate) fn is_delete(line: &str) -> bool {
     line.contains(r#""operation":"delete""#)
 }
 

@@ -1,15 +1,20 @@
 //! What depends on the clock, which is paused here.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::run::roomy;
 use super::tables::Tables;
 use futures_util::stream;
+use rusqlite::Connection;
 use sluicegate_examples::ingest::event::parse;
+use sluicegate_examples::ingest::identity::Identity;
+use sluicegate_examples::ingest::journal::{self, Progress};
+use sluicegate_examples::ingest::ledger::Ledger;
 use sluicegate_examples::ingest::pipeline::{self, Config};
 use sluicegate_examples::ingest::register::Limits;
-use sluicegate_examples::ingest::source::Line;
+use sluicegate_examples::ingest::source::{Line, Place};
 use sluicegate_examples::ingest::store;
 use sluicegate_examples::ingest::summary::Summary;
 use sluicegate_examples::ingest::tally::Category;
@@ -55,7 +60,13 @@ async fn run_refusing(
     let lines = stream::unfold(lines.into_iter(), |mut lines| async move {
         let (second, line) = lines.next()?;
         sleep_until(started + Duration::from_secs(second)).await;
-        Some((io::Result::Ok(Line { number: 1, event: parse(line.as_bytes()) }), lines))
+        Some((
+            io::Result::Ok(Line {
+                end: Place { line: 1, offset: 1 },
+                event: parse(line.as_bytes()),
+            }),
+            lines,
+        ))
     });
     let summary = pipeline::run(config, (writer, reader), lines, |_| ()).await.unwrap();
     assert!(summary.adds_up(), "{summary}");
@@ -84,6 +95,42 @@ async fn what_waits_for_too_long_expires_and_the_rest_is_stored() {
     assert_eq!(summary.of(Category::Expired), 1, "{summary}");
     assert_eq!(summary.of(Category::Duplicate), 1, "{summary}");
     assert_eq!(tables.children["likes"].len(), 2, "{summary}");
+}
+
+/// Expiry is stored like all else: at the restart nothing waits.
+#[tokio::test(start_paused = true)]
+async fn in_a_resumable_run_what_waits_for_too_long_expires_for_good() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("ingest.db");
+    let (mut writer, reader) = store::open(&path).unwrap();
+    let identity = Identity::Generated { seed: 0 };
+    let progress = Progress::begin(writer.connection(), identity).unwrap();
+    let ledger = Arc::new(Ledger::new(progress, None, 10).unwrap());
+    let config = Config { ledger: Some(ledger.clone()), ..living(100) };
+    let lines = vec![(0, like(1)), (90, like(2)), (130, post(1)), (130, post(2)), (140, like(3))];
+    let started = Instant::now();
+    let lines = stream::unfold((1, lines.into_iter()), |(number, mut lines)| async move {
+        let (second, line) = lines.next()?;
+        sleep_until(started + Duration::from_secs(second)).await;
+        let end = Place { line: number, offset: number };
+        let line = io::Result::Ok(Line { end, event: parse(line.as_bytes()) });
+        Some((line, (number + 1, lines)))
+    });
+    // What is overdue at the end expires, too.
+    let late = stream::once(async {
+        sleep(Duration::from_secs(150)).await;
+        Ok(Line { end: Place { line: 9, offset: 9 }, event: Ok(None) })
+    });
+    let lines = futures_util::StreamExt::chain(lines, late);
+    let summary = pipeline::run(&config, (writer, reader), lines, |_| ()).await.unwrap();
+    assert!(summary.adds_up(), "{summary}");
+    assert_eq!((summary.of(Category::Expired), summary.of(Category::Waiting)), (2, 0), "{summary}");
+    assert_eq!(ledger.counts().of(Category::Expired), 2);
+    let connection = Connection::open(&path).unwrap();
+    let progress = Progress::load(&connection).unwrap().unwrap();
+    assert_eq!(progress.counts, ledger.counts());
+    assert_eq!(journal::waiting(&connection, 0, 9).unwrap().len(), 0);
+    assert_eq!(Tables::read(&path).children["likes"].len(), 1, "{summary}");
 }
 
 /// More than one step of the sweeper, in both maps.
@@ -150,7 +197,9 @@ async fn what_could_not_be_written_may_come_again() {
 async fn an_input_that_breaks_off_ends_the_run_and_loses_nothing() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("ingest.db");
-    let good = |text: String| Ok(Line { number: 1, event: parse(text.as_bytes()) });
+    let good = |text: String| {
+        Ok(Line { end: Place { line: 1, offset: 1 }, event: parse(text.as_bytes()) })
+    };
     let lines =
         stream::iter([good(post(1)), good(like(1)), Err(io::Error::other("the disk is gone"))]);
     let database = store::open(&path).unwrap();
@@ -165,7 +214,7 @@ async fn an_input_that_breaks_off_ends_the_run_and_loses_nothing() {
 async fn a_lone_row_is_written_after_the_window() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("ingest.db");
-    let first = Ok(Line { number: 1, event: parse(post(1).as_bytes()) });
+    let first = Ok(Line { end: Place { line: 1, offset: 1 }, event: parse(post(1).as_bytes()) });
     let (looked, watched) = (path.clone(), path.clone());
     let lines = stream::unfold(Some(first), |first| async { first.map(|line| (line, None)) });
     let lines = futures_util::StreamExt::chain(
@@ -173,7 +222,7 @@ async fn a_lone_row_is_written_after_the_window() {
         stream::once(async move {
             sleep(Duration::from_millis(100)).await;
             assert_eq!(Tables::read(&looked).posts.len(), 1);
-            Ok(Line { number: 2, event: parse(post(2).as_bytes()) })
+            Ok(Line { end: Place { line: 2, offset: 2 }, event: parse(post(2).as_bytes()) })
         }),
     );
     let config = Config { rows: 500, window: Duration::from_millis(50), ..roomy() };
