@@ -40,14 +40,14 @@ pub struct Record {
     /// The line waits.
     pub waits: Option<Held>,
     /// The children of these numbers wait no longer, and are not written.
-    pub left: Option<(Category, Vec<u64>)>,
+    pub left: Vec<(Category, Vec<u64>)>,
 }
 
 impl Record {
     /// Whether there is nothing to store.
     pub fn is_empty(&self) -> bool {
         let Self { acks, done, waits, left } = self;
-        acks.is_empty() && done.is_none() && waits.is_none() && left.is_none()
+        acks.is_empty() && done.is_none() && waits.is_none() && left.is_empty()
     }
 }
 
@@ -187,7 +187,7 @@ impl Ledger {
                 journal::insert(connection, held)?;
                 ended.add(Category::Waiting, 1);
             }
-            if let Some((category, numbers)) = &record.left {
+            for (category, numbers) in &record.left {
                 numbers.iter().try_for_each(|number| journal::remove(connection, *number))?;
                 ended.add(*category, numbers.len() as i64);
                 ended.add(Category::Waiting, -(numbers.len() as i64));

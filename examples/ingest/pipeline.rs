@@ -13,8 +13,8 @@
 //!   counted where the gap is.
 //! - The executor pulls a line when there is room, runs the events of one author one after the
 //!   other and those of different authors side by side, and ends each in one outcome.
-//! - The semaphore bounds how many users are created at once. There is one creation a user however
-//!   many of its events come together, since those do not overlap.
+//! - The semaphore bounds how many users are created at once, and a SingleFlight in front of it has
+//!   each created once, whatever asks for it meanwhile.
 //! - The map holds children until their parent comes, and hands back all that it cannot hold. Its
 //!   index finds the one that is deleted while it waits, and the one that comes twice; a sweeper
 //!   takes out those that have waited for too long.
@@ -32,7 +32,10 @@ use futures_util::{Stream, StreamExt, stream};
 use sluicegate::batcher::{Closed, SendError, Slot};
 use sluicegate::map::Sweeper;
 use sluicegate::offsets::Ack;
-use sluicegate::{BatchExecutor, Batcher, ConfigError, Retry, Settled, SettledCounts};
+use sluicegate::single_flight::RunPanicked;
+use sluicegate::{
+    BatchExecutor, Batcher, ConfigError, Retry, Settled, SettledCounts, SingleFlight,
+};
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
@@ -165,7 +168,9 @@ struct Admitted {
 #[derive(Debug)]
 pub(super) struct Pipeline {
     pub(super) tally: Arc<Tally>,
-    pub(super) gate: Gate,
+    pub(super) gate: Arc<Gate>,
+    /// Of users, by name: what asks for one while it is looked up waits for the same look-up.
+    look_ups: SingleFlight<Id, ()>,
     pub(super) register: Arc<Mutex<Register>>,
     pub(super) batcher: Batcher<Entry>,
     pub(super) sink: Arc<Sink>,
@@ -181,6 +186,7 @@ pub(super) struct Pipeline {
 pub(super) enum Trouble {
     Closed,
     Database(rusqlite::Error),
+    LookUp(RunPanicked),
 }
 
 impl Pipeline {
@@ -214,7 +220,8 @@ impl Pipeline {
                 })?;
         Ok(Self {
             tally,
-            gate: gate(config.permits),
+            gate: Arc::new(gate(config.permits)),
+            look_ups: SingleFlight::new(config.in_hand)?,
             register,
             batcher,
             sink,
@@ -304,12 +311,15 @@ impl Pipeline {
         if self.register.lock().unwrap().has_user(&did)? {
             return Ok(true);
         }
-        // Within the block, so that the time runs from when there is a permit.
-        let look_up = self.gate.pass(async { tokio::time::sleep(self.lookup).await });
+        let look_up = self.look_ups.run(did.clone(), || {
+            let (gate, cost) = (Arc::clone(&self.gate), self.lookup);
+            // Within the block, so that the time runs from when there is a permit.
+            async move { gate.pass(async { tokio::time::sleep(cost).await }).await }
+        });
         tokio::select! {
             biased;
             () = self.control.look_ups_given_up() => return Ok(false),
-            () = look_up => {}
+            looked_up = look_up => looked_up.map_err(Trouble::LookUp)?,
         }
         let (_, freed) = self.decide(None, |register, _| Ok(register.user(did))).await?;
         self.follow(freed).await;
@@ -334,8 +344,10 @@ impl Pipeline {
             let done = done_now.take().map(|category| (category, 1));
             let record = Record { acks: Vec::from_iter(ack), done, waits, left };
             entry.record = (!record.is_empty()).then(|| Box::new(record));
-        } else if let Some((category, numbers)) = left {
-            self.tally.count(category, numbers.len() as u64);
+        } else {
+            for (category, numbers) in left {
+                self.tally.count(category, numbers.len() as u64);
+            }
         }
         let refused = Self::send(slot, entry);
         drop(register);
@@ -429,6 +441,7 @@ impl std::fmt::Display for Trouble {
         match self {
             Self::Closed => Closed.fmt(f),
             Self::Database(error) => write!(f, "the database cannot be read: {error}"),
+            Self::LookUp(panicked) => panicked.fmt(f),
         }
     }
 }

@@ -27,7 +27,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sluicegate::map::Entry;
+use sluicegate::map::{Entry, Items};
 use sluicegate::{BoundedArrayMap, ConfigError, Pushed, SharedBoundedArrayMap};
 
 use super::event::{Change, Child, Id, Parent, Post, Relation};
@@ -111,7 +111,7 @@ pub struct Decision {
     /// These may follow now: their parent is about to be written.
     pub freed: Vec<Freed>,
     /// The children of these numbers wait no longer and are not written; and why.
-    pub left: Option<(Category, Vec<u64>)>,
+    pub left: Vec<(Category, Vec<u64>)>,
     /// The line itself leaves at once, and why.
     pub done: Option<Category>,
 }
@@ -217,20 +217,26 @@ impl Register {
         Ok(Decision { waits, left, ..Decision::default() })
     }
 
-    /// Lets a child wait that arrived at this time. Returns who left for it, or itself.
-    fn hold(&self, held: Held, arrived: Instant) -> Option<(Category, Vec<u64>)> {
+    /// Lets a child wait that arrived at this time. Returns what left for it, or itself.
+    fn hold(&self, held: Held, arrived: Instant) -> Vec<(Category, Vec<u64>)> {
         let Held { child, number } = &held;
         let (relation, number) = (child.relation, *number);
         let (subject, uri) = (child.subject.clone(), child.uri.clone());
         let entry = Entry::new(subject, held).id(uri).at(arrived);
+        let numbers = |items: Items<Held, Id>| items.map(|held| held.number).collect();
         match self.waiting(relation.parent()).push_entry(entry) {
-            Pushed::Stored => None,
-            Pushed::Several(_) => unreachable!("these maps have no totals"),
-            Pushed::Displaced { value, .. } => Some((Category::Displaced, vec![value.number])),
-            Pushed::Evicted { items, .. } => {
-                Some((Category::Evicted, items.into_iter().map(|held| held.number).collect()))
+            Pushed::Stored => Vec::new(),
+            Pushed::Displaced { value, .. } => vec![(Category::Displaced, vec![value.number])],
+            Pushed::Evicted { items, .. } => vec![(Category::Evicted, numbers(items))],
+            Pushed::Rejected { .. } => vec![(Category::Duplicate, vec![number])],
+            Pushed::Several(several) => {
+                let displaced = several.displaced.iter().map(|(held, _)| held.number).collect();
+                let evicted = several.evicted.into_iter();
+                [(Category::Displaced, displaced)]
+                    .into_iter()
+                    .chain(evicted.map(|(_, items)| (Category::Evicted, numbers(items))))
+                    .collect()
             }
-            Pushed::Rejected { .. } => Some((Category::Duplicate, vec![number])),
         }
     }
 
@@ -252,7 +258,7 @@ impl Register {
             return Ok(Decision { freed: vec![self.freed(held)], ..Decision::default() });
         }
         let left = if age >= self.time_to_live {
-            Some((Category::Expired, vec![held.number]))
+            vec![(Category::Expired, vec![held.number])]
         } else {
             self.hold(held, arrived)
         };
@@ -264,7 +270,7 @@ impl Register {
         let expired = self.all_waiting().map(|waiting| waiting.expire(now, most));
         let numbers: Vec<_> = expired.into_iter().flatten().map(|gone| gone.value.number).collect();
         let left = (!numbers.is_empty()).then_some((Category::Expired, numbers));
-        Decision { left, ..Decision::default() }
+        Decision { left: Vec::from_iter(left), ..Decision::default() }
     }
 
     /// Nothing that waits for this post is freed but not yet accepted: only the author frees
@@ -276,14 +282,14 @@ impl Register {
         let mut write = self.accept(Op::DeletePost(uri));
         write.removed_waiting = !cancelled.is_empty();
         let left = write.removed_waiting.then_some((Category::Cancelled, cancelled));
-        Decision { write: Some(write), left, ..Decision::default() }
+        Decision { write: Some(write), left: Vec::from_iter(left), ..Decision::default() }
     }
 
     fn delete_child(&mut self, relation: Relation, uri: Id) -> Decision {
         let waiting = self.waiting(relation.parent()).remove_by_id(&uri);
         let waited = waiting.map(|(_, held)| held.number).or_else(|| self.freed.remove(&uri));
         if let Some(number) = waited {
-            let left = Some((Category::Cancelled, vec![number]));
+            let left = vec![(Category::Cancelled, vec![number])];
             return Decision { left, done: Some(Category::Deleted), ..Decision::default() };
         }
         let write = Some(self.accept(Op::DeleteChild(relation, uri)));

@@ -54,7 +54,7 @@ impl Pipeline {
         while some {
             let expired = self.decide(None, |register, now| {
                 let decision = register.expire(now, SWEEP_STEP);
-                some = decision.left.is_some();
+                some = !decision.left.is_empty();
                 Ok(decision)
             });
             if let Err(why) = expired.await {

@@ -6,7 +6,7 @@ use core::time::Duration;
 use tokio::task::coop::consume_budget;
 use tokio::time;
 
-use super::{Failure, Retried, Retry, RetryError, RetryState, RetryWhen};
+use super::{Failure, GaveUp, Retried, Retry, RetryError, RetryState, RetryWhen};
 
 impl Retry {
     /// Calls `attempt` and awaits what it returns, again and again until one succeeds or the policy
@@ -55,7 +55,7 @@ impl Retry {
         A: FnMut() -> F,
         F: Future<Output = Result<T, E>>,
     {
-        RetryWhen::from(self.clone()).run(attempt).await
+        run(self, attempt, |state, _| self.next_wait(state)).await
     }
 }
 
@@ -73,39 +73,52 @@ impl<E> RetryWhen<E> {
     /// # Cancel safety
     ///
     /// Dropping it drops the attempt that runs, and begins no other.
-    pub async fn run<T, A, F>(&self, mut attempt: A) -> Result<Retried<T>, RetryError<E>>
+    pub async fn run<T, A, F>(&self, attempt: A) -> Result<Retried<T>, RetryError<E>>
     where
         A: FnMut() -> F,
         F: Future<Output = Result<T, E>>,
     {
-        let (policy, mut state) = (self.policy(), RetryState::new());
-        loop {
-            // Attempts that are ready at once must not keep the worker from other tasks.
-            consume_budget().await;
-            let failure = match with_timeout(policy.attempt_timeout, attempt()).await {
-                Ok(value) => {
-                    policy.succeeded();
-                    return Ok(Retried { value, attempts: state.failures() + 1 });
-                }
-                Err(failure) => failure,
-            };
-            let next = self.next_wait_after(&mut state, &failure);
-            let timeout = match failure {
-                Failure::Failed(error) => {
-                    state.keep(error);
-                    None
-                }
-                _ => policy.attempt_timeout,
-            };
-            let wait = next.map_err(|gave_up| RetryError {
-                last_error: state.take_last_error(),
-                timeout,
-                attempts: state.failures(),
-                gave_up,
-            })?;
-            if !wait.is_zero() {
-                time::sleep(wait).await;
+        run(self.policy(), attempt, |state, failure| self.next_wait_after(state, failure)).await
+    }
+}
+
+async fn run<T, E, A, F, N>(
+    policy: &Retry,
+    mut attempt: A,
+    next_wait: N,
+) -> Result<Retried<T>, RetryError<E>>
+where
+    A: FnMut() -> F,
+    F: Future<Output = Result<T, E>>,
+    N: Fn(&mut RetryState<E>, &Failure<E>) -> Result<Duration, GaveUp>,
+{
+    let mut state = RetryState::new();
+    loop {
+        // Attempts that are ready at once must not keep the worker from other tasks.
+        consume_budget().await;
+        let failure = match with_timeout(policy.attempt_timeout, attempt()).await {
+            Ok(value) => {
+                policy.succeeded();
+                return Ok(Retried { value, attempts: state.failures() + 1 });
             }
+            Err(failure) => failure,
+        };
+        let next = next_wait(&mut state, &failure);
+        let timeout = match failure {
+            Failure::Failed(error) => {
+                state.keep(error);
+                None
+            }
+            Failure::Panicked(_) | Failure::TimedOut => policy.attempt_timeout,
+        };
+        let wait = next.map_err(|gave_up| RetryError {
+            last_error: state.take_last_error(),
+            timeout,
+            attempts: state.failures(),
+            gave_up,
+        })?;
+        if !wait.is_zero() {
+            time::sleep(wait).await;
         }
     }
 }

@@ -31,8 +31,8 @@ impl Steps {
         let Decision { write, waits: _, freed, left, done } = decision;
         self.writes.extend(write);
         self.freed.extend(freed.into_iter().map(|freed| (author.clone(), freed)));
-        let left = left.map(|(category, numbers)| (category, numbers.len() as u64));
-        for (category, lines) in left.into_iter().chain(done.map(|category| (category, 1))) {
+        let left = left.into_iter().map(|(category, numbers)| (category, numbers.len() as u64));
+        for (category, lines) in left.chain(done.map(|category| (category, 1))) {
             *self.counts.entry(category.name()).or_default() += lines;
         }
     }
