@@ -1,6 +1,8 @@
 //! When to try again: a pure policy that knows neither clock nor runtime, and beside it a thin
 //! loop that waits on tokio's clock.
 
+#[cfg(feature = "tokio")]
+mod attempts;
 mod backoff;
 mod budget;
 mod builder;
@@ -17,6 +19,8 @@ use core::panic::{RefUnwindSafe, UnwindSafe};
 use core::time::Duration;
 use std::sync::Arc;
 
+#[cfg(feature = "tokio")]
+pub use attempts::Attempts;
 pub use backoff::{Delays, Jitter};
 pub use budget::RetryBudget;
 pub use builder::RetryBuilder;
@@ -44,7 +48,8 @@ use crate::base::config::ConfigError;
 /// | how many retries there may be in all | [`budget`](Self::budget) |
 ///
 /// All of it is set by a [`builder`](Self::builder), which is checked when it is built. Use a policy alone by
-/// [`run`](Self::run); the batcher and the executor take one.
+/// [`run`](Self::run), or in a loop of your own by [`attempts`](Self::attempts); the batcher and the executor
+/// take one.
 ///
 /// Do not use it for what fails the same way each time: it only makes the failure late. Nor for
 /// what must not happen twice: an attempt that timed out may still have had its effect.

@@ -139,6 +139,7 @@ mod run {
 
     use super::coop::assert_yields;
 
+    use sluicegate::RetryError;
     use sluicegate::retry::Retried;
     use tokio::time::Instant;
 
@@ -183,6 +184,66 @@ mod run {
         assert_eq!((error.attempts, error.gave_up), (3, GaveUp::AttemptsSpent));
         assert_eq!(error.to_string(), "3 attempts failed, no attempts left: 3");
         assert_eq!((error.last_error, error.timeout), (Some(3), None));
+    }
+
+    /// An operation that borrows mutably, inside of a trait's `Send` future.
+    #[tokio::test(start_paused = true)]
+    async fn a_loop_of_the_callers_borrows_mutably() {
+        struct Connection(u32);
+        impl Connection {
+            async fn execute(&mut self) -> Result<u32, &'static str> {
+                self.0 += 1;
+                if self.0 < 3 { Err("busy") } else { Ok(self.0) }
+            }
+        }
+        trait Store {
+            fn store(
+                &mut self,
+            ) -> impl Future<Output = Result<u32, RetryError<&'static str>>> + Send;
+        }
+        impl Store for Connection {
+            async fn store(&mut self) -> Result<u32, RetryError<&'static str>> {
+                let mut attempts = Retry::jobs().attempts();
+                loop {
+                    match self.execute().await {
+                        Ok(rows) => break Ok(rows * attempts.succeeded()),
+                        Err(error) => attempts.failed(error).await?,
+                    }
+                }
+            }
+        }
+        let start = Instant::now();
+        assert_eq!(Connection(0).store().await, Ok(9));
+        assert_eq!(start.elapsed(), Duration::from_secs(6));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_loop_of_the_callers_ends_as_a_run_does() {
+        let budget = RetryBudget::new(10, 1.0).unwrap();
+        let retry = Retry::jobs().budget(&budget);
+        let mut attempts = retry.attempts();
+        attempts.failed(1).await.unwrap();
+        attempts.failed(2).await.unwrap();
+        let error = attempts.failed(3).await.unwrap_err();
+        assert_eq!((error.last_error, error.attempts), (Some(3), 3));
+        assert_eq!((error.gave_up, budget.tokens()), (GaveUp::AttemptsSpent, 7));
+        assert_eq!((retry.attempts::<()>().succeeded(), budget.tokens()), (1, 8));
+
+        let start = Instant::now();
+        let mut attempts = Retry::jobs().when(|code: &u32| *code == 503).attempts();
+        let error = attempts.failed(404).await.unwrap_err();
+        assert_eq!((error.gave_up, attempts.failures()), (GaveUp::NotRetryable, 1));
+        assert_eq!(start.elapsed(), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_loop_of_failures_without_waits_lets_others_go_on() {
+        assert_yields(async {
+            let mut attempts = Retry::constant(u32::MAX, Duration::ZERO).unwrap().attempts();
+            loop {
+                attempts.failed("busy").await.unwrap();
+            }
+        });
     }
 
     #[tokio::test(start_paused = true)]
