@@ -6,13 +6,11 @@ use core::time::Duration;
 use std::sync::Arc;
 
 use super::BatchExecutor;
-use super::attempts::NoRetry;
 use super::limits::TimeLimits;
 use super::observe::{BatchEvent, Observer};
 use super::options::Options;
-use super::order::Unordered;
+use super::policies::Policies;
 use super::stop::{Stop, StopToken};
-use super::weight::UnitWeight;
 use crate::ConfigError;
 use crate::semaphore::Semaphore;
 use crate::throttle::Throttle;
@@ -267,7 +265,7 @@ impl BatchExecutorBuilder {
         let Self { stop, stop_when, observer, .. } = self;
         let options =
             Options { limit, backlog, throttle, semaphore, limits, stop, stop_when, observer };
-        Ok(BatchExecutor { options, keys: Unordered, weigher: UnitWeight, attempts: NoRetry })
+        Ok(BatchExecutor { options, policy: Policies::default() })
     }
 }
 
