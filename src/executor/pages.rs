@@ -111,6 +111,22 @@ struct PageState<I> {
     waker: Option<Waker>,
 }
 
+impl<I> PageState<I> {
+    fn new() -> Self {
+        Self {
+            items: VecDeque::new(),
+            not_started: Vec::new(),
+            pages: VecDeque::new(),
+            fetched: 0,
+            pulled: 0,
+            ended: false,
+            closed: false,
+            panic: None,
+            waker: None,
+        }
+    }
+}
+
 type SharedPages<I> = Arc<Mutex<PageState<I>>>;
 
 fn settled<I>(pages_state: &SharedPages<I>, index: usize) {
@@ -406,17 +422,7 @@ impl<P> BatchExecutor<P> {
     {
         let Self { options, policy } = self;
         let batch = options.batch(P::WEIGHS);
-        let pages_state = Arc::new(Mutex::new(PageState {
-            items: VecDeque::new(),
-            not_started: Vec::new(),
-            pages: VecDeque::new(),
-            fetched: 0,
-            pulled: 0,
-            ended: false,
-            closed: false,
-            panic: None,
-            waker: None,
-        }));
+        let pages_state = Arc::new(Mutex::new(PageState::new()));
         let mut fetcher = Fetcher {
             fetch,
             fetching: Box::pin(None),

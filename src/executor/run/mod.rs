@@ -118,20 +118,20 @@ impl<S: Source, F, Fut, P: Policy<S::Input, E>, O, E> Run<S, F, Fut, P, O, E> {
                 debug_assert_eq!(entry, expected);
                 waker
             });
-        let throttling = batch.throttle;
+        let Batch { options, deadline, stops, failures } = batch;
         let throttling =
-            throttling.map(|throttle| Box::new(Throttling::new(throttle, throttle_waker)));
+            options.throttle.map(|throttle| Box::new(Throttling::new(throttle, throttle_waker)));
         let permits =
-            batch.semaphore.map(|semaphore| Box::new(Permits::new(semaphore, permits_waker)));
+            options.semaphore.map(|semaphore| Box::new(Permits::new(semaphore, permits_waker)));
         Self {
-            limit: batch.limit,
-            backlog: batch.backlog,
+            limit: options.limit,
+            backlog: options.backlog,
             source: Quiet::new(source),
             source_state: SourceState::Ready,
             source_waker,
             start: Quiet::new(start),
             order: Quiet::new(policy.keys().order()),
-            limits: Limits::new(batch.limits, batch.deadline, policy.attempt_timeout()),
+            limits: Limits::new(options.limits, deadline, policy.attempt_timeout()),
             policy: Quiet::new(policy),
             slots: Slots::new(),
             ready,
@@ -140,9 +140,9 @@ impl<S: Source, F, Fut, P: Policy<S::Input, E>, O, E> Run<S, F, Fut, P, O, E> {
             throttling,
             next: None,
             retries: RetryQueue::new(),
-            stops: Stops::new(batch.stops, batch.failures),
+            stops: Stops::new(stops, failures),
             stop_waker,
-            reporter: batch.observer.map(Reporter::new),
+            reporter: options.observer.map(Reporter::new),
             sink,
             sink_waker,
             aborted: false,

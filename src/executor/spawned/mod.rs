@@ -82,9 +82,7 @@ where
         let mut batch = batch.clone();
         if shares {
             // To each a share of its own, so that none has to wait for another's room.
-            batch.limit = options.limit / workers + usize::from(worker < options.limit % workers);
-            batch.backlog =
-                options.backlog / workers + usize::from(worker < options.backlog % workers);
+            batch.reduce_to_share(worker, workers);
         }
         let work = worker::work(&shared, worker, batch, Arc::clone(&f), policy.clone());
         spawn(Box::pin(work));

@@ -44,7 +44,7 @@ where
         shared: Arc::clone(shared),
         tally: Arc::clone(&tally),
         worker,
-        share: batch.limit,
+        share: batch.options.limit,
         stops: batch.tokens(),
         deadline: batch.deadline.clone(),
         chunk: VecDeque::new(),
