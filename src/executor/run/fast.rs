@@ -23,6 +23,13 @@ struct Fresh<'a, I> {
     left_behind: &'a mut Option<(I, u32)>,
 }
 
+impl<I> Fresh<'_, I> {
+    #[inline]
+    fn into_copy(mut self) -> Option<I> {
+        self.copy.take()
+    }
+}
+
 impl<I> Drop for Fresh<'_, I> {
     #[inline]
     fn drop(&mut self) {
@@ -172,16 +179,11 @@ where
         let mut any = false;
         loop {
             *at = At::Source;
-            let (index, input) = match source.poll_pull(room, cx) {
-                Poll::Ready(Some(pulled)) => pulled,
-                Poll::Ready(None) => {
-                    self.source_state = SourceState::Done;
-                    return any;
-                }
-                Poll::Pending => {
-                    self.source_state = SourceState::Pending;
-                    return any;
-                }
+            let pulled = source.poll_pull(room, cx);
+            let Poll::Ready(Some((index, input))) = pulled else {
+                let ended = pulled.is_ready();
+                self.source_state = if ended { SourceState::Done } else { SourceState::Pending };
+                return any;
             };
             any = true;
             if !quiet && limits.is_batch_due() {
@@ -198,11 +200,9 @@ where
             let Some(input) = fresh.input.take() else { return any };
             match future.start(|| start(input)) {
                 Poll::Ready(Err(error)) if P::RETRIES => {
-                    let copy = fresh.copy.take();
-                    drop(fresh);
+                    let copy = fresh.into_copy();
                     quietly(|| future.clear());
-                    retries.insert(slot, copy);
-                    self.slots.keep(slot, index);
+                    self.keep_fast(slot, index, copy);
                     self.attempt_ended(slot, Err(error));
                     return true;
                 }
@@ -214,32 +214,32 @@ where
                         attempts.succeeded();
                     }
                     future.clear();
-                    drop(fresh.copy.take());
-                    drop(fresh);
+                    drop(fresh.into_copy());
                 }
                 Poll::Pending => {
-                    let copy = fresh.copy.take();
-                    drop(fresh);
-                    if P::RETRIES {
-                        retries.insert(slot, copy);
-                    }
-                    self.slots.keep(slot, index);
+                    let copy = fresh.into_copy();
+                    self.keep_fast(slot, index, copy);
                     self.time(slot, index);
                     self.ready.new_started();
                     return true;
                 }
             }
-            if !quiet {
-                let alarm = if P::RETRIES { retries.first_due() } else { None };
-                if ready.new_started() || !alone || limits.may_be_due(alarm) {
-                    return true;
-                }
-            }
-            if *steps == 0 || sink.waiting() > 0 || stops.is_news() {
+            let alarm = if P::RETRIES && !quiet { retries.first_due() } else { None };
+            let others = !quiet && (ready.new_started() || !alone || limits.may_be_due(alarm));
+            if others || *steps == 0 || sink.waiting() > 0 || stops.is_news() {
                 return true;
             }
             *steps -= 1;
         }
+    }
+
+    /// An item that has been started in the next vacant slot is not done: the slot is its own.
+    #[inline]
+    fn keep_fast(&mut self, slot: usize, index: usize, copy: Option<S::Input>) {
+        if P::RETRIES {
+            self.retries.insert(slot, copy);
+        }
+        self.slots.keep(slot, index);
     }
 
     /// The caller's code panicked on the fast path.

@@ -26,7 +26,9 @@ use std::time::Instant;
 use super::limits::Limits;
 use super::observe::Reporter;
 use super::options::Batch;
-use super::order::{Keys, Order};
+use super::order::Keys;
+#[cfg(debug_assertions)]
+use super::order::Order;
 use super::outcome_sink::OutcomeSink;
 use super::permits::Permits;
 use super::policies::Policy;
