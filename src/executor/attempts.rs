@@ -194,9 +194,11 @@ impl<I, E> DeadLetterSink<I, E> for NoDeadLetter {
 }
 
 /// Dead letters go to a function.
+#[cfg(any(feature = "tokio", loom))]
 #[derive(Clone)]
 pub struct FnSink<F>(pub(super) F);
 
+#[cfg(any(feature = "tokio", loom))]
 impl<I, E, F: Fn(DeadLetter<'_, I, E>)> DeadLetterSink<I, E> for FnSink<F> {
     const WANTED: bool = true;
 
@@ -205,6 +207,7 @@ impl<I, E, F: Fn(DeadLetter<'_, I, E>)> DeadLetterSink<I, E> for FnSink<F> {
     }
 }
 
+#[cfg(any(feature = "tokio", loom))]
 impl<F> fmt::Debug for FnSink<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("FnSink(..)")

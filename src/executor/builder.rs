@@ -12,6 +12,7 @@ use super::policies::Policies;
 use super::stop::{Stop, StopToken};
 use crate::ConfigError;
 use crate::semaphore::Semaphore;
+#[cfg(feature = "tokio")]
 use crate::throttle::Throttle;
 
 /// Options for a [`BatchExecutor`]; made by [`BatchExecutor::builder`].
