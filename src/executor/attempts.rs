@@ -4,11 +4,12 @@ use core::fmt;
 use core::marker::PhantomData;
 use core::time::Duration;
 
+use super::policies::Policy;
 use crate::base::panic::quietly;
 use crate::retry::{Failure, GaveUp, RetryState, RetryWhen};
 use crate::settled::SettledKind;
 
-/// How often an item is tried; implemented by what [`BatchExecutor`](super::BatchExecutor) puts in for its third parameter.
+/// How often an item is tried.
 pub trait Attempts<I, E> {
     /// Whether inputs may be kept for another attempt.
     const RETRIES: bool = false;
@@ -111,20 +112,20 @@ impl<I: Clone, E, D: DeadLetterSink<I, E>> Attempts<I, E> for Retrying<E, D> {
 
 /// The inputs of a batch that owns them: those that it has not pulled when it ends or is dropped go
 /// to the dead letters.
-pub(crate) struct Owned<'a, I: Iterator, E, A: Attempts<I::Item, E>> {
+pub(crate) struct Owned<'a, I: Iterator, E, P: Policy<I::Item, E>> {
     inputs: I,
-    attempts: &'a A,
+    policy: &'a P,
     pulled: usize,
     errors: PhantomData<fn(E)>,
 }
 
-impl<'a, I: Iterator, E, A: Attempts<I::Item, E>> Owned<'a, I, E, A> {
-    pub(crate) fn new(inputs: I, attempts: &'a A) -> Self {
-        Self { inputs, attempts, pulled: 0, errors: PhantomData }
+impl<'a, I: Iterator, E, P: Policy<I::Item, E>> Owned<'a, I, E, P> {
+    pub(crate) fn new(inputs: I, policy: &'a P) -> Self {
+        Self { inputs, policy, pulled: 0, errors: PhantomData }
     }
 }
 
-impl<I: Iterator, E, A: Attempts<I::Item, E>> Iterator for Owned<'_, I, E, A> {
+impl<I: Iterator, E, P: Policy<I::Item, E>> Iterator for Owned<'_, I, E, P> {
     type Item = I::Item;
 
     fn next(&mut self) -> Option<I::Item> {
@@ -138,12 +139,12 @@ impl<I: Iterator, E, A: Attempts<I::Item, E>> Iterator for Owned<'_, I, E, A> {
     }
 }
 
-impl<I: Iterator, E, A: Attempts<I::Item, E>> Drop for Owned<'_, I, E, A> {
+impl<I: Iterator, E, P: Policy<I::Item, E>> Drop for Owned<'_, I, E, P> {
     fn drop(&mut self) {
         for (index, input) in (self.pulled..).zip(self.inputs.by_ref()) {
             let kind = SettledKind::Cancelled;
             quietly(|| {
-                self.attempts.dead_letter(DeadLetter {
+                self.policy.dead_letter(DeadLetter {
                     index,
                     input,
                     kind,
@@ -193,9 +194,11 @@ impl<I, E> DeadLetterSink<I, E> for NoDeadLetter {
 }
 
 /// Dead letters go to a function.
+#[cfg(any(feature = "tokio", loom))]
 #[derive(Clone)]
 pub struct FnSink<F>(pub(super) F);
 
+#[cfg(any(feature = "tokio", loom))]
 impl<I, E, F: Fn(DeadLetter<'_, I, E>)> DeadLetterSink<I, E> for FnSink<F> {
     const WANTED: bool = true;
 
@@ -204,6 +207,7 @@ impl<I, E, F: Fn(DeadLetter<'_, I, E>)> DeadLetterSink<I, E> for FnSink<F> {
     }
 }
 
+#[cfg(any(feature = "tokio", loom))]
 impl<F> fmt::Debug for FnSink<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("FnSink(..)")

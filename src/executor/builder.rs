@@ -6,15 +6,13 @@ use core::time::Duration;
 use std::sync::Arc;
 
 use super::BatchExecutor;
-use super::attempts::NoRetry;
-use super::limits::TimeLimits;
-use super::observe::{BatchEvent, Observer};
+use super::observe::BatchEvent;
 use super::options::Options;
-use super::order::Unordered;
+use super::policies::Policies;
 use super::stop::{Stop, StopToken};
-use super::weight::UnitWeight;
 use crate::ConfigError;
 use crate::semaphore::Semaphore;
+#[cfg(feature = "tokio")]
 use crate::throttle::Throttle;
 
 /// Options for a [`BatchExecutor`]; made by [`BatchExecutor::builder`].
@@ -32,13 +30,8 @@ use crate::throttle::Throttle;
 #[must_use = "a builder does nothing until `build` is called"]
 pub struct BatchExecutorBuilder {
     limit: Option<usize>,
-    backlog: usize,
-    throttle: Option<Arc<Throttle>>,
-    semaphore: Option<Arc<Semaphore>>,
-    limits: TimeLimits,
-    stop: Option<StopToken>,
-    stop_when: Option<(usize, Stop)>,
-    observer: Option<Observer>,
+    /// With the limit of 0 until it is built.
+    options: Options,
 }
 
 impl BatchExecutorBuilder {
@@ -96,7 +89,7 @@ impl BatchExecutorBuilder {
     /// # }
     /// ```
     pub fn semaphore(mut self, semaphore: Arc<Semaphore>) -> Self {
-        self.semaphore = Some(semaphore);
+        self.options.semaphore = Some(semaphore);
         self
     }
 
@@ -111,7 +104,7 @@ impl BatchExecutorBuilder {
     /// [Spawned](BatchExecutor::spawn), inputs are pulled as far ahead as the backlog allows, also
     /// while none waits for its retry; what runs is never more than the limit.
     pub fn backlog(mut self, items: usize) -> Self {
-        self.backlog = items;
+        self.options.backlog = items;
         self
     }
 
@@ -140,7 +133,7 @@ impl BatchExecutorBuilder {
     /// ```
     #[cfg(feature = "tokio")]
     pub fn throttle(mut self, throttle: Arc<Throttle>) -> Self {
-        self.throttle = Some(throttle);
+        self.options.throttle = Some(throttle);
         self
     }
 
@@ -158,7 +151,7 @@ impl BatchExecutorBuilder {
     /// One timer a run, however many items there are; O(1) amortised an item.
     #[cfg(any(feature = "tokio", loom))]
     pub fn item_timeout(mut self, limit: Duration) -> Self {
-        self.limits.item = Some(limit);
+        self.options.limits.item = Some(limit);
         self
     }
 
@@ -175,13 +168,13 @@ impl BatchExecutorBuilder {
     /// Runs need tokio's timer then. Available with the feature `tokio`.
     #[cfg(any(feature = "tokio", loom))]
     pub fn timeout(mut self, limit: Duration) -> Self {
-        self.limits.batch = Some(limit);
+        self.options.limits.batch = Some(limit);
         self
     }
 
     /// A token that stops every run of the executor, from anywhere and for good.
     pub fn stop(mut self, token: StopToken) -> Self {
-        self.stop = Some(token);
+        self.options.stop = Some(token);
         self
     }
 
@@ -201,7 +194,7 @@ impl BatchExecutorBuilder {
     /// # }
     /// ```
     pub fn stop_when(mut self, failures: usize, how: Stop) -> Self {
-        self.stop_when = Some((failures, how));
+        self.options.stop_when = Some((failures, how));
         self
     }
 
@@ -233,7 +226,7 @@ impl BatchExecutorBuilder {
     /// # }
     /// ```
     pub fn observer(mut self, observer: impl Fn(BatchEvent<'_>) + Send + Sync + 'static) -> Self {
-        self.observer = Some(Arc::new(observer));
+        self.options.observer = Some(Arc::new(observer));
         self
     }
 
@@ -243,8 +236,8 @@ impl BatchExecutorBuilder {
     ///
     /// [`ConfigError`] if the limit is zero, or neither it nor a semaphore is set; if a duration or
     /// the number of failures is out of its bounds.
-    pub fn build(self) -> Result<BatchExecutor, ConfigError> {
-        let limit = match (self.limit, &self.semaphore) {
+    pub fn build(mut self) -> Result<BatchExecutor, ConfigError> {
+        let limit = match (self.limit, &self.options.semaphore) {
             (Some(limit), _) => limit,
             (None, Some(semaphore)) => semaphore.limit(),
             (None, None) => {
@@ -252,22 +245,19 @@ impl BatchExecutorBuilder {
             }
         };
         ConfigError::at_least_one("limit", limit)?;
-        if let Some((failures, _)) = self.stop_when {
+        if let Some((failures, _)) = self.options.stop_when {
             ConfigError::at_least_one("stop_when", failures)?;
         }
         #[cfg(any(feature = "tokio", loom))]
         {
-            check_duration("item_timeout", self.limits.item)?;
-            check_duration("timeout", self.limits.batch)?;
+            check_duration("item_timeout", self.options.limits.item)?;
+            check_duration("timeout", self.options.limits.batch)?;
         }
-        if limit.checked_add(self.backlog).is_none() {
-            return Err(ConfigError::new("backlog", self.backlog, "less, with `limit`"));
+        if limit.checked_add(self.options.backlog).is_none() {
+            return Err(ConfigError::new("backlog", self.options.backlog, "less, with `limit`"));
         }
-        let Self { limit: _, backlog, throttle, semaphore, limits, .. } = self;
-        let Self { stop, stop_when, observer, .. } = self;
-        let options =
-            Options { limit, backlog, throttle, semaphore, limits, stop, stop_when, observer };
-        Ok(BatchExecutor { options, keys: Unordered, weigher: UnitWeight, attempts: NoRetry })
+        self.options.limit = limit;
+        Ok(BatchExecutor { options: self.options, policy: Policies::default() })
     }
 }
 
@@ -275,13 +265,8 @@ impl fmt::Debug for BatchExecutorBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("BatchExecutorBuilder")
             .field("limit", &self.limit)
-            .field("backlog", &self.backlog)
-            .field("throttle", &self.throttle)
-            .field("semaphore", &self.semaphore)
-            .field("limits", &self.limits)
-            .field("stop", &self.stop)
-            .field("stop_when", &self.stop_when)
-            .finish_non_exhaustive()
+            .field("options", &self.options)
+            .finish()
     }
 }
 

@@ -6,17 +6,15 @@ use futures_core::Stream;
 
 use super::BatchExecutor;
 use super::all_settled::AllSettled;
-use super::attempts::Attempts;
 use super::observe::{BatchEvent, tell};
-use super::order::Keys;
 use super::outcome_sink::{CallerSink, CallerSlots, Collected, OutcomeSink};
+use super::policies::Policy;
 use super::run::{InTask, Run};
 use super::source::{Inputs, IterInputs, Own, StreamInputs};
 use super::summary::BatchSummary;
-use super::weight::Weigher;
 use crate::settled::Settled;
 
-impl<K, W, A> BatchExecutor<K, W, A> {
+impl<P> BatchExecutor<P> {
     /// Runs `f` on every input and gives all outcomes in input order.
     ///
     /// The future borrows nothing from the executor; what `inputs` and `f` borrow it may, and
@@ -70,14 +68,12 @@ impl<K, W, A> BatchExecutor<K, W, A> {
         &self,
         inputs: I,
         f: F,
-    ) -> impl Future<Output = AllSettled<T, E>> + use<I, F, Fut, T, E, K, W, A>
+    ) -> impl Future<Output = AllSettled<T, E>> + use<I, F, Fut, T, E, P>
     where
         I: IntoIterator,
         F: FnMut(I::Item) -> Fut,
         Fut: Future<Output = Result<T, E>>,
-        K: Keys<I::Item> + Clone,
-        W: Weigher<I::Item> + Clone,
-        A: Attempts<I::Item, E> + Clone,
+        P: Policy<I::Item, E>,
     {
         let executor = self.clone();
         async move {
@@ -137,14 +133,12 @@ impl<K, W, A> BatchExecutor<K, W, A> {
         slots: &'a mut Vec<Option<Settled<T, E>>>,
         inputs: I,
         f: F,
-    ) -> impl Future<Output = BatchSummary> + use<'a, I, F, Fut, T, E, K, W, A>
+    ) -> impl Future<Output = BatchSummary> + use<'a, I, F, Fut, T, E, P>
     where
         I: IntoIterator,
         F: FnMut(I::Item) -> Fut,
         Fut: Future<Output = Result<T, E>>,
-        K: Keys<I::Item> + Clone,
-        W: Weigher<I::Item> + Clone,
-        A: Attempts<I::Item, E> + Clone,
+        P: Policy<I::Item, E>,
     {
         let executor = self.clone();
         async move {
@@ -212,16 +206,14 @@ impl<K, W, A> BatchExecutor<K, W, A> {
         inputs: I,
         f: F,
         sink: S,
-    ) -> impl Future<Output = BatchSummary> + use<I, F, Fut, T, E, S, SFut, K, W, A>
+    ) -> impl Future<Output = BatchSummary> + use<I, F, Fut, T, E, S, SFut, P>
     where
         I: IntoIterator,
         F: FnMut(I::Item) -> Fut,
         Fut: Future<Output = Result<T, E>>,
         S: FnMut(usize, Settled<T, E>) -> SFut,
         SFut: Future<Output = ()>,
-        K: Keys<I::Item> + Clone,
-        W: Weigher<I::Item> + Clone,
-        A: Attempts<I::Item, E> + Clone,
+        P: Policy<I::Item, E>,
     {
         let executor = self.clone();
         async move {
@@ -256,16 +248,14 @@ impl<K, W, A> BatchExecutor<K, W, A> {
         inputs: St,
         f: F,
         sink: S,
-    ) -> impl Future<Output = BatchSummary> + use<St, F, Fut, T, E, S, SFut, K, W, A>
+    ) -> impl Future<Output = BatchSummary> + use<St, F, Fut, T, E, S, SFut, P>
     where
         St: Stream,
         F: FnMut(St::Item) -> Fut,
         Fut: Future<Output = Result<T, E>>,
         S: FnMut(usize, Settled<T, E>) -> SFut,
         SFut: Future<Output = ()>,
-        K: Keys<St::Item> + Clone,
-        W: Weigher<St::Item> + Clone,
-        A: Attempts<St::Item, E> + Clone,
+        P: Policy<St::Item, E>,
     {
         let executor = self.clone();
         async move { executor.run(StreamInputs(Box::pin(inputs)), f, CallerSink::new(sink)).await.1 }
@@ -277,14 +267,12 @@ impl<K, W, A> BatchExecutor<K, W, A> {
         N: Inputs,
         F: FnMut(N::Input) -> Fut,
         Fut: Future<Output = Result<T, E>>,
-        K: Keys<N::Input>,
-        W: Weigher<N::Input>,
-        A: Attempts<N::Input, E>,
+        P: Policy<N::Input, E>,
         O: OutcomeSink<N::Input, T, E>,
     {
-        let Self { options, keys, weigher, attempts } = self;
-        let batch = options.batch(W::WEIGHS);
-        let run = Run::new(batch, Own::new(inputs), f, keys.order(), weigher, attempts, sink);
+        let Self { options, policy } = self;
+        let batch = options.batch(P::WEIGHS);
+        let run = Run::new(batch, Own::new(inputs), f, policy, sink);
         let mut run = InTask::new(run);
         poll_fn(|cx| run.poll(cx)).await;
         let (sink, summary) = run.into_done().into_parts();

@@ -21,20 +21,19 @@ mod spawned;
 mod stop;
 mod summary;
 mod throttling;
-mod weight;
 
 pub use all_settled::AllSettled;
 pub(crate) use attempts::Owned;
-pub use attempts::{Attempts, DeadLetter, DeadLetterSink, FnSink, NoDeadLetter, NoRetry, Retrying};
+pub use attempts::{DeadLetter, NoRetry, Retrying};
 pub use builder::BatchExecutorBuilder;
 pub use observe::{BatchEvent, ItemReport};
-pub use order::{ByKey, Keys, Unordered};
+pub use order::{ByKey, Unordered};
 pub use pages::{Page, Paged, PagesSummary};
+pub use policies::{ByWeight, Policies, Policy, UnitWeight};
 pub use source::{Inputs, IterInputs, StreamInputs};
 pub use spawned::{BatchHandle, BatchResult, BatchStream, StreamEnd};
 pub use stop::{Stop, StopToken};
 pub use summary::{BatchEnd, BatchSummary};
-pub use weight::{ByWeight, UnitWeight, Weigher};
 
 use crate::ConfigError;
 use options::Options;
@@ -124,11 +123,9 @@ use options::Options;
 /// inputs, several at a time if items are short, and where they bring outcomes. Any runtime will
 /// do; only [`spawn`](Self::spawn) and the two time limits need tokio's.
 #[derive(Debug, Clone)]
-pub struct BatchExecutor<K = Unordered, W = UnitWeight, A = NoRetry> {
+pub struct BatchExecutor<P = Policies> {
     options: Options,
-    keys: K,
-    weigher: W,
-    attempts: A,
+    policy: P,
 }
 
 impl BatchExecutor {
@@ -151,13 +148,14 @@ impl BatchExecutor {
         BatchExecutorBuilder::default()
     }
 }
-impl<K, W, A> BatchExecutor<K, W, A> {
+
+impl<P> BatchExecutor<P> {
     /// How many items of a batch may be in hand at once.
     pub fn limit(&self) -> usize {
         self.options.limit
     }
 
-    pub(crate) fn attempts(&self) -> &A {
-        &self.attempts
+    pub(crate) fn policy(&self) -> &P {
+        &self.policy
     }
 }

@@ -10,7 +10,7 @@ use crate::semaphore::Semaphore;
 use crate::throttle::Throttle;
 
 /// The options that do not depend on the type of the items.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub(super) struct Options {
     pub(super) limit: usize,
     pub(super) backlog: usize,
@@ -22,39 +22,29 @@ pub(super) struct Options {
     pub(super) observer: Option<Observer>,
 }
 
-/// The options of one batch.
+/// The options of one batch, and what its runs share.
 #[derive(Clone)]
 pub(super) struct Batch {
-    pub(super) limit: usize,
-    pub(super) backlog: usize,
-    pub(super) throttle: Option<Arc<Throttle>>,
-    pub(super) semaphore: Option<Arc<Semaphore>>,
-    pub(super) limits: TimeLimits,
+    pub(super) options: Options,
     pub(super) deadline: BatchDeadline,
     pub(super) stops: Vec<StopToken>,
     pub(super) failures: Option<Failures>,
-    pub(super) observer: Option<Observer>,
 }
 
 impl Options {
     /// For a new batch, whose items may weigh more than one permit each or not.
     pub(super) fn batch(&self, weighs: bool) -> Batch {
-        let semaphore = match &self.semaphore {
-            None if weighs => {
-                Some(Arc::new(Semaphore::new(self.limit.min(Semaphore::MAX_PERMITS))))
-            }
-            semaphore => semaphore.clone(),
-        };
+        let mut options = self.clone();
+        if weighs {
+            options.semaphore.get_or_insert_with(|| {
+                Arc::new(Semaphore::new(self.limit.min(Semaphore::MAX_PERMITS)))
+            });
+        }
         Batch {
-            limit: self.limit,
-            backlog: self.backlog,
-            throttle: self.throttle.clone(),
-            semaphore,
-            limits: self.limits,
+            options,
             deadline: BatchDeadline::new(self.limits),
             stops: self.stop.iter().cloned().collect(),
             failures: self.stop_when.map(|(most, how)| Failures::new(most, how)),
-            observer: self.observer.clone(),
         }
     }
 }
@@ -64,6 +54,13 @@ impl Batch {
     pub(super) fn tokens(&self) -> Vec<StopToken> {
         let failures = self.failures.iter().map(|failures| failures.token());
         self.stops.iter().chain(failures).cloned().collect()
+    }
+
+    /// Reduces the limit and the backlog to the share of one of the workers.
+    pub(super) fn reduce_to_share(&mut self, worker: usize, workers: usize) {
+        let share = |of: usize| of / workers + usize::from(worker < of % workers);
+        self.options.limit = share(self.options.limit);
+        self.options.backlog = share(self.options.backlog);
     }
 }
 

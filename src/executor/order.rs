@@ -24,8 +24,7 @@ pub trait Order<I> {
     fn validate(&self) {}
 }
 
-/// Which items may run side by side; implemented by what [`BatchExecutor`](super::BatchExecutor)
-/// puts in for its first parameter.
+/// Which items may run side by side.
 pub trait Keys<I> {
     /// Keeps the order during a run.
     type Order: Order<I>;

@@ -24,14 +24,12 @@ use std::sync::Arc;
 use std::task::Waker;
 
 use super::BatchExecutor;
-use super::attempts::Attempts;
 use super::observe::{BatchEvent, tell};
-use super::order::Keys;
 use super::outcome_sink::{CallerSink, Collected, OutcomeSink};
+use super::policies::Policy;
 use super::run::{InTask, Run};
 use super::source::Source;
 use super::summary::BatchSummary;
-use super::weight::Weigher;
 use crate::base::coop;
 use crate::base::panic::{Panic, caught, quietly};
 use crate::base::sync::Mutex;
@@ -313,7 +311,7 @@ where
     }
 }
 
-impl<K, W, A> BatchExecutor<K, W, A> {
+impl<P> BatchExecutor<P> {
     /// Runs `f` on every item of pages that `fetch` gets one after the other, and gives all outcomes
     /// in order.
     ///
@@ -362,20 +360,18 @@ impl<K, W, A> BatchExecutor<K, W, A> {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn pages<C, P, FE, G, GFut, F, Fut, T, E>(
+    pub fn pages<C, B, FE, G, GFut, F, Fut, T, E>(
         &self,
         fetch: G,
         f: F,
-    ) -> impl Future<Output = Paged<T, E, P::Item, FE>> + use<C, P, FE, G, GFut, F, Fut, T, E, K, W, A>
+    ) -> impl Future<Output = Paged<T, E, B::Item, FE>> + use<C, B, FE, G, GFut, F, Fut, T, E, P>
     where
-        P: IntoIterator,
+        B: IntoIterator,
         G: FnMut(Option<C>) -> GFut,
-        GFut: Future<Output = Result<Page<P, C>, FE>>,
-        F: FnMut(P::Item) -> Fut,
+        GFut: Future<Output = Result<Page<B, C>, FE>>,
+        F: FnMut(B::Item) -> Fut,
         Fut: Future<Output = Result<T, E>>,
-        K: Keys<P::Item> + Clone,
-        W: Weigher<P::Item> + Clone,
-        A: Attempts<P::Item, E> + Clone,
+        P: Policy<B::Item, E>,
     {
         let executor = self.clone();
         async move {
@@ -395,53 +391,48 @@ impl<K, W, A> BatchExecutor<K, W, A> {
     /// # Cancel safety
     ///
     /// As [`for_each`](Self::for_each), and the fetch is dropped.
-    pub fn pages_for_each<C, P, FE, G, GFut, F, Fut, T, E, S, SFut>(
+    pub fn pages_for_each<C, B, FE, G, GFut, F, Fut, T, E, S, SFut>(
         &self,
         fetch: G,
         f: F,
         sink: S,
-    ) -> impl Future<Output = PagesSummary<P::Item, FE>>
-    + use<C, P, FE, G, GFut, F, Fut, T, E, S, SFut, K, W, A>
+    ) -> impl Future<Output = PagesSummary<B::Item, FE>> + use<C, B, FE, G, GFut, F, Fut, T, E, S, SFut, P>
     where
-        P: IntoIterator,
+        B: IntoIterator,
         G: FnMut(Option<C>) -> GFut,
-        GFut: Future<Output = Result<Page<P, C>, FE>>,
-        F: FnMut(P::Item) -> Fut,
+        GFut: Future<Output = Result<Page<B, C>, FE>>,
+        F: FnMut(B::Item) -> Fut,
         Fut: Future<Output = Result<T, E>>,
         S: FnMut(usize, Settled<T, E>) -> SFut,
         SFut: Future<Output = ()>,
-        K: Keys<P::Item> + Clone,
-        W: Weigher<P::Item> + Clone,
-        A: Attempts<P::Item, E> + Clone,
+        P: Policy<B::Item, E>,
     {
         let executor = self.clone();
         async move { executor.run_pages(fetch, f, CallerSink::new(sink)).await.1 }
     }
 
-    async fn run_pages<C, P, FE, G, GFut, F, Fut, T, E, O>(
+    async fn run_pages<C, B, FE, G, GFut, F, Fut, T, E, O>(
         self,
         fetch: G,
         f: F,
         sink: O,
-    ) -> (O, PagesSummary<P::Item, FE>)
+    ) -> (O, PagesSummary<B::Item, FE>)
     where
-        P: IntoIterator,
+        B: IntoIterator,
         G: FnMut(Option<C>) -> GFut,
-        GFut: Future<Output = Result<Page<P, C>, FE>>,
-        F: FnMut(P::Item) -> Fut,
+        GFut: Future<Output = Result<Page<B, C>, FE>>,
+        F: FnMut(B::Item) -> Fut,
         Fut: Future<Output = Result<T, E>>,
-        K: Keys<P::Item>,
-        W: Weigher<P::Item>,
-        A: Attempts<P::Item, E>,
-        O: OutcomeSink<P::Item, T, E>,
+        P: Policy<B::Item, E>,
+        O: OutcomeSink<B::Item, T, E>,
     {
-        let Self { options, keys, weigher, attempts } = self;
-        let batch = options.batch(W::WEIGHS);
+        let Self { options, policy } = self;
+        let batch = options.batch(P::WEIGHS);
         let pages_state = Arc::new(Mutex::new(PageState::default()));
         let mut fetcher = Fetcher::new(fetch, Arc::clone(&pages_state));
         let source = PageSource(Arc::clone(&pages_state));
         let sink = PageSink(sink, Arc::clone(&pages_state));
-        let run = Run::new(batch, source, f, keys.order(), weigher, attempts, sink);
+        let run = Run::new(batch, source, f, policy, sink);
         let mut run = InTask::new(run);
         poll_fn(|cx| {
             run.begin();

@@ -1,13 +1,150 @@
 //! What an executor is told of its items: their keys, their weights, and whether they are tried
 //! again.
 
-use super::BatchExecutor;
-#[cfg(any(feature = "tokio", loom))]
-use super::attempts::{DeadLetter, FnSink, NoDeadLetter, Retrying};
-use super::order::ByKey;
-use super::weight::ByWeight;
+use core::time::Duration;
 
-impl<K, W, A> BatchExecutor<K, W, A> {
+use super::BatchExecutor;
+use super::attempts::{Attempts, DeadLetter, NoRetry};
+#[cfg(any(feature = "tokio", loom))]
+use super::attempts::{FnSink, NoDeadLetter, Retrying};
+use super::order::{ByKey, Keys, Order, Unordered};
+use crate::retry::{Failure, GaveUp, RetryState};
+
+/// What an executor is told of its items: key, weight and attempts. Implemented for every
+/// [`Policies`]; a function over any executor is generic over it.
+pub trait Policy<I, E>: Clone {
+    /// Which items may run side by side.
+    type Keys: Keys<I, Order = Self::Order> + Clone;
+    /// Keeps the order during a run.
+    type Order: Order<I>;
+    /// Whether items weigh anything but 1.
+    const WEIGHS: bool;
+    /// Whether inputs may be kept for another attempt.
+    const RETRIES: bool;
+
+    /// Which items may run side by side.
+    fn keys(&self) -> &Self::Keys;
+
+    /// How many permits an item takes. Runs the caller's code.
+    fn weigh(&mut self, input: &I) -> u32;
+
+    /// A copy of an input for its further attempts, or for the dead letters. Runs the caller's
+    /// code.
+    fn keep(&self, input: &I) -> Option<I>;
+
+    /// How long an attempt may take.
+    fn attempt_timeout(&self) -> Option<Duration>;
+
+    /// An attempt succeeded.
+    fn succeeded(&self);
+
+    /// How long to wait after an attempt that failed. Runs the caller's code.
+    fn next_wait(
+        &self,
+        state: &mut RetryState<E>,
+        failure: &Failure<E>,
+    ) -> Result<Duration, GaveUp>;
+
+    /// Nothing more is tried. Runs the caller's code.
+    fn dead_letter(&self, letter: DeadLetter<'_, I, E>);
+}
+
+/// The [`Policy`] of an executor: the keys, the weights and the attempts of its items. By default
+/// all run side by side, weigh 1 and are tried once.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Policies<K = Unordered, W = UnitWeight, A = NoRetry> {
+    keys: K,
+    weigher: W,
+    attempts: A,
+}
+
+impl<I, E, K, W, A> Policy<I, E> for Policies<K, W, A>
+where
+    K: Keys<I> + Clone,
+    W: Weigher<I> + Clone,
+    A: Attempts<I, E> + Clone,
+{
+    type Keys = K;
+    type Order = K::Order;
+    const WEIGHS: bool = W::WEIGHS;
+    const RETRIES: bool = A::RETRIES;
+
+    fn keys(&self) -> &K {
+        &self.keys
+    }
+
+    #[inline]
+    fn weigh(&mut self, input: &I) -> u32 {
+        self.weigher.weigh(input)
+    }
+
+    #[inline]
+    fn keep(&self, input: &I) -> Option<I> {
+        self.attempts.keep(input)
+    }
+
+    fn attempt_timeout(&self) -> Option<Duration> {
+        self.attempts.attempt_timeout()
+    }
+
+    #[inline]
+    fn succeeded(&self) {
+        self.attempts.succeeded();
+    }
+
+    fn next_wait(
+        &self,
+        state: &mut RetryState<E>,
+        failure: &Failure<E>,
+    ) -> Result<Duration, GaveUp> {
+        self.attempts.next_wait(state, failure)
+    }
+
+    fn dead_letter(&self, letter: DeadLetter<'_, I, E>) {
+        self.attempts.dead_letter(letter);
+    }
+}
+
+/// How much an item weighs.
+pub trait Weigher<I> {
+    /// Whether items weigh anything but 1.
+    const WEIGHS: bool;
+
+    /// Runs the caller's code.
+    fn weigh(&mut self, item: &I) -> u32;
+}
+
+/// Every item takes one permit.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct UnitWeight;
+
+impl<I> Weigher<I> for UnitWeight {
+    const WEIGHS: bool = false;
+
+    fn weigh(&mut self, _: &I) -> u32 {
+        1
+    }
+}
+
+/// An item takes as many permits as a function of it says.
+#[derive(Clone)]
+pub struct ByWeight<F>(pub(super) F);
+
+impl<I, F: FnMut(&I) -> u32> Weigher<I> for ByWeight<F> {
+    const WEIGHS: bool = true;
+
+    fn weigh(&mut self, item: &I) -> u32 {
+        (self.0)(item)
+    }
+}
+
+impl<F> core::fmt::Debug for ByWeight<F> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("ByWeight(..)")
+    }
+}
+
+impl<K, W, A> BatchExecutor<Policies<K, W, A>> {
     /// The same executor with items of one key one at a time and in input order, and items of
     /// different keys side by side: what consumers of a partitioned log need.
     ///
@@ -28,16 +165,13 @@ impl<K, W, A> BatchExecutor<K, W, A> {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn by_key<I, Key, F>(self, key: F) -> BatchExecutor<ByKey<F>, W, A>
+    pub fn by_key<I, Key, F>(self, key: F) -> BatchExecutor<Policies<ByKey<F>, W, A>>
     where
         F: Fn(&I) -> Key + Clone,
     {
-        BatchExecutor {
-            options: self.options,
-            keys: ByKey(key),
-            weigher: self.weigher,
-            attempts: self.attempts,
-        }
+        let Policies { weigher, attempts, .. } = self.policy;
+        let policy = Policies { keys: ByKey(key), weigher, attempts };
+        BatchExecutor { options: self.options, policy }
     }
 
     /// The same executor with items that take as many permits of the
@@ -63,16 +197,13 @@ impl<K, W, A> BatchExecutor<K, W, A> {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn by_weight<I, F>(self, weight: F) -> BatchExecutor<K, ByWeight<F>, A>
+    pub fn by_weight<I, F>(self, weight: F) -> BatchExecutor<Policies<K, ByWeight<F>, A>>
     where
         F: FnMut(&I) -> u32,
     {
-        BatchExecutor {
-            options: self.options,
-            keys: self.keys,
-            weigher: ByWeight(weight),
-            attempts: self.attempts,
-        }
+        let Policies { keys, attempts, .. } = self.policy;
+        let policy = Policies { keys, weigher: ByWeight(weight), attempts };
+        BatchExecutor { options: self.options, policy }
     }
 
     /// The same executor with items that are tried again when they fail, as `retry` says.
@@ -121,18 +252,19 @@ impl<K, W, A> BatchExecutor<K, W, A> {
     pub fn retry<E>(
         self,
         retry: impl Into<crate::RetryWhen<E>>,
-    ) -> BatchExecutor<K, W, Retrying<E>> {
-        BatchExecutor {
-            options: self.options,
-            keys: self.keys,
-            weigher: self.weigher,
+    ) -> BatchExecutor<Policies<K, W, Retrying<E>>> {
+        let Policies { keys, weigher, .. } = self.policy;
+        let policy = Policies {
+            keys,
+            weigher,
             attempts: Retrying { retry: retry.into(), dead_letter: NoDeadLetter },
-        }
+        };
+        BatchExecutor { options: self.options, policy }
     }
 }
 
 #[cfg(any(feature = "tokio", loom))]
-impl<K, W, E> BatchExecutor<K, W, Retrying<E>> {
+impl<K, W, E> BatchExecutor<Policies<K, W, Retrying<E>>> {
     /// The same executor, with a function that gets each item that was not done: the
     /// [input](DeadLetter::input) itself, of which the attempts had clones, and why.
     ///
@@ -179,15 +311,16 @@ impl<K, W, E> BatchExecutor<K, W, Retrying<E>> {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn dead_letter<I, F>(self, sink: F) -> BatchExecutor<K, W, Retrying<E, FnSink<F>>>
+    pub fn dead_letter<I, F>(self, sink: F) -> BatchExecutor<Policies<K, W, Retrying<E, FnSink<F>>>>
     where
         F: Fn(DeadLetter<'_, I, E>) + Clone,
     {
-        BatchExecutor {
-            options: self.options,
-            keys: self.keys,
-            weigher: self.weigher,
-            attempts: Retrying { retry: self.attempts.retry, dead_letter: FnSink(sink) },
-        }
+        let Policies { keys, weigher, attempts } = self.policy;
+        let policy = Policies {
+            keys,
+            weigher,
+            attempts: Retrying { retry: attempts.retry, dead_letter: FnSink(sink) },
+        };
+        BatchExecutor { options: self.options, policy }
     }
 }

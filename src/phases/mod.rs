@@ -13,7 +13,7 @@ pub use report::{PhaseError, PhaseReport, PhasesReport};
 use crate::base::panic::caught;
 use crate::base::sync::{AtomicUsize, Ordering};
 use crate::base::timer::now;
-use crate::executor::{Attempts, BatchExecutor, Keys, Owned, Weigher};
+use crate::executor::{BatchExecutor, Owned, Policy};
 use crate::settled::ItemError;
 
 /// Items on their way through phases; made by [`BatchExecutor::phases`].
@@ -66,8 +66,8 @@ use crate::settled::ItemError;
 ///
 /// A list of what has come through so far, by index, and one batch of the executor a phase.
 #[must_use = "what came of the items is in the report"]
-pub struct Phases<K, W, A, V, E> {
-    executor: BatchExecutor<K, W, A>,
+pub struct Phases<P, V, E> {
+    executor: BatchExecutor<P>,
     name: &'static str,
     began: Instant,
     /// By index: on the way, or failed.
@@ -75,11 +75,11 @@ pub struct Phases<K, W, A, V, E> {
     phases: Vec<PhaseReport>,
 }
 
-impl<K, W, A> BatchExecutor<K, W, A> {
+impl<P> BatchExecutor<P> {
     /// Takes `inputs` through phases, which are chained to this. The name of the batch is for traces.
     ///
     /// All of `inputs` are taken at once, which must therefore be finite.
-    pub fn phases<I, E>(&self, name: &'static str, inputs: I) -> Phases<K, W, A, I::Item, E>
+    pub fn phases<I, E>(&self, name: &'static str, inputs: I) -> Phases<P, I::Item, E>
     where
         I: IntoIterator,
         Self: Clone,
@@ -154,14 +154,14 @@ impl fmt::Debug for PhaseCursor {
     }
 }
 
-impl<K, W, A, V, E> Phases<K, W, A, V, E> {
+impl<P, V, E> Phases<P, V, E> {
     /// Takes each item through a plain function, one after the other. A panic is that item's failure,
     /// and no other's.
     pub fn map<U>(
         self,
         name: &'static str,
         mut map: impl FnMut(V) -> Result<U, E>,
-    ) -> Phases<K, W, A, U, E> {
+    ) -> Phases<P, U, E> {
         let began = now();
         let (mut entered, mut succeeded) = (0, 0);
         let items = self.items.into_iter().map(|item| {
@@ -195,19 +195,17 @@ impl<K, W, A, V, E> Phases<K, W, A, V, E> {
     /// Dropping the future cancels what runs, and everything before is lost with it, but what goes to
     /// the [dead letters](BatchExecutor::dead_letter): the value of each item that entered the phase
     /// and did not come through.
-    pub async fn phase<F, Fut, U>(self, name: &'static str, f: F) -> Phases<K, W, A, U, E>
+    pub async fn phase<F, Fut, U>(self, name: &'static str, f: F) -> Phases<P, U, E>
     where
         F: FnMut(V) -> Fut,
         Fut: Future<Output = Result<U, E>>,
-        K: Keys<V> + Clone,
-        W: Weigher<V> + Clone,
-        A: Attempts<V, E> + Clone,
+        P: Policy<V, E>,
     {
         let began = now();
         let Self { executor, name: batch, began: batch_began, items, mut phases } = self;
         let (waiting, mut rest) = part(items);
         let entered = waiting.len();
-        let inputs = Owned::new(waiting.into_iter(), executor.attempts());
+        let inputs = Owned::new(waiting.into_iter(), executor.policy());
         let outcomes = executor.all_settled(inputs, f).await;
         let mut outcomes = outcomes.into_iter();
         let mut succeeded = 0;
@@ -262,13 +260,11 @@ impl<K, W, A, V, E> Phases<K, W, A, V, E> {
         self,
         names: [&'static str; N],
         mut f: F,
-    ) -> Phases<K, W, A, U, E>
+    ) -> Phases<P, U, E>
     where
         F: FnMut(V, PhaseCursor) -> Fut,
         Fut: Future<Output = Result<U, E>>,
-        K: Keys<Flowing<V>> + Clone,
-        W: Weigher<Flowing<V>> + Clone,
-        A: Attempts<Flowing<V>, E> + Clone,
+        P: Policy<Flowing<V>, E>,
     {
         const { assert!(N > 0, "a flow has at least one phase") };
         let began = now();
@@ -278,7 +274,7 @@ impl<K, W, A, V, E> Phases<K, W, A, V, E> {
         let cursors: Vec<_> = waiting.iter().map(|_| PhaseCursor::new(&names)).collect();
         let inputs = waiting.into_iter().zip(&cursors);
         let inputs = inputs.map(|(value, cursor)| Flowing { value, cursor: cursor.clone() });
-        let inputs = Owned::new(inputs, executor.attempts());
+        let inputs = Owned::new(inputs, executor.policy());
         let outcomes = executor
             .all_settled(inputs, |Flowing { value, cursor }| f(value, cursor.again()))
             .await;
@@ -344,7 +340,7 @@ fn part<V, E>(items: Vec<Result<V, PhaseError<E>>>) -> Parted<V, E> {
     (waiting, rest)
 }
 
-impl<K, W, A, V, E> fmt::Debug for Phases<K, W, A, V, E> {
+impl<P, V, E> fmt::Debug for Phases<P, V, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Phases")
             .field("name", &self.name)

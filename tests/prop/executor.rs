@@ -24,7 +24,7 @@ use std::time::Duration;
 use futures_util::future::{Either, select};
 use futures_util::stream;
 use proptest::prelude::*;
-use sluicegate::executor::{Unordered, Weigher};
+use sluicegate::executor::Policy;
 use sluicegate::{
     BatchEnd, BatchExecutor, BatchSummary, Panic, Semaphore, Settled, Stop, StopToken,
 };
@@ -308,19 +308,23 @@ async fn sink(world: Shared, step: Step, index: usize, outcome: Settled<usize, &
 
 /// Runs the batch and puts what `all_settled` returns into the world. The summary, if there is one.
 async fn run_batch(world: &Shared, executor: BatchExecutor) -> Option<BatchSummary> {
-    if !world.borrow().batch.weighed {
-        return run_on(world, executor).await;
+    let Batch { keyed, weighed, .. } = world.borrow().batch.clone();
+    let key = |token: &Token| token.world.borrow().batch.items[token.index].key;
+    let weight = |token: &Token| token.index as u32 % 4;
+    match (keyed, weighed) {
+        (false, false) => run_on(world, executor).await,
+        (false, true) => run_on(world, executor.by_weight(weight)).await,
+        (true, false) => run_on(world, executor.by_key(key)).await,
+        (true, true) => run_on(world, executor.by_weight(weight).by_key(key)).await,
     }
-    run_on(world, executor.by_weight(|token: &Token| token.index as u32 % 4)).await
 }
 
-async fn run_on<W>(world: &Shared, executor: BatchExecutor<Unordered, W>) -> Option<BatchSummary>
+async fn run_on<P>(world: &Shared, executor: BatchExecutor<P>) -> Option<BatchSummary>
 where
-    W: Weigher<Token> + Clone,
+    P: Policy<Token, &'static str>,
 {
-    let Batch { method, keyed, source_steps, sink_steps, .. } = world.borrow().batch.clone();
+    let Batch { method, source_steps, sink_steps, .. } = world.borrow().batch.clone();
     let inputs = Source(Rc::clone(world));
-    let key = |token: &Token| token.world.borrow().batch.items[token.index].key;
     let sink = |index, outcome| {
         let calls = {
             let mut world = world.borrow_mut();
@@ -338,12 +342,9 @@ where
         })
     };
     let f = Scripted::start;
-    match (method, keyed) {
-        (Method::AllSettled, _) => {
-            let outcomes = match keyed {
-                true => executor.by_key(key).all_settled(inputs, f).await,
-                false => executor.all_settled(inputs, f).await,
-            };
+    match method {
+        Method::AllSettled => {
+            let outcomes = executor.all_settled(inputs, f).await;
             let mut world = world.borrow_mut();
             let (outcomes, summary) = outcomes.into_parts();
             for (index, outcome) in outcomes.into_iter().enumerate() {
@@ -351,10 +352,8 @@ where
             }
             Some(summary)
         }
-        (Method::ForEach, true) => Some(executor.by_key(key).for_each(inputs, f, sink).await),
-        (Method::ForEach, false) => Some(executor.for_each(inputs, f, sink).await),
-        (_, true) => Some(executor.by_key(key).for_each_stream(streamed(inputs), f, sink).await),
-        (_, false) => Some(executor.for_each_stream(streamed(inputs), f, sink).await),
+        Method::ForEach => Some(executor.for_each(inputs, f, sink).await),
+        _ => Some(executor.for_each_stream(streamed(inputs), f, sink).await),
     }
 }
 

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use sluicegate::executor::{Attempts, DeadLetter, Keys, Page, PagesSummary, Weigher};
+use sluicegate::executor::{DeadLetter, Page, PagesSummary, Policy};
 use sluicegate::{
     BatchEnd, BatchExecutor, BatchSummary, ItemError, Retry, Scope, Semaphore, Settled,
     SettledKind, Stop, StopToken, Throttle,
@@ -413,12 +413,11 @@ fn settle(world: &Shared, index: usize, settled: Settled<usize, Failure>) {
 }
 
 /// Runs the plan to its end, however it comes; `None` if the run was dropped.
-async fn run<K, W, A>(world: &Shared, executor: BatchExecutor<K, W, A>) -> Option<BatchSummary>
+async fn run<P>(world: &Shared, executor: BatchExecutor<P>) -> Option<BatchSummary>
 where
-    K: Keys<Input> + Clone + Send + Sync + 'static,
-    K::Order: Send,
-    W: Weigher<Input> + Clone + Send + 'static,
-    A: Attempts<Input, Failure> + Clone + Send + 'static,
+    P: Policy<Input, Failure> + Send + 'static,
+    P::Keys: Send + Sync + 'static,
+    P::Order: Send,
 {
     let Plan { flavour, cut, .. } = lock(world).plan.clone();
     let dropped_at = match cut {
@@ -506,52 +505,45 @@ where
     }
 }
 
-async fn buried<K, W>(world: &Shared, executor: BatchExecutor<K, W>) -> Option<BatchSummary>
-where
-    K: Keys<Input> + Clone + Send + Sync + 'static,
-    K::Order: Send,
-    W: Weigher<Input> + Clone + Send + 'static,
-{
-    let Plan { most, waits, attempt_timeout, buried, .. } = lock(world).plan.clone();
+/// With the policies of the plan, in one order or the other.
+async fn with_policies(world: &Shared, executor: BatchExecutor) -> Option<BatchSummary> {
+    let Plan { most, waits, attempt_timeout, buried, keyed, weighed, .. } =
+        lock(world).plan.clone();
     let waits: Vec<_> = waits.into_iter().map(ms).collect();
     let mut retry = Retry::with_backoff(most, move || waits.clone().into_iter()).unwrap();
     if let Some(limit) = attempt_timeout {
         retry = retry.into_builder().attempt_timeout(ms(limit)).build().unwrap();
     }
-    let executor = executor.retry(retry.when(|failure: &Failure| !failure.fatal));
-    if !buried {
-        return run(world, executor).await;
-    }
+    let retry = retry.when(|failure: &Failure| !failure.fatal);
     let cemetery = Arc::clone(world);
-    let executor = executor.dead_letter(move |letter: DeadLetter<'_, Input, Failure>| {
+    let bury = move |letter: DeadLetter<'_, Input, Failure>| {
         let DeadLetter { index, kind, attempts, error, ref input, .. } = letter;
         let mut world = lock(&cemetery);
         let intact = input.index == index && input.name == format!("input {index}");
         world.check(intact, || format!("the letter of {index} is not intact"));
         let before = world.lives[index].letter.replace((kind, attempts, error.copied()));
         world.check(before.is_none(), || format!("item {index} is buried twice"));
-    });
-    run(world, executor).await
-}
-
-async fn weighed<K>(world: &Shared, executor: BatchExecutor<K>) -> Option<BatchSummary>
-where
-    K: Keys<Input> + Clone + Send + Sync + 'static,
-    K::Order: Send,
-{
-    if !lock(world).plan.weighed {
-        return buried(world, executor).await;
-    }
-    let weight = |input: &Input| lock(&input.world).plan.items[input.index].weight;
-    buried(world, executor.by_weight(weight)).await
-}
-
-async fn keyed(world: &Shared, executor: BatchExecutor) -> Option<BatchSummary> {
-    if !lock(world).plan.keyed {
-        return weighed(world, executor).await;
-    }
+    };
     let key = |input: &Input| lock(&input.world).plan.items[input.index].key;
-    weighed(world, executor.by_key(key)).await
+    let weight = |input: &Input| lock(&input.world).plan.items[input.index].weight;
+    match (keyed, weighed, buried) {
+        (false, false, false) => run(world, executor.retry(retry)).await,
+        (false, false, true) => run(world, executor.retry(retry).dead_letter(bury)).await,
+        (false, true, false) => run(world, executor.retry(retry).by_weight(weight)).await,
+        (false, true, true) => {
+            run(world, executor.retry(retry).dead_letter(bury).by_weight(weight)).await
+        }
+        (true, false, false) => run(world, executor.by_key(key).retry(retry)).await,
+        (true, false, true) => {
+            run(world, executor.retry(retry).by_key(key).dead_letter(bury)).await
+        }
+        (true, true, false) => {
+            run(world, executor.by_weight(weight).retry(retry).by_key(key)).await
+        }
+        (true, true, true) => {
+            run(world, executor.by_key(key).by_weight(weight).retry(retry).dead_letter(bury)).await
+        }
+    }
 }
 
 async fn check(plan: Plan) {
@@ -598,7 +590,7 @@ async fn check(plan: Plan) {
     let summary = timeout(Duration::from_secs(7200), async {
         tokio::select! {
             biased;
-            summary = keyed(&world, executor) => summary,
+            summary = with_policies(&world, executor) => summary,
             never = others => never,
         }
     });

@@ -7,13 +7,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::{At, FIRST_SLOT, Run, SourceState};
 use crate::base::panic::{Panic, quietly};
-use crate::executor::attempts::Attempts;
 use crate::executor::order::Order;
 use crate::executor::outcome_sink::OutcomeSink;
+use crate::executor::policies::Policy;
 use crate::executor::source::Source;
 use crate::executor::stop::Stops;
 use crate::executor::summary::{BatchEnd, BatchSummary};
-use crate::executor::weight::Weigher;
 use crate::settled::ItemError;
 
 /// An input that is about to be started and, if it may be tried again, a copy of it. Should the
@@ -22,6 +21,13 @@ struct Fresh<'a, I> {
     input: Option<I>,
     copy: Option<I>,
     left_behind: &'a mut Option<(I, u32)>,
+}
+
+impl<I> Fresh<'_, I> {
+    #[inline]
+    fn into_copy(mut self) -> Option<I> {
+        self.copy.take()
+    }
 }
 
 impl<I> Drop for Fresh<'_, I> {
@@ -48,20 +54,18 @@ fn count<T, E>(result: &Result<T, E>, summary: &mut BatchSummary, stops: &mut St
     }
 }
 
-impl<S, F, Fut, R, W, A, O, T, E> Run<S, F, Fut, R, W, A, O, E>
+impl<S, F, Fut, P, O, T, E> Run<S, F, Fut, P, O, E>
 where
     S: Source,
     F: FnMut(S::Input) -> Fut,
     Fut: Future<Output = Result<T, E>>,
-    R: Order<S::Input>,
-    W: Weigher<S::Input>,
-    A: Attempts<S::Input, E>,
+    P: Policy<S::Input, E>,
     O: OutcomeSink<S::Input, T, E>,
 {
     /// Whether items start as soon as they are pulled, and nobody is told of it.
     #[inline]
     pub(super) fn takes_fast_path(&self) -> bool {
-        R::ALL_UNORDERED
+        P::Order::ALL_UNORDERED
             && self.permits.is_none()
             && self.throttling.is_none()
             && self.reporter.is_none()
@@ -71,7 +75,7 @@ where
     /// As `is_time_up`, of a run without a throttle.
     #[inline]
     fn is_time_up_fast(&self) -> bool {
-        let retry = if A::RETRIES { self.retries.first_due() } else { None };
+        let retry = if P::RETRIES { self.retries.first_due() } else { None };
         self.limits.may_be_due(retry)
     }
 
@@ -136,7 +140,7 @@ where
         self.at = At::Woken(slot);
         match future.poll() {
             Poll::Pending => {}
-            Poll::Ready(Err(error)) if A::RETRIES => {
+            Poll::Ready(Err(error)) if P::RETRIES => {
                 quietly(|| future.clear());
                 self.attempt_ended(slot, Err(error));
             }
@@ -145,8 +149,8 @@ where
                 self.sink.settle(index, result.map_err(ItemError::Rejected));
                 self.at = At::Drop;
                 self.slots.vacate(slot);
-                if A::RETRIES {
-                    self.attempts.succeeded();
+                if P::RETRIES {
+                    self.policy.succeeded();
                     if let Some(retry_item) = self.retries.take(slot) {
                         retry_item.discard();
                     }
@@ -169,22 +173,17 @@ where
         let Self { source, source_waker, start, sink, stops, at, summary, limits, ready, .. } =
             self;
         let (source, start) = (&mut **source, &mut **start);
-        let (attempts, retries) = (&*self.attempts, &mut self.retries);
+        let (attempts, retries) = (&*self.policy, &mut self.retries);
         let mut future = self.slots.future(slot);
         let cx = &mut Context::from_waker(source_waker);
         let mut any = false;
         loop {
             *at = At::Source;
-            let (index, input) = match source.poll_pull(room, cx) {
-                Poll::Ready(Some(pulled)) => pulled,
-                Poll::Ready(None) => {
-                    self.source_state = SourceState::Done;
-                    return any;
-                }
-                Poll::Pending => {
-                    self.source_state = SourceState::Pending;
-                    return any;
-                }
+            let pulled = source.poll_pull(room, cx);
+            let Poll::Ready(Some((index, input))) = pulled else {
+                let ended = pulled.is_ready();
+                self.source_state = if ended { SourceState::Done } else { SourceState::Pending };
+                return any;
             };
             any = true;
             if !quiet && limits.is_batch_due() {
@@ -195,17 +194,15 @@ where
             *at = At::Item(index);
             let left_behind = &mut retries.fresh;
             let mut fresh = Fresh { input: Some(input), copy: None, left_behind };
-            if A::RETRIES {
+            if P::RETRIES {
                 fresh.copy = fresh.input.as_ref().and_then(|input| attempts.keep(input));
             }
             let Some(input) = fresh.input.take() else { return any };
             match future.start(|| start(input)) {
-                Poll::Ready(Err(error)) if A::RETRIES => {
-                    let copy = fresh.copy.take();
-                    drop(fresh);
+                Poll::Ready(Err(error)) if P::RETRIES => {
+                    let copy = fresh.into_copy();
                     quietly(|| future.clear());
-                    retries.insert(slot, copy);
-                    self.slots.keep(slot, index);
+                    self.keep_fast(slot, index, copy);
                     self.attempt_ended(slot, Err(error));
                     return true;
                 }
@@ -213,36 +210,36 @@ where
                     count(&result, summary, stops);
                     sink.settle(index, result.map_err(ItemError::Rejected));
                     *at = At::Drop;
-                    if A::RETRIES {
+                    if P::RETRIES {
                         attempts.succeeded();
                     }
                     future.clear();
-                    drop(fresh.copy.take());
-                    drop(fresh);
+                    drop(fresh.into_copy());
                 }
                 Poll::Pending => {
-                    let copy = fresh.copy.take();
-                    drop(fresh);
-                    if A::RETRIES {
-                        retries.insert(slot, copy);
-                    }
-                    self.slots.keep(slot, index);
+                    let copy = fresh.into_copy();
+                    self.keep_fast(slot, index, copy);
                     self.time(slot, index);
                     self.ready.new_started();
                     return true;
                 }
             }
-            if !quiet {
-                let alarm = if A::RETRIES { retries.first_due() } else { None };
-                if ready.new_started() || !alone || limits.may_be_due(alarm) {
-                    return true;
-                }
-            }
-            if *steps == 0 || sink.waiting() > 0 || stops.is_news() {
+            let alarm = if P::RETRIES && !quiet { retries.first_due() } else { None };
+            let others = !quiet && (ready.new_started() || !alone || limits.may_be_due(alarm));
+            if others || *steps == 0 || sink.waiting() > 0 || stops.is_news() {
                 return true;
             }
             *steps -= 1;
         }
+    }
+
+    /// An item that has been started in the next vacant slot is not done: the slot is its own.
+    #[inline]
+    fn keep_fast(&mut self, slot: usize, index: usize, copy: Option<S::Input>) {
+        if P::RETRIES {
+            self.retries.insert(slot, copy);
+        }
+        self.slots.keep(slot, index);
     }
 
     /// The caller's code panicked on the fast path.

@@ -23,13 +23,15 @@ use std::collections::VecDeque;
 use std::task::Waker;
 use std::time::Instant;
 
-use super::attempts::Attempts;
 use super::limits::Limits;
 use super::observe::Reporter;
 use super::options::Batch;
+use super::order::Keys;
+#[cfg(debug_assertions)]
 use super::order::Order;
 use super::outcome_sink::OutcomeSink;
 use super::permits::Permits;
+use super::policies::Policy;
 use super::ready_queue::ReadyQueue;
 use super::retry_queue::RetryQueue;
 use super::slots::Slots;
@@ -37,7 +39,6 @@ use super::source::Source;
 use super::stop::{Stop, Stops};
 use super::summary::{BatchEnd, BatchSummary};
 use super::throttling::Throttling;
-use super::weight::Weigher;
 use crate::base::coop;
 use crate::base::panic::{Quiet, caught};
 
@@ -53,16 +54,15 @@ const FIRST_SLOT: usize = 5;
 /// tasks; and how many it polls because they were woken.
 const STEPS: usize = if cfg!(loom) { 4 } else { 256 };
 
-pub(super) struct Run<S: Source, F, Fut, R, W, A, O, E> {
+pub(super) struct Run<S: Source, F, Fut, P: Policy<S::Input, E>, O, E> {
     limit: usize,
     backlog: usize,
     source: Quiet<S>,
     source_state: SourceState,
     source_waker: Waker,
     start: Quiet<F>,
-    order: Quiet<R>,
-    weigher: Quiet<W>,
-    attempts: Quiet<A>,
+    order: Quiet<P::Order>,
+    policy: Quiet<P>,
     // Before the permits, which its futures give back when they are gone.
     slots: Slots<S::Input, Fut>,
     ready: ReadyQueue,
@@ -111,19 +111,8 @@ enum At {
     Drop,
 }
 
-impl<S: Source, F, Fut, R, W, A, O, E> Run<S, F, Fut, R, W, A, O, E> {
-    pub(super) fn new(
-        batch: Batch,
-        source: S,
-        start: F,
-        order: R,
-        weigher: W,
-        attempts: A,
-        sink: O,
-    ) -> Self
-    where
-        A: Attempts<S::Input, E>,
-    {
+impl<S: Source, F, Fut, P: Policy<S::Input, E>, O, E> Run<S, F, Fut, P, O, E> {
+    pub(super) fn new(batch: Batch, source: S, start: F, policy: P, sink: O) -> Self {
         let mut ready = ReadyQueue::new();
         let [source_waker, sink_waker, permits_waker, stop_waker, throttle_waker] =
             [SOURCE, SINK, PERMITS, STOP, THROTTLE].map(|expected| {
@@ -131,22 +120,21 @@ impl<S: Source, F, Fut, R, W, A, O, E> Run<S, F, Fut, R, W, A, O, E> {
                 debug_assert_eq!(entry, expected);
                 waker
             });
-        let throttling = batch.throttle;
+        let Batch { options, deadline, stops, failures } = batch;
         let throttling =
-            throttling.map(|throttle| Box::new(Throttling::new(throttle, throttle_waker)));
+            options.throttle.map(|throttle| Box::new(Throttling::new(throttle, throttle_waker)));
         let permits =
-            batch.semaphore.map(|semaphore| Box::new(Permits::new(semaphore, permits_waker)));
+            options.semaphore.map(|semaphore| Box::new(Permits::new(semaphore, permits_waker)));
         Self {
-            limit: batch.limit,
-            backlog: batch.backlog,
+            limit: options.limit,
+            backlog: options.backlog,
             source: Quiet::new(source),
             source_state: SourceState::Ready,
             source_waker,
             start: Quiet::new(start),
-            order: Quiet::new(order),
-            weigher: Quiet::new(weigher),
-            limits: Limits::new(batch.limits, batch.deadline, attempts.attempt_timeout()),
-            attempts: Quiet::new(attempts),
+            order: Quiet::new(policy.keys().order()),
+            limits: Limits::new(options.limits, deadline, policy.attempt_timeout()),
+            policy: Quiet::new(policy),
             slots: Slots::new(),
             ready,
             due: VecDeque::new(),
@@ -154,9 +142,9 @@ impl<S: Source, F, Fut, R, W, A, O, E> Run<S, F, Fut, R, W, A, O, E> {
             throttling,
             next: None,
             retries: RetryQueue::new(),
-            stops: Stops::new(batch.stops, batch.failures),
+            stops: Stops::new(stops, failures),
             stop_waker,
-            reporter: batch.observer.map(Reporter::new),
+            reporter: options.observer.map(Reporter::new),
             sink,
             sink_waker,
             aborted: false,
@@ -173,14 +161,12 @@ impl<S: Source, F, Fut, R, W, A, O, E> Run<S, F, Fut, R, W, A, O, E> {
     }
 }
 
-impl<S, F, Fut, R, W, A, O, T, E> Run<S, F, Fut, R, W, A, O, E>
+impl<S, F, Fut, P, O, T, E> Run<S, F, Fut, P, O, E>
 where
     S: Source,
     F: FnMut(S::Input) -> Fut,
     Fut: Future<Output = Result<T, E>>,
-    R: Order<S::Input>,
-    W: Weigher<S::Input>,
-    A: Attempts<S::Input, E>,
+    P: Policy<S::Input, E>,
     O: OutcomeSink<S::Input, T, E>,
 {
     /// The run is being polled: its deadline counts from the first time.
@@ -261,7 +247,7 @@ where
     #[inline]
     fn first_alarm(&self) -> Option<Instant> {
         let throttle = self.throttling.as_ref().and_then(|throttling| throttling.until());
-        if !A::RETRIES {
+        if !P::RETRIES {
             return throttle;
         }
         match (throttle, self.retries.first_due()) {
@@ -336,7 +322,7 @@ where
     #[inline]
     fn room(&self) -> usize {
         let in_hand = self.slots.occupied() + self.sink.waiting();
-        if !A::RETRIES {
+        if !P::RETRIES {
             return self.limit.saturating_sub(in_hand);
         }
         let room = self.limit.saturating_sub(in_hand - self.slots.backing_off());
@@ -348,7 +334,7 @@ where
     fn none_due(&self) -> bool {
         self.due.is_empty()
             && self.next.is_none()
-            && !(A::RETRIES && self.retries.ready().is_some())
+            && !(P::RETRIES && self.retries.ready().is_some())
     }
 
     /// How many inputs may be pulled now: none also if other things go first.
@@ -471,14 +457,12 @@ impl<R: Runs> Drop for InTask<R> {
     }
 }
 
-impl<S, F, Fut, R, W, A, O, T, E> Runs for Run<S, F, Fut, R, W, A, O, E>
+impl<S, F, Fut, P, O, T, E> Runs for Run<S, F, Fut, P, O, E>
 where
     S: Source,
     F: FnMut(S::Input) -> Fut,
     Fut: Future<Output = Result<T, E>>,
-    R: Order<S::Input>,
-    W: Weigher<S::Input>,
-    A: Attempts<S::Input, E>,
+    P: Policy<S::Input, E>,
     O: OutcomeSink<S::Input, T, E>,
 {
     fn poll_run(&mut self, cx: &mut Context<'_>) -> Poll<()> {

@@ -5,35 +5,33 @@ use core::future::Future;
 use super::Run;
 use crate::base::panic::{caught, quietly};
 use crate::base::timer::now;
-use crate::executor::attempts::{Attempts, DeadLetter};
+use crate::executor::attempts::DeadLetter;
 use crate::executor::order::Order;
 use crate::executor::outcome_sink::OutcomeSink;
+use crate::executor::policies::Policy;
 use crate::executor::retry_queue::RetryItem;
 use crate::executor::source::Source;
-use crate::executor::weight::Weigher;
 use crate::retry::Failure;
 use crate::settled::{ItemError, Scope, Settled, SettledKind};
 
-impl<S, F, Fut, R, W, A, O, T, E> Run<S, F, Fut, R, W, A, O, E>
+impl<S, F, Fut, P, O, T, E> Run<S, F, Fut, P, O, E>
 where
     S: Source,
     F: FnMut(S::Input) -> Fut,
     Fut: Future<Output = Result<T, E>>,
-    R: Order<S::Input>,
-    W: Weigher<S::Input>,
-    A: Attempts<S::Input, E>,
+    P: Policy<S::Input, E>,
     O: OutcomeSink<S::Input, T, E>,
 {
     /// An attempt has come to its end.
     pub(super) fn attempt_ended(&mut self, slot: usize, result: Result<T, E>) {
         match result {
             Ok(value) => {
-                if A::RETRIES {
-                    self.attempts.succeeded();
+                if P::RETRIES {
+                    self.policy.succeeded();
                 }
                 self.settle(slot, Ok(value));
             }
-            Err(error) if A::RETRIES => {
+            Err(error) if P::RETRIES => {
                 if let Err(Failure::Failed(error)) = self.try_to_retry(slot, Failure::Failed(error))
                 {
                     self.settle(slot, Err(ItemError::Rejected(error)));
@@ -53,7 +51,7 @@ where
         slot: usize,
         failure: Failure<E>,
     ) -> Result<(), Failure<E>> {
-        let attempts = &self.attempts;
+        let attempts = &self.policy;
         let Some(retry_item) = self.retries.get(slot) else { return Err(failure) };
         // What cannot decide does not try again.
         let wait = caught(|| attempts.next_wait(&mut retry_item.state, &failure));
@@ -111,7 +109,7 @@ where
         if let Some(permits) = &mut self.permits {
             permits.release(slot);
         }
-        let retry_item = if A::RETRIES { self.retries.take(slot) } else { None };
+        let retry_item = if P::RETRIES { self.retries.take(slot) } else { None };
         self.record(index, outcome, retry_item);
         if let Some(reporter) = &mut self.reporter {
             reporter.settled(slot, index, kind, now());
@@ -142,7 +140,7 @@ where
     /// The input of an item that ends before its first attempt goes to the dead letters.
     pub(super) fn dead_letter_unstarted(&self, index: usize, input: S::Input, kind: SettledKind) {
         quietly(|| {
-            self.attempts.dead_letter(DeadLetter { index, input, kind, attempts: 0, error: None });
+            self.policy.dead_letter(DeadLetter { index, input, kind, attempts: 0, error: None });
         });
     }
 
@@ -157,7 +155,7 @@ where
         let error = failure.last_error().or(state.last_error());
         quietly(|| {
             let kind = failure.kind();
-            self.attempts.dead_letter(DeadLetter { index, input, kind, attempts, error });
+            self.policy.dead_letter(DeadLetter { index, input, kind, attempts, error });
         });
         state.discard();
     }

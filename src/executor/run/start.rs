@@ -6,22 +6,19 @@ use core::task::Poll;
 use super::Run;
 use crate::base::panic::{caught, quietly};
 use crate::base::timer::now;
-use crate::executor::attempts::Attempts;
 use crate::executor::order::Order;
 use crate::executor::outcome_sink::OutcomeSink;
+use crate::executor::policies::Policy;
 use crate::executor::slots::{Cancelled, Slots};
 use crate::executor::source::Source;
-use crate::executor::weight::Weigher;
 use crate::settled::{ItemError, SettledKind};
 
-impl<S, F, Fut, R, W, A, O, T, E> Run<S, F, Fut, R, W, A, O, E>
+impl<S, F, Fut, P, O, T, E> Run<S, F, Fut, P, O, E>
 where
     S: Source,
     F: FnMut(S::Input) -> Fut,
     Fut: Future<Output = Result<T, E>>,
-    R: Order<S::Input>,
-    W: Weigher<S::Input>,
-    A: Attempts<S::Input, E>,
+    P: Policy<S::Input, E>,
     O: OutcomeSink<S::Input, T, E>,
 {
     /// Gives an input a slot, where it may have to wait for its key or for permits.
@@ -39,7 +36,7 @@ where
         let Some(input) = self.slots.held(slot) else { return };
         let admitted = caught(|| {
             // The weight first: an order that has admitted an item is told when it settles.
-            let weight = if W::WEIGHS { self.weigher.weigh(input) } else { 1 };
+            let weight = if P::WEIGHS { self.policy.weigh(input) } else { 1 };
             (weight, self.order.admit(slot, input))
         });
         match admitted {
@@ -88,7 +85,7 @@ where
             }
         }
         self.next = None;
-        if A::RETRIES && self.slots.is_backing_off(slot) {
+        if P::RETRIES && self.slots.is_backing_off(slot) {
             self.start_again(slot);
         } else {
             self.start_slot(slot);
@@ -102,10 +99,10 @@ where
     /// Gets the item in front of those that are due its permits, if it may have them; `None` if it
     /// ended instead.
     fn next_due(&mut self) -> Option<usize> {
-        let again = if A::RETRIES { self.retries.ready() } else { None };
+        let again = if P::RETRIES { self.retries.ready() } else { None };
         let slot = again.or_else(|| self.due.front().copied())?;
         // `room` does not count items held for their keys.
-        if A::RETRIES && self.slots.running() >= self.limit {
+        if P::RETRIES && self.slots.running() >= self.limit {
             return Some(slot);
         }
         let permitted = match &mut self.permits {
@@ -157,8 +154,8 @@ where
         if let Some(reporter) = &mut self.reporter {
             reporter.started(slot, index, now());
         }
-        if A::RETRIES {
-            match caught(|| self.attempts.keep(&input)) {
+        if P::RETRIES {
+            match caught(|| self.policy.keep(&input)) {
                 Ok(kept) => self.retries.insert(slot, kept),
                 Err(panic) => {
                     self.dead_letter_unstarted(index, input, SettledKind::Panicked);
@@ -179,7 +176,7 @@ where
         if let Some(reporter) = &mut self.reporter {
             reporter.started(slot, index, now());
         }
-        let attempts = &*self.attempts;
+        let attempts = &*self.policy;
         let Some(retry_item) = self.retries.begin(slot) else { return };
         let input = match caught(|| attempts.keep(&retry_item.input)) {
             Ok(Some(input)) => input,
@@ -236,7 +233,7 @@ where
     #[inline]
     pub(super) fn time(&mut self, slot: usize, index: usize) {
         self.time_item(slot, index);
-        if let (true, Some(serial)) = (A::RETRIES, self.retries.serial_at(slot)) {
+        if let (true, Some(serial)) = (P::RETRIES, self.retries.serial_at(slot)) {
             let (slots, retries) = (&self.slots, &self.retries);
             let tries =
                 |slot, serial| slots.has_started(slot) && retries.serial_at(slot) == Some(serial);
@@ -247,7 +244,7 @@ where
     /// The time of an item counts from now on, if it does not yet.
     #[inline]
     pub(super) fn time_item(&mut self, slot: usize, index: usize) {
-        if A::RETRIES {
+        if P::RETRIES {
             if let Some(retry_item) = self.retries.get(slot) {
                 if core::mem::replace(&mut retry_item.timed, true) {
                     return;

@@ -7,26 +7,22 @@ use std::task::Waker;
 use super::{Run, SourceState};
 use crate::base::panic::{caught, quietly};
 use crate::base::timer::now;
-use crate::executor::attempts::Attempts;
 use crate::executor::limits::Overdue;
-use crate::executor::order::Order;
 use crate::executor::outcome_sink::OutcomeSink;
+use crate::executor::policies::Policy;
 use crate::executor::slots::Cancelled;
 use crate::executor::source::Source;
 use crate::executor::stop::Stop;
 use crate::executor::summary::BatchEnd;
-use crate::executor::weight::Weigher;
 use crate::retry::Failure;
 use crate::settled::{ItemError, Scope, SettledKind};
 
-impl<S, F, Fut, R, W, A, O, T, E> Run<S, F, Fut, R, W, A, O, E>
+impl<S, F, Fut, P, O, T, E> Run<S, F, Fut, P, O, E>
 where
     S: Source,
     F: FnMut(S::Input) -> Fut,
     Fut: Future<Output = Result<T, E>>,
-    R: Order<S::Input>,
-    W: Weigher<S::Input>,
-    A: Attempts<S::Input, E>,
+    P: Policy<S::Input, E>,
     O: OutcomeSink<S::Input, T, E>,
 {
     /// Settles whatever has run out of time; whether there was anything.
@@ -34,7 +30,7 @@ where
         let mut any = false;
         loop {
             let throttle = self.throttling.as_ref().and_then(|throttling| throttling.until());
-            let retry = if A::RETRIES { self.retries.next_due() } else { None };
+            let retry = if P::RETRIES { self.retries.next_due() } else { None };
             let alarm = [throttle, retry].into_iter().flatten().min();
             let (slots, retries) = (&self.slots, &self.retries);
             let runs = |slot, index| slots.runs(slot, index);
@@ -76,7 +72,7 @@ where
             // What is ready by now counts, be it a failure that is worth another attempt: then the
             // item is out of time for that.
             let pending = self.poll_with(slot, |slots, _| slots.future(slot).poll());
-            if A::RETRIES && self.slots.is_backing_off(slot) {
+            if P::RETRIES && self.slots.is_backing_off(slot) {
                 return self.end_item(slot);
             }
             if !pending {
@@ -186,7 +182,7 @@ where
 
     /// Ends a run that is dropped before it is done, without outcomes: inputs go to the dead letters.
     pub(super) fn dead_letter_inputs(&mut self) {
-        if !A::RETRIES {
+        if !P::RETRIES {
             return;
         }
         for slot in 0..self.slots.len() {

@@ -15,11 +15,11 @@ use core::pin::Pin;
 use std::sync::Arc;
 
 use super::BatchExecutor;
-use super::attempts::{Attempts, DeadLetter};
+use super::attempts::DeadLetter;
 use super::order::{Keys, Order};
+use super::policies::Policy;
 use super::source::Inputs;
 use super::stop::StopToken;
-use super::weight::Weigher;
 use crate::base::sync::HashBuilder;
 use crate::settled::SettledKind;
 use shared::{BatchShared, Router, Unclaimed};
@@ -28,8 +28,8 @@ use shared::{BatchShared, Router, Unclaimed};
 pub(super) type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Divides a batch among workers, and hands each to `spawn`.
-pub(super) fn divide<N, F, Fut, T, E, K, W, A>(
-    executor: BatchExecutor<K, W, A>,
+pub(super) fn divide<N, F, Fut, T, E, P>(
+    executor: BatchExecutor<P>,
     workers: usize,
     inputs: N,
     f: F,
@@ -42,31 +42,30 @@ where
     Fut: Future<Output = Result<T, E>> + Send + 'static,
     T: Send + 'static,
     E: Send + 'static,
-    K: Keys<N::Input> + Clone + Send + Sync + 'static,
-    K::Order: Send,
-    W: Weigher<N::Input> + Clone + Send + 'static,
-    A: Attempts<N::Input, E> + Clone + Send + 'static,
+    P: Policy<N::Input, E> + Send + 'static,
+    P::Keys: Send + Sync + 'static,
+    P::Order: Send,
 {
-    let BatchExecutor { options, keys, weigher, attempts } = executor;
+    let BatchExecutor { options, policy } = executor;
     let workers = workers.min(options.limit).max(1);
     let stop = StopToken::new();
-    let keyed = !<K::Order as Order<N::Input>>::ALL_UNORDERED;
+    let keyed = !P::Order::ALL_UNORDERED;
     // Workers with keys need no shares of the limit, which what is in hand keeps. With a backlog
     // that is more than may run: then permits keep it, unless they are a semaphore's, which may have
     // more of them.
     let more_in_hand = options.backlog > 0;
     let shares = !keyed || more_in_hand && options.semaphore.is_some();
-    let mut batch = options.batch(W::WEIGHS || keyed && more_in_hand);
+    let mut batch = options.batch(P::WEIGHS || keyed && more_in_hand);
     batch.stops.push(stop.clone());
     let router: Option<Router<N::Input>> = keyed.then(|| {
-        let (keys, hasher) = (keys.clone(), HashBuilder::default());
+        let (keys, hasher) = (policy.keys().clone(), HashBuilder::default());
         Arc::new(move |input: &N::Input| keys.route(&hasher, input)) as Router<N::Input>
     });
-    let unclaimed = A::RETRIES.then(|| {
-        let attempts = attempts.clone();
+    let unclaimed = P::RETRIES.then(|| {
+        let policy = policy.clone();
         let dead_letter = move |index, input| {
             let kind = SettledKind::Cancelled;
-            attempts.dead_letter(DeadLetter { index, input, kind, attempts: 0, error: None });
+            policy.dead_letter(DeadLetter { index, input, kind, attempts: 0, error: None });
         };
         Box::new(dead_letter) as Unclaimed<N::Input>
     });
@@ -83,20 +82,9 @@ where
         let mut batch = batch.clone();
         if shares {
             // To each a share of its own, so that none has to wait for another's room.
-            batch.limit = options.limit / workers + usize::from(worker < options.limit % workers);
-            batch.backlog =
-                options.backlog / workers + usize::from(worker < options.backlog % workers);
+            batch.reduce_to_share(worker, workers);
         }
-        let order = keys.order();
-        let work = worker::work(
-            &shared,
-            worker,
-            batch,
-            Arc::clone(&f),
-            order,
-            weigher.clone(),
-            attempts.clone(),
-        );
+        let work = worker::work(&shared, worker, batch, Arc::clone(&f), policy.clone());
         spawn(Box::pin(work));
     }
     BatchHandle::new(shared, stop)

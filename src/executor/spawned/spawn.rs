@@ -7,14 +7,12 @@ use futures_core::Stream;
 
 use super::{BatchHandle, divide};
 use crate::executor::BatchExecutor;
-use crate::executor::attempts::Attempts;
-use crate::executor::order::Keys;
+use crate::executor::policies::Policy;
 use crate::executor::source::IterInputs;
 #[cfg(all(feature = "tokio", not(loom)))]
 use crate::executor::source::StreamInputs;
-use crate::executor::weight::Weigher;
 
-impl<K, W, A> BatchExecutor<K, W, A> {
+impl<P> BatchExecutor<P> {
     /// Runs `f` on every input on tokio's workers: the spawned flavour of
     /// [`all_settled`](Self::all_settled) and [`for_each`](Self::for_each), for work that keeps
     /// cores busy.
@@ -58,10 +56,9 @@ impl<K, W, A> BatchExecutor<K, W, A> {
         Fut: Future<Output = Result<T, E>> + Send + 'static,
         T: Send + 'static,
         E: Send + 'static,
-        K: Keys<I::Item> + Clone + Send + Sync + 'static,
-        K::Order: Send,
-        W: Weigher<I::Item> + Clone + Send + 'static,
-        A: Attempts<I::Item, E> + Clone + Send + 'static,
+        P: Policy<I::Item, E> + Send + 'static,
+        P::Keys: Send + Sync + 'static,
+        P::Order: Send,
     {
         self.spawn_on(tokio_workers(), inputs, f, spawn_on_tokio)
     }
@@ -84,10 +81,9 @@ impl<K, W, A> BatchExecutor<K, W, A> {
         Fut: Future<Output = Result<T, E>> + Send + 'static,
         T: Send + 'static,
         E: Send + 'static,
-        K: Keys<St::Item> + Clone + Send + Sync + 'static,
-        K::Order: Send,
-        W: Weigher<St::Item> + Clone + Send + 'static,
-        A: Attempts<St::Item, E> + Clone + Send + 'static,
+        P: Policy<St::Item, E> + Send + 'static,
+        P::Keys: Send + Sync + 'static,
+        P::Order: Send,
     {
         let inputs = StreamInputs(Box::pin(inputs));
         divide(self.clone(), tokio_workers(), inputs, f, spawn_on_tokio)
@@ -124,10 +120,9 @@ impl<K, W, A> BatchExecutor<K, W, A> {
         Fut: Future<Output = Result<T, E>> + Send + 'static,
         T: Send + 'static,
         E: Send + 'static,
-        K: Keys<I::Item> + Clone + Send + Sync + 'static,
-        K::Order: Send,
-        W: Weigher<I::Item> + Clone + Send + 'static,
-        A: Attempts<I::Item, E> + Clone + Send + 'static,
+        P: Policy<I::Item, E> + Send + 'static,
+        P::Keys: Send + Sync + 'static,
+        P::Order: Send,
     {
         divide(self.clone(), workers, IterInputs(inputs.into_iter()), f, spawn)
     }

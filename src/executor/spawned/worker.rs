@@ -9,31 +9,26 @@ use super::chunk_size::ChunkSize;
 use super::shared::{BatchShared, Request, Response};
 use crate::base::sync::{AtomicUsize, Ordering};
 use crate::base::timer::now;
-use crate::executor::attempts::Attempts;
 use crate::executor::limits::BatchDeadline;
 use crate::executor::options::Batch;
-use crate::executor::order::Order;
 use crate::executor::outcome_sink::OutcomeSink;
+use crate::executor::policies::Policy;
 use crate::executor::run::{Run, Runs};
 use crate::executor::source::{Inputs, Source};
 use crate::executor::stop::StopToken;
 use crate::executor::summary::BatchEnd;
-use crate::executor::weight::Weigher;
 use crate::settled::Settled;
 
 /// Outcomes that are saved up before they are delivered together, at most.
 const SAVED: usize = if cfg!(loom) { 2 } else { 64 };
 
-#[allow(clippy::too_many_arguments)]
-pub(super) fn work<N, F, Fut, T, E, R, W, A>(
+pub(super) fn work<N, F, Fut, T, E, P>(
     shared: &Arc<BatchShared<N, T, E>>,
     worker: usize,
     batch: Batch,
     f: Arc<F>,
-    order: R,
-    weigher: W,
-    attempts: A,
-) -> impl Future<Output = ()> + Send + use<N, F, Fut, T, E, R, W, A>
+    policy: P,
+) -> impl Future<Output = ()> + Send + use<N, F, Fut, T, E, P>
 where
     N: Inputs + Send + 'static,
     N::Input: Send + 'static,
@@ -41,16 +36,15 @@ where
     Fut: Future<Output = Result<T, E>> + Send + 'static,
     T: Send + 'static,
     E: Send + 'static,
-    R: Order<N::Input> + Send + 'static,
-    W: Weigher<N::Input> + Send + 'static,
-    A: Attempts<N::Input, E> + Send + 'static,
+    P: Policy<N::Input, E> + Send + 'static,
+    P::Order: Send,
 {
     let tally = Arc::new(Tally(AtomicUsize::new(0)));
     let source = SharedSource {
         shared: Arc::clone(shared),
         tally: Arc::clone(&tally),
         worker,
-        share: batch.limit,
+        share: batch.options.limit,
         stops: batch.tokens(),
         deadline: batch.deadline.clone(),
         chunk: VecDeque::new(),
@@ -59,7 +53,7 @@ where
     };
     let sink = SharedSink { shared: Arc::clone(shared), tally, saved: Vec::new(), counted: 0 };
     let start = move |input| f(input);
-    let run = Run::new(batch, source, start, order, weigher, attempts, sink);
+    let run = Run::new(batch, source, start, policy, sink);
     let mut worker = Worker { run: Some(run), shared: Arc::clone(shared) };
     async move {
         poll_fn(|cx| match &mut worker.run {

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::{FutureExt, StreamExt, stream};
-use sluicegate::executor::{ByKey, DeadLetter, Page};
+use sluicegate::executor::{ByKey, DeadLetter, Page, Policies};
 use sluicegate::{
     BatchExecutor, BatchExecutorBuilder, Retry, Semaphore, SettledKind, Stop, StopToken,
 };
@@ -69,7 +69,7 @@ const CANCELLED: [Letter; 4] = [
     (4, 14, SettledKind::Cancelled, 1),
 ];
 
-type Keyed = BatchExecutor<ByKey<fn(&u32) -> u32>>;
+type Keyed = BatchExecutor<Policies<ByKey<fn(&u32) -> u32>>>;
 
 /// 12 and 13 have the same key.
 fn keyed(builder: BatchExecutorBuilder) -> Keyed {

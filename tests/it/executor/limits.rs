@@ -64,18 +64,14 @@ struct Blocks {
 const FORMS: usize = 8;
 
 /// Runs up to 10,000 inputs in one of the forms under a deadline, and checks it.
-async fn keeps_its_deadline<K, W, A>(
+async fn keeps_its_deadline<P>(
     form: usize,
-    executor: BatchExecutor<K, W, A>,
+    executor: BatchExecutor<P>,
     deadline: u32,
     blocks: Blocks,
 ) where
-    K: sluicegate::executor::Keys<u32> + Clone,
-    K: sluicegate::executor::Keys<sluicegate::phases::Flowing<u32>>,
-    W: sluicegate::executor::Weigher<u32> + Clone,
-    W: sluicegate::executor::Weigher<sluicegate::phases::Flowing<u32>>,
-    A: sluicegate::executor::Attempts<u32, Infallible> + Clone,
-    A: sluicegate::executor::Attempts<sluicegate::phases::Flowing<u32>, Infallible>,
+    P: sluicegate::executor::Policy<u32, Infallible>,
+    P: sluicegate::executor::Policy<sluicegate::phases::Flowing<u32>, Infallible>,
 {
     let (pulled, started) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let begun = Instant::now();

@@ -902,23 +902,20 @@ fn a_run_is_as_free_as_what_it_is_given() {
 
 #[test]
 fn outcomes_turn_into_one_another() {
-    let back = |outcome: Settled<u8, &'static str>| text(&outcome);
-    assert_eq!(back(Ok(1)), "fulfilled");
-    assert_eq!(back(Err(ItemError::Rejected("no"))), "rejected: no");
-    assert_eq!(back(Err(ItemError::timed_out())), "timed out");
-    assert_eq!(back(Err(ItemError::cancelled(true))), "cancelled while it ran");
-    assert_eq!(back(Err(ItemError::cancelled(false))), "cancelled before it started");
-    assert_eq!(back(Err(ItemError::Panicked(Panic::new(Box::new("oh"))))), "panicked: oh");
-
-    // Its own error is changed, and nothing else.
-    let lengths = |error: ItemError<&'static str>| error.map(str::len).to_string();
-    assert_eq!(lengths(ItemError::Rejected("no")), "rejected: 2");
-    assert_eq!(lengths(ItemError::timed_out()), "timed out");
-    assert_eq!(lengths(ItemError::cancelled(true)), "cancelled while it ran");
-    assert_eq!(lengths(ItemError::Panicked(Panic::new(Box::new("oh")))), "panicked: oh");
-
+    // What it shows, and what it shows once its own error is changed to that error's length.
+    let both = |outcome: Settled<u8, &'static str>| {
+        let shown = text(&outcome);
+        (shown, text(&outcome.map_err(|error| error.map(str::len))))
+    };
+    let same = |outcome, shown: &str| assert_eq!(both(outcome), (shown.into(), shown.into()));
+    same(Ok(1), "fulfilled");
+    assert_eq!(both(Err(ItemError::Rejected("no"))), ("rejected: no".into(), "rejected: 2".into()));
+    same(Err(ItemError::timed_out()), "timed out");
+    same(Err(ItemError::cancelled(true)), "cancelled while it ran");
+    same(Err(ItemError::cancelled(false)), "cancelled before it started");
+    same(Err(ItemError::Panicked(Panic::new(Box::new("oh")))), "panicked: oh");
     let odd = Err(ItemError::Panicked(Panic::new(Box::new(7))));
-    assert_eq!(back(odd), "panicked, with a payload that is not text");
+    same(odd, "panicked, with a payload that is not text");
 
     let panic = Panic::new(Box::new(String::from("on")));
     assert_eq!(format!("{panic:?}"), "Panic { message: Some(\"on\"), .. }");

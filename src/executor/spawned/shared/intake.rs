@@ -3,8 +3,9 @@
 use std::collections::VecDeque;
 use std::task::Waker;
 
-use super::pull::{Request, Response};
+use crate::executor::limits::BatchDeadline;
 use crate::executor::source::Inputs;
+use crate::executor::stop::StopToken;
 
 /// What goes in, under its lock.
 pub(super) struct Intake<N: Inputs> {
@@ -24,6 +25,34 @@ pub(super) struct Intake<N: Inputs> {
     pub(super) inboxes: Vec<VecDeque<(usize, N::Input)>>,
     /// By worker: it was dropped and looks into its inbox no more.
     pub(super) gone: Vec<bool>,
+}
+
+/// What a worker is given when it asks for inputs.
+pub(in crate::executor::spawned) enum Response<I> {
+    /// They are in its chunk.
+    Chunk,
+    /// Another sent it.
+    One(usize, I),
+    /// It will be woken.
+    Later,
+    /// There is nothing more.
+    Nothing,
+}
+
+/// What a worker asks for.
+pub(in crate::executor::spawned) struct Request<'a> {
+    pub(in crate::executor::spawned) worker: usize,
+    /// So many inputs, at least one.
+    pub(in crate::executor::spawned) count: usize,
+    /// So many of those it had have left.
+    pub(in crate::executor::spawned) released: usize,
+    /// Nothing is pulled after one of them has stopped the batch.
+    pub(in crate::executor::spawned) stops: &'a [StopToken],
+    /// Nor after this.
+    pub(in crate::executor::spawned) deadline: &'a BatchDeadline,
+    pub(in crate::executor::spawned) waker: &'a Waker,
+    /// What a stream of inputs is polled with.
+    pub(in crate::executor::spawned) source_waker: &'a Waker,
 }
 
 /// What a worker that asks for inputs is to do.

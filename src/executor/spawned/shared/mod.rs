@@ -24,8 +24,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 
+pub(super) use intake::{Request, Response};
 pub(super) use outcomes::Outcomes;
-pub(super) use pull::{Request, Response};
 
 use intake::Intake;
 use outcomes::All;

@@ -4,42 +4,12 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 
-use super::intake::Step;
+use super::intake::{Request, Response, Step};
 use super::{BatchShared, wake};
 use crate::base::panic::{Panic, caught, quietly};
 use crate::base::table::part_of;
-use crate::executor::limits::BatchDeadline;
 use crate::executor::source::Inputs;
-use crate::executor::stop::StopToken;
 use crate::executor::summary::BatchEnd;
-
-/// What a worker is given when it asks for inputs.
-pub(in crate::executor::spawned) enum Response<I> {
-    /// They are in its chunk.
-    Chunk,
-    /// Another sent it.
-    One(usize, I),
-    /// It will be woken.
-    Later,
-    /// There is nothing more.
-    Nothing,
-}
-
-/// What a worker asks for.
-pub(in crate::executor::spawned) struct Request<'a> {
-    pub(in crate::executor::spawned) worker: usize,
-    /// So many inputs, at least one.
-    pub(in crate::executor::spawned) count: usize,
-    /// So many of those it had have left.
-    pub(in crate::executor::spawned) released: usize,
-    /// Nothing is pulled after one of them has stopped the batch.
-    pub(in crate::executor::spawned) stops: &'a [StopToken],
-    /// Nor after this.
-    pub(in crate::executor::spawned) deadline: &'a BatchDeadline,
-    pub(in crate::executor::spawned) waker: &'a Waker,
-    /// What a stream of inputs is polled with.
-    pub(in crate::executor::spawned) source_waker: &'a Waker,
-}
 
 impl<N, T, E> BatchShared<N, T, E>
 where
@@ -91,33 +61,8 @@ where
                 Pulled::Panicked(panic) => self.note_end(BatchEnd::SourcePanicked(panic)),
                 Pulled::Some | Pulled::Pending => {}
             }
-            let wanting = {
-                let mut intake = self.intake.lock();
-                let intake = &mut *intake;
-                intake.stock.extend(own);
-                for (worker, pulled) in others {
-                    if intake.gone[worker] {
-                        intake.stock.push_back(pulled);
-                    } else {
-                        intake.inboxes[worker].push_back(pulled);
-                    }
-                }
-                intake.inputs = inputs;
-                intake.taken_away = false;
-                intake.pulled += count;
-                intake.in_hand += count;
-                intake.closed |= ended;
-                intake.dormant &= pending;
-                let mut wanting = intake.take_wanting();
-                if later {
-                    // Not again in this poll: a stream may wake us each time that it is pending.
-                    match intake.dormant && !intake.closed {
-                        true => intake.wanting[request.worker] = Some(request.waker.clone()),
-                        false => wanting.push(request.waker.clone()),
-                    }
-                }
-                wanting
-            };
+            let how = How { count, ended, pending, later };
+            let wanting = self.put_back(inputs, own, others, how, &request);
             wake(wanting);
             if later {
                 return Response::Later;
@@ -126,6 +71,43 @@ where
                 return Response::Chunk;
             }
         }
+    }
+
+    /// The input comes back, and what was pulled from it goes to others; wakers of those that
+    /// want some.
+    fn put_back(
+        &self,
+        inputs: Option<Box<N>>,
+        own: impl Iterator<Item = (usize, N::Input)>,
+        others: Sent<N::Input>,
+        how: How,
+        request: &Request<'_>,
+    ) -> Vec<Waker> {
+        let mut intake = self.intake.lock();
+        let intake = &mut *intake;
+        intake.stock.extend(own);
+        for (worker, pulled) in others {
+            if intake.gone[worker] {
+                intake.stock.push_back(pulled);
+            } else {
+                intake.inboxes[worker].push_back(pulled);
+            }
+        }
+        intake.inputs = inputs;
+        intake.taken_away = false;
+        intake.pulled += how.count;
+        intake.in_hand += how.count;
+        intake.closed |= how.ended;
+        intake.dormant &= how.pending;
+        let mut wanting = intake.take_wanting();
+        if how.later {
+            // Not again in this poll: a stream may wake us each time that it is pending.
+            match intake.dormant && !intake.closed {
+                true => intake.wanting[request.worker] = Some(request.waker.clone()),
+                false => wanting.push(request.waker.clone()),
+            }
+        }
+        wanting
     }
 
     /// Parts what was pulled into what is this worker's, or anybody's, and what belongs to others.
@@ -151,6 +133,18 @@ type Fresh<I> = Vec<(usize, I)>;
 
 /// Inputs with whose they are.
 type Sent<I> = Vec<(usize, (usize, I))>;
+
+/// What a worker that has pulled comes back with.
+struct How {
+    /// So many inputs.
+    count: usize,
+    /// There is nothing more.
+    ended: bool,
+    /// A stream will say when there is more.
+    pending: bool,
+    /// The worker has nothing to do until it is woken.
+    later: bool,
+}
 
 /// How pulling ended.
 enum Pulled {
