@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::batch::Batch;
 use super::buffers::{Buffers, SingleBuffer};
-use super::core::Limits;
+use super::capacity::Limits;
 use super::driver::{Driver, Run};
 use super::error::{BatchError, HandlerError};
 use super::failure_state::{Failing, Isolation};

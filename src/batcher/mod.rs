@@ -19,6 +19,7 @@ mod flush;
 mod handle;
 mod handler_slot;
 mod in_flight;
+mod job;
 mod keyed;
 mod open_batch;
 mod report;
@@ -28,7 +29,6 @@ mod send;
 mod shared;
 #[cfg(feature = "sink")]
 mod sink;
-mod spare;
 #[cfg(feature = "tokio")]
 mod stream;
 mod wait;

@@ -49,6 +49,16 @@ enum Stage {
     },
 }
 
+/// What became of an attempt to take room in the lane of a key.
+enum InLane {
+    /// There is room; `None` if keys are not limited.
+    Room(Option<u32>),
+    Waits,
+    /// To be cloned outside the lock, for a new lane.
+    NeedsKey,
+    NeedsWaker,
+}
+
 /// A way to room for one item of a key.
 #[derive(Debug)]
 pub(super) struct Wait {
@@ -116,61 +126,47 @@ impl Wait {
         let mut spare: Option<K> = None;
         loop {
             let mut core = shared.lock();
-            if spent && matches!(self.stage, Stage::Outside) {
-                let has_key = core.buffers.look_up(key.as_mut().expect(COMPLETED));
-                if core.is_immediate(self.need) && (has_key || !core.is_accepting()) {
-                    return Poll::Pending;
-                }
+            if spent && self.yields(&core, key) {
+                return Poll::Pending;
             }
             if !core.is_accepting() {
                 self.stage = Stage::Outside;
                 return Poll::Ready(Err(Closed));
             }
+            let waker = match self.stage {
+                Stage::InKeyLine { lane, waiter } => core.buffers.waker(lane, waiter),
+                Stage::InLine { waiter, .. } => core.waiting(waiter),
+                Stage::Outside | Stage::HasKey { .. } => None,
+            };
+            if let Some(waker) = waker {
+                if still_waits(waker, &mut fresh, cx) {
+                    return Poll::Pending;
+                }
+                drop(core);
+                fresh = Some(cx.waker().clone());
+                continue;
+            }
+            let known = key.as_ref().expect(COMPLETED);
             let lane = match self.stage {
-                Stage::Outside if core.buffers.limits_keys() => {
-                    let known = key.as_ref().expect(COMPLETED);
-                    let Some(lane) = core.buffers.lane_of(known, &mut spare) else {
+                Stage::Outside => match self.enter_lane(&mut core, known, &mut fresh, &mut spare) {
+                    InLane::Room(lane) => lane,
+                    InLane::Waits => return Poll::Pending,
+                    InLane::NeedsKey => {
                         drop(core);
                         spare = Some(known.key.clone());
                         continue;
-                    };
-                    if !core.buffers.lane_has_room(lane) {
-                        let Some(waker) = fresh.take() else {
-                            drop(core);
-                            fresh = Some(cx.waker().clone());
-                            continue;
-                        };
-                        let waiter = core.buffers.join(lane, waker);
-                        self.stage = Stage::InKeyLine { lane, waiter };
-                        return Poll::Pending;
                     }
-                    core.buffers.reserve(lane);
-                    self.stage = Stage::HasKey { lane };
-                    Some(lane)
-                }
-                Stage::Outside => None,
-                Stage::HasKey { lane } => Some(lane),
-                Stage::InKeyLine { lane, waiter } => {
-                    if let Some(waker) = core.buffers.waker(lane, waiter) {
-                        if still_waits(waker, &mut fresh, cx) {
-                            return Poll::Pending;
-                        }
+                    InLane::NeedsWaker => {
                         drop(core);
                         fresh = Some(cx.waker().clone());
                         continue;
                     }
+                },
+                Stage::HasKey { lane } | Stage::InKeyLine { lane, .. } => {
                     self.stage = Stage::HasKey { lane };
                     Some(lane)
                 }
-                Stage::InLine { lane, waiter } => {
-                    if let Some(waker) = core.waiting(waiter) {
-                        if still_waits(waker, &mut fresh, cx) {
-                            return Poll::Pending;
-                        }
-                        drop(core);
-                        fresh = Some(cx.waker().clone());
-                        continue;
-                    }
+                Stage::InLine { lane, .. } => {
                     settle(&core, key, lane);
                     return Poll::Ready(Ok(self.grant(&mut core, key, granted)));
                 }
@@ -187,6 +183,38 @@ impl Wait {
             drop(core);
             fresh = Some(cx.waker().clone());
         }
+    }
+
+    /// Whether a task without budget leaves free room alone: it has not begun to wait, and need not.
+    fn yields<K: Hash + Eq, T>(&self, core: &KeyedCore<K, T>, key: &mut Option<Hashed<K>>) -> bool {
+        if !matches!(self.stage, Stage::Outside) {
+            return false;
+        }
+        let has_key = core.buffers.look_up(key.as_mut().expect(COMPLETED));
+        core.is_immediate(self.need) && (has_key || !core.is_accepting())
+    }
+
+    /// Takes room in the lane of the key, or joins its wait list, if keys are limited.
+    fn enter_lane<K: Hash + Eq, T>(
+        &mut self,
+        core: &mut KeyedCore<K, T>,
+        key: &Hashed<K>,
+        waker: &mut Option<Waker>,
+        spare: &mut Option<K>,
+    ) -> InLane {
+        if !core.buffers.limits_keys() {
+            return InLane::Room(None);
+        }
+        let Some(lane) = core.buffers.lane_of(key, spare) else { return InLane::NeedsKey };
+        if core.buffers.lane_has_room(lane) {
+            core.buffers.reserve(lane);
+            self.stage = Stage::HasKey { lane };
+            return InLane::Room(Some(lane));
+        }
+        let Some(waker) = waker.take() else { return InLane::NeedsWaker };
+        let waiter = core.buffers.join(lane, waker);
+        self.stage = Stage::InKeyLine { lane, waiter };
+        InLane::Waits
     }
 
     fn grant<K: Hash + Eq, T, R>(
