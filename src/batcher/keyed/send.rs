@@ -176,8 +176,7 @@ impl Wait {
                 return Poll::Ready(Ok(self.grant(&mut core, key, granted)));
             }
             if let Some(waker) = fresh.take() {
-                let waiter = core.join(self.need, waker);
-                self.stage = Stage::InLine { lane, waiter };
+                self.stage = Stage::InLine { lane, waiter: core.join(self.need, waker) };
                 return Poll::Pending;
             }
             drop(core);
