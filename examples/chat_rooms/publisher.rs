@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sluicegate::ConfigError;
-use sluicegate::batcher::{Closed, KeyedBatch, KeyedBatcher};
+use sluicegate::batcher::{Batcher, Closed, KeyedBatch, KeyedBatcher};
 
 use super::protocol::{Frame, Message, Room};
 use super::rooms::Rooms;
@@ -60,8 +60,7 @@ impl Publisher {
             return Ok(Self::PerMessage(rooms));
         };
         let lost = counts.clone();
-        let batches = KeyedBatcher::builder()
-            .max_keys(OPEN_ROOMS)
+        let batches = Batcher::keyed(OPEN_ROOMS)
             .max_items(FRAME_MESSAGES)
             .window(window)
             .capacity(MESSAGES)

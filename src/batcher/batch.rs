@@ -7,9 +7,8 @@ use core::slice;
 use std::sync::Arc;
 use std::vec::Drain;
 
-use super::core::Handed;
+use super::job::{Handed, ReturnItems};
 use super::report::SealedBy;
-use super::shared::ReturnItems;
 use crate::base::panic::quietly;
 
 /// The items of one attempt, owned by the handler until it drops them here.

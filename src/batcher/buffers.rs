@@ -5,10 +5,10 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use super::batch::Batch;
-use super::core::{Job, Limits};
+use super::capacity::Limits;
+use super::job::{Job, Spares};
 use super::open_batch::{OpenBatch, Sealed};
 use super::report::{BatcherStats, Fate, SealedBy};
-use super::spare::Spares;
 use super::wake::Wakes;
 
 /// What the state machine asks of the lanes, behind its lock: no key's destructor may run in here.

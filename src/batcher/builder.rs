@@ -2,22 +2,25 @@
 
 use core::fmt;
 use core::future::Future;
+use core::hash::Hash;
+use core::marker::PhantomData;
 use core::time::Duration;
-use std::error::Error;
 use std::sync::Arc;
 
 use super::batch::Batch;
-use super::core::Limits;
+use super::buffers::{Buffers, SingleBuffer};
+use super::capacity::Limits;
 use super::driver::{Delivered, Driven, Driver, Run};
 use super::error::{BatchError, HandlerError};
 use super::failure_state::{Failing, Isolation};
 use super::handle::Batcher;
+use super::keyed::{KeyedBatch, KeyedBatcher, KeyedBuffers};
 use super::shared::{DeadLetter, Shared, Weigher};
 use crate::{ConfigError, Retry, RetryWhen, Semaphore};
 
-/// Sets the limits of a [`Batcher`] and builds it.
+/// Sets the limits of a [`Batcher`] or a [`KeyedBatcher`] and builds it.
 ///
-/// Made by [`Batcher::builder`]. What is not set:
+/// Made by [`Batcher::builder`] or, for a batch per key, by [`Batcher::keyed`]. Defaults:
 ///
 /// | | default | may be |
 /// | --- | --- | --- |
@@ -25,32 +28,73 @@ use crate::{ConfigError, Retry, RetryWhen, Semaphore};
 /// | `max_weight` | items are not weighed | 1 to 4,294,967,295 (2³² − 1) |
 /// | `window` | 50 ms | zero to ten years |
 /// | `eager_when_idle` | no | |
-/// | `capacity` | 4 x `max_items` | `max_items` to [`Semaphore::MAX_PERMITS`] |
+/// | `capacity` | 4 x `max_items`; with keys, 4 x the greater of `max_items` and `max_keys` | `max_items` to [`Semaphore::MAX_PERMITS`] |
 /// | `capacity_weight` | none | `max_weight` to [`Semaphore::MAX_PERMITS`] |
 /// | `concurrency` | 1; if a semaphore is shared, what that allows | at least 1 |
 /// | `semaphore` | no semaphore is shared | |
 /// | `retry` | [`Retry::none`] | |
 /// | `isolate_poison` | no | at least 2 |
+/// | `capacity_per_key` (with keys) | none but `capacity` | `max_items` to `capacity` |
+/// | `in_order` (with keys) | no | |
 /// | `dead_letter` | must be set, except for a [`Caller`](super::Caller) | |
 /// | `delivered` | delivered items are dropped | |
 #[must_use = "a builder does nothing until it is built"]
-pub struct Builder<T> {
-    pub(super) max_items: usize,
+pub struct Builder<T, L: Form = Unkeyed> {
+    max_items: usize,
     max_weight: Option<(u64, Box<Weigher<T>>)>,
     window: Duration,
     eager_when_idle: bool,
-    pub(super) capacity: Option<usize>,
+    capacity: Option<usize>,
     capacity_weight: Option<u64>,
     concurrency: Option<usize>,
     semaphore: Option<Arc<Semaphore>>,
     retry: RetryWhen<HandlerError>,
     isolation: Option<Isolation>,
-    pub(super) dead_letter: Option<Box<DeadLetter<T>>>,
+    pub(super) dead_letter: Option<Box<DeadLetter<T, L::Tag>>>,
     delivered: Option<Box<Delivered<T>>>,
+    form: L,
+}
+
+/// The two forms of a batcher: [`Unkeyed`] and [`Keyed`].
+pub trait Form {
+    /// What the batches of one lane have in common.
+    type Tag;
+}
+
+/// One batch for all items; see [`Builder`].
+#[derive(Debug)]
+pub struct Unkeyed(());
+
+impl Form for Unkeyed {
+    type Tag = ();
+}
+
+/// A batch per key, and the options of keys; see [`Builder`].
+pub struct Keyed<K> {
+    max_keys: usize,
+    capacity_per_key: Option<usize>,
+    in_order: bool,
+    key: PhantomData<fn() -> K>,
+}
+
+impl<K> Form for Keyed<K> {
+    type Tag = Arc<K>;
 }
 
 impl<T> Builder<T> {
-    pub(crate) fn new() -> Self {
+    pub(super) fn unkeyed() -> Self {
+        Self::new(Unkeyed(()))
+    }
+}
+
+impl<K, T> Builder<T, Keyed<K>> {
+    pub(super) fn keyed(max_keys: usize) -> Self {
+        Self::new(Keyed { max_keys, capacity_per_key: None, in_order: false, key: PhantomData })
+    }
+}
+
+impl<T, L: Form> Builder<T, L> {
+    fn new(form: L) -> Self {
         Self {
             max_items: 500,
             max_weight: None,
@@ -64,11 +108,12 @@ impl<T> Builder<T> {
             isolation: None,
             dead_letter: None,
             delivered: None,
+            form,
         }
     }
 
-    /// The most items in a batch; one that has them is closed. At least 1, and at most
-    /// [`Semaphore::MAX_PERMITS`].
+    /// The most items in a batch, which is of one key if there are keys; one that has them is closed. At
+    /// least 1, and at most [`Semaphore::MAX_PERMITS`].
     pub fn max_items(mut self, max_items: usize) -> Self {
         self.max_items = max_items;
         self
@@ -109,7 +154,7 @@ impl<T> Builder<T> {
 
     /// How long after its first item a batch is handed over though it is not full, if the handler
     /// is free; until it is, the batch goes on filling. Zero: as soon as the handler is free. At
-    /// most ten years. A timer rounds it up, tokio's to the millisecond.
+    /// most ten years. A timer rounds it up, tokio's to the millisecond. Each key's batch has its own.
     pub fn window(mut self, window: Duration) -> Self {
         self.window = window;
         self
@@ -117,14 +162,14 @@ impl<T> Builder<T> {
 
     /// Hands the open batch over at once, however few items it holds, when there is no batch in the
     /// handler: a lone item does not wait for its window, and while the handler is busy what comes
-    /// is gathered as ever.
+    /// is gathered as ever. With keys, the batch that was opened first is handed over.
     pub fn eager_when_idle(mut self) -> Self {
         self.eager_when_idle = true;
         self
     }
 
     /// The most items accepted and unfinished: in the open batch, closed, in the handler, or
-    /// waiting for a retry. At least `max_items`.
+    /// waiting for a retry, over all keys. At least `max_items`.
     pub fn capacity(mut self, capacity: usize) -> Self {
         self.capacity = Some(capacity);
         self
@@ -140,7 +185,8 @@ impl<T> Builder<T> {
     /// How many batches may be in the handler at once. At least 1.
     ///
     /// With 1, batches are finished in order: a batch that waits for its retry holds up those
-    /// behind it. With more, it waits without its place, and when it is due takes turns with them.
+    /// behind it. With more, or with keys, it waits without its place, and when it is due takes turns
+    /// with them; [`in_order`](Self::in_order) keeps the batches of a key in order.
     pub fn concurrency(mut self, concurrency: usize) -> Self {
         self.concurrency = Some(concurrency);
         self
@@ -279,6 +325,20 @@ impl<T> Builder<T> {
         self
     }
 
+    /// What takes each item that was left in its batch when the handler returned `Ok`: it is delivered.
+    /// Unless this is set, such items are dropped.
+    ///
+    /// For items that carry something to be settled, such as the [`Ack`](crate::Ack) of an
+    /// [`Acked`](crate::Acked). Items that the handler takes out of its batch are its own. It runs in the
+    /// driver's task, before the items are reported as delivered, and must not block. A panic in it
+    /// is caught, and changes nothing: it was given the item.
+    pub fn delivered(mut self, delivered: impl Fn(T) + Send + Sync + 'static) -> Self {
+        self.delivered = Some(Box::new(delivered));
+        self
+    }
+}
+
+impl<T> Builder<T> {
     /// Who gets the items that the batcher could not deliver and that nobody else is there to
     /// take: those whose last attempt failed, with the error; those pending when the driver or its
     /// runtime goes away; those a shutdown gave up and whose report nobody waited for; and those
@@ -296,16 +356,32 @@ impl<T> Builder<T> {
         self.dead_letter = Some(Box::new(move |(): &(), items, why| dead_letter(items, why)));
         self
     }
+}
 
-    /// Who gets each item that was left in its batch when the handler returned `Ok`: it is delivered.
-    /// Unless this is set, such items are dropped.
-    ///
-    /// For items that carry something to be settled, such as the [`Ack`](crate::Ack) of an
-    /// [`Acked`](crate::Acked). Items that the handler takes out of its batch are its own. It runs in the
-    /// driver's task, before anybody learns that the items are delivered, and must not block. A panic in it
-    /// is caught, and changes nothing: it was given the item.
-    pub fn delivered(mut self, delivered: impl Fn(T) + Send + Sync + 'static) -> Self {
-        self.delivered = Some(Box::new(delivered));
+impl<K, T> Builder<T, Keyed<K>> {
+    /// The most items of one key accepted and unfinished, wherever they are. At least `max_items`,
+    /// and at most `capacity`. Who sends more waits in that key's own line, and keeps nobody else
+    /// waiting.
+    pub fn capacity_per_key(mut self, capacity_per_key: usize) -> Self {
+        self.form.capacity_per_key = Some(capacity_per_key);
+        self
+    }
+
+    /// One batch of a key at a time, in the order in which they were closed: the next is handed over
+    /// when the one before it is finished with all its retries. Batches of other keys run side by
+    /// side with it, as many as the `concurrency` allows.
+    pub fn in_order(mut self) -> Self {
+        self.form.in_order = true;
+        self
+    }
+
+    /// As [`dead_letter`](Builder::dead_letter) without keys, with the key that the items have in common.
+    pub fn dead_letter<D>(mut self, dead_letter: D) -> Self
+    where
+        D: Fn(&K, Vec<T>, BatchError) + Send + Sync + 'static,
+    {
+        self.dead_letter =
+            Some(Box::new(move |key: &Arc<K>, items, why| dead_letter(key, items, why)));
         self
     }
 }
@@ -321,7 +397,7 @@ impl<T: Send + 'static> Builder<T> {
     where
         H: Fn(Batch<T>) -> F + Send + 'static,
         F: Future<Output = Result<(), E>> + Send + 'static,
-        E: Into<Box<dyn Error + Send + Sync>> + 'static,
+        E: Into<HandlerError> + 'static,
     {
         let runtime = super::runtime::runtime()?;
         let (batcher, driver) = self.build_with_driver(handler)?;
@@ -356,27 +432,106 @@ impl<T: Send + 'static> Builder<T> {
     where
         H: Fn(Batch<T>) -> F + Send + 'static,
         F: Future<Output = Result<(), E>> + Send + 'static,
-        E: Into<Box<dyn Error + Send + Sync>> + 'static,
+        E: Into<HandlerError> + 'static,
     {
-        let Parts { limits, driven, weigher, dead_letter } = self.into_parts()?;
-        let Some(dead_letter) = dead_letter else { return Err(no_dead_letter()) };
-        let shared = Shared::<T>::new(limits, weigher, dead_letter);
-        let driver = Run::new(shared.clone(), shared.clone(), handler, driven);
-        Ok((Batcher::over(shared), Driver(Box::pin(driver))))
+        let max_items = self.max_items;
+        let (shared, driver) =
+            self.into_parts(max_items)?.build::<SingleBuffer<T>, _, _, _>(handler)?;
+        Ok((Batcher::over(shared), driver))
     }
 }
 
-/// What is built of.
-pub(super) struct Parts<T> {
-    pub(super) limits: Limits,
-    pub(super) driven: Driven<T>,
-    pub(super) weigher: Option<Box<Weigher<T>>>,
-    pub(super) dead_letter: Option<Box<DeadLetter<T>>>,
+impl<K, T> Builder<T, Keyed<K>>
+where
+    K: Hash + Eq + Send + Sync + 'static,
+    T: Send + 'static,
+{
+    /// Builds the batcher and spawns its driver on the tokio runtime of the caller.
+    ///
+    /// # Errors
+    ///
+    /// A limit that may not be, a missing `dead_letter`, no tokio runtime, or one without timers.
+    #[cfg(feature = "tokio")]
+    pub fn build<H, F, E>(self, handler: H) -> Result<KeyedBatcher<K, T>, ConfigError>
+    where
+        H: Fn(KeyedBatch<K, T>) -> F + Send + 'static,
+        F: Future<Output = Result<(), E>> + Send + 'static,
+        E: Into<HandlerError> + 'static,
+    {
+        let runtime = super::runtime::runtime()?;
+        let (batcher, driver) = self.build_with_driver(handler)?;
+        runtime.spawn(driver);
+        Ok(batcher)
+    }
+
+    /// Builds the batcher and returns its driver, to be spawned by the caller on a tokio runtime
+    /// with timers; nothing is handed over before.
+    ///
+    /// # Errors
+    ///
+    /// A limit that may not be, or a missing `dead_letter`.
+    pub fn build_with_driver<H, F, E>(
+        self,
+        handler: H,
+    ) -> Result<(KeyedBatcher<K, T>, Driver), ConfigError>
+    where
+        H: Fn(KeyedBatch<K, T>) -> F + Send + 'static,
+        F: Future<Output = Result<(), E>> + Send + 'static,
+        E: Into<HandlerError> + 'static,
+    {
+        let Keyed { max_keys, capacity_per_key, in_order, .. } = self.form;
+        // As many lanes as items, at the most: their numbers must fit.
+        if max_keys == 0 || max_keys > MOST_KEYS {
+            return Err(ConfigError::new("max_keys", max_keys, "from 1 to 2147483647"));
+        }
+        let widest = max_keys.max(self.max_items);
+        let mut parts = self.into_parts(widest)?;
+        let limits = &mut parts.limits;
+        if let Some(most) = capacity_per_key {
+            if most < limits.max_items || most > limits.capacity {
+                let expected = "at least `max_items` and at most `capacity`";
+                return Err(ConfigError::new("capacity_per_key", most, expected));
+            }
+            limits.capacity_per_key = most;
+        }
+        (limits.max_keys, limits.in_order) = (max_keys, in_order);
+        let (shared, driver) = parts.build::<KeyedBuffers<K, T>, _, _, _>(handler)?;
+        Ok((KeyedBatcher::over(shared), driver))
+    }
 }
 
-impl<T> Builder<T> {
-    /// Checks everything but the dead letter.
-    pub(super) fn into_parts(self) -> Result<Parts<T>, ConfigError> {
+const MOST_KEYS: usize = i32::MAX as usize;
+
+/// What is built of.
+struct Parts<T, G> {
+    limits: Limits,
+    driven: Driven<T>,
+    weigher: Option<Box<Weigher<T>>>,
+    dead_letter: Option<Box<DeadLetter<T, G>>>,
+}
+
+impl<T: Send + 'static, G: Send + 'static> Parts<T, G> {
+    fn build<L, H, F, E>(self, handler: H) -> Result<(Arc<Shared<T, L>>, Driver), ConfigError>
+    where
+        L: Buffers<T, Tag = G, Unsent: Send> + Send + 'static,
+        H: Fn(L::Guard) -> F + Send + 'static,
+        F: Future<Output = Result<(), E>> + Send + 'static,
+        E: Into<HandlerError> + 'static,
+    {
+        let Self { limits, driven, weigher, dead_letter } = self;
+        let expected = "a function that takes what fails";
+        let dead_letter = dead_letter
+            .ok_or_else(|| ConfigError::new("dead_letter", format_args!("not set"), expected))?;
+        let shared = Shared::<T, L>::new(limits, weigher, dead_letter);
+        let driver = Run::new(shared.clone(), shared.clone(), handler, driven);
+        Ok((shared, Driver(Box::pin(driver))))
+    }
+}
+
+impl<T, L: Form> Builder<T, L> {
+    /// Checks everything but the dead letter and the options of keys. `widest` is what the capacity
+    /// depends on if none is set.
+    fn into_parts(self, widest: usize) -> Result<Parts<T, L::Tag>, ConfigError> {
         let Self { max_items, window, eager_when_idle, capacity_weight, retry, .. } = self;
         ConfigError::at_least_one("max_items", max_items)?;
         at_most_permits("max_items", max_items)?;
@@ -389,7 +544,7 @@ impl<T> Builder<T> {
             return Err(ConfigError::new("max_weight", max, "from 1 to 4294967295"));
         }
         let capacity =
-            self.capacity.unwrap_or(max_items.saturating_mul(4).min(Semaphore::MAX_PERMITS));
+            self.capacity.unwrap_or(widest.saturating_mul(4).min(Semaphore::MAX_PERMITS));
         at_most_permits("capacity", capacity)?;
         if capacity < max_items {
             return Err(ConfigError::new("capacity", capacity, "at least `max_items`"));
@@ -431,18 +586,24 @@ impl<T> Builder<T> {
     }
 }
 
-pub(super) fn no_dead_letter() -> ConfigError {
-    ConfigError::new("dead_letter", format_args!("not set"), "a function that takes what fails")
-}
-
-pub(super) fn at_most_permits(field: &'static str, items: usize) -> Result<(), ConfigError> {
+fn at_most_permits(field: &'static str, items: usize) -> Result<(), ConfigError> {
     if items > Semaphore::MAX_PERMITS {
         return Err(ConfigError::new(field, items, "at most `Semaphore::MAX_PERMITS`"));
     }
     Ok(())
 }
 
-impl<T> fmt::Debug for Builder<T> {
+impl<K> fmt::Debug for Keyed<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Keyed")
+            .field("max_keys", &self.max_keys)
+            .field("capacity_per_key", &self.capacity_per_key)
+            .field("in_order", &self.in_order)
+            .finish()
+    }
+}
+
+impl<T, L: Form + fmt::Debug> fmt::Debug for Builder<T, L> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Builder")
             .field("max_items", &self.max_items)
@@ -454,6 +615,7 @@ impl<T> fmt::Debug for Builder<T> {
             .field("concurrency", &self.concurrency)
             .field("retry", &self.retry)
             .field("isolate_poison", &self.isolation.as_ref().map(|isolation| isolation.max_probes))
+            .field("form", &self.form)
             .finish_non_exhaustive()
     }
 }

@@ -1,12 +1,45 @@
-//! How much more may be accepted, and the waiters for it.
+//! The limits of a batcher, how much more may be accepted, and the waiters for it.
 
 use std::task::Waker;
+use std::time::Duration;
 
 use super::wake::Wakes;
 use crate::base::wait_list::{WaitList, WaiterId};
 
 /// What one item takes up besides its place: its weight if that is limited, else zero.
 pub(crate) type Weight = u32;
+
+/// What the options of a batcher come to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    pub(crate) max_items: usize,
+    /// `u64::MAX` if items are not weighed.
+    pub(crate) max_weight: u64,
+    pub(crate) window: Duration,
+    pub(crate) eager_when_idle: bool,
+    pub(crate) capacity: usize,
+    pub(crate) capacity_weight: Option<u64>,
+    pub(crate) concurrency: usize,
+    /// How long an attempt may take.
+    pub(crate) attempt_timeout: Option<Duration>,
+    /// Whether a slot in the handler also takes a permit of a semaphore that is shared.
+    pub(crate) shared: bool,
+    /// Keys with an open batch; without meaning where there are none, as the next two.
+    pub(crate) max_keys: usize,
+    /// `usize::MAX` if it is not limited.
+    pub(crate) capacity_per_key: usize,
+    /// One batch of a key at a time.
+    pub(crate) in_order: bool,
+}
+
+impl Limits {
+    /// The room that an item of this weight takes up.
+    #[inline]
+    pub(crate) fn room_for(&self, weight: u64) -> Weight {
+        // No item weighs more than a batch may, and that is at most the largest `Weight`.
+        if self.capacity_weight.is_some() { weight as Weight } else { 0 }
+    }
+}
 
 /// Room for items, by number and by weight. While a send waits there is no room for a new one, so
 /// that none passes another.

@@ -12,11 +12,12 @@ use std::time::Duration;
 
 use super::batch::Batch;
 use super::buffers::Buffers;
-use super::core::{Handed, Job, Next};
+use super::core::Next;
 use super::driver_buffers::DriverBuffers;
 use super::failure_state::{Failing, Then};
 use super::handler_slot::HandlerSlot;
-use super::shared::{ReturnItems, Shared};
+use super::job::{Handed, Job, ReturnItems};
+use super::shared::Shared;
 use crate::base::panic::quietly;
 use crate::base::timer::{Timer, now};
 use crate::{OwnedSemaphorePermit, PollSemaphore, Semaphore};

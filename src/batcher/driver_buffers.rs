@@ -5,14 +5,7 @@ use std::collections::VecDeque;
 use std::task::Waker;
 use std::time::Instant;
 
-use super::core::Handed;
-
-/// What a guard held when it was dropped.
-pub(crate) struct Returned<T> {
-    pub(crate) slot: usize,
-    pub(crate) id: u64,
-    pub(crate) items: Vec<T>,
-}
+use super::job::{Handed, Returned};
 
 /// Kept by the driver, whose vectors are used again.
 pub(crate) struct DriverBuffers<T, G> {

@@ -7,7 +7,7 @@ use core::time::Duration;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::builder::Builder;
+use super::builder::{Builder, Keyed};
 use super::capacity::Weight;
 use super::error::{Closed, SendError, SendManyError, TrySendError};
 use super::report::{BatcherStats, FlushReport, ShutdownReport};
@@ -99,7 +99,14 @@ impl<T> Drop for Handle<T> {
 impl<T> Batcher<T> {
     /// A builder with the default limits.
     pub fn builder() -> Builder<T> {
-        Builder::new()
+        Builder::unkeyed()
+    }
+
+    /// A builder of a [`KeyedBatcher`](super::KeyedBatcher), with the default limits. At most `max_keys`
+    /// keys, from 1 to 2³¹ − 1, have an open batch at once. When one more comes, the open batch of the
+    /// key that got an item least recently is sealed, and handed over in its turn: nothing is discarded.
+    pub fn keyed<K>(max_keys: usize) -> Builder<T, Keyed<K>> {
+        Builder::keyed(max_keys)
     }
 
     pub(crate) fn over(shared: Arc<Shared<T>>) -> Self {

@@ -1,6 +1,6 @@
 //! The batches that are with the handler, each in a slot that is used again.
 
-use super::core::Job;
+use super::job::Job;
 use crate::base::deadlines::Deadline;
 use crate::base::slab::Slab;
 

@@ -1,8 +1,8 @@
 //! Batches by number and by time, handed to an async handler; nothing accepted is lost unnamed.
 //!
 //! [`Batcher`] is the handle that takes items, [`Builder`] sets its limits, [`Batch`] is what the
-//! handler is given; [`KeyedBatcher`], [`KeyedBuilder`] and [`KeyedBatch`] are the same for a batch
-//! by key. A [`Caller`] sends [`Call`]s: items whose sender waits for an answer. The other types say what
+//! handler is given; [`KeyedBatcher`] and [`KeyedBatch`] are the same for a batch per key, which
+//! [`Batcher::keyed`] begins. A [`Caller`] sends [`Call`]s: items whose sender waits for an answer. The other types say what
 //! happened.
 
 mod batch;
@@ -19,6 +19,7 @@ mod flush;
 mod handle;
 mod handler_slot;
 mod in_flight;
+mod job;
 mod keyed;
 mod open_batch;
 mod report;
@@ -28,21 +29,20 @@ mod send;
 mod shared;
 #[cfg(feature = "sink")]
 mod sink;
-mod spare;
 #[cfg(feature = "tokio")]
 mod stream;
 mod wait;
 mod wake;
 
 pub use self::batch::Batch;
-pub use self::builder::Builder;
+pub use self::builder::{Builder, Keyed, Unkeyed};
 pub use self::call::{Call, CallError, Caller, KeyedCaller};
 pub use self::driver::Driver;
 pub use self::error::{BatchError, Closed, HandlerError, SendError, SendManyError, TrySendError};
 pub use self::handle::{Batcher, Slot};
 #[cfg(feature = "sink")]
 pub use self::keyed::KeyedBatcherSink;
-pub use self::keyed::{KeyedBatch, KeyedBatcher, KeyedBuilder, KeyedSlot};
+pub use self::keyed::{KeyedBatch, KeyedBatcher, KeyedSlot};
 pub use self::report::{BatcherStats, BatchesSealed, FlushReport, SealedBy, ShutdownReport};
 #[cfg(feature = "sink")]
 pub use self::sink::{BatcherSink, SinkError};

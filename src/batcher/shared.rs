@@ -6,12 +6,13 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use super::buffers::{Buffers, SingleBuffer};
-use super::capacity::Weight;
-use super::core::{Core, Job, Limits, Next, Refusal, Undelivered};
-use super::driver_buffers::{DriverBuffers, ReturnBox, Returned};
+use super::capacity::{Limits, Weight};
+use super::core::{Core, Next, Refusal, Undelivered};
+use super::driver_buffers::{DriverBuffers, ReturnBox};
 use super::error::{BatchError, SendError, TrySendError};
 use super::failure_state::FailureState;
 use super::flush;
+use super::job::{Job, ReturnItems, Returned};
 use super::report::{BatcherStats, FlushReport, ShutdownReport};
 use super::wake::Wakes;
 use crate::base::config::LONGEST_WAIT;
@@ -29,11 +30,6 @@ pub(crate) struct Shared<T, L: Buffers<T> = SingleBuffer<T>> {
     limits: Limits,
     weigher: Option<Box<Weigher<T>>>,
     dead_letter: Box<DeadLetter<T, L::Tag>>,
-}
-
-/// Where a guard gives its items back.
-pub(crate) trait ReturnItems<T>: Send + Sync {
-    fn return_items(&self, slot: usize, id: u64, items: Vec<T>);
 }
 
 impl<T: Send, L: Buffers<T, Tag: Send, Unsent: Send> + Send> ReturnItems<T> for Shared<T, L> {

@@ -73,8 +73,7 @@ const KEYS: u64 = 32;
 const PER_KEY: usize = 8;
 
 fn keyed(max_keys: usize) -> (KeyedBatcher<u64, u64>, Driver) {
-    KeyedBatcher::builder()
-        .max_keys(max_keys)
+    Batcher::keyed(max_keys)
         .max_items(PER_KEY)
         .capacity(4 * KEYS as usize * PER_KEY)
         .window(std::time::Duration::from_secs(3600))
@@ -288,7 +287,7 @@ fn a_batcher_of_calls_that_is_gone_leaves_nothing_behind() {
 fn for_calls_under_a_key_its_node_is_allocated_and_nothing_else() {
     let runtime = runtime();
     let _entered = runtime.enter();
-    let (batcher, mut driver) = KeyedBatcher::builder()
+    let (batcher, mut driver) = Batcher::keyed(1_000)
         .max_items(CALLERS)
         .build_caller_with_driver(|mut batch: KeyedBatch<u64, Call<u64, u64>>| async move {
             batch.reply_with(|n| n * n);

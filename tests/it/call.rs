@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use sluicegate::batcher::{Batch, Batcher, Call, CallError, KeyedBatch, KeyedBatcher, SendError};
+use sluicegate::batcher::{Batch, Batcher, Call, CallError, KeyedBatch, SendError};
 use sluicegate::retry::GaveUp;
 use sluicegate::{Retry, RetryBudget};
 
@@ -206,7 +206,7 @@ fn a_shutdown_tells_callers_and_refuses_those_who_come_later() {
 #[test]
 fn calls_by_key_are_answered_by_key() {
     paused(async {
-        let batcher = KeyedBatcher::builder()
+        let batcher = Batcher::keyed(1_000)
             .max_items(10)
             .build_caller(|mut batch: KeyedBatch<u32, Call<u32, u32>>| {
                 let table = *batch.key();
@@ -225,7 +225,7 @@ fn calls_by_key_are_answered_by_key() {
 #[test]
 fn a_call_by_key_that_fails_gives_key_and_item_back() {
     paused(async {
-        let batcher = KeyedBatcher::builder()
+        let batcher = Batcher::keyed(1_000)
             .max_weight(5, |call: &Call<u32, u32>| u64::from(*call.item()))
             .build_caller(|mut batch: KeyedBatch<String, Call<u32, u32>>| async move {
                 match batch.key().as_str() {
@@ -424,7 +424,7 @@ fn callers_of_an_attempt_that_took_too_long_wait_for_the_next_and_then_learn_why
 fn callers_of_a_batch_that_the_budget_gives_up_learn_so() {
     paused(async {
         let budget = RetryBudget::new(1, 0.1).unwrap();
-        let batcher = KeyedBatcher::builder()
+        let batcher = Batcher::keyed(1_000)
             .retry(Retry::constant(9, millis(5)).unwrap().budget(&budget))
             .build_caller(|_: KeyedBatch<u8, Call<u32, u32>>| async {
                 Err::<(), _>("down".to_owned())
@@ -489,7 +489,7 @@ fn calls_that_share_an_answer_fail_together_when_the_count_does_not_match() {
     paused(async {
         let attempts = Arc::new(AtomicUsize::new(0));
         let counter = attempts.clone();
-        let batcher = KeyedBatcher::builder()
+        let batcher = Batcher::keyed(1_000)
             .retry(Retry::constant(3, millis(1)).unwrap())
             .build_caller(move |mut batch: KeyedBatch<u8, Call<u32, u32>>| {
                 counter.fetch_add(1, Ordering::Relaxed);

@@ -255,7 +255,7 @@ mod acked {
     use std::time::Duration;
 
     use sluicegate::batcher::{Batch, Batcher};
-    use sluicegate::{Acked, KeyedBatcher, OffsetTracker, Retry};
+    use sluicegate::{Acked, OffsetTracker, Retry};
 
     const MS: Duration = Duration::from_millis(1);
 
@@ -313,8 +313,7 @@ mod acked {
     async fn what_a_shutdown_gives_up_is_delivered_again() {
         let tracker = OffsetTracker::new(100).unwrap();
         let build = |hangs: bool| {
-            KeyedBatcher::builder()
-                .max_keys(4)
+            Batcher::keyed(4)
                 .max_items(4)
                 .delivered(Acked::complete)
                 .dead_letter(|_: &u64, rows, why| Acked::dead_letter(rows, why))

@@ -15,7 +15,7 @@ use std::time::Duration;
 use loom::future::block_on;
 use loom::thread;
 use sluicegate::batcher::{
-    Batch, Batcher, Call, Caller, Driver, KeyedBatch, KeyedBatcher, KeyedBuilder,
+    Batch, Batcher, Builder, Call, Caller, Driver, Keyed, KeyedBatch, KeyedBatcher,
 };
 
 const NEVER: Duration = Duration::from_secs(3600);
@@ -34,11 +34,11 @@ type HandedOver = Vec<(u8, Vec<u32>)>;
 struct Ledger(Arc<Mutex<HandedOver>>);
 
 impl Ledger {
-    fn builder() -> KeyedBuilder<u8, u32> {
-        KeyedBatcher::builder().dead_letter(|_, _, _| panic!("nothing fails here"))
+    fn keyed(max_keys: usize) -> Builder<u32, Keyed<u8>> {
+        Batcher::keyed(max_keys).dead_letter(|_, _, _| panic!("nothing fails here"))
     }
 
-    fn build(&self, builder: KeyedBuilder<u8, u32>) -> (KeyedBatcher<u8, u32>, Driver) {
+    fn build(&self, builder: Builder<u32, Keyed<u8>>) -> (KeyedBatcher<u8, u32>, Driver) {
         let ledger = self.clone();
         let handler = move |mut batch: KeyedBatch<u8, u32>| {
             let key = *batch.key();
@@ -65,8 +65,7 @@ impl Ledger {
 fn a_key_is_evicted_against_a_send_to_it() {
     loom::model(|| {
         let ledger = Ledger::default();
-        let (batcher, driver) =
-            ledger.build(Ledger::builder().max_keys(1).max_items(8).window(NEVER));
+        let (batcher, driver) = ledger.build(Ledger::keyed(1).max_items(8).window(NEVER));
         batcher.try_send(1, 10).unwrap();
         let evicting = thread::spawn({
             let batcher = batcher.clone();
@@ -90,8 +89,7 @@ fn a_key_is_evicted_against_a_send_to_it() {
 fn two_keys_ripen_at_once_against_one_driver() {
     loom::model(|| {
         let ledger = Ledger::default();
-        let (batcher, mut driver) =
-            ledger.build(Ledger::builder().max_keys(2).max_items(8).window(AT_ONCE));
+        let (batcher, mut driver) = ledger.build(Ledger::keyed(2).max_items(8).window(AT_ONCE));
         let senders = [1, 2].map(|key| {
             let batcher = batcher.clone();
             thread::spawn(move || batcher.try_send(key, u32::from(key)).unwrap())
@@ -116,7 +114,7 @@ fn two_keys_ripen_at_once_against_one_driver() {
 fn a_sender_to_a_full_key_against_the_end_of_its_batch() {
     loom::model(|| {
         let ledger = Ledger::default();
-        let builder = Ledger::builder().max_keys(2).max_items(1).capacity(4).capacity_per_key(1);
+        let builder = Ledger::keyed(2).max_items(1).capacity(4).capacity_per_key(1);
         let (batcher, mut driver) = ledger.build(builder.window(AT_ONCE));
         batcher.try_send(1, 10).unwrap();
         let sender = thread::spawn({
@@ -137,7 +135,7 @@ fn a_sender_to_a_full_key_against_the_end_of_its_batch() {
 fn a_sender_to_a_full_key_leaves_against_the_end_of_its_batch() {
     loom::model(|| {
         let ledger = Ledger::default();
-        let builder = Ledger::builder().max_keys(2).max_items(1).capacity(4).capacity_per_key(1);
+        let builder = Ledger::keyed(2).max_items(1).capacity(4).capacity_per_key(1);
         let (batcher, mut driver) = ledger.build(builder.window(AT_ONCE));
         batcher.try_send(1, 10).unwrap();
         let mut waiting = Box::pin({
@@ -172,7 +170,7 @@ fn sending(batcher: &KeyedBatcher<u8, u32>, key: u8, item: u32) -> Sending {
 fn the_second_in_the_line_of_a_key_is_polled_anew_while_room_for_both_becomes_free() {
     loom::model(|| {
         let ledger = Ledger::default();
-        let builder = Ledger::builder().max_keys(2).max_items(2).capacity(8).capacity_per_key(2);
+        let builder = Ledger::keyed(2).max_items(2).capacity(8).capacity_per_key(2);
         let (batcher, mut driver) = ledger.build(builder.window(NEVER));
         batcher.try_send(1, 10).unwrap();
         batcher.try_send(1, 11).unwrap();
@@ -198,7 +196,7 @@ fn the_second_in_the_line_of_a_key_is_polled_anew_while_room_for_both_becomes_fr
 fn a_sender_leaves_the_line_of_all_while_the_next_of_its_key_waits() {
     loom::model(|| {
         let ledger = Ledger::default();
-        let builder = Ledger::builder().max_keys(2).max_items(1).capacity(1).capacity_per_key(1);
+        let builder = Ledger::keyed(2).max_items(1).capacity(1).capacity_per_key(1);
         let (batcher, mut driver) = ledger.build(builder.window(AT_ONCE));
         batcher.try_send(2, 20).unwrap();
         // The first has room under the key, and waits for room in all; the second waits for the key.
@@ -220,7 +218,7 @@ fn a_sender_leaves_the_line_of_all_while_the_next_of_its_key_waits() {
 fn many_are_sent_against_a_shutdown() {
     loom::model(|| {
         let ledger = Ledger::default();
-        let builder = Ledger::builder().max_keys(2).max_items(1).capacity(2).capacity_per_key(1);
+        let builder = Ledger::keyed(2).max_items(1).capacity(2).capacity_per_key(1);
         let (batcher, mut driver) = ledger.build(builder.window(AT_ONCE));
         let sender = thread::spawn({
             let batcher = batcher.clone();

@@ -25,8 +25,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 use sluicegate::Retry;
 use sluicegate::batcher::{
-    Batch, Batcher, BatcherStats, Call, CallError, Caller, Driver, KeyedBatch, KeyedBatcher,
-    KeyedCaller, SendError,
+    Batch, Batcher, BatcherStats, Call, CallError, Caller, Driver, KeyedBatch, KeyedCaller,
+    SendError,
 };
 use tokio::sync::oneshot;
 use tokio::task::coop::unconstrained;
@@ -383,8 +383,7 @@ fn build(limits: Limits, begun: Begun) -> (Handle, Driver) {
     let window = Duration::from_millis(limits.window);
     let capacity = limits.max_items + limits.more_capacity;
     if limits.keyed {
-        let mut builder = KeyedBatcher::builder()
-            .max_keys(limits.max_keys)
+        let mut builder = Batcher::keyed(limits.max_keys)
             .max_items(limits.max_items)
             .capacity(capacity)
             .concurrency(limits.concurrency)

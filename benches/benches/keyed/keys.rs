@@ -54,8 +54,7 @@ pub(crate) struct Keyed(KeyedBatcher<u64, u64>);
 
 impl Taker for Keyed {
     fn start(capacity: usize) -> Self {
-        let batcher = KeyedBatcher::builder()
-            .max_keys(KEYS)
+        let batcher = Batcher::keyed(KEYS)
             .max_items(500)
             .window(WINDOW)
             .capacity(capacity)
@@ -136,8 +135,7 @@ pub(crate) fn produce<T: Taker>(capacity: usize, scale: Scale) -> Cost {
 pub(crate) fn wakeups(scale: Scale) -> Cost {
     let idle = Duration::from_millis(scale.of(1000).max(100));
     RUNTIME.block_on(async {
-        let batcher = KeyedBatcher::builder()
-            .max_keys(100_000)
+        let batcher = Batcher::keyed(100_000)
             .max_items(10)
             .window(Duration::from_secs(3600))
             .capacity(100_000)

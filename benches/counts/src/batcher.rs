@@ -105,8 +105,7 @@ fn calls() {
 }
 
 fn keyed() {
-    let batcher: KeyedBatcher<u64, u64> = KeyedBatcher::builder()
-        .max_keys(1_000)
+    let batcher: KeyedBatcher<u64, u64> = Batcher::keyed(1_000)
         .max_items(10)
         .window(WINDOW)
         .capacity(10_000)

@@ -8,10 +8,10 @@ use super::item::{Call, send_answers};
 use super::{Caller, KeyedCaller};
 use crate::ConfigError;
 use crate::batcher::batch::Batch;
-use crate::batcher::builder::Builder;
+use crate::batcher::builder::{Builder, Keyed};
 use crate::batcher::driver::Driver;
 use crate::batcher::error::{BatchError, HandlerError};
-use crate::batcher::keyed::{KeyedBatch, KeyedBuilder};
+use crate::batcher::keyed::KeyedBatch;
 
 /// Tells the callers why there is no answer.
 fn fail_callers<T, R>(calls: Vec<Call<T, R>>, error: BatchError) {
@@ -70,7 +70,7 @@ impl<T: Send + 'static, R: Send + 'static> Builder<Call<T, R>> {
     }
 }
 
-impl<K, T, R> KeyedBuilder<K, Call<T, R>>
+impl<K, T, R> Builder<Call<T, R>, Keyed<K>>
 where
     K: Hash + Eq + Send + Sync + 'static,
     T: Send + 'static,

@@ -5,10 +5,11 @@ use std::mem;
 use std::task::Waker;
 use std::time::Instant;
 
-use super::{Core, Handed, Job, Next, Phase};
+use super::{Core, Next, Phase};
 use crate::base::deadlines::Deadline;
 use crate::batcher::buffers::Buffers;
-use crate::batcher::driver_buffers::{DriverBuffers, Returned};
+use crate::batcher::driver_buffers::DriverBuffers;
+use crate::batcher::job::{Handed, Job, Returned};
 use crate::batcher::report::Fate;
 use crate::batcher::wake::Wakes;
 

@@ -4,10 +4,11 @@ use std::mem;
 use std::task::Waker;
 use std::time::Instant;
 
-use super::{Core, Job, Phase, Undelivered};
+use super::{Core, Phase, Undelivered};
 use crate::batcher::buffers::Buffers;
 use crate::batcher::driver_buffers::DriverBuffers;
 use crate::batcher::flush;
+use crate::batcher::job::Job;
 use crate::batcher::report::{Fate, FlushReport, SealedBy};
 use crate::batcher::wake::Wakes;
 

@@ -25,85 +25,18 @@ mod end;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::task::Waker;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::buffers::{Buffers, Sealer, SingleBuffer};
-use super::capacity::{Capacity, Weight};
+use super::capacity::{Capacity, Limits, Weight};
 use super::failure_state::FailureState;
 use super::flush::Flushes;
 use super::in_flight::InFlightBatches;
+use super::job::{Handed, Job, Spares};
 use super::report::{BatcherStats, FlushReport, SealedBy};
-use super::spare::Spares;
 use super::wake::Wakes;
 use crate::base::deadlines::Deadlines;
 use crate::base::wait_list::WaiterId;
-
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Limits {
-    pub(crate) max_items: usize,
-    /// `u64::MAX` if items are not weighed.
-    pub(crate) max_weight: u64,
-    pub(crate) window: Duration,
-    pub(crate) eager_when_idle: bool,
-    pub(crate) capacity: usize,
-    pub(crate) capacity_weight: Option<u64>,
-    pub(crate) concurrency: usize,
-    /// How long an attempt may take.
-    pub(crate) attempt_timeout: Option<Duration>,
-    /// Whether a slot in the handler also takes a permit of a semaphore that is shared.
-    pub(crate) shared: bool,
-    /// Keys with an open batch; without meaning where there are none, as the next two.
-    pub(crate) max_keys: usize,
-    /// `usize::MAX` if it is not limited.
-    pub(crate) capacity_per_key: usize,
-    /// One batch of a key at a time.
-    pub(crate) in_order: bool,
-}
-
-impl Limits {
-    /// The room that an item of this weight takes up.
-    #[inline]
-    pub(crate) fn room_for(&self, weight: u64) -> Weight {
-        // No item weighs more than a batch may, and that is at most the largest `Weight`.
-        if self.capacity_weight.is_some() { weight as Weight } else { 0 }
-    }
-}
-
-/// A batch that is closed to further items.
-pub(crate) struct Job<T, G = ()> {
-    pub(crate) id: u64,
-    pub(crate) lane: u32,
-    pub(crate) tag: G,
-    /// What is to be handed over next.
-    pub(crate) items: Vec<T>,
-    /// The parts of a failing batch that come after it, the last one first.
-    pub(crate) parts: Vec<Vec<T>>,
-    pub(crate) weight: u64,
-    pub(crate) sealed_by: SealedBy,
-    /// Attempts begun, the first counted.
-    pub(crate) attempts: u32,
-    /// Made when the first attempt has failed.
-    pub(crate) failure_state: Option<Box<FailureState>>,
-    pub(crate) opened_at: Instant,
-    /// A number that grows with when its first item was accepted.
-    pub(crate) first: u64,
-}
-
-impl<T, G> Job<T, G> {
-    pub(crate) fn len(&self) -> usize {
-        self.items.len() + self.parts.iter().map(Vec::len).sum::<usize>()
-    }
-}
-
-/// What is handed to the handler.
-pub(crate) struct Handed<T, G = ()> {
-    pub(crate) tag: G,
-    pub(crate) slot: usize,
-    pub(crate) id: u64,
-    pub(crate) attempt: u32,
-    pub(crate) sealed_by: SealedBy,
-    pub(crate) items: Vec<T>,
-}
 
 /// What the driver should do.
 pub(crate) enum Next<T, G = ()> {

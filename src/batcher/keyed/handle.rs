@@ -9,7 +9,6 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::buffers::{Hashed, LaneState};
-use super::builder::KeyedBuilder;
 use super::many::KeyedSendingMany;
 use super::send::{KeyedReserving, KeyedSending, KeyedShared};
 use super::wait::KeyFlushWait;
@@ -40,20 +39,19 @@ use crate::batcher::wait::{FlushWait, StopWait};
 /// something before it: no key waits for more than one round of the others, however many batches
 /// they have. Senders get room in the order they asked for it, with the one exception that a
 /// [`Batcher`](super::super::Batcher) makes too; with a
-/// [`capacity_per_key`](KeyedBuilder::capacity_per_key), those to a full key wait in a line of
-/// their own. The batches of a key are begun in order; with [`in_order`](KeyedBuilder::in_order)
+/// [`capacity_per_key`](crate::batcher::Builder::capacity_per_key), those to a full key wait in a line of
+/// their own. The batches of a key are begun in order; with [`in_order`](crate::batcher::Builder::in_order)
 /// each is finished before the next begins.
 ///
 /// # Example
 ///
 /// ```
 /// use core::time::Duration;
-/// use sluicegate::batcher::{KeyedBatch, KeyedBatcher};
+/// use sluicegate::batcher::{Batcher, KeyedBatch};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let rooms = KeyedBatcher::builder()
-///     .max_keys(10_000)
+/// let rooms = Batcher::keyed(10_000)
 ///     .max_items(100)
 ///     .window(Duration::from_millis(50))
 ///     .dead_letter(|room: &String, messages: Vec<String>, why| {
@@ -99,11 +97,6 @@ impl<K: Hash + Eq, T> Drop for Handle<K, T> {
 }
 
 impl<K: Hash + Eq, T> KeyedBatcher<K, T> {
-    /// A builder with the default limits.
-    pub fn builder() -> KeyedBuilder<K, T> {
-        KeyedBuilder::new()
-    }
-
     pub(crate) fn over(shared: Arc<KeyedShared<K, T>>) -> Self {
         Self { handle: Arc::new(Handle { shared, hasher: HashBuilder::default() }) }
     }
@@ -289,10 +282,10 @@ impl<K: Hash + Eq + Clone, T> KeyedBatcher<K, T> {
     /// A dropped future gives up its place in line; what was not accepted is left in `items`.
     ///
     /// ```
-    /// # use sluicegate::batcher::{KeyedBatch, KeyedBatcher};
+    /// # use sluicegate::batcher::{Batcher, KeyedBatch};
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let batcher = KeyedBatcher::builder()
+    /// # let batcher = Batcher::keyed(1_000)
     /// #     .dead_letter(|_: &u32, _items: Vec<u32>, _why| {})
     /// #     .build(|_: KeyedBatch<u32, u32>| async { Ok::<(), std::io::Error>(()) })?;
     /// let mut rows = (0..10_000).map(|row| (row % 7, row)).collect();
@@ -368,7 +361,7 @@ impl<K: Hash + Eq, T> KeyedSlot<'_, K, T> {
     ///
     /// If the key's `Eq` or the weigher does. The room goes back, nothing was accepted, and key and
     /// item are dropped as the panic goes on. With a
-    /// [`capacity_per_key`](KeyedBuilder::capacity_per_key) the key is not compared again.
+    /// [`capacity_per_key`](crate::batcher::Builder::capacity_per_key) the key is not compared again.
     pub fn send(mut self, item: T) -> Result<(), SendError<(K, T)>> {
         let weight = self.shared.weigh(&item);
         let key = self.key.take().expect(UNUSED);

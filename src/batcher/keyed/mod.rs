@@ -2,7 +2,6 @@
 
 mod batch;
 mod buffers;
-mod builder;
 mod handle;
 mod lane;
 mod many;
@@ -13,7 +12,7 @@ mod sink;
 mod wait;
 
 pub use self::batch::KeyedBatch;
-pub use self::builder::KeyedBuilder;
+pub(super) use self::buffers::KeyedBuffers;
 pub use self::handle::{KeyedBatcher, KeyedSlot};
 pub(super) use self::send::KeyedSending;
 #[cfg(feature = "sink")]

@@ -29,7 +29,7 @@ use crate::batcher::sink::{Flushing, SinkError};
 ///
 /// It is a [`BatcherSink`](crate::batcher::BatcherSink) of pairs, but for what the key brings with
 /// it: it is ready when it has room for one item in all, reserved in line, and only then learns under
-/// which key. With a [`capacity_per_key`](super::KeyedBuilder::capacity_per_key) that key may be full.
+/// which key. With a [`capacity_per_key`](crate::batcher::Builder::capacity_per_key) that key may be full.
 /// The sink then holds the item, one at the most, which stands in the line of its key, and is ready
 /// again once it is accepted. A flush waits for that first.
 ///
@@ -44,11 +44,11 @@ use crate::batcher::sink::{Flushing, SinkError};
 ///
 /// ```
 /// use futures_util::{StreamExt, stream};
-/// use sluicegate::batcher::{KeyedBatch, KeyedBatcher};
+/// use sluicegate::batcher::{Batcher, KeyedBatch};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let tables = KeyedBatcher::builder()
+/// let tables = Batcher::keyed(1_000)
 ///     .dead_letter(|table: &u32, rows: Vec<u32>, why| {
 ///         eprintln!("{} rows of {table} lost: {why}", rows.len());
 ///     })

@@ -11,7 +11,7 @@ use std::thread;
 
 use futures_util::StreamExt;
 use sluicegate::Semaphore;
-use sluicegate::batcher::{BatchedExt, Call, Driver, KeyedBatch, KeyedBatcher, KeyedBuilder};
+use sluicegate::batcher::{BatchedExt, Builder, Call, Driver, Keyed, KeyedBatch, KeyedBatcher};
 use tokio::task::coop::{has_budget_remaining, poll_proceed};
 use tokio::task::{LocalSet, yield_now};
 
@@ -50,14 +50,14 @@ fn roomy() -> Batcher<()> {
 }
 
 fn roomy_keyed(
-    set: impl FnOnce(KeyedBuilder<u8, ()>) -> KeyedBuilder<u8, ()>,
+    set: impl FnOnce(Builder<(), Keyed<u8>>) -> Builder<(), Keyed<u8>>,
 ) -> KeyedBatcher<u8, ()> {
-    let builder = KeyedBatcher::builder().max_items(Semaphore::MAX_PERMITS);
+    let builder = Batcher::keyed(1_000).max_items(Semaphore::MAX_PERMITS);
     let builder = builder.window(Duration::from_secs(3600)).dead_letter(|_: &u8, _: Vec<()>, _| {});
     set(builder).build(|_: KeyedBatch<u8, ()>| async { Ok::<(), String>(()) }).unwrap()
 }
 
-fn per_key(builder: KeyedBuilder<u8, ()>) -> KeyedBuilder<u8, ()> {
+fn per_key(builder: Builder<(), Keyed<u8>>) -> Builder<(), Keyed<u8>> {
     builder.capacity_per_key(Semaphore::MAX_PERMITS)
 }
 
@@ -204,7 +204,7 @@ fn calls_give_way() {
             batch.reply_with(|()| ());
             async { Ok::<(), String>(()) }
         };
-        let builder = KeyedBatcher::builder().eager_when_idle();
+        let builder = Batcher::keyed(1_000).eager_when_idle();
         let (batcher, driver) = builder.build_caller_with_driver(handler).unwrap();
         let mut driver = Box::pin(driver);
         async move || {
@@ -361,7 +361,7 @@ fn without_a_budget_a_send_by_key_takes_nothing_but_waits_at_once_where_it_must(
     paused(async {
         // Full by key, and then in all.
         for (capacity, other) in [(2, 1), (1, 2)] {
-            let batcher = KeyedBatcher::builder()
+            let batcher = Batcher::keyed(1_000)
                 .max_items(1)
                 .capacity(capacity)
                 .capacity_per_key(1)

@@ -211,9 +211,8 @@ fn keys_and_items_are_dropped_outside_the_lock() {
         paused(async {
             let (slot, dropped) = (Arc::default(), Arc::default());
             let asks = |number| Asks(number, Arc::clone(&slot), Arc::clone(&dropped));
-            let batcher = KeyedBatcher::builder()
+            let batcher = Batcher::keyed(100)
                 .max_items(1)
-                .max_keys(100)
                 .dead_letter(|_: &Asks, _: Vec<Asks>, _| unreachable!("nothing fails here"))
                 .build(|_: KeyedBatch<Asks, Asks>| async { Ok::<(), String>(()) })
                 .unwrap();

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use futures_util::future::join_all;
 use sluicegate::Semaphore;
-use sluicegate::batcher::{Call, Driver, KeyedBatch, KeyedBatcher, KeyedBuilder};
+use sluicegate::batcher::{Call, Driver, Keyed, KeyedBatch, KeyedBatcher};
 
 use super::*;
 
@@ -90,7 +90,7 @@ fn very_many_under_a_few_keys_go_on_at_once() {
             let noted = began.clone();
             let start = Instant::now();
             let each = MANY.div_ceil(keys);
-            let batcher = KeyedBatcher::builder()
+            let batcher = Batcher::keyed(1_000)
                 .max_items(each as usize)
                 .capacity(10_000)
                 .capacity_per_key(each as usize)
@@ -218,7 +218,7 @@ impl Close for Batcher<u32> {
 
 /// Full under key 1, and if `capacity` is 1, in all.
 fn full_by_key(capacity: usize) -> (KeyedBatcher<u8, u32>, std::pin::Pin<Box<Driver>>) {
-    let builder = KeyedBatcher::builder().max_items(1).capacity(capacity).capacity_per_key(1);
+    let builder = Batcher::keyed(1_000).max_items(1).capacity(capacity).capacity_per_key(1);
     let builder = builder.window(millis(0)).dead_letter(|_: &u8, _: Vec<u32>, _| {});
     let handler = |_: KeyedBatch<u8, u32>| async { Ok::<(), String>(()) };
     let (batcher, driver) = builder.build_with_driver(handler).unwrap();
@@ -263,7 +263,7 @@ fn a_caller_that_moves_to_another_task_is_woken_there() {
             batch.reply_with(|n| n * n);
             Ok::<(), String>(())
         };
-        let builder = KeyedBatcher::builder().window(millis(0));
+        let builder = Batcher::keyed(1_000).window(millis(0));
         let (batcher, driver) = builder.build_caller_with_driver(handler).unwrap();
         let mut driver = Box::pin(driver);
         assert_eq!(moved(batcher.call(1, 3), || drive(&mut driver)).unwrap(), 9);
@@ -332,8 +332,8 @@ struct Keys {
 
 impl Keys {
     /// Two items of a key and three in all; a batch takes 10 ms, and one with a zero fails.
-    fn new(set: impl FnOnce(KeyedBuilder<Key, u32>) -> KeyedBuilder<Key, u32>) -> Self {
-        let builder = KeyedBatcher::builder().max_items(2).capacity(3).window(millis(1));
+    fn new(set: impl FnOnce(Builder<u32, Keyed<Key>>) -> Builder<u32, Keyed<Key>>) -> Self {
+        let builder = Batcher::keyed(1_000).max_items(2).capacity(3).window(millis(1));
         let builder = set(builder).dead_letter(|_: &Key, _: Vec<u32>, _| {});
         let batcher = builder
             .build(|batch: KeyedBatch<Key, u32>| async move {
@@ -369,7 +369,7 @@ impl Keys {
 /// For each wait, both before and after room is granted to it or the flush is over.
 #[test]
 fn a_key_of_which_nothing_is_left_is_forgotten() {
-    type Set = fn(KeyedBuilder<Key, u32>) -> KeyedBuilder<Key, u32>;
+    type Set = fn(Builder<u32, Keyed<Key>>) -> Builder<u32, Keyed<Key>>;
     let sets: [Set; 3] = [
         |builder| builder.capacity_per_key(2),
         |builder| builder.in_order().concurrency(2),

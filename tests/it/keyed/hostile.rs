@@ -15,12 +15,12 @@ use futures_util::future::join_all;
 fn limits_that_may_not_be_are_refused_and_the_largest_cost_nothing() {
     paused(async {
         let log = Log::new();
-        let refused = |set: &dyn Fn(KeyedBuilder<Key, u32>) -> KeyedBuilder<Key, u32>| {
+        let refused = |set: &dyn Fn(Builder<u32, Keyed<Key>>) -> Builder<u32, Keyed<Key>>| {
             set(log.builder()).build(log.handler(0)).unwrap_err().to_string()
         };
         for (field, said) in [
-            ("max_keys", refused(&|builder| builder.max_keys(0))),
-            ("max_keys", refused(&|builder| builder.max_keys(usize::MAX))),
+            ("max_keys", refused(&|_| log.keyed(0))),
+            ("max_keys", refused(&|_| log.keyed(usize::MAX))),
             ("max_items", refused(&|builder| builder.max_items(0))),
             ("max_items", refused(&|builder| builder.max_items(usize::MAX))),
             ("capacity", refused(&|builder| builder.capacity(499))),
@@ -34,8 +34,7 @@ fn limits_that_may_not_be_are_refused_and_the_largest_cost_nothing() {
         }
         let most = sluicegate::Semaphore::MAX_PERMITS;
         let batcher = log
-            .builder()
-            .max_keys(i32::MAX as usize)
+            .keyed(i32::MAX as usize)
             .max_items(most)
             .capacity(most)
             .capacity_per_key(most)
@@ -52,7 +51,7 @@ fn limits_that_may_not_be_are_refused_and_the_largest_cost_nothing() {
 fn with_room_for_one_everything_goes_one_by_one() {
     paused(async {
         let log = Log::new();
-        let builder = log.builder().max_keys(1).max_items(1).capacity(1).capacity_per_key(1);
+        let builder = log.keyed(1).max_items(1).capacity(1).capacity_per_key(1);
         let batcher = builder.in_order().build(log.handler(1)).unwrap();
         let sends = (0..100).map(|item| batcher.send(["a", "b", "c"][item as usize % 3], item));
         assert!(join_all(sends).await.into_iter().all(|sent| sent.is_ok()));
@@ -83,7 +82,7 @@ fn whoever_leaves_wherever_it_stands_loses_no_room() {
                 (state >> 33) as usize % below
             };
             let log = Log::new();
-            let mut builder = log.builder().max_keys(2).max_items(2).capacity(4);
+            let mut builder = log.keyed(2).max_items(2).capacity(4);
             if seed % 3 > 0 {
                 builder = builder.capacity_per_key(2);
             }
@@ -142,7 +141,7 @@ fn whoever_leaves_wherever_it_stands_loses_no_room() {
 fn all_who_wait_in_many_lines_are_sent_away_with_what_they_brought() {
     paused(async {
         let log = Log::new();
-        let builder = log.builder().max_keys(4).max_items(1).capacity(6).capacity_per_key(2);
+        let builder = log.keyed(4).max_items(1).capacity(6).capacity_per_key(2);
         let batcher = builder.build(log.handler(1_000)).unwrap();
         let keys = ["a", "b", "c", "d"];
         let sends = join_all((0..1_000).map(|item| batcher.send(keys[item as usize % 4], item)));
@@ -164,7 +163,7 @@ fn a_runtime_that_goes_buries_what_is_pending_with_its_keys_and_sends_away_who_w
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     let batcher = runtime.block_on(async {
         let buried = buried.clone();
-        KeyedBatcher::builder()
+        Batcher::keyed(1_000)
             .max_items(2)
             .capacity(3)
             .dead_letter(move |key: &Key, items, _: BatchError| {
@@ -267,8 +266,7 @@ fn keys_items_and_wakers_may_call_the_batcher_whenever_they_are_called() {
     in_time(|| async {
         let buried = Arc::new(AtomicU64::new(0));
         let count = buried.clone();
-        let batcher = KeyedBatcher::builder()
-            .max_keys(2)
+        let batcher = Batcher::keyed(2)
             .max_items(2)
             .capacity(6)
             .capacity_per_key(2)

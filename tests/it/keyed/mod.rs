@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use sluicegate::Retry;
 use sluicegate::batcher::{
-    BatchError, KeyedBatch, KeyedBatcher, KeyedBuilder, SealedBy, TrySendError,
+    BatchError, Batcher, Builder, Keyed, KeyedBatch, KeyedBatcher, SealedBy, TrySendError,
 };
 use tokio::time::Instant;
 
@@ -46,9 +46,13 @@ impl Log {
         Self { began: Instant::now(), calls: Arc::default(), buried: Arc::default() }
     }
 
-    fn builder(&self) -> KeyedBuilder<Key, u32> {
+    fn builder(&self) -> Builder<u32, Keyed<Key>> {
+        self.keyed(1_000)
+    }
+
+    fn keyed(&self, max_keys: usize) -> Builder<u32, Keyed<Key>> {
         let buried = self.buried.clone();
-        KeyedBatcher::builder().window(millis(50)).dead_letter(
+        Batcher::keyed(max_keys).window(millis(50)).dead_letter(
             move |key: &Key, items, _: BatchError| buried.lock().unwrap().push((*key, items)),
         )
     }
@@ -131,7 +135,7 @@ fn each_key_has_a_batch_and_a_window_of_its_own() {
 fn a_full_map_hands_over_its_least_recently_used_key() {
     paused(async {
         let log = Log::new();
-        let batcher = log.builder().max_keys(2).build(log.handler(0)).unwrap();
+        let batcher = log.keyed(2).build(log.handler(0)).unwrap();
         for (key, item) in [("a", 1), ("b", 2), ("a", 3), ("c", 4)] {
             batcher.try_send(key, item).unwrap();
             assert!(batcher.keys() <= 2);
@@ -149,8 +153,7 @@ fn a_full_map_hands_over_its_least_recently_used_key() {
 fn a_hot_key_starves_nobody() {
     paused(async {
         let log = Log::new();
-        let batcher =
-            log.builder().max_items(1).max_keys(10).capacity(100).build(log.handler(1)).unwrap();
+        let batcher = log.keyed(10).max_items(1).capacity(100).build(log.handler(1)).unwrap();
         for item in 0..20 {
             batcher.try_send("hot", item).unwrap();
         }
@@ -268,8 +271,7 @@ fn a_shutdown_hands_back_what_was_not_sent_by_key() {
 fn many_idle_keys_wake_nobody() {
     paused(async {
         let log = Log::new();
-        let batcher = KeyedBatcher::builder()
-            .max_keys(10_000)
+        let batcher = Batcher::keyed(10_000)
             .window(Duration::from_secs(3600))
             .dead_letter(|_: &u32, _: Vec<u32>, _| {})
             .build(|_: KeyedBatch<u32, u32>| async { Ok::<(), String>(()) })
@@ -328,8 +330,7 @@ fn what_a_shutdown_hands_back_is_in_the_order_in_which_it_was_accepted() {
     for seed in 0..40 {
         paused(async move {
             let mut random = numbers(seed);
-            let batcher = KeyedBatcher::builder()
-                .max_keys(3)
+            let batcher = Batcher::keyed(3)
                 .max_items(3)
                 .capacity(200)
                 .concurrency(3)

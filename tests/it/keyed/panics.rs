@@ -81,8 +81,8 @@ struct Rig {
 }
 
 impl Rig {
-    fn new(set: impl Fn(KeyedBuilder<Touchy, Item>) -> KeyedBuilder<Touchy, Item>) -> Self {
-        let builder = KeyedBatcher::builder().max_items(2).capacity(2).window(millis(3_600_000));
+    fn new(set: impl Fn(Builder<Item, Keyed<Touchy>>) -> Builder<Item, Keyed<Touchy>>) -> Self {
+        let builder = Batcher::keyed(1_000).max_items(2).capacity(2).window(millis(3_600_000));
         let batcher = set(builder.dead_letter(|_: &Touchy, _, _| panic!("nothing fails here")))
             .build(|_: KeyedBatch<Touchy, Item>| async { Ok::<(), String>(()) })
             .unwrap();
@@ -138,7 +138,7 @@ fn breaks(flag: &AtomicBool, what: impl FnOnce()) {
     assert!(ended.is_err(), "it was to panic");
 }
 
-fn per_key(builder: KeyedBuilder<Touchy, Item>) -> KeyedBuilder<Touchy, Item> {
+fn per_key(builder: Builder<Item, Keyed<Touchy>>) -> Builder<Item, Keyed<Touchy>> {
     builder.capacity_per_key(2)
 }
 

@@ -3,7 +3,7 @@
 use super::*;
 use sluicegate::batcher::SendError;
 
-fn weighed(log: &Log, max_weight: u64) -> KeyedBuilder<Key, u32> {
+fn weighed(log: &Log, max_weight: u64) -> Builder<u32, Keyed<Key>> {
     log.builder().max_items(100).max_weight(max_weight, |item| u64::from(*item))
 }
 

@@ -17,7 +17,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use reference::{Flushed, Key, Limits, Reference, weight};
 use sluicegate::Retry;
-use sluicegate::batcher::{Driver, KeyedBatch, KeyedBatcher, SealedBy};
+use sluicegate::batcher::{Batcher, Driver, KeyedBatch, KeyedBatcher, SealedBy};
 use tokio::task::coop::unconstrained;
 
 /// Numbers that choose among what there is are taken modulo its count.
@@ -191,8 +191,7 @@ impl Pair {
             retry =
                 retry.into_builder().attempt_timeout(Duration::from_millis(limit)).build().unwrap();
         }
-        let mut builder = KeyedBatcher::builder()
-            .max_keys(limits.max_keys)
+        let mut builder = Batcher::keyed(limits.max_keys)
             .max_items(limits.max_items)
             .window(Duration::from_millis(limits.window))
             .capacity(limits.capacity)
