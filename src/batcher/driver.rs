@@ -61,7 +61,7 @@ pub(crate) struct Driven<T> {
 
 pub(crate) type Delivered<T> = dyn Fn(T) + Send + Sync;
 
-/// Parts with delivered items, before anybody learns that they are. Runs the user's code.
+/// Parts with delivered items, before they are reported as such. Runs the user's code.
 #[inline]
 fn hand_over<T>(delivered: &Option<Box<Delivered<T>>>, items: &mut Vec<T>) {
     match delivered {

@@ -12,8 +12,8 @@
 //!
 //! - A run in `Ready`, `Polling` or `Suspended` has a place, and there are at most `max_keys` of them. Its
 //!   key is in the table, and so is that of a `Queued` one.
-//! - Whoever polls a run has its future; any of its callers may be the next to take it. A run that was woken
-//!   wakes all its callers, so that one that is kept and not polled stalls no other.
+//! - The call that polls a run has its future; any of its calls may be the next to take it. A run that was
+//!   woken wakes all its callers, so that one that is kept and not polled stalls no other.
 //! - A run without callers is gone.
 //!
 //! `Eq` of keys is the only user code that runs here.

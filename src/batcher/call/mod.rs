@@ -56,6 +56,9 @@ use crate::batcher::send::Sending;
 /// All callers of a batcher share one table of reply slots, which are reused. A call takes its slot when
 /// it is first polled and carries the right to answer in it. Dropping a batch sends its answers, in one
 /// critical section per 32 calls.
+///
+/// The table grows with the most calls that were ever in work at once, those that wait for room included,
+/// and so with the memory of their tasks; `capacity` bounds the others.
 pub struct Caller<T, R, B = Batcher<Call<T, R>>> {
     batcher: B,
     replies: Arc<Replies<T, R>>,
