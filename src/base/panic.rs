@@ -82,6 +82,15 @@ pub(crate) fn caught<R>(user_code: impl FnOnce() -> R) -> Result<R, Panic> {
     catch_unwind(AssertUnwindSafe(user_code)).map_err(Panic::new)
 }
 
+/// Drops a user's value that an answer has no use for: the answer owns others, which a panic in this
+/// destructor must not take with it.
+#[inline]
+pub(crate) fn drop_quietly<T>(leftover: T) {
+    if core::mem::needs_drop::<T>() {
+        quietly(|| drop(leftover));
+    }
+}
+
 /// Runs a user's destructor at a point where its panic has nowhere to go: the outcome is known
 /// already, or nobody waits for it any more. The panic hook has reported it.
 pub(crate) fn quietly(destructor: impl FnOnce()) {

@@ -14,10 +14,11 @@ use super::items::{Items, NoIndex};
 use super::iter::{Array, IntoIter, Iter, IterLru};
 use super::limits::{MapLimits, Weigher};
 use super::observer::{Event, Observer};
-use super::outcome::{Expired, Pushed, UnusedKey, drop_quietly, push_each};
+use super::outcome::{Expired, Pushed, UnusedKey, push_each};
 use super::resize::{Resize, Shrunk};
 use super::stats::MapStats;
 use crate::ConfigError;
+use crate::base::panic::drop_quietly;
 
 /// Arrays of items under keys, with a cap on the keys and a cap on the items under each.
 ///

@@ -8,9 +8,9 @@ use super::bounded::BoundedArrayMap;
 use super::core::Core;
 use super::item_buf::ItemBuf;
 use super::items::NoIndex;
-use super::outcome::drop_quietly;
 use super::sharded::{ShardRef, ShardedBoundedArrayMap};
 use super::shared::SharedBoundedArrayMap;
+use crate::base::panic::drop_quietly;
 
 /// Where items that are out came from, and how to get at it.
 pub(super) trait Source<K, V, Id> {

@@ -4,7 +4,7 @@ use core::fmt;
 use core::iter::FusedIterator;
 
 use super::item_buf::ItemBuf;
-use super::outcome::drop_quietly;
+use crate::base::panic::drop_quietly;
 
 /// The index of a map that has none: no value of this type exists, so such a map has no ids, and
 /// its index takes neither memory nor time.

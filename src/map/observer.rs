@@ -3,9 +3,9 @@
 use super::core::Core;
 use super::items::Items;
 use super::items::NoIndex;
-use super::outcome::{Expired, Pushed, RejectReason, drop_quietly};
+use super::outcome::{Expired, Pushed, RejectReason};
 use super::resize::Shrunk;
-use crate::base::panic::{caught, drop_each};
+use crate::base::panic::{caught, drop_each, drop_quietly};
 use crate::base::sync::{AtomicUsize, Ordering};
 use core::fmt;
 

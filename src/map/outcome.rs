@@ -3,16 +3,7 @@
 use core::fmt;
 
 use super::items::{Items, NoIndex};
-use crate::base::panic::quietly;
-
-/// Drops a key or an id that is not part of an answer. The answer owns values, which a panic in
-/// this destructor must not take with it.
-#[inline]
-pub(super) fn drop_quietly<T>(leftover: T) {
-    if core::mem::needs_drop::<T>() {
-        quietly(|| drop(leftover));
-    }
-}
+use crate::base::panic::drop_quietly;
 
 /// A key that an outcome does not need. Declared before a lock guard, it is dropped quietly after
 /// it.

@@ -16,9 +16,9 @@ use super::checkout::Source;
 use super::core::Core;
 use super::item_buf::{BufPool, ItemBuf};
 use super::items::Items;
-use super::outcome::drop_quietly;
 use super::sharded::ShardedBoundedArrayMap;
 use super::shared::SharedBoundedArrayMap;
+use crate::base::panic::drop_quietly;
 
 /// The items of a key, checked out while a predicate looks at them.
 struct Lent<V> {

@@ -15,9 +15,10 @@ use super::items::NoIndex;
 use super::iter::IntoIter;
 use super::limits::{FullMap, Limits, MapLimits};
 use super::observer::{Event, Observer};
-use super::outcome::{Expired, Pushed, RejectReason, UnusedKey, drop_quietly, push_each};
+use super::outcome::{Expired, Pushed, RejectReason, UnusedKey, push_each};
 use super::stats::MapStats;
 use crate::ConfigError;
+use crate::base::panic::drop_quietly;
 use crate::base::sync::{AtomicUsize, HashBuilder, Mutex, MutexGuard, Ordering};
 use crate::base::table::part_of;
 

@@ -16,10 +16,11 @@ use super::items::NoIndex;
 use super::iter::{IntoIter, Iter};
 use super::limits::{MapLimits, Weigher};
 use super::observer::{Event, Observer};
-use super::outcome::{Expired, Pushed, UnusedKey, drop_quietly, push_each};
+use super::outcome::{Expired, Pushed, UnusedKey, push_each};
 use super::resize::{Resize, Shrunk};
 use super::stats::MapStats;
 use crate::ConfigError;
+use crate::base::panic::drop_quietly;
 use crate::base::sync::{HashBuilder, Mutex};
 
 /// A [`BoundedArrayMap`] behind one lock, for many threads and tasks.

@@ -7,11 +7,11 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::outcome::{Expired, drop_quietly};
+use super::outcome::Expired;
 use super::sharded::ShardedBoundedArrayMap;
 use super::shared::SharedBoundedArrayMap;
 use crate::ConfigError;
-use crate::base::panic::{caught, quietly};
+use crate::base::panic::{caught, drop_quietly, quietly};
 
 /// Something shared out of which a [`Sweeper`] can take what is overdue.
 ///
