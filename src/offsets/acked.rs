@@ -37,42 +37,7 @@ use crate::batcher::BatchError;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// A whole pipeline: look-ups side by side, rows in batches, and what is stored says how far it is done.
-///
-/// ```
-/// use sluicegate::batcher::{Batch, Batcher};
-/// use sluicegate::{Acked, BatchExecutor, OffsetTracker};
-///
-/// # async fn look_up(line: &str) -> Result<String, std::io::Error> { Ok(line.to_uppercase()) }
-/// # async fn insert(_: impl Iterator<Item = &String>) -> Result<(), std::io::Error> { Ok(()) }
-/// # #[tokio::main(flavor = "current_thread")]
-/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let tracker = OffsetTracker::new(1_000)?;
-/// let rows = Batcher::builder()
-///     .delivered(Acked::complete)
-///     .dead_letter(|rows: Vec<Acked<String>>, why| {
-///         eprintln!("{} rows: {why}", rows.len());
-///         Acked::dead_letter(rows, why);
-///     })
-///     .build(|rows: Batch<Acked<String>>| async move { insert(rows.iter().map(|row| &row.item)).await })?;
-///
-/// let mut lines = Vec::new();
-/// for (position, line) in (1..).zip(["ann", "bob"]) {
-///     lines.push(Acked::new(line, tracker.track(position, ()).await?));
-/// }
-/// let outcomes = BatchExecutor::new(8)?
-///     .all_settled(lines, async |Acked { item, ack }| {
-///         let row = look_up(item).await?; // an error releases the line
-///         rows.send(Acked::new(row, ack)).await.map_err(std::io::Error::other)
-///     })
-///     .await;
-/// assert!(outcomes.summary().is_complete());
-/// rows.flush().await;
-/// // Stored together with the rows, this is where the next run begins.
-/// assert_eq!(tracker.committable().map(|committed| committed.position), Some(2));
-/// # Ok(())
-/// # }
-/// ```
+/// A whole pipeline is shown at [`dead_letter`](Self::dead_letter).
 #[derive(Debug)]
 #[must_use = "dropping it releases the position, which is then delivered again"]
 pub struct Acked<T, P: Copy = ()> {
@@ -154,6 +119,43 @@ impl<T, P: Copy> Acked<T, P> {
     /// Settles what comes to a [batcher's dead letter](crate::batcher::Builder::dead_letter): what failed
     /// for good is rejected, with the error as its reason, and what was not sent, or may not have been, is
     /// released.
+    ///
+    /// A whole pipeline: look-ups side by side, rows in batches, and what is stored says how far it is done.
+    ///
+    /// ```
+    /// use sluicegate::batcher::{Batch, Batcher};
+    /// use sluicegate::{Acked, BatchExecutor, OffsetTracker};
+    ///
+    /// # async fn look_up(line: &str) -> Result<String, std::io::Error> { Ok(line.to_uppercase()) }
+    /// # async fn insert(_: impl Iterator<Item = &String>) -> Result<(), std::io::Error> { Ok(()) }
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let tracker = OffsetTracker::new(1_000)?;
+    /// let rows = Batcher::builder()
+    ///     .delivered(Acked::complete)
+    ///     .dead_letter(|rows: Vec<Acked<String>>, why| {
+    ///         eprintln!("{} rows: {why}", rows.len());
+    ///         Acked::dead_letter(rows, why);
+    ///     })
+    ///     .build(|rows: Batch<Acked<String>>| async move { insert(rows.iter().map(|row| &row.item)).await })?;
+    ///
+    /// let mut lines = Vec::new();
+    /// for (position, line) in (1..).zip(["ann", "bob"]) {
+    ///     lines.push(Acked::new(line, tracker.track(position, ()).await?));
+    /// }
+    /// let outcomes = BatchExecutor::new(8)?
+    ///     .all_settled(lines, async |Acked { item, ack }| {
+    ///         let row = look_up(item).await?; // an error releases the line
+    ///         rows.send(Acked::new(row, ack)).await.map_err(std::io::Error::other)
+    ///     })
+    ///     .await;
+    /// assert!(outcomes.summary().is_complete());
+    /// rows.flush().await;
+    /// // Stored together with the rows, this is where the next run begins.
+    /// assert_eq!(tracker.committable().map(|committed| committed.position), Some(2));
+    /// # Ok(())
+    /// # }
+    /// ```
     #[cfg(any(feature = "tokio", loom))]
     pub fn dead_letter(items: Vec<Self>, why: BatchError) {
         let reason = match why {

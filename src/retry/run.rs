@@ -96,7 +96,7 @@ where
     loop {
         // Attempts that are ready at once must not keep the worker from other tasks.
         consume_budget().await;
-        let failure = match with_timeout(policy.attempt_timeout, attempt()).await {
+        let failure = match with_timeout(policy, attempt()).await {
             Ok(value) => {
                 policy.succeeded();
                 return Ok(Retried { value, attempts: state.failures() + 1 });
@@ -123,11 +123,11 @@ where
     }
 }
 
-async fn with_timeout<T, E, F>(timeout: Option<Duration>, attempt: F) -> Result<T, Failure<E>>
+async fn with_timeout<T, E, F>(policy: &Retry, attempt: F) -> Result<T, Failure<E>>
 where
     F: Future<Output = Result<T, E>>,
 {
-    match timeout {
+    match policy.attempt_timeout {
         None => attempt.await.map_err(Failure::Failed),
         Some(timeout) => match time::timeout(timeout, attempt).await {
             Ok(done) => done.map_err(Failure::Failed),
