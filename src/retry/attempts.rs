@@ -79,12 +79,7 @@ impl<E> Attempts<E> {
     pub async fn failed(&mut self, error: E) -> Result<(), RetryError<E>> {
         let next = self.policy.next_wait(&mut self.state, &error);
         self.state.keep(error);
-        let wait = next.map_err(|gave_up| RetryError {
-            last_error: self.state.take_last_error(),
-            timeout: None,
-            attempts: self.failures(),
-            gave_up,
-        })?;
+        let wait = next.map_err(|gave_up| self.state.give_up(None, gave_up))?;
         if wait.is_zero() {
             // Attempts that fail at once must not keep the worker from other tasks.
             consume_budget().await;

@@ -111,12 +111,7 @@ where
             }
             Failure::Panicked(_) | Failure::TimedOut => policy.attempt_timeout,
         };
-        let wait = next.map_err(|gave_up| RetryError {
-            last_error: state.take_last_error(),
-            timeout,
-            attempts: state.failures(),
-            gave_up,
-        })?;
+        let wait = next.map_err(|gave_up| state.give_up(timeout, gave_up))?;
         if !wait.is_zero() {
             time::sleep(wait).await;
         }

@@ -13,6 +13,8 @@
 use core::fmt;
 use core::time::Duration;
 
+#[cfg(feature = "tokio")]
+use super::RetryError;
 use super::{Delays, Retry};
 use crate::base::panic::quietly;
 
@@ -46,6 +48,13 @@ impl<E> RetryState<E> {
     /// Takes the last error out.
     pub fn take_last_error(&mut self) -> Option<E> {
         self.last_error.take()
+    }
+
+    /// No other attempt is made.
+    #[cfg(feature = "tokio")]
+    pub(super) fn give_up(&mut self, timeout: Option<Duration>, gave_up: GaveUp) -> RetryError<E> {
+        let last_error = self.take_last_error();
+        RetryError { last_error, timeout, attempts: self.failures, gave_up }
     }
 
     /// Keeps the error of an attempt, and drops the one before.
