@@ -249,7 +249,7 @@ impl<T, L: Form> Builder<T, L> {
     }
 
     /// Looks for the items that make a batch fail, so that only those go to the dead letter: when all
-    /// attempts of a batch have failed, what is left of it is cut in two, each half is handed over by
+    /// attempts of a batch have failed, its remaining items are cut in two, each half is handed over by
     /// itself, at once, and what fails again is cut again, down to the single item. It takes two
     /// calls of the handler for each cut, and at most `max_probes` of them for a batch; what is still
     /// together then fails together. To find one item among 500 takes 18 calls.

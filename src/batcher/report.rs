@@ -235,7 +235,7 @@ pub struct ShutdownReport<T> {
     /// delivered or not. In the same order.
     pub indeterminate: Vec<T>,
     /// Items in a [`Batch`](super::Batch) that a thread or task of the handler's own still holds;
-    /// indeterminate too. The dead letter gets what is left of them when that guard is dropped.
+    /// indeterminate too. The dead letter gets those that remain when that guard is dropped.
     pub still_held: u64,
     pub(crate) accepted: u64,
 }

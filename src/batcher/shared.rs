@@ -186,7 +186,7 @@ impl<T, L: Buffers<T>> Shared<T, L> {
         self.close(deadline.map(|wait| self.now() + wait));
     }
 
-    /// The deadline of a shutdown is over: what is left is kept for the report.
+    /// The deadline of a shutdown is over: undelivered items are kept for the report.
     pub(crate) fn stop(&self, driver_buffers: &mut DriverBuffers<T, L::Tag>) {
         let (tags, failure_states) = self.locked(|core, wakes| {
             let mut undelivered = self.stop_core(core, driver_buffers, wakes);
@@ -199,7 +199,7 @@ impl<T, L: Buffers<T>> Shared<T, L> {
         failure_states.into_iter().for_each(FailureState::discard);
     }
 
-    /// The driver is gone: what is left goes to the dead letter, before anybody learns of it.
+    /// The driver is gone: undelivered items go to the dead letter, before any waiter is woken.
     pub(crate) fn abandon(&self, driver_buffers: &mut DriverBuffers<T, L::Tag>) {
         let mut wakes = Wakes::default();
         let undelivered = self.stop_core(&mut self.lock(), driver_buffers, &mut wakes);

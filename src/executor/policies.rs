@@ -226,7 +226,7 @@ impl<K, W, A> BatchExecutor<Policies<K, W, A>> {
     ///
     /// The last attempt's: [`Rejected`](crate::ItemError::Rejected) with its error, or
     /// [`TimedOut`](crate::ItemError::TimedOut) if its `attempt_timeout` passed. Earlier errors are
-    /// dropped, but for the last of them in `TimedOut` and `Cancelled`. If the choice of errors or
+    /// dropped, except the last of them in `TimedOut` and `Cancelled`. If the choice of errors or
     /// the iterator of waits panics, there is no other attempt.
     ///
     /// ```

@@ -189,8 +189,8 @@ impl Waiter {
         Poll::Ready(Ok(()))
     }
 
-    /// Takes nothing, and wakes the task, to be polled again with a new budget. A waiter that has to
-    /// wait anyway joins the wait list before it yields.
+    /// Takes nothing; the task has been woken, to be polled again with a new budget. A waiter that has
+    /// to wait anyway joins the wait list before it yields.
     #[cold]
     fn yield_without_budget(&mut self, core: &Core, cx: &mut Context<'_>) {
         if matches!(self.stage, Stage::New) && core.must_wait(self.request.permits as usize) {

@@ -27,8 +27,8 @@ use crate::batcher::sink::{Flushing, SinkError};
 
 /// A handle of a [`KeyedBatcher`] to forward a stream of items with their keys to.
 ///
-/// It is a [`BatcherSink`](crate::batcher::BatcherSink) of pairs, but for what the key brings with
-/// it: it is ready when it has room for one item in all, reserved in line, and only then learns under
+/// It is a [`BatcherSink`](crate::batcher::BatcherSink) of pairs, with one difference that comes
+/// with the key: it is ready when it has room for one item in all, reserved in line, and only then learns under
 /// which key. With a [`capacity_per_key`](crate::batcher::Builder::capacity_per_key) that key may be full.
 /// The sink then holds the item, one at the most, which stands in the line of its key, and is ready
 /// again once it is accepted. A flush waits for that first.

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 /// So many that they keep it busy for about this long: long beside the price of taking them, and
-/// short beside what anybody would notice who waits for some of them to do.
+/// too short for another worker that waits for inputs to notice.
 const GOAL: Duration = Duration::from_micros(40);
 
 const MOST: usize = if cfg!(loom) { 2 } else { 64 };

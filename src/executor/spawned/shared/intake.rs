@@ -1,4 +1,4 @@
-//! The input while no worker has it, the stock, and who waits for either.
+//! The input while no worker has it, the stock, and the workers that wait for either.
 
 use std::collections::VecDeque;
 use std::task::Waker;
